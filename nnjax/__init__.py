@@ -1,0 +1,34 @@
+"""Backpropagation written out by hand in JAX, every transpose in plain sight, every gradient checked against jax.grad."""
+
+from . import feedback as feedback
+from . import nielsen as nielsen
+from .check import Report as Report
+from .check import check_layer as check_layer
+from .check import check_vjp as check_vjp
+from .grad import reference_value_and_grad as reference_value_and_grad
+from .grad import value_and_grad as value_and_grad
+from .layer import Layer as Layer
+from .layer import TiedParams as TiedParams
+from .layer import as_custom_vjp as as_custom_vjp
+from .layer import parallel as parallel
+from .layer import residual as residual
+from .layer import scan_layers as scan_layers
+from .layer import serial as serial
+from .layer import tied as tied
+from .layers import DenseParams as DenseParams
+from .layers import dense as dense
+from .layers import dropout as dropout
+from .layers import elu as elu
+from .layers import gelu as gelu
+from .layers import leaky_relu as leaky_relu
+from .layers import log_softmax as log_softmax
+from .layers import relu as relu
+from .layers import sigmoid as sigmoid
+from .layers import silu as silu
+from .layers import softmax as softmax
+from .layers import softplus as softplus
+from .layers import tanh as tanh
+from .losses import binary_cross_entropy as binary_cross_entropy
+from .losses import mean_squared_error as mean_squared_error
+from .losses import softmax_cross_entropy as softmax_cross_entropy
+from .models import mlp as mlp

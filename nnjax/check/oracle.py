@@ -1,0 +1,199 @@
+"""The error budget: how far a right gradient, computed in dtype d, may lie from the exact one.
+
+For each leaf: h the hand-written gradient and r the reference, both in d; t the truth, the reference in float64 on the
+same inputs. A right gradient is as good as the exact gradient of inputs rounded once, so h passes when, in the 2-norm and
+in the maximum norm (which catches one wrong entry among a million),
+
+    |h - t|  <=  FACTOR rho  +  FACTOR max_k |t'_k - t|  +  ULPS eps_d |t|
+
+    rho     max_k |r_k - t_k|: what autodiff itself loses, over DRAWS draws of inputs rounded once and fresh cotangents
+    t'_k    the truth after one rounding (relative eps_d, random signs) of every input and cotangent
+
+Nothing here is tuned to a case and nothing grows with the size of an array. The constants, and why:
+
+DRAWS = 16      rho is a maximum over random draws; the largest of 16 lies within a factor of 2 of the largest of 1,000.
+FACTOR = 4      hand-written and automatic gradients round at different places: each may lose what the other does not.
+ULPS = 16       both may be lucky at once (rho = 0, as for relu): a few roundings of the result are always allowed.
+ZERO = 16, 64   some right gradients are exactly zero (a bias before a normalisation): t is itself rounding there, and h
+                another draw of it. Where |t| <= 16 rho, rho is all there is to go by, and FACTOR becomes 64.
+DISAGREE        the truth must be the truth. Where |r - t| exceeds DISAGREE (max|t' - t| + eps_d |t|), the reference is
+                not the same function in float64 (other random numbers, say) and nothing can be concluded. 1,000 lies far
+                above what cancellation inside deep networks gave, far below a changed mask; capped so that the
+                threshold stays under a quarter of |t| in low precision.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+DRAWS, FACTOR, ULPS = 16, 4.0, 16.0
+ZERO_BELOW, ZERO_FACTOR = 16.0, 64.0
+DISAGREE, DISAGREE_SHARE = 1000.0, 0.25
+
+
+def eps_of(dtype: Any) -> float:
+    """The spacing of dtype's numbers at 1."""
+    return float(jnp.finfo(dtype).eps)
+
+
+def _hash_signs(x: np.ndarray, salt: int) -> np.ndarray:
+    """+1 or -1 for each entry, from its absolute value: equal values alike, so that ties stay ties."""
+    h = np.asarray(np.abs(x), np.float64).view(np.uint64) + np.uint64(salt)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64's finaliser
+        h = (h ^ (h >> np.uint64(shift))) * np.uint64(factor)
+    return 1.0 - 2.0 * (h >> np.uint64(63)).astype(np.float64)
+
+
+def rounded_once(x: np.ndarray, eps: float, salt: int) -> np.ndarray:
+    """x (1 +- eps), in x's dtype. Zeros stay zero; what would overflow stays as it was."""
+    wide = np.asarray(x).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = np.asarray(wide * (1.0 + eps * _hash_signs(wide, salt))).astype(x.dtype)
+    return np.where(np.isfinite(moved.astype(np.float64)), moved, x)
+
+
+def random_like(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Normal cotangents. Never ones: a sum of outputs passes a wrong softmax and a wrong layer norm."""
+    return np.asarray(rng.standard_normal(shape)).astype(dtype)
+
+
+def on_host(arrays) -> list[np.ndarray]:
+    """float64 NumPy copies."""
+    return [np.asarray(a).astype(np.float64) for a in arrays]
+
+
+def in_x64(f: Callable, *lists: Any) -> list[np.ndarray]:
+    """f of these lists of arrays in float64, moved to NumPy while still inside: outside, JAX would drop to float32."""
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.default_matmul_precision("highest"),
+        jax.default_device(jax.devices("cpu")[0]),
+    ):
+        return on_host(f(*lists))
+
+
+def wide(arrays) -> list[np.ndarray]:
+    """The same numbers in float64, for `in_x64`."""
+    return [np.asarray(a).astype(np.float64) for a in arrays]
+
+
+def norms(x: np.ndarray) -> np.ndarray:
+    """The 2-norm and the maximum norm; NaN counts as infinite."""
+    if x.size == 0:
+        return np.zeros(2)
+    x = np.where(np.isnan(x), np.inf, np.abs(x))
+    top = x.max()
+    if top == 0 or not np.isfinite(top):
+        return np.array([top, top])
+    return np.array([top * np.sqrt(np.square(x / top).sum()), top])  # scaled, so that no square overflows or vanishes
+
+
+class Budget(NamedTuple):
+    """One leaf's truth and what may be lost. Norms come in pairs (2-norm, maximum) over the entries where r is finite."""
+
+    truth: np.ndarray
+    reference: np.ndarray
+    finite: np.ndarray
+    size: np.ndarray
+    rho: np.ndarray
+    moved: np.ndarray
+    bound: np.ndarray
+    zero: bool
+    disagreement: str
+
+    def judge(self, h: np.ndarray) -> tuple[float, float, str]:
+        """(error, bound, status) of a hand-written gradient, in the norm in which it does worst."""
+        if not np.isfinite(h[self.finite]).all():
+            return np.inf, float(self.bound[1]), "failed"
+        error = norms(h[self.finite] - self.truth[self.finite])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(error == 0, 0.0, error / self.bound)
+        worst = int(np.argmax(np.where(np.isnan(share), 0.0, share)))
+        if not (error <= self.bound).all():
+            status = "failed"
+        elif self.truth.size == 0:
+            status = "ok"  # an empty leaf is compared in shape and dtype
+        elif self.zero:
+            status = "zero"
+        else:
+            status = "vacuous" if not (self.bound < self.size).any() else "ok"
+        return float(error[worst]), float(self.bound[worst]), status
+
+
+def measure(
+    reference: Callable, diff: list, other: list, linear: list, dtype: Any, seed: int, rho_only: bool = False
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """(r, t, rho, moved) of every leaf that reference(diff, other, linear) returns; `linear` enters linearly. `rho` and `moved` are pairs of norms. diff and linear are in dtype."""
+    eps = eps_of(dtype)
+    rng = np.random.default_rng((seed, 1))
+    r = on_host(reference(diff, other, linear))
+    t = r if dtype == np.float64 else in_x64(reference, wide(diff), other, wide(linear))
+    finite = [np.isfinite(a) & np.isfinite(b) for a, b in zip(r, t)]
+    rho, moved = [np.zeros(2) for _ in r], [np.zeros(2) for _ in r]
+    for _ in range(DRAWS):
+        salt = int(rng.integers(2**63))
+        near = [rounded_once(x, eps, salt) for x in diff]
+        fresh = [random_like(rng, np.shape(c), c.dtype) for c in linear]
+        if dtype != np.float64:
+            r_k = on_host(reference(near, other, fresh))
+            t_k = in_x64(reference, wide(near), other, wide(fresh))
+            rho = [np.maximum(a, norms((x - y)[f])) for a, x, y, f in zip(rho, r_k, t_k, finite)]
+        if not rho_only:
+            near_linear = [rounded_once(c, eps, salt) for c in linear]
+            t_near = in_x64(reference, wide(near), other, wide(near_linear))
+            moved = [np.maximum(a, norms((x - y)[f])) for a, x, y, f in zip(moved, t_near, t, finite)]
+    return r, t, rho, moved
+
+
+def budgets(
+    reference: Callable, diff: list, other: list, linear: list, dtype: Any, seed: int, compute_dtype: Any = None
+) -> list[Budget]:
+    """The budget of every leaf that reference(diff, other, linear) returns, `linear` entering linearly, at these inputs in this dtype.
+
+    In float64 there is no truth above: there rho is the reference's float32 error scaled by eps64 / eps32. With
+    compute_dtype, what counts as one rounding, and what the reference loses, is taken at that lower precision.
+    """
+    dtype = np.dtype(dtype)
+    if dtype == np.float64:
+        narrow = [x.astype(np.float32) for x in diff], other, [c.astype(np.float32) for c in linear]
+        _, _, rho32, _ = measure(reference, *narrow, np.dtype(np.float32), seed, rho_only=True)
+        r, t, _, moved = _in_x64_measure(reference, diff, other, linear, seed)
+        rho = [a * (eps_of(np.float64) / eps_of(np.float32)) for a in rho32]
+        eps = eps_of(np.float64)
+    else:
+        r, t, rho, moved = measure(reference, diff, other, linear, dtype, seed)
+        eps = eps_of(dtype)
+        if compute_dtype is not None:
+            low = np.dtype(compute_dtype)
+            _, _, rho, moved = measure(reference, [x.astype(low) for x in diff], other, [c.astype(low) for c in linear], low, seed)
+            eps = eps_of(low)
+    return [_budget(*leaf, eps) for leaf in zip(r, t, rho, moved)]
+
+
+def _in_x64_measure(reference, diff, other, linear, seed):
+    def reference(*lists):
+        return in_x64(reference, *lists)
+
+    return measure(runs._replace(reference=reference), diff, other, linear, np.dtype(np.float64), seed)
+
+
+def _budget(r, t, rho, moved, eps) -> Budget:
+    finite = np.isfinite(r) & np.isfinite(t)
+    size = norms(t[finite])
+    zero = bool((size <= ZERO_BELOW * rho).all())
+    bound = (ZERO_FACTOR if zero else FACTOR) * rho + FACTOR * moved + ULPS * eps * size
+    apart = norms((r - t)[finite])
+    limit = min(DISAGREE, DISAGREE_SHARE / eps) * (moved + eps * size)
+    disagreement = ""
+    if not zero and (apart > limit).any() and (apart > bound).any():
+        disagreement = (
+            f"reference and truth disagree: in this dtype and in float64 the reference differs by {apart.max():.3g}, far "
+            f"above what rounding its inputs explains ({limit.max():.3g}); does it draw other random numbers under x64, "
+            "or cast inside?"
+        )
+    return Budget(t, r, finite, size, rho, moved, bound, zero, disagreement)

@@ -1,0 +1,101 @@
+"""What a check found: one row for each leaf, dtype, transform and device, and a verdict that is loud about omissions."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+KINDS = (
+    "transposed", "negated", "scaled", "zero", "permuted", "partial", "not_finite",
+    "wrong_shape", "wrong_dtype", "wrong_primal", "unknown",
+)  # fmt: skip
+
+
+class Diagnosis(NamedTuple):
+    """What a wrong gradient looks like: `kind` is one of KINDS, `detail` says it in words."""
+
+    kind: str
+    detail: str
+
+
+class Row(NamedTuple):
+    """One comparison. error and bound are in the norm in which error / bound is largest.
+
+    status: "ok"; "zero" (right, and zero up to rounding); "vacuous" (within a bound so wide that it proves nothing);
+    "failed". witness: what it was held against. layer: the layer inside a composition that owns the leaf.
+    """
+
+    case: str
+    leaf: str
+    dtype: str
+    transform: str
+    device: str
+    error: float
+    bound: float
+    ok: bool
+    diagnosis: Diagnosis | None = None
+    status: str = "ok"
+    witness: str = "reference"
+    layer: str = ""
+    precision: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.case}: {self.leaf}" + (f" of {self.layer}" if self.layer else "")
+        text = f"{where} [{self.dtype} {self.transform} {self.device}, {self.witness}] "
+        text += f"error {self.error:.3g}, bound {self.bound:.3g}: {self.status}"
+        if self.diagnosis is not None:
+            text += f"\n    {self.diagnosis.kind}: {self.diagnosis.detail}"
+        return text + (f"\n    note: {self.note}" if self.note else "")
+
+
+class Report(NamedTuple):
+    """The rows of a check, and `missing`: what was asked for and not compared. `ok` needs rows, all right, none missing."""
+
+    rows: tuple[Row, ...]
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failures(self) -> tuple[Row, ...]:
+        """The rows that are not ok."""
+        return tuple(row for row in self.rows if not row.ok)
+
+    @property
+    def ok(self) -> bool:
+        """True if something was compared, everything asked for was, and every row is within its bound."""
+        return bool(self.rows) and not self.missing and all(row.ok for row in self.rows)
+
+    def raise_if_failed(self) -> "Report":
+        """Raise AssertionError with the whole report unless `ok`; otherwise return the report."""
+        if not self.ok:
+            raise AssertionError(str(self))
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, strings and numbers, ready for JSON."""
+        rows = [
+            {**row._asdict(), "diagnosis": row.diagnosis._asdict() if row.diagnosis else None} for row in self.rows
+        ]
+        return {"ok": self.ok, "missing": list(self.missing), "notes": list(self.notes), "rows": rows}
+
+    def __str__(self) -> str:
+        counted = {status: sum(row.status == status for row in self.rows) for status in ("zero", "vacuous", "failed")}
+        extra = "".join(f", {n} {status}" for status, n in counted.items() if n)
+        lines = [f"{'ok' if self.ok else 'FAILED'}: {len(self.rows)} comparisons{extra}"]
+        if not self.rows:
+            lines.append("nothing was compared")
+        lines += [f"not compared: {what}" for what in self.missing]
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [str(row) for row in self.failures[:20]]
+        if len(self.failures) > 20:
+            lines.append(f"... and {len(self.failures) - 20} more failures")
+        return "\n".join(lines)
+
+
+def merged(reports: Iterable[Report]) -> Report:
+    """One report of several."""
+    reports = list(reports)
+    return Report(
+        tuple(row for r in reports for row in r.rows),
+        tuple(m for r in reports for m in r.missing),
+        tuple(dict.fromkeys(n for r in reports for n in r.notes)),
+    )

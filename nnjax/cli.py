@@ -1,0 +1,29 @@
+"""The command line. Each command is a dataclass of its options with a method `run() -> exit code`."""
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the command `nnjax`: exit code 0, 1 for a check that failed, 2 for bad input (one sentence)."""
+    try:
+        import tyro
+    except ImportError:
+        sys.exit("nnjax: the command line needs the train extra: python -m pip install 'nnjax[train]'")
+    from .train.command import Train
+
+    command = tyro.extras.subcommand_cli_from_dict(
+        {"train": Train},
+        prog="nnjax",
+        description="Backpropagation written out by hand in JAX, every gradient checked against jax.grad.",
+        args=argv,
+    )
+    try:
+        code = command.run()
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"nnjax: error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("nnjax: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)

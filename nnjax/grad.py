@@ -1,0 +1,88 @@
+"""The gradient of a whole model, by hand, and the same by `jax.grad`: one signature, so that either goes anywhere.
+
+    f(params, x, labels, *, weights=None, key=None) -> (value, grads)
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .layer import Layer, expect_layer
+from .layers.dropout import draws_from_key
+
+ValueAndGrad = Callable[..., tuple[Any, Any]]
+
+
+def _expect(who: str, model: Layer, loss: Layer) -> None:
+    expect_layer(f"{who}: model", model)
+    expect_layer(f"{who}: loss", loss)
+
+
+def _loss_input(y, labels, weights):
+    return (y, labels) if weights is None else (y, labels, weights)
+
+
+def _warn_without_key(who: str, model: Layer, key) -> None:
+    if key is None and draws_from_key(model):
+        warnings.warn(
+            f"{who}: the model has dropout but no key was given, so nothing is dropped; pass key=jax.random.key(...).",
+            stacklevel=3,
+        )
+
+
+def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> ValueAndGrad:
+    """f(params, x, labels, *, weights=None, key=None) -> (value, grads), through the hand-written backward alone.
+
+    value: (), the loss of the model's output; grads: a tree like params.  With `has_aux` the first result is
+    (value, y), y the model's output, as in JAX.  Warns where a model with dropout is given no key.
+    """
+    _expect("value_and_grad", model, loss)
+
+    def f(params, x, labels, *, weights=None, key=None):
+        _warn_without_key("value_and_grad", model, key)
+        y, residuals = model.fwd(params, x, key=key)
+        value, loss_residuals = loss.fwd((), _loss_input(y, labels, weights))
+        _, (ct_y, *_) = loss.bwd(loss_residuals, jnp.ones_like(value))
+        grads, _ = model.bwd(residuals, ct_y)
+        return ((value, y) if has_aux else value), grads
+
+    return f
+
+
+def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> ValueAndGrad:
+    """The same function, made by `jax.value_and_grad` of `model.apply` and `loss.apply`."""
+    _expect("reference_value_and_grad", model, loss)
+
+    def objective(params, x, labels, weights, key):
+        y = model.apply(params, x, key=key)
+        return loss.apply((), _loss_input(y, labels, weights)), y
+
+    def f(params, x, labels, *, weights=None, key=None):
+        _warn_without_key("reference_value_and_grad", model, key)
+        (value, y), grads = jax.value_and_grad(objective, has_aux=True)(params, x, labels, weights, key)
+        return ((value, y) if has_aux else value), grads
+
+    return f
+
+
+def add_l2(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
+    """value + (coefficient / 2) sum w^2 over every parameter with two axes or more: weights decay, biases do not.
+
+    Its gradient adds coefficient * w.  Nielsen's lambda is coefficient = lambda / n, n the number of training examples.
+    With `has_aux` only the value, not the output, is changed.
+    """
+    if not coefficient >= 0:
+        raise ValueError(f"add_l2: coefficient must be at least 0, got {coefficient!r}; 0 adds nothing.")
+
+    def penalised(params, x, labels, *, weights=None, key=None):
+        value, grads = f(params, x, labels, weights=weights, key=key)
+        squares = sum((jnp.vdot(w, w) for w in jax.tree.leaves(params) if w.ndim >= 2), start=0.0)
+        grads = jax.tree.map(lambda g, w: g + coefficient * w if w.ndim >= 2 else g, grads, params)
+        if isinstance(value, tuple):
+            return (value[0] + 0.5 * coefficient * squares, *value[1:]), grads
+        return value + 0.5 * coefficient * squares, grads
+
+    return penalised

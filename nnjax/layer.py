@@ -1,0 +1,304 @@
+"""A layer is a definition and its hand-written pair; layers compose by a fold whose backward runs the other way.
+
+    y = A B x    pulls a cotangent back as    ct_x = (A B)ᵀ ct_y = Bᵀ Aᵀ ct_y
+
+so every combinator here calls the parts' `bwd` in the reverse of the order in which it called their `fwd`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .errors import describe, expect_positive
+
+Params = Any  # a pytree of arrays
+Key = Any  # a key of jax.random, or None
+
+
+class Layer(NamedTuple):
+    """Five functions and a name. Close over a Layer; never pass it through `jit`.
+
+    init(key) -> params
+    apply(params, x, *, key=None) -> y                the definition: what jax.grad differentiates
+    fwd(params, x, *, key=None) -> (y, residuals)     the same value, keeping what bwd needs
+    bwd(residuals, ct_y) -> (ct_params, ct_x)         the transposed Jacobian, applied to a cotangent
+    parts                                             what a combinator combined, so that a check can name the layer inside
+    """
+
+    name: str
+    init: Callable[[Key], Params]
+    apply: Callable[..., Any]
+    fwd: Callable[..., tuple[Any, Any]]
+    bwd: Callable[[Any, Any], tuple[Any, Any]]
+    parts: tuple["Layer", ...] = ()
+
+
+def expect_layer(who: str, layer: Any) -> None:
+    """Raise TypeError unless `layer` is a Layer; a factory that was not called is the common mistake."""
+    if not isinstance(layer, Layer):
+        name = getattr(layer, "__name__", None)
+        remedy = f"call the factory, as in {name}(...)" if name else "make one with a factory such as nnjax.dense(4, 3)"
+        raise TypeError(f"{who}: expected a Layer, got {name or describe(layer)}; {remedy}.")
+
+
+def _expect_parts(who: str, params: Any, n: int) -> None:
+    if not isinstance(params, tuple) or len(params) != n:
+        came = f"{len(params)} entries" if isinstance(params, tuple) else describe(params)
+        raise TypeError(
+            f"{who}: params must be a tuple with one entry for each of its {n} parts, got {came}; "
+            "make them with layer.init(key)."
+        )
+
+
+def _split(key: Key, n: int) -> Any:
+    """n keys from one, or n times None."""
+    return (None,) * n if key is None else jax.random.split(key, n)
+
+
+def add_cotangents(a: Any, b: Any) -> Any:
+    """The transpose of a copy is a sum: cotangents of one value used twice add, None adding nothing."""
+    if a is None or b is None:
+        return b if a is None else a
+    return jax.tree.map(lambda u, v: add_cotangents(u, v) if u is None or v is None else u + v, a, b,
+                        is_leaf=lambda u: u is None)
+
+
+def serial(*layers: Layer) -> Layer:
+    """y = f_n(... f_2(f_1(x))).  params: a tuple, one entry for each layer.
+
+    Backward: ct_x = J_1ᵀ J_2ᵀ ... J_nᵀ ct_y, last layer first. The key is split, one for each layer.
+    Raises TypeError for parts that are not layers or params that are not one entry for each.
+    """
+    who = f"serial of {len(layers)}"
+    for layer in layers:
+        expect_layer(who, layer)
+
+    def init(key):
+        return tuple(layer.init(k) for layer, k in zip(layers, _split(key, len(layers))))
+
+    def apply(params, x, *, key=None):
+        _expect_parts(who, params, len(layers))
+        for layer, p, k in zip(layers, params, _split(key, len(layers))):
+            x = layer.apply(p, x, key=k)
+        return x
+
+    def fwd(params, x, *, key=None):
+        _expect_parts(who, params, len(layers))
+        residuals = []
+        for layer, p, k in zip(layers, params, _split(key, len(layers))):
+            x, kept = layer.fwd(p, x, key=k)
+            residuals.append(kept)
+        return x, tuple(residuals)
+
+    def bwd(residuals, ct_y):
+        ct_params = []
+        for layer, kept in zip(reversed(layers), reversed(residuals)):  # (A B)ᵀ = Bᵀ Aᵀ
+            ct_p, ct_y = layer.bwd(kept, ct_y)
+            ct_params.append(ct_p)
+        return tuple(reversed(ct_params)), ct_y
+
+    return Layer("serial", init, apply, fwd, bwd, tuple(layers))
+
+
+def residual(f: Layer) -> Layer:
+    """y = x + f(x).  params: those of f.  f keeps the shape of x.
+
+    Backward: ct_x = ct_y + J_fᵀ ct_y; the transpose of the copy of x is the sum of the two cotangents.
+    """
+    expect_layer("residual", f)
+
+    def added(x, fx):
+        if jnp.shape(fx) != jnp.shape(x):
+            raise ValueError(
+                f"residual({f.name}): f(x) must have the shape of x, {describe(x)}, got {describe(fx)}; "
+                "give f as many outputs as inputs."
+            )
+        return x + fx
+
+    def apply(params, x, *, key=None):
+        return added(x, f.apply(params, x, key=key))
+
+    def fwd(params, x, *, key=None):
+        fx, residuals = f.fwd(params, x, key=key)
+        return added(x, fx), residuals
+
+    def bwd(residuals, ct_y):
+        ct_params, ct_fx = f.bwd(residuals, ct_y)
+        return ct_params, ct_y + ct_fx
+
+    return Layer("residual", f.init, apply, fwd, bwd, (f,))
+
+
+def parallel(*layers: Layer) -> Layer:
+    """x -> (f_1(x), ..., f_n(x)).  params: a tuple, one entry for each layer.
+
+    Backward: ct_x = sum of J_iᵀ ct_y_i: x was copied, and the transpose of a copy is a sum (None adds nothing).
+    """
+    who = f"parallel of {len(layers)}"
+    if not layers:
+        raise ValueError("parallel: expected at least one layer, got none; without one there is nothing to copy x for.")
+    for layer in layers:
+        expect_layer(who, layer)
+
+    def init(key):
+        return tuple(layer.init(k) for layer, k in zip(layers, _split(key, len(layers))))
+
+    def apply(params, x, *, key=None):
+        _expect_parts(who, params, len(layers))
+        return tuple(layer.apply(p, x, key=k) for layer, p, k in zip(layers, params, _split(key, len(layers))))
+
+    def fwd(params, x, *, key=None):
+        _expect_parts(who, params, len(layers))
+        pairs = [layer.fwd(p, x, key=k) for layer, p, k in zip(layers, params, _split(key, len(layers)))]
+        return tuple(y for y, _ in pairs), tuple(kept for _, kept in pairs)
+
+    def bwd(residuals, ct_ys):
+        pairs = [layer.bwd(kept, ct_y) for layer, kept, ct_y in zip(layers, residuals, ct_ys)]
+        ct_x = None
+        for _, ct in pairs:
+            ct_x = add_cotangents(ct_x, ct)
+        return tuple(ct_p for ct_p, _ in pairs), ct_x
+
+    return Layer("parallel", init, apply, fwd, bwd, tuple(layers))
+
+
+def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
+    """y = block(... block(x)), n times with n sets of parameters, compiled once.
+
+    params: those of block, stacked along a new first axis of length n.  block keeps the shape and dtype of x.
+    Backward: the same scan run from the end, carrying the cotangent of x only. With `remat` only each block's input is
+    kept, and its backward calls `block.fwd` again.
+    """
+    expect_layer("scan_layers", block)
+    expect_positive("scan_layers", n=n)
+
+    def same(x, y):
+        if jax.tree.map(describe, x) != jax.tree.map(describe, y):
+            raise ValueError(
+                f"scan_layers({block.name}): the block must keep the shape and dtype of x, {describe(x)}, "
+                f"got {describe(y)}; give it as many outputs as inputs."
+            )
+        return y
+
+    def stacked(params, key):
+        if any(jnp.shape(p)[:1] != (n,) for p in jax.tree.leaves(params)):
+            came = sorted({str(jnp.shape(p)) for p in jax.tree.leaves(params)})
+            raise ValueError(
+                f"scan_layers({block.name}): every parameter must be stacked along a first axis of length {n}, "
+                f"got {', '.join(came)}; make them with layer.init(key)."
+            )
+        return params, (None if key is None else jax.random.split(key, n))
+
+    # The three bodies are made once: lax.scan compiles a body it has not seen before.
+    def apply_step(x, params_key):
+        p, k = params_key
+        return same(x, block.apply(p, x, key=k)), None
+
+    def fwd_step(x, params_key):
+        p, k = params_key
+        y, kept = block.fwd(p, x, key=k)
+        return same(x, y), ((x, p, k) if remat else kept)
+
+    def bwd_step(ct_y, kept):
+        if remat:
+            x, p, k = kept
+            _, kept = block.fwd(p, x, key=k)
+        ct_p, ct_x = block.bwd(kept, ct_y)
+        return ct_x, ct_p
+
+    def init(key):
+        return jax.vmap(block.init)(jax.random.split(key, n))
+
+    def apply(params, x, *, key=None):
+        return lax.scan(apply_step, x, stacked(params, key), n)[0]
+
+    def fwd(params, x, *, key=None):
+        return lax.scan(fwd_step, x, stacked(params, key), n)
+
+    def bwd(residuals, ct_y):
+        ct_x, ct_params = lax.scan(bwd_step, ct_y, residuals, n, reverse=True)
+        return ct_params, ct_x
+
+    return Layer("scan_layers", init, apply, fwd, bwd, (block,))
+
+
+class TiedParams(NamedTuple):
+    """table: the parameters that embed and head share; body: those of the body."""
+
+    table: Any
+    body: Any
+
+
+def tied(embed: Layer, body: Layer, head: Layer) -> Layer:
+    """y = head(table, body(embed(table, x))): one table used twice.
+
+    Backward: head gives ct_table_out, embed gives ct_table_in, and the table's cotangent is their sum: the table was
+    copied, and the transpose of a copy is a sum. The key is split in three.
+    """
+    for layer in (embed, body, head):
+        expect_layer("tied", layer)
+
+    def init(key):
+        k_table, k_body = jax.random.split(key)
+        return TiedParams(embed.init(k_table), body.init(k_body))
+
+    def checked(params):
+        if not isinstance(params, TiedParams):
+            raise TypeError(
+                f"tied: params must be TiedParams(table, body), got {describe(params)}; make them with layer.init(key)."
+            )
+        return params
+
+    def apply(params, x, *, key=None):
+        table, inner = checked(params)
+        k_embed, k_body, k_head = _split(key, 3)
+        e = embed.apply(table, x, key=k_embed)
+        return head.apply(table, body.apply(inner, e, key=k_body), key=k_head)
+
+    def fwd(params, x, *, key=None):
+        table, inner = checked(params)
+        k_embed, k_body, k_head = _split(key, 3)
+        e, embed_residuals = embed.fwd(table, x, key=k_embed)
+        h, body_residuals = body.fwd(inner, e, key=k_body)
+        y, head_residuals = head.fwd(table, h, key=k_head)
+        return y, (embed_residuals, body_residuals, head_residuals)
+
+    def bwd(residuals, ct_y):
+        embed_residuals, body_residuals, head_residuals = residuals
+        ct_table_out, ct_h = head.bwd(head_residuals, ct_y)
+        ct_body, ct_e = body.bwd(body_residuals, ct_h)
+        ct_table_in, ct_x = embed.bwd(embed_residuals, ct_e)
+        return TiedParams(add_cotangents(ct_table_in, ct_table_out), ct_body), ct_x
+
+    return Layer("tied", init, apply, fwd, bwd, (embed, body, head))
+
+
+def as_custom_vjp(layer: Layer) -> Callable[..., Any]:
+    """f(params, x, key=None) -> y whose gradient, under anyone's `jax.grad`, is the layer's own `bwd`.
+
+    Usable inside Flax, Equinox or plain JAX, under `jit`, `vmap` and `scan`. Forward mode (`jax.jvp`) raises in JAX, as
+    it does for every `jax.custom_vjp`: differentiate `layer.apply` for that.
+    """
+    expect_layer("as_custom_vjp", layer)
+
+    @jax.custom_vjp
+    def call(params, x, key):
+        return layer.apply(params, x, key=key)
+
+    def fwd(params, x, key):
+        return layer.fwd(params, x, key=key)
+
+    def bwd(residuals, ct_y):
+        ct_params, ct_x = layer.bwd(residuals, ct_y)
+        return ct_params, ct_x, None  # a key has no cotangent
+
+    call.defvjp(fwd, bwd)
+
+    def f(params, x, key=None):
+        return call(params, x, key)
+
+    f.__name__ = f.__qualname__ = f"as_custom_vjp({layer.name})"
+    return f

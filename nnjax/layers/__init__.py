@@ -1,0 +1,13 @@
+from .activation import elu as elu
+from .activation import gelu as gelu
+from .activation import leaky_relu as leaky_relu
+from .activation import log_softmax as log_softmax
+from .activation import relu as relu
+from .activation import sigmoid as sigmoid
+from .activation import silu as silu
+from .activation import softmax as softmax
+from .activation import softplus as softplus
+from .activation import tanh as tanh
+from .dense import DenseParams as DenseParams
+from .dense import dense as dense
+from .dropout import dropout as dropout

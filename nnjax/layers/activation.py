@@ -1,0 +1,268 @@
+"""Activations: maps with no parameters, all but softmax and log_softmax entry by entry.
+
+The Jacobian of an entrywise map is diagonal, and a diagonal matrix is its own transpose: that is why the backward of an
+activation is a plain product, ct_x = ct_y * f'(x), and shows no `.T`.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..errors import expect_float, expect_params
+from ..layer import Layer
+from ..linear import broadcast
+
+
+def _activation(name: str, apply: Callable, fwd: Callable, bwd: Callable, axis: int | None = None) -> Layer:
+    """The Layer of three functions of x alone; `axis=-1` asks for at least one axis."""
+
+    def checked(params, x):
+        expect_params(name, params, tuple)
+        expect_float(name, "x", x)
+        if axis is not None and x.ndim < 1:
+            raise ValueError(f"{name}: x must have at least one axis to normalise over, got a scalar; pass shape (..., n).")
+        return x
+
+    return Layer(
+        name,
+        lambda key: (),
+        lambda params, x, *, key=None: apply(checked(params, x)),
+        lambda params, x, *, key=None: fwd(checked(params, x)),
+        lambda residuals, ct_y: ((), bwd(residuals, ct_y)),
+    )
+
+
+def sigmoid_apply(x):
+    """y = 1 / (1 + exp(-x)), without overflow."""
+    return jax.nn.sigmoid(x)
+
+
+def sigmoid_fwd(x):
+    y = sigmoid_apply(x)
+    return y, (y,)
+
+
+def sigmoid_bwd(residuals, ct_y):
+    (y,) = residuals
+    return ct_y * (y * (1 - y))
+
+
+def sigmoid() -> Layer:
+    """y = 1 / (1 + exp(-x)).  x, y: any shape."""
+    return _activation("sigmoid", sigmoid_apply, sigmoid_fwd, sigmoid_bwd)
+
+
+def tanh_apply(x):
+    """y = tanh(x)."""
+    return jnp.tanh(x)
+
+
+def tanh_fwd(x):
+    y = tanh_apply(x)
+    return y, (y,)
+
+
+def tanh_bwd(residuals, ct_y):
+    (y,) = residuals
+    return ct_y * ((1 - y) * (1 + y))
+
+
+def tanh() -> Layer:
+    """y = tanh(x).  x, y: any shape."""
+    return _activation("tanh", tanh_apply, tanh_fwd, tanh_bwd)
+
+
+def relu_apply(x):
+    """y = x where x > 0, else 0.  relu'(0) = 0."""
+    return jnp.where(x > 0, x, jnp.zeros_like(x))
+
+
+def relu_fwd(x):
+    return relu_apply(x), (x > 0,)
+
+
+def relu_bwd(residuals, ct_y):
+    (positive,) = residuals
+    return jnp.where(positive, ct_y, jnp.zeros_like(ct_y))
+
+
+def relu() -> Layer:
+    """y = max(x, 0), with relu'(0) = 0.  x, y: any shape."""
+    return _activation("relu", relu_apply, relu_fwd, relu_bwd)
+
+
+def leaky_relu_apply(x, slope):
+    """y = x where x > 0, else slope x.  The derivative at 0 is `slope`."""
+    return jnp.where(x > 0, x, slope * x)
+
+
+def leaky_relu_fwd(x, slope):
+    return leaky_relu_apply(x, slope), (x > 0,)
+
+
+def leaky_relu_bwd(residuals, ct_y, slope):
+    (positive,) = residuals
+    return jnp.where(positive, ct_y, slope * ct_y)
+
+
+def leaky_relu(slope: float = 0.01) -> Layer:
+    """y = x where x > 0, else slope x; the derivative at 0 is `slope`.  x, y: any shape."""
+    return _activation(
+        f"leaky_relu({slope})",
+        lambda x: leaky_relu_apply(x, slope),
+        lambda x: leaky_relu_fwd(x, slope),
+        lambda residuals, ct_y: leaky_relu_bwd(residuals, ct_y, slope),
+    )
+
+
+def elu_apply(x):
+    """y = x where x > 0, else exp(x) - 1.  The derivative at 0 is 1."""
+    return jnp.where(x > 0, x, jnp.expm1(jnp.where(x > 0, jnp.zeros_like(x), x)))
+
+
+def elu_fwd(x):
+    return elu_apply(x), (x,)
+
+
+def elu_bwd(residuals, ct_y):
+    (x,) = residuals  # y would do, as exp(x) = y + 1, but far below zero that sum has lost every digit of exp(x)
+    return ct_y * jnp.exp(jnp.where(x > 0, jnp.zeros_like(x), x))
+
+
+def elu() -> Layer:
+    """y = x where x > 0, else exp(x) - 1.  x, y: any shape.  Clevert et al. 2016, eq. 15 with alpha = 1."""
+    return _activation("elu", elu_apply, elu_fwd, elu_bwd)
+
+
+def gelu_apply(x):
+    """y = x P(x), with P the distribution function of the standard normal: P(x) = erfc(-x / sqrt 2) / 2."""
+    return x * (0.5 * lax.erfc(-x * math.sqrt(0.5)))
+
+
+def gelu_fwd(x):
+    return gelu_apply(x), (x,)
+
+
+def gelu_bwd(residuals, ct_y):
+    (x,) = residuals
+    density = jnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+    return ct_y * (0.5 * lax.erfc(-x * math.sqrt(0.5)) + x * density)
+
+
+GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
+
+
+def gelu_tanh_apply(x):
+    """y = x (1 + tanh(u)) / 2,  u = sqrt(2 / pi) (x + 0.044715 x^3)."""
+    return x * (0.5 * (1 + jnp.tanh(GELU_SCALE * x * (1 + GELU_CUBIC * x * x))))
+
+
+def gelu_tanh_fwd(x):
+    return gelu_tanh_apply(x), (x,)
+
+
+def gelu_tanh_bwd(residuals, ct_y):
+    (x,) = residuals
+    t = jnp.tanh(GELU_SCALE * x * (1 + GELU_CUBIC * x * x))
+    du = GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x)
+    return ct_y * (0.5 * (1 + t) + x * (0.5 * (1 - t) * (1 + t)) * du)
+
+
+def gelu(approximate: bool = False) -> Layer:
+    """y = x P(x), with P the standard normal distribution function, or its tanh approximation.
+
+    x, y: any shape.  Hendrycks and Gimpel 2016, eq. 1 and 2.
+    """
+    if approximate:
+        return _activation("gelu(tanh)", gelu_tanh_apply, gelu_tanh_fwd, gelu_tanh_bwd)
+    return _activation("gelu", gelu_apply, gelu_fwd, gelu_bwd)
+
+
+def silu_apply(x):
+    """y = x sigmoid(x)."""
+    return x * jax.nn.sigmoid(x)
+
+
+def silu_fwd(x):
+    return silu_apply(x), (x,)
+
+
+def silu_bwd(residuals, ct_y):
+    (x,) = residuals
+    s = jax.nn.sigmoid(x)
+    return ct_y * (s + x * (s * (1 - s)))
+
+
+def silu() -> Layer:
+    """y = x sigmoid(x).  x, y: any shape."""
+    return _activation("silu", silu_apply, silu_fwd, silu_bwd)
+
+
+def softplus_apply(x):
+    """y = log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), so that nothing overflows."""
+    minus_abs = jnp.where(x > 0, -x, x)
+    return jnp.where(x > 0, x, jnp.zeros_like(x)) + jnp.log1p(jnp.exp(minus_abs))
+
+
+def softplus_fwd(x):
+    return softplus_apply(x), (x,)
+
+
+def softplus_bwd(residuals, ct_y):
+    (x,) = residuals
+    return ct_y * jax.nn.sigmoid(x)
+
+
+def softplus() -> Layer:
+    """y = log(1 + exp(x)).  x, y: any shape."""
+    return _activation("softplus", softplus_apply, softplus_fwd, softplus_bwd)
+
+
+def _shifted(x):
+    # The shift cancels in the value, so its derivative is zero and is not asked for.
+    return x - broadcast(lax.stop_gradient(x.max(-1, keepdims=True)), x.shape)
+
+
+def softmax_apply(x):
+    """y = exp(x) / sum exp(x) over the last axis, shifted by the maximum so that nothing overflows."""
+    e = jnp.exp(_shifted(x))
+    return e / broadcast(e.sum(-1, keepdims=True), x.shape)
+
+
+def softmax_fwd(x):
+    y = softmax_apply(x)
+    return y, (y,)
+
+
+def softmax_bwd(residuals, ct_y):
+    (y,) = residuals  # J = diag(y) - y yᵀ is symmetric: it is its own transpose
+    return y * (ct_y - broadcast((y * ct_y).sum(-1, keepdims=True), y.shape))
+
+
+def softmax() -> Layer:
+    """y = exp(x) / sum exp(x) over the last axis.  x, y: (..., n).  Raises ValueError for a scalar x."""
+    return _activation("softmax", softmax_apply, softmax_fwd, softmax_bwd, axis=-1)
+
+
+def log_softmax_apply(x):
+    """y = x - log sum exp(x) over the last axis, shifted by the maximum so that nothing overflows."""
+    x = _shifted(x)
+    return x - broadcast(jnp.log(jnp.exp(x).sum(-1, keepdims=True)), x.shape)
+
+
+def log_softmax_fwd(x):
+    y = log_softmax_apply(x)
+    return y, (y,)
+
+
+def log_softmax_bwd(residuals, ct_y):
+    (y,) = residuals  # J = I - 1 pᵀ with p = softmax(x), so Jᵀ = I - p 1ᵀ: here the transpose does swap the two
+    return ct_y - jnp.exp(y) * broadcast(ct_y.sum(-1, keepdims=True), y.shape)
+
+
+def log_softmax() -> Layer:
+    """y = x - log sum exp(x) over the last axis.  x, y: (..., n).  Raises ValueError for a scalar x."""
+    return _activation("log_softmax", log_softmax_apply, log_softmax_fwd, log_softmax_bwd, axis=-1)

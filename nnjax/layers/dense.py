@@ -1,0 +1,89 @@
+"""The dense layer: an affine map on row vectors."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ..errors import describe, expect_float, expect_params, expect_positive, expect_same_dtype, expect_shape
+from ..feedback import transpose
+from ..layer import Layer
+from ..linear import broadcast, broadcast_t, fold
+
+
+class DenseParams(NamedTuple):
+    """w: (n_in, n_out), b: (n_out,) or None."""
+
+    w: Array
+    b: Array | None
+
+
+def _expect_dense(params, x) -> None:
+    expect_params("dense", params, DenseParams)
+    expect_float("dense", "w", params.w)
+    expect_float("dense", "x", x)
+    if params.w.ndim != 2:
+        raise ValueError(f"dense: w must have shape (n_in, n_out), got {describe(params.w)}; make it with layer.init(key).")
+    if params.b is not None:
+        expect_shape("dense", "b", params.b, params.w.shape[1:])
+        expect_same_dtype("dense", "b", params.b, "w", params.w)
+    n_in = params.w.shape[0]
+    if x.ndim < 1 or x.shape[-1] != n_in:
+        raise ValueError(
+            f"dense: x must have {n_in} features in its last axis, as w has {n_in} rows, got {describe(x)}; "
+            f"pass x of shape (..., {n_in}), or make the layer with as many inputs as x has features."
+        )
+    expect_same_dtype("dense", "x", x, "w", params.w)
+
+
+def dense_apply(params, x, *, key=None):
+    """y = x W + b.  x: (..., n_in), W: (n_in, n_out), b: (n_out,), y: (..., n_out).
+
+    Raises TypeError where params are not DenseParams or x is not real floating point of W's dtype, ValueError where the
+    features of x are not the rows of W.
+    """
+    _expect_dense(params, x)
+    y = x @ params.w
+    return y if params.b is None else y + broadcast(params.b, y.shape)
+
+
+def dense_fwd(params, x, *, key=None):
+    return dense_apply(params, x), (params, x)
+
+
+def dense_bwd(residuals, ct_y, *, feedback=transpose):
+    params, x = residuals
+    # feedback(w) is w.T: forward, output j summed down column j of W; backward, input i sums along row i.
+    ct_x = ct_y @ feedback(params.w)
+    ct_w = fold(x).T @ fold(ct_y)  # the adjoint of W -> x W
+    ct_b = None if params.b is None else broadcast_t(ct_y, params.b.shape)  # b was copied to every row: sum them
+    return DenseParams(ct_w, ct_b), ct_x
+
+
+def dense(
+    n_in: int,
+    n_out: int,
+    *,
+    bias: bool = True,
+    init: Callable[..., Array] | None = None,
+    feedback: Callable[[Array], Array] = transpose,
+) -> Layer:
+    """y = x W + b, with W: (n_in, n_out) and b: (n_out,), or no b at all (`bias=False`).
+
+    init(key, shape, dtype) makes W: by default Glorot's uniform distribution, variance 2 / (n_in + n_out)
+    (Glorot and Bengio 2010, eq. 16); b starts at zero. feedback(W) is the matrix that sends the error back: anything but
+    the transpose gives something that is not the gradient.
+    Raises ValueError for sizes that are not positive ints.
+    """
+    expect_positive("dense", n_in=n_in, n_out=n_out)
+    init = init or jax.nn.initializers.glorot_uniform()
+
+    def init_params(key):
+        w = init(key, (n_in, n_out), jnp.float32)
+        return DenseParams(w, jnp.zeros((n_out,), w.dtype) if bias else None)
+
+    bwd = dense_bwd if feedback is transpose else partial(dense_bwd, feedback=feedback)
+    return Layer(f"dense({n_in}, {n_out})", init_params, dense_apply, dense_fwd, bwd)

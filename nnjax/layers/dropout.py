@@ -1,0 +1,55 @@
+"""Dropout: a random diagonal matrix, drawn from the key."""
+
+import jax
+import jax.numpy as jnp
+
+from ..errors import expect_float, expect_params
+from ..layer import Layer
+
+
+def _keep(key, shape, rate):
+    # Drawn in float32 whatever x is: under x64 another draw would be another mask.
+    return jax.random.uniform(key, shape, jnp.float32) >= jnp.float32(rate)
+
+
+def dropout_apply(params, x, *, key=None, rate):
+    """y = x / (1 - rate) where kept, else 0; y = x without a key.  Each entry is dropped with probability `rate`."""
+    expect_params("dropout", params, tuple)
+    expect_float("dropout", "x", x)
+    if key is None:
+        return x
+    return jnp.where(_keep(key, x.shape, rate), x * (1 / (1 - rate)), jnp.zeros_like(x))
+
+
+def dropout_fwd(params, x, *, key=None, rate):
+    y = dropout_apply(params, x, key=key, rate=rate)
+    return y, (None if key is None else _keep(key, x.shape, rate),)
+
+
+def dropout_bwd(residuals, ct_y, *, rate):
+    (keep,) = residuals  # y = D x with D diagonal, hence symmetric: the same entries are dropped on the way back
+    if keep is None:
+        return (), ct_y
+    return (), jnp.where(keep, ct_y * (1 / (1 - rate)), jnp.zeros_like(ct_y))
+
+
+def dropout(rate: float) -> Layer:
+    """y = x / (1 - rate) with probability 1 - rate, else 0; without a key (inference) y = x.  x, y: any shape.
+
+    rate is the share dropped.  The same key gives the same mask in `apply` and `fwd`.  Raises ValueError unless
+    0 <= rate < 1.  Srivastava et al. 2014, scaled in training so that inference needs no scale.
+    """
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise ValueError(f"dropout: rate must be the share dropped, 0 <= rate < 1, got {rate!r}; 0.5 drops half.")
+    return Layer(
+        f"dropout({rate})",
+        lambda key: (),
+        lambda params, x, *, key=None: dropout_apply(params, x, key=key, rate=rate),
+        lambda params, x, *, key=None: dropout_fwd(params, x, key=key, rate=rate),
+        lambda residuals, ct_y: dropout_bwd(residuals, ct_y, rate=rate),
+    )
+
+
+def draws_from_key(layer: Layer) -> bool:
+    """Whether the layer, or some part of it, is a dropout: without a key it does nothing."""
+    return layer.name.startswith("dropout(") or any(map(draws_from_key, layer.parts))

@@ -1,0 +1,192 @@
+"""Chapter 2 of Nielsen's "Neural Networks and Deep Learning", in the book's own symbols.
+
+One example at a time, in column vectors; batch by `jax.vmap`, or by standing several columns side by side (the book's
+"matrix-based" exercise): the four equations are the same, letter for letter.  w[l][j, k] is the weight from neuron k of a layer to
+neuron j of the next, so row j of w[l] holds what neuron j listens to, and column k holds where neuron k is heard.
+Forward, z_j sums along row j:        z = w a + b.
+Backward, the error of neuron k sums over everyone who heard it, down column k: that is w.T @ delta.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Params(NamedTuple):
+    """w[l]: (neurons out, neurons in), b[l]: (neurons out,), l = 0 for the first layer that computes."""
+
+    w: tuple[Array, ...]
+    b: tuple[Array, ...]
+
+
+class Cost(NamedTuple):
+    """value(a, y), and error(z, a, y), its output error delta^L (BP1 worked out for this cost), per column."""
+
+    value: Callable[[Array, Array], Array]
+    error: Callable[[Array, Array, Array], Array]
+
+
+def sigmoid(z: Array) -> Array:
+    """1 / (1 + exp(-z)), entry by entry."""
+    return jax.nn.sigmoid(z)
+
+
+def sigmoid_prime(z: Array) -> Array:
+    """sigmoid(z) (1 - sigmoid(z)): the diagonal of the layer's Jacobian, so its transpose is itself."""
+    return sigmoid(z) * (1 - sigmoid(z))
+
+
+def _cross_entropy_value(a, y):
+    entropy = jnp.where(y > 0, y * jnp.log(jnp.where(y > 0, a, jnp.ones_like(a))), jnp.zeros_like(a))
+    complement = jnp.where(y < 1, (1 - y) * jnp.log1p(-jnp.where(y < 1, a, jnp.zeros_like(a))), jnp.zeros_like(a))
+    return -(entropy + complement).sum(0)
+
+
+quadratic = Cost(
+    value=lambda a, y: 0.5 * jnp.square(a - y).sum(0),
+    error=lambda z, a, y: (a - y) * sigmoid_prime(z),
+)
+"""C = |a - y|^2 / 2;  delta^L = (a - y) sigmoid'(z)."""
+
+cross_entropy = Cost(value=_cross_entropy_value, error=lambda z, a, y: a - y)
+"""C = -sum_j [y_j ln a_j + (1 - y_j) ln(1 - a_j)];  delta^L = a - y: sigmoid' has cancelled (the book's eq. 66)."""
+
+
+def init(key: Array, sizes, large: bool = False) -> Params:
+    """Normal weights and biases: deviation 1 for biases and, for weights, 1 / sqrt(neurons in), or 1 if `large`.
+
+    `large` is chapter 1's initialisation, the default chapter 3's.  Raises ValueError for fewer than two layers.
+    """
+    if isinstance(sizes, int) or len(sizes) < 2 or any(not isinstance(n, int) or n < 1 for n in sizes):
+        raise ValueError(f"nielsen.init: sizes must be two or more positive ints, got {sizes!r}; pass e.g. [784, 30, 10].")
+    keys = jax.random.split(key, 2 * len(sizes))
+    w = tuple(
+        jax.random.normal(k, (n_out, n_in), jnp.float32) / (1.0 if large else n_in**0.5)
+        for k, n_in, n_out in zip(keys, sizes[:-1], sizes[1:])
+    )
+    b = tuple(jax.random.normal(k, (n,), jnp.float32) for k, n in zip(keys[len(sizes) :], sizes[1:]))
+    return Params(w, b)
+
+
+def _forward(params, x):
+    """The weighted inputs z and activations a of every layer; a[0] = x."""
+    a, z = [x], []
+    for w, b in zip(params.w, params.b):
+        z.append(w @ a[-1] + (b if x.ndim == 1 else b[:, None]))
+        a.append(sigmoid(z[-1]))
+    return z, a
+
+
+def _expect(who, params, x):
+    if not isinstance(params, Params):
+        raise TypeError(f"{who}: params must be Params(w, b), got {type(params).__name__}; make them with nielsen.init.")
+    if x.ndim not in (1, 2) or x.shape[:1] != params.w[0].shape[1:]:
+        n_in = params.w[0].shape[1]
+        raise ValueError(
+            f"{who}: x must be one example ({n_in},), or one a column ({n_in}, batch), as w[0] has {n_in} columns, "
+            f"got {x.shape}; for a batch of rows use jax.vmap, or pass x.T."
+        )
+
+
+def feedforward(params: Params, x: Array) -> Array:
+    """a^L, from a^0 = x by a = sigmoid(w a + b).  x: (inputs,), result: (outputs,)."""
+    _expect("nielsen.feedforward", params, x)
+    return _forward(params, x)[1][-1]
+
+
+def output_error(cost: Cost, z: Array, a: Array, y: Array) -> Array:
+    """BP1: delta^L = dC/da^L ⊙ sigmoid'(z^L), in the closed form of each cost."""
+    return cost.error(z, a, y)
+
+
+def send_back(w: Array, delta: Array, z: Array) -> Array:
+    """BP2: delta^l = ((w^{l+1})ᵀ delta^{l+1}) ⊙ sigmoid'(z^l).  w: (out, in), delta: (out,), z: (in,)."""
+    return (w.T @ delta) * sigmoid_prime(z)
+
+
+def send_back_by_components(w: Array, delta: Array, z: Array) -> Array:
+    """BP2 before anyone wrote a matrix: delta_k = sum_j w[j, k] delta_j sigmoid'(z_k), over the neurons j that k feeds.
+
+    The first index of w runs under the sum, so the sum goes down column k: as a matrix product, that is w.T @ delta.
+    """
+    n_out, n_in = w.shape
+    return jnp.stack([sum(w[j, k] * delta[j] for j in range(n_out)) * sigmoid_prime(z[k]) for k in range(n_in)])
+
+
+def bias_gradient(delta: Array) -> Array:
+    """BP3: dC/db^l_j = delta^l_j, summed over columns where there are several."""
+    return delta if delta.ndim == 1 else delta.sum(1)
+
+
+def weight_gradient(delta: Array, a: Array) -> Array:
+    """BP4: dC/dw^l_jk = delta^l_j a^{l-1}_k.  delta: (out,), a: (in,), result: (out, in), like w.
+
+    It is delta aᵀ, the adjoint of w -> w a; of several columns, delta @ a.T also sums over them.
+    """
+    return jnp.outer(delta, a) if delta.ndim == 1 else delta @ a.T
+
+
+BP1, BP2, BP3, BP4 = output_error, send_back, bias_gradient, weight_gradient
+
+
+def backprop(params: Params, x: Array, y: Array, cost: Cost = quadratic, send_back: Callable = jnp.transpose) -> Params:
+    """The gradient of cost(feedforward(x), y) for one example, as a Params of nabla_w, nabla_b.
+
+    x: (inputs,), y: (outputs,).  For a batch: jax.vmap(backprop, in_axes=(None, 0, 0)); or x: (inputs, batch),
+    y: (outputs, batch), one example a column, for the sum of their gradients.
+    send_back(w) is the matrix that carries the error back through w: the transpose, unless you try something else.
+    """
+    _expect("nielsen.backprop", params, x)
+    shape = params.b[-1].shape + x.shape[1:]
+    if y.shape != shape:
+        raise ValueError(
+            f"nielsen.backprop: y must have shape {shape}, one entry for each output neuron, got {y.shape}; "
+            "one-hot encode a class number with jax.nn.one_hot."
+        )
+    z, a = _forward(params, x)
+    delta = BP1(cost, z[-1], a[-1], y)
+    nabla_w, nabla_b = [BP4(delta, a[-2])], [BP3(delta)]
+    for l in reversed(range(len(params.w) - 1)):
+        back = send_back(params.w[l + 1])
+        delta = BP2(back.T, delta, z[l])  # by default back = w.T, so that back.T is w itself
+        nabla_w.insert(0, BP4(delta, a[l]))
+        nabla_b.insert(0, BP3(delta))
+    return Params(tuple(nabla_w), tuple(nabla_b))
+
+
+def _shares(x, weights):
+    """How much each example of a batch counts in the mean: (batch,), summing to 1."""
+    return jnp.full(x.shape[:1], 1 / x.shape[0], x.dtype) if weights is None else weights / weights.sum()
+
+
+def objective(cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1) -> Callable[..., Array]:
+    """f(params, x, y, weights=None) -> C, the mean cost of a batch plus (lmbda / 2n) sum w^2.
+
+    x: (batch, inputs), y: (batch, outputs), weights: (batch,); n is the number of training examples.
+    """
+
+    def f(params, x, y, weights=None):
+        costs = cost.value(feedforward(params, x.T), y.T)
+        return jnp.vdot(_shares(x, weights), costs) + sum(((lmbda / (2 * n)) * jnp.vdot(w, w) for w in params.w), start=0.0)
+
+    return f
+
+
+def value_and_grad(cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1, send_back: Callable = jnp.transpose):
+    """f(params, x, y, *, weights=None, key=None) -> (C, gradient) of `objective`, by backprop.
+
+    It has the signature that `nnjax.train` takes; key is not used.
+    """
+    value = objective(cost, lmbda, n)
+
+    def f(params, x, y, *, weights=None, key=None):
+        # A gradient is linear in the output error: weigh that, and the sum over columns is the mean.
+        share = _shares(x, weights)[None, :]
+        nabla = backprop(params, x.T, y.T, cost._replace(error=lambda z, a, y: cost.error(z, a, y) * share), send_back)
+        decayed = tuple(nabla_w + (lmbda / n) * w for nabla_w, w in zip(nabla.w, params.w))
+        return value(params, x, y, weights), Params(decayed, nabla.b)
+
+    return f

@@ -1,0 +1,12 @@
+from .data import DataError as DataError
+from .data import Dataset as Dataset
+from .data import Split as Split
+from .data import load as load
+from .fit import Epoch as Epoch
+from .fit import Fit as Fit
+from .fit import fit as fit
+from .fit import one_hot as one_hot
+from .step import TrainState as TrainState
+from .step import init_state as init_state
+from .step import make_epoch as make_epoch
+from .step import make_step as make_step

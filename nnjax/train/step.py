@@ -1,0 +1,78 @@
+"""One optimisation step, and an epoch of them as one compiled program."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..grad import ValueAndGrad
+
+
+class TrainState(NamedTuple):
+    """All that changes in training. step: int32 (), the number of steps taken; key: the run's key, never used up."""
+
+    params: Any
+    opt_state: Any
+    step: jax.Array
+    key: jax.Array
+
+
+def init_state(params: Any, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    """A state at step 0. The parameters are copied, as `make_epoch` gives their memory to the next state."""
+    params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
+    with jax.numpy_dtype_promotion("standard"):  # optax itself mixes dtypes
+        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), jnp.array(key, copy=True))
+
+
+def apply_gradients(state: TrainState, grads: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state after one step of the optimizer along these gradients."""
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+    return TrainState(params, opt_state, state.step + 1, state.key)
+
+
+def step_key(state: TrainState) -> jax.Array:
+    """The key of the step that comes next, for dropout."""
+    return jax.random.fold_in(state.key, state.step)
+
+
+def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformation) -> Callable:
+    """step(state, x, labels, weights=None) -> (state, value): one step, a pure function to be jitted or scanned.
+
+    value_and_grad is `nnjax.value_and_grad(model, loss)`, its reference, or any function of that signature.
+    """
+
+    def step(state: TrainState, x, labels, weights=None):
+        value, grads = value_and_grad(state.params, x, labels, weights=weights, key=step_key(state))
+        return apply_gradients(state, grads, optimizer), value
+
+    return step
+
+
+def shuffled(key: jax.Array, examples: int, batch_size: int) -> jax.Array:
+    """(batches, batch_size) indices: a fresh order of all examples, those that fill no batch left out."""
+    batches = examples // batch_size
+    return jax.random.permutation(key, examples)[: batches * batch_size].reshape(batches, batch_size)
+
+
+def make_epoch(step: Callable, batch_size: int, unroll: int = 4) -> Callable:
+    """epoch(state, x, labels) -> (state, mean value): one jitted `lax.scan` over shuffled minibatches.
+
+    The state's buffers are donated: use the one that comes back.
+    """
+
+    def epoch(state: TrainState, x, labels):
+        key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
+        order = shuffled(key, x.shape[0], batch_size)
+
+        def one(state, rows):
+            take = {"mode": "promise_in_bounds", "unique_indices": True}
+            return step(state, x.at[rows].get(**take), labels.at[rows].get(**take))
+
+        state, values = jax.lax.scan(one, state, order, unroll=unroll)
+        return state, values.mean()
+
+    return jax.jit(epoch, donate_argnums=0)

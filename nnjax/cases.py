@@ -83,8 +83,7 @@ def cases() -> tuple[Case, ...]:
     for weighted, suffix in ((False, ""), (True, ", weighted")):
         table += [Case(loss.name + suffix, loss, _targets(4, weighted)) for loss in targets]
         table += [
-            Case(loss.name + smooth + suffix, loss, _classes(5, weighted))
-            for loss, smooth in zip(classes, ("", ", smoothed"))
+            Case(loss.name + smooth + suffix, loss, _classes(5, weighted)) for loss, smooth in zip(classes, ("", ", smoothed"))
         ]
     table += [
         Case("residual", residual(serial(layers.dense(5, 5), layers.gelu())), _features(5)),

@@ -10,10 +10,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         import tyro
     except ImportError:
         sys.exit("nnjax: the command line needs the train extra: python -m pip install 'nnjax[train]'")
+    from .bench.command import Bench
     from .train.command import Train
 
     command = tyro.extras.subcommand_cli_from_dict(
-        {"train": Train},
+        {"train": Train, "bench": Bench},
         prog="nnjax",
         description="Backpropagation written out by hand in JAX, every gradient checked against jax.grad.",
         args=argv,

@@ -1,6 +1,6 @@
 """The gradient of a whole model, by hand, and the same by `jax.grad`: one signature, so that either goes anywhere.
 
-    f(params, x, labels, *, weights=None, key=None) -> (value, grads)
+f(params, x, labels, *, weights=None, key=None) -> (value, grads)
 """
 
 import warnings

@@ -62,8 +62,9 @@ def add_cotangents(a: Any, b: Any) -> Any:
     """The transpose of a copy is a sum: cotangents of one value used twice add, None adding nothing."""
     if a is None or b is None:
         return b if a is None else a
-    return jax.tree.map(lambda u, v: add_cotangents(u, v) if u is None or v is None else u + v, a, b,
-                        is_leaf=lambda u: u is None)
+    return jax.tree.map(
+        lambda u, v: add_cotangents(u, v) if u is None or v is None else u + v, a, b, is_leaf=lambda u: u is None
+    )
 
 
 def serial(*layers: Layer) -> Layer:

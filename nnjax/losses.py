@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import describe, expect_float, expect_params, expect_same_dtype, expect_shape
 from .layer import Layer
-from .linear import broadcast, broadcast_t
+from .linear import broadcast
 
 
 def mean_apply(losses):
@@ -152,9 +152,7 @@ def mean_squared_error_bwd(residuals, ct_losses):
 def mean_squared_error() -> Layer:
     """The mean over examples and outputs of (y - t)^2.  y, labels t: (..., n); weights: (...)."""
     name = "mean_squared_error"
-    return _loss(
-        name, _expect_targets(name), mean_squared_error_apply, mean_squared_error_fwd, mean_squared_error_bwd
-    )
+    return _loss(name, _expect_targets(name), mean_squared_error_apply, mean_squared_error_fwd, mean_squared_error_bwd)
 
 
 def binary_cross_entropy_apply(y, labels):
@@ -185,9 +183,7 @@ def binary_cross_entropy() -> Layer:
     y are logits.  y, labels t: (..., n); weights: (...).
     """
     name = "binary_cross_entropy"
-    return _loss(
-        name, _expect_targets(name), binary_cross_entropy_apply, binary_cross_entropy_fwd, binary_cross_entropy_bwd
-    )
+    return _loss(name, _expect_targets(name), binary_cross_entropy_apply, binary_cross_entropy_fwd, binary_cross_entropy_bwd)
 
 
 def _log_softmax(y):

@@ -1,8 +1,10 @@
 """Chapter 2 of Nielsen's "Neural Networks and Deep Learning", in the book's own symbols.
 
 One example at a time, in column vectors; batch by `jax.vmap`, or by standing several columns side by side (the book's
-"matrix-based" exercise): the four equations are the same, letter for letter.  w[l][j, k] is the weight from neuron k of a layer to
-neuron j of the next, so row j of w[l] holds what neuron j listens to, and column k holds where neuron k is heard.
+"matrix-based" exercise): the four equations are the same, letter for letter.
+
+w[l][j, k] is the weight from neuron k of a layer to neuron j of the next, so row j of w[l] holds what neuron j listens
+to, and column k holds where neuron k is heard.
 Forward, z_j sums along row j:        z = w a + b.
 Backward, the error of neuron k sums over everyone who heard it, down column k: that is w.T @ delta.
 """

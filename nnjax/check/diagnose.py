@@ -68,6 +68,4 @@ def _where(h, t, budget) -> str:
     worst = np.unravel_index(np.argmax(difference), difference.shape)
     over = difference > budget.bound[1]
     first = np.unravel_index(np.flatnonzero(over)[0], h.shape) if over.any() else worst
-    return (
-        f"{_share(over)} off, first at {_index(first)}, worst at {_index(worst)}: {h[worst]:.6g} instead of {t[worst]:.6g}"
-    )
+    return f"{_share(over)} off, first at {_index(first)}, worst at {_index(worst)}: {h[worst]:.6g} instead of {t[worst]:.6g}"

@@ -17,9 +17,10 @@ ULPS = 16       both may be lucky at once (rho = 0, as for relu): a few rounding
 ZERO = 16, 64   some right gradients are exactly zero (a bias before a normalisation): t is itself rounding there, and h
                 another draw of it. Where |t| <= 16 rho, rho is all there is to go by, and FACTOR becomes 64.
 DISAGREE        the truth must be the truth. Where |r - t| exceeds DISAGREE (max|t' - t| + eps_d |t|), the reference is
-                not the same function in float64 (other random numbers, say) and nothing can be concluded. 1,000 lies far
-                above what cancellation inside deep networks gave, far below a changed mask; capped so that the
-                threshold stays under a quarter of |t| in low precision.
+                another function in float64 (it draws other random numbers, say), and nothing can be concluded. Where t
+                is zero up to rounding, |t| is no measure, and max|ct| max(1, max|x|) stands in its place: cancellation
+                leaves eps_d of the terms that cancelled, another mask leaves the terms. 1,000 lies far above what deep
+                networks lost, far below a changed mask; it is capped, so that the limit is a quarter of |t| at most.
 """
 
 from collections.abc import Callable
@@ -128,7 +129,10 @@ class Budget(NamedTuple):
 def measure(
     reference: Callable, diff: list, other: list, linear: list, dtype: Any, seed: int, rho_only: bool = False
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """(r, t, rho, moved) of every leaf that reference(diff, other, linear) returns; `linear` enters linearly. `rho` and `moved` are pairs of norms. diff and linear are in dtype."""
+    """(r, t, rho, moved) of every leaf that reference(diff, other, linear) returns, `linear` entering linearly.
+
+    rho and moved are pairs of norms; diff and linear are in dtype.
+    """
     eps = eps_of(dtype)
     rng = np.random.default_rng((seed, 1))
     r = on_host(reference(diff, other, linear))
@@ -153,7 +157,7 @@ def measure(
 def budgets(
     reference: Callable, diff: list, other: list, linear: list, dtype: Any, seed: int, compute_dtype: Any = None
 ) -> list[Budget]:
-    """The budget of every leaf that reference(diff, other, linear) returns, `linear` entering linearly, at these inputs in this dtype.
+    """The budget of every leaf that reference(diff, other, linear) returns, at these inputs in this dtype.
 
     In float64 there is no truth above: there rho is the reference's float32 error scaled by eps64 / eps32. With
     compute_dtype, what counts as one rounding, and what the reference loses, is taken at that lower precision.
@@ -170,27 +174,33 @@ def budgets(
         eps = eps_of(dtype)
         if compute_dtype is not None:
             low = np.dtype(compute_dtype)
-            _, _, rho, moved = measure(reference, [x.astype(low) for x in diff], other, [c.astype(low) for c in linear], low, seed)
+            _, _, rho, moved = measure(
+                reference, [x.astype(low) for x in diff], other, [c.astype(low) for c in linear], low, seed
+            )
             eps = eps_of(low)
-    return [_budget(*leaf, eps) for leaf in zip(r, t, rho, moved)]
+    largest = [max((float(np.max(np.abs(a), initial=0.0)) for a in wide(xs)), default=1.0) for xs in (linear, diff)]
+    terms = (largest[0] if linear else 1.0) * max(1.0, largest[1])
+    return [_budget(*leaf, eps, terms) for leaf in zip(r, t, rho, moved)]
 
 
 def _in_x64_measure(reference, diff, other, linear, seed):
-    def reference(*lists):
+    def in_float64(*lists):
         return in_x64(reference, *lists)
 
-    return measure(runs._replace(reference=reference), diff, other, linear, np.dtype(np.float64), seed)
+    return measure(in_float64, diff, other, linear, np.dtype(np.float64), seed)
 
 
-def _budget(r, t, rho, moved, eps) -> Budget:
+def _budget(r, t, rho, moved, eps, terms) -> Budget:
     finite = np.isfinite(r) & np.isfinite(t)
     size = norms(t[finite])
-    zero = bool((size <= ZERO_BELOW * rho).all())
+    zero = bool(np.isfinite(rho).all() and (size <= ZERO_BELOW * rho).all())
     bound = (ZERO_FACTOR if zero else FACTOR) * rho + FACTOR * moved + ULPS * eps * size
     apart = norms((r - t)[finite])
-    limit = min(DISAGREE, DISAGREE_SHARE / eps) * (moved + eps * size)
+    # Where t is zero up to rounding, rho (the worst of many draws) tells more than one difference.
+    apart = np.maximum(apart, rho) if zero else apart
+    limit = min(DISAGREE, DISAGREE_SHARE / eps) * (moved + eps * (np.maximum(size, terms) if zero else size))
     disagreement = ""
-    if not zero and (apart > limit).any() and (apart > bound).any():
+    if (apart > limit).all() and (zero or (apart > bound).any()):
         disagreement = (
             f"reference and truth disagree: in this dtype and in float64 the reference differs by {apart.max():.3g}, far "
             f"above what rounding its inputs explains ({limit.max():.3g}); does it draw other random numbers under x64, "

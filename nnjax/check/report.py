@@ -72,9 +72,7 @@ class Report(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, strings and numbers, ready for JSON."""
-        rows = [
-            {**row._asdict(), "diagnosis": row.diagnosis._asdict() if row.diagnosis else None} for row in self.rows
-        ]
+        rows = [{**row._asdict(), "diagnosis": row.diagnosis._asdict() if row.diagnosis else None} for row in self.rows]
         return {"ok": self.ok, "missing": list(self.missing), "notes": list(self.notes), "rows": rows}
 
     def __str__(self) -> str:

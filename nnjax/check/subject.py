@@ -154,8 +154,12 @@ def pair_run(fwd: Callable, bwd: Callable, spec: Spec) -> tuple[Callable, list[P
         y, residuals = returned
         for r in jax.tree.leaves(residuals):
             if not hasattr(r, "dtype"):
-                report("residuals", "wrong_dtype", f"a residual is a {type(r).__name__}, not an array: lax.scan cannot "
-                       "carry it; close over it, or keep it as an array")
+                report(
+                    "residuals",
+                    "wrong_dtype",
+                    f"a residual is a {type(r).__name__}, not an array: lax.scan cannot "
+                    "carry it; close over it, or keep it as an array",
+                )
         leaves = jax.tree.leaves(y)
         ct_args = bwd(residuals, with_cotangents(y, cts))
         floats = [v for v in leaves if _is_float(v)]

@@ -117,8 +117,16 @@ def _rows(subject, diff, other, cts, found: list[Budget], dtype, transform, devi
     common = {"case": subject.case, "dtype": dtype.name, "transform": transform, "device": target.device_kind}
     sizes = [(f"axis {i} of {n}", s) for n, x in zip(subject.spec.names, diff) for i, s in enumerate(x.shape)]
     rows = [
-        Row(leaf=p.leaf, error=np.inf, bound=0.0, ok=False, diagnosis=Diagnosis(p.kind, p.detail), status="failed",
-            layer=subject.owner(p.leaf), **common)
+        Row(
+            leaf=p.leaf,
+            error=np.inf,
+            bound=0.0,
+            ok=False,
+            diagnosis=Diagnosis(p.kind, p.detail),
+            status="failed",
+            layer=subject.owner(p.leaf),
+            **common,
+        )
         for p in subject.once(f"problems {dtype.name} {transform}", lambda: tuple(subject.problems))
     ]
     spoiled = {row.leaf for row in rows if row.diagnosis and row.diagnosis.kind == "wrong_shape"}
@@ -129,8 +137,18 @@ def _rows(subject, diff, other, cts, found: list[Budget], dtype, transform, devi
         diagnosis = diagnose(value, budget, sizes, primal=i < n_outputs) if status == "failed" else None
         if budget.disagreement:
             status, diagnosis = "failed", Diagnosis("unknown", budget.disagreement)
-        rows.append(Row(leaf=leaf, error=error, bound=bound, ok=status != "failed", diagnosis=diagnosis, status=status,
-                        layer=subject.owner(leaf), **common))
+        rows.append(
+            Row(
+                leaf=leaf,
+                error=error,
+                bound=bound,
+                ok=status != "failed",
+                diagnosis=diagnosis,
+                status=status,
+                layer=subject.owner(leaf),
+                **common,
+            )
+        )
     return rows
 
 
@@ -166,8 +184,7 @@ def _layer_subject(layer: Layer, spec: Spec) -> Subject:
 
     hand, problems = pair_run(fwd, bwd, spec)
     compiled = {"definition": apply, "function": as_custom_vjp(layer)}
-    return Subject(layer.name, spec, vjp_of(apply, spec), hand, problems, compiled,
-                   lambda leaf: layer_owner(layer, leaf))
+    return Subject(layer.name, spec, vjp_of(apply, spec), hand, problems, compiled, lambda leaf: layer_owner(layer, leaf))
 
 
 def check_layer(

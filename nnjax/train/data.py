@@ -8,7 +8,7 @@ import struct
 import tempfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,10 +20,10 @@ class DataError(ValueError):
 
 
 class Split(NamedTuple):
-    """x: float32 (examples, features), y: int32 (examples,)."""
+    """x: float32 (examples, features), y: int32 (examples,): NumPy arrays, or arrays on a device."""
 
-    x: np.ndarray
-    y: np.ndarray
+    x: Any
+    y: Any
 
 
 class Dataset(NamedTuple):
@@ -179,7 +179,7 @@ def download(name: str, target: Path, sha256: str, looked: list[Path]) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         for mirror in MNIST_MIRRORS:
             try:
-                fetch = pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT)
+                fetch: Any = pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT)
                 got = Path(pooch.retrieve(f"{mirror}{name}.gz", None, f"{name}.gz", folder, downloader=fetch))
                 read_verified(got, sha256, "trying the next mirror")
                 os.replace(got, target)

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from nnjax.check.diagnose import diagnose
+from nnjax.check.oracle import Budget
+
+T = np.random.default_rng(0).standard_normal((6, 6))
+
+
+def budget(t=T):
+    return Budget(t, t, np.isfinite(t), np.array([6.0, 3.0]), np.zeros(2), np.zeros(2), np.array([1e-6, 1e-6]), False, "")
+
+
+def changed(i, value):
+    h = T.copy()
+    h[i] = value
+    return h
+
+
+@pytest.mark.parametrize(
+    ("h", "kind", "words"),
+    [
+        (-T, "negated", "minus"),
+        (8 * T, "scaled", "larger by 8, the batch size: a mean written as a sum?"),
+        (T / 8, "scaled", "smaller by 8, the batch size: a sum written as a mean?"),
+        (1.001 * T, "scaled", "larger by 1.001"),
+        (-2 * T, "scaled", "larger by 2, and negated"),
+        (0 * T, "zero", "zero everywhere"),
+        (T.T, "transposed", "the transpose"),
+        (changed((2, 3), 0), "partial", "1 of 36 entries and zero elsewhere"),
+        (changed((2, 3), 9), "partial", r"first at [2, 3], worst at [2, 3]: 9 instead of"),
+        (np.roll(T, 1, 0), "permuted", "another order"),
+        (changed((0, 1), np.nan), "not_finite", "1 of 36 entries not finite where the reference is, first at [0, 1]"),
+        (np.random.default_rng(1).standard_normal((6, 6)), "unknown", "36 of 36 entries off"),
+    ],
+)
+def test_kinds(h, kind, words):
+    found = diagnose(h, budget(), [("the batch size", 8)])
+    assert found.kind == kind
+    assert words in found.detail
+
+
+def test_a_wrong_value_is_not_a_wrong_gradient():
+    assert diagnose(2 * T, budget(), primal=True).kind == "wrong_primal"

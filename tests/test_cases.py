@@ -1,0 +1,59 @@
+import jax
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax.cases import LEADS, cases, hard
+
+CASES = cases()
+DTYPES, TRANSFORMS = ("float64", "float32", "bfloat16"), ("eager", "jit")
+
+
+def run(case, lead, seeds):
+    for seed in seeds:
+        params, x, key = case.make(seed, lead)
+        report = nnjax.check_layer(case.layer, params, x, key=key, dtypes=DTYPES, transforms=TRANSFORMS, seed=seed)
+        assert not report.failures, f"seed {seed}, leading axes {lead}\n{report}"
+        seen = {(row.dtype, row.transform) for row in report.rows}
+        assert seen == {(d, t) for d in DTYPES for t in TRANSFORMS}
+
+
+def test_names_are_unique_and_every_public_layer_has_a_case():
+    names = [case.name for case in CASES]
+    assert len(set(names)) == len(names)
+    made = {name.split("(")[0].split(",")[0].split(" ")[0] for name in names}
+    assert {
+        "dense",
+        "sigmoid",
+        "tanh",
+        "relu",
+        "elu",
+        "gelu",
+        "silu",
+        "softplus",
+        "softmax",
+        "log_softmax",
+        "dropout",
+    } <= made
+    assert {"mean_squared_error", "binary_cross_entropy", "softmax_cross_entropy", "mlp", "scan_layers"} <= made
+
+
+def test_hard_inputs_hold_zeros_ties_and_saturation():
+    x = np.asarray(hard(np.random.default_rng(0), (100, 10)))
+    assert (x == 0).sum() > 20
+    assert (x == 0.5).sum() > 20
+    assert np.abs(x).max() > 30
+
+
+@pytest.mark.parametrize("lead", [(), (0,), (7,)], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_case_passes_its_check(case, lead):
+    run(case, lead, range(2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lead", LEADS, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_case_passes_its_check_for_twenty_seeds(case, lead):
+    run(case, lead, range(20))
+    jax.clear_caches()

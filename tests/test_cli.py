@@ -1,0 +1,67 @@
+import subprocess
+import sys
+
+import pytest
+
+from nnjax.cli import main
+from nnjax.train import data
+
+
+def run(*args, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(args)
+    return caught.value.code, *capsys.readouterr()
+
+
+def test_train_prints_what_came_of_it(capsys):
+    code, out, err = run("train", "--epochs", "2", "--hidden", "8", "4", capsys=capsys)
+    assert code == 0, err
+    assert "mlp [64, 8, 4, 10], softmax_cross_entropy, adam" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--data", "digist"), "did you mean 'digits'?"),
+        (("--optimizer", "adma"), "did you mean 'adam'?"),
+        (("--activation", "tahn"), "did you mean 'tanh'?"),
+        (("--loss", "softmax_crossentropy"), "did you mean 'softmax_cross_entropy'?"),
+        (("--model", "mpl"), "did you mean 'mlp'?"),
+        (("--hidden", "0"), "layer 0 must be a positive int, got 0"),
+        (("--batch-size", "5000"), "batch_size must be at most the 1257 training examples"),
+        (("--epochs", "-1"), "epochs must be a positive int, got -1"),
+        (("--learning-rate", "-1"), "learning rate must be positive"),
+        (("--learning-rate", "1e30", "--optimizer", "sgd"), "training has diverged; lower the learning rate"),
+        (("--l2", "-1"), "l2 must be at least 0"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence_and_exit_code_2(args, message, capsys):
+    code, _, err = run("train", *args, capsys=capsys)
+    assert code == 2
+    assert err.startswith("nnjax: error: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_options_that_do_not_exist_or_do_not_parse_exit_with_2(capsys):
+    assert run("train", "--grad", "none", capsys=capsys)[0] == 2
+    assert run("train", "--epochs", "many", capsys=capsys)[0] == 2
+    assert run("trian", capsys=capsys)[0] == 2
+
+
+def test_no_network_and_no_data_exits_with_2_and_leaves_nothing(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "MNIST_MIRRORS", ("http://127.0.0.1:9/",))
+    monkeypatch.setattr(data, "cache_folder", lambda: tmp_path)
+    monkeypatch.delenv("NNJAX_DATA", raising=False)
+    code, _, err = run("train", "--data", "mnist", capsys=capsys)
+    assert code == 2
+    assert "could not be downloaded" in err
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_the_console_script_runs_in_a_process_of_its_own():
+    code = "from nnjax.cli import main; main(['train', '--epochs', '1', '--optimizer', 'sdg'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "did you mean 'sgd'?" in done.stderr

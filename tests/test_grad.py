@@ -1,0 +1,69 @@
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax.grad import add_l2
+
+MODEL, LOSS = nnjax.mlp([4, 6, 3], nnjax.gelu()), nnjax.softmax_cross_entropy()
+X, LABELS = jax.random.normal(jax.random.key(1), (5, 4)), jnp.array([0, 2, 1, 1, 0])
+PARAMS = MODEL.init(jax.random.key(0))
+
+
+def close(a, b):
+    jax.tree.map(lambda u, v: np.testing.assert_allclose(u, v, rtol=1e-5, atol=1e-7), a, b)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("weights", [None, jnp.array([1.0, 0, 2, 1, 0.5])], ids=["plain", "weighted"])
+def test_hand_and_reference_agree_in_value_output_and_gradient(wrap, weights):
+    hand = wrap(nnjax.value_and_grad(MODEL, LOSS, has_aux=True))
+    reference = wrap(nnjax.reference_value_and_grad(MODEL, LOSS, has_aux=True))
+    close(hand(PARAMS, X, LABELS, weights=weights), reference(PARAMS, X, LABELS, weights=weights))
+    (value, y), grads = hand(PARAMS, X, LABELS, weights=weights)
+    close((value, grads), nnjax.value_and_grad(MODEL, LOSS)(PARAMS, X, LABELS, weights=weights))
+    close(y, MODEL.apply(PARAMS, X))
+
+
+def test_an_empty_batch_has_value_nan_and_zero_gradients():
+    for f in (nnjax.value_and_grad(MODEL, LOSS), nnjax.reference_value_and_grad(MODEL, LOSS)):
+        value, grads = f(PARAMS, X[:0], LABELS[:0])
+        assert jnp.isnan(value)
+        assert not any(g.any() for g in jax.tree.leaves(grads))
+
+
+def test_dropout_without_a_key_warns_and_with_one_agrees():
+    model = nnjax.serial(nnjax.dense(4, 8), nnjax.residual(nnjax.dropout(0.5)), nnjax.dense(8, 3))
+    params, key = model.init(jax.random.key(0)), jax.random.key(2)
+    for make in (nnjax.value_and_grad, nnjax.reference_value_and_grad):
+        with pytest.warns(UserWarning, match="dropout but no key was given"):
+            make(model, LOSS)(params, X, LABELS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        close(
+            *(make(model, LOSS)(params, X, LABELS, key=key) for make in (nnjax.value_and_grad, nnjax.reference_value_and_grad))
+        )
+
+
+def test_l2_is_the_gradient_of_its_penalty_and_leaves_biases_alone():
+    hand = add_l2(nnjax.value_and_grad(MODEL, LOSS, has_aux=True), 0.3)
+
+    def objective(p):
+        squares = sum(jnp.vdot(w, w) for w in jax.tree.leaves(p) if w.ndim == 2)
+        return LOSS.apply((), (MODEL.apply(p, X), LABELS)) + 0.15 * squares
+
+    (value, _), grads = hand(PARAMS, X, LABELS)
+    close((value, grads), jax.value_and_grad(objective)(PARAMS))
+    close(grads[0].b, nnjax.value_and_grad(MODEL, LOSS)(PARAMS, X, LABELS)[1][0].b)
+    with pytest.raises(ValueError, match="coefficient must be at least 0, got -1"):
+        add_l2(hand, -1)
+
+
+def test_a_model_or_loss_that_is_no_layer_is_named():
+    with pytest.raises(TypeError, match=r"value_and_grad: loss: expected a Layer, got softmax_cross_entropy; call the factory"):
+        nnjax.value_and_grad(MODEL, nnjax.softmax_cross_entropy)
+    with pytest.raises(TypeError, match=r"reference_value_and_grad: model: expected a Layer, got str"):
+        nnjax.reference_value_and_grad("mlp", LOSS)

@@ -1,0 +1,59 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnjax.train import load, recipe
+
+DIGITS = load("digits")
+DEFAULTS = {"hidden": (8,), "activation": "relu", "loss": None, "l2": 0.0, "key": jax.random.key(0)}
+
+
+@pytest.mark.parametrize(
+    ("model", "loss"), [*(("mlp", name) for name in recipe.LOSSES), *(("nielsen", name) for name in recipe.COSTS)]
+)
+def test_every_loss_has_a_hand_written_gradient_that_is_its_references(model, loss):
+    made = recipe.make_recipe(model, DIGITS, **{**DEFAULTS, "loss": loss, "l2": 5.0})
+    x, y = DIGITS.train.x[:6], DIGITS.train.y[:6]
+    labels = jnp.asarray(made.encode(y) if made.encode else y)
+    ours, theirs = made.hand(made.params, jnp.asarray(x), labels), made.reference(made.params, jnp.asarray(x), labels)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), ours, theirs)
+    assert made.predict(made.params, jnp.asarray(x)).shape == (6, 10)
+
+
+@pytest.mark.parametrize("name", recipe.ACTIVATIONS)
+def test_every_activation_makes_a_network(name):
+    made = recipe.make_recipe("mlp", DIGITS, **{**DEFAULTS, "activation": name})
+    assert jnp.isfinite(made.predict(made.params, jnp.asarray(DIGITS.test.x))).all()
+
+
+@pytest.mark.parametrize("name", recipe.OPTIMIZERS)
+def test_every_optimizer_can_be_made(name):
+    assert recipe.make_optimizer(name, 0.01).init is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation": "rleu"}, r"unknown activation 'rleu'.*did you mean 'relu'\?"),
+        ({"loss": "mean_square_error"}, r"unknown loss 'mean_square_error'.*did you mean 'mean_squared_error'\?"),
+        ({"model": "nielson"}, r"unknown model 'nielson'.*did you mean 'nielsen'\?"),
+        (
+            {"model": "nielsen", "loss": "quadrtic"},
+            r"unknown loss of the model nielsen 'quadrtic'.*did you mean 'quadratic'\?",
+        ),
+        ({"hidden": (8, 0)}, r"hidden: layer 1 must be a positive int, got 0"),
+        ({"l2": -1.0}, r"l2 must be at least 0, got -1.0"),
+    ],
+)
+def test_bad_names_and_sizes_are_refused(changes, message):
+    changes = {"model": "mlp", **DEFAULTS, **changes}
+    with pytest.raises(ValueError, match=message):
+        recipe.make_recipe(changes.pop("model"), DIGITS, **changes)
+
+
+def test_a_learning_rate_must_be_positive():
+    with pytest.raises(ValueError, match=r"learning rate must be positive, got 0"):
+        recipe.make_optimizer("sgd", 0)
+    with pytest.raises(ValueError, match=r"unknown optimizer 'adma'.*did you mean 'adam'\?"):
+        recipe.make_optimizer("adma", 0.1)

@@ -1,0 +1,84 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import nnjax
+from nnjax.train import init_state, make_epoch, make_step
+from nnjax.train.step import shuffled
+
+MODEL, LOSS = nnjax.mlp([4, 5, 3], nnjax.tanh()), nnjax.softmax_cross_entropy()
+X, LABELS = jax.random.normal(jax.random.key(1), (50, 4)), jnp.arange(50) % 3
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lamb", "lion", "rmsprop"])
+def test_any_optax_optimizer_steps_under_strict_promotion(name):
+    optimizer = getattr(optax, name)(0.01)
+    params = MODEL.init(jax.random.key(0))
+    state = init_state(params, optimizer, jax.random.key(1))
+    step = jax.jit(make_step(nnjax.value_and_grad(MODEL, LOSS), optimizer))
+    first = None
+    for _ in range(30):
+        state, value = step(state, X, LABELS)
+        first = value if first is None else first
+    assert value < first
+    assert int(state.step) == 30
+
+
+def test_a_step_of_sgd_is_params_minus_rate_times_gradient():
+    params = MODEL.init(jax.random.key(0))
+    optimizer = optax.sgd(0.5)
+    weights = jnp.ones(50).at[3].set(0)
+    state, value = make_step(nnjax.value_and_grad(MODEL, LOSS), optimizer)(
+        init_state(params, optimizer, jax.random.key(1)), X, LABELS, weights
+    )
+    expected, grads = nnjax.reference_value_and_grad(MODEL, LOSS)(params, X, LABELS, weights=weights)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    jax.tree.map(
+        lambda new, p, g: np.testing.assert_allclose(new, p - 0.5 * g, rtol=1e-5, atol=1e-6),
+        state.params,
+        params,
+        grads,
+    )
+
+
+def test_every_example_at_most_once_and_another_order_each_time():
+    orders = [np.asarray(shuffled(jax.random.key(i), 50, 8)) for i in range(2)]
+    for order in orders:
+        assert order.shape == (6, 8)
+        assert len(np.unique(order)) == 48
+    assert (orders[0] != orders[1]).any()
+
+
+def test_an_epoch_is_its_steps_one_after_another_and_leaves_the_callers_params_alone():
+    optimizer = optax.adam(0.01)
+    params = MODEL.init(jax.random.key(0))
+    step = make_step(nnjax.value_and_grad(MODEL, LOSS), optimizer)
+    state = init_state(params, optimizer, jax.random.key(1))
+    slow, values = state, []
+    order = shuffled(jax.random.fold_in(jax.random.fold_in(state.key, 1), 0), 50, 8)
+    for rows in order:
+        slow, value = step(slow, X[rows], LABELS[rows])
+        values.append(value)
+    fast, mean = make_epoch(step, 8)(init_state(params, optimizer, jax.random.key(1)), X, LABELS)
+    np.testing.assert_allclose(mean, np.mean(values), rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), fast.params, slow.params)
+    assert all(not p.is_deleted() for p in jax.tree.leaves(params))
+
+
+def test_an_epoch_gives_its_buffers_away():
+    optimizer = optax.sgd(0.1)
+    state = init_state(MODEL.init(jax.random.key(0)), optimizer, jax.random.key(1))
+    make_epoch(make_step(nnjax.value_and_grad(MODEL, LOSS), optimizer), 8)(state, X, LABELS)
+    assert all(p.is_deleted() for p in jax.tree.leaves(state.params))
+
+
+def test_dropout_draws_another_mask_at_each_step():
+    model = nnjax.serial(nnjax.dropout(0.5), nnjax.dense(4, 3))
+    optimizer = optax.sgd(0.0)
+    step = make_step(nnjax.value_and_grad(model, LOSS), optimizer)
+    state = init_state(model.init(jax.random.key(0)), optimizer, jax.random.key(1))
+    state, first = step(state, X, LABELS)
+    _, second = step(state, X, LABELS)
+    assert first != second

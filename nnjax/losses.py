@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .errors import describe, expect_float, expect_params, expect_same_dtype, expect_shape
 from .layer import Layer
@@ -121,7 +122,7 @@ def _expect_classes(name: str) -> Callable:
             )
         expect_shape(name, "labels", labels, y.shape[:-1])
         seen = (labels, *weights)
-        if any(isinstance(v, jax.core.Tracer) for v in seen):
+        if any(isinstance(v, Tracer) for v in seen):
             return  # values exist only at run time: an id out of range gives NaN there, and no gradient
         labels = np.asarray(labels)[np.asarray(weights[0]) != 0] if weights else np.asarray(labels)
         wrong = labels[(labels < 0) | (labels >= y.shape[-1])]

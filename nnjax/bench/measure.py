@@ -56,8 +56,10 @@ def compare(case: str, hand: Callable, reference: Callable, args: tuple, budget_
     once = max(seconds(lambda: compiled[1](*args)) for _ in range(3))
     pairs = int(np.clip(budget_seconds / 2 / once, 10, 2000))
     a, b = interleaved(lambda: compiled[0](*args), lambda: compiled[1](*args), pairs)
-    flops = [c.cost_analysis()["flops"] for c in compiled]
-    temps = [c.memory_analysis().temp_size_in_bytes for c in compiled]
+    costs: Any = [c.cost_analysis() for c in compiled]
+    flops = [cost["flops"] for cost in costs]
+    memory: Any = [c.memory_analysis() for c in compiled]
+    temps = [m.temp_size_in_bytes for m in memory]
     spread = self_spread(b, np.random.default_rng(0))
     ratio = temps[0] / temps[1] if temps[1] else (1.0 if temps[0] == 0 else float("inf"))
     return Comparison(case, float(np.median(a) * 1e3), median_ratio(a, b), spread, flops[0] / flops[1], ratio,

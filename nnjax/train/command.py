@@ -139,8 +139,8 @@ def _fit_both(
                 break
         seconds = time.perf_counter() - start
         loss = float(jnp.stack(losses).mean())
-        scores = (accuracy(state.params, part) for part in (data.validation, data.test))
-        history.append(Epoch(number, loss, *scores, seconds))
+        scores = [accuracy(state.params, part) for part in (data.validation, data.test)]
+        history.append(Epoch(number, loss, scores[0], scores[1], seconds))
         on_epoch(history[-1])
         if broken:
             break

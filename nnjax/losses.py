@@ -50,7 +50,7 @@ def weighted_mean_bwd(residuals, ct_value):
     share = jnp.where(total == 0, jnp.zeros_like(total), ct_value / jnp.where(total == 0, jnp.ones_like(total), total))
     kept = jnp.where(weights == 0, jnp.zeros_like(losses), losses)
     value = jnp.where(total == 0, jnp.zeros_like(value), value)
-    ct_losses = broadcast(share, losses.shape) * weights
+    ct_losses = jnp.where(weights == 0, jnp.zeros_like(losses), broadcast(share, losses.shape) * weights)
     ct_weights = broadcast(share, losses.shape) * (kept - broadcast(value, losses.shape))
     return ct_losses, ct_weights
 

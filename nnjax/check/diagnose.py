@@ -1,6 +1,7 @@
 """What a wrong gradient looks like, in one word and one sentence."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,37 +9,73 @@ from .oracle import Budget, norms
 from .report import Diagnosis
 
 
-def diagnose(h: np.ndarray, budget: Budget, sizes: Sequence[tuple[str, int]] = (), primal: bool = False) -> Diagnosis:
-    """The kind of error in h, held against the budget of its leaf. sizes: named lengths that a factor may equal."""
-    t, bound = budget.truth, budget.bound
-    where = _where(h, t, budget)
+class Context(NamedTuple):
+    """What a diagnosis may compare with. sizes: named lengths that a factor may equal; found: every leaf's budget;
+    inputs: the arguments' leaves; transposed() -> [(square leaf, {leaf: truth with that leaf transposed})].
+    """
+
+    sizes: Sequence[tuple[str, int]] = ()
+    found: dict[str, Budget] = {}  # noqa: RUF012  (never written to)
+    inputs: dict[str, np.ndarray] = {}  # noqa: RUF012
+    transposed: Callable[[], list[tuple[str, dict[str, np.ndarray]]]] = list
+
+    @classmethod
+    def of(cls, names: Sequence[str], diff: Sequence[np.ndarray], found: dict[str, Budget], transposed=list) -> "Context":
+        """The context of a check of these arguments. The first axis of what is no parameter is called the batch."""
+        sizes = []
+        for name, x in zip(names, diff):
+            for axis, n in enumerate(np.shape(x)):
+                batch = axis == 0 and not name.startswith("params") and np.ndim(x) > 1
+                sizes.append(("the batch size" if batch else f"axis {axis} of {name}", n))
+            if np.size(x) not in np.shape(x):
+                sizes.append((f"the size of {name}", np.size(x)))
+        sizes.sort(key=lambda s: not s[0].startswith("the batch"))
+        return cls(sizes, found, dict(zip(names, diff)), transposed)
+
+
+def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Context(), primal: bool = False) -> Diagnosis:  # noqa: B008
+    """The kind of error in h, the gradient of this leaf, held against its budget."""
+    t, bound, finite = budget.truth, budget.bound, budget.finite
+    where = _where(h, budget)
     if primal:
         return Diagnosis("wrong_primal", f"the value that fwd returns is not the reference's: {where}")
-    bad = ~np.isfinite(h) & budget.finite
+    bad = ~np.isfinite(h) & finite
     if bad.any():
         first = np.unravel_index(np.flatnonzero(bad)[0], h.shape)
         return Diagnosis("not_finite", f"{_share(bad)} not finite where the reference is, first at {_index(first)}")
 
-    def close(a, b, slack=1.0):
-        return bool((norms((a - b)[budget.finite]) <= slack * bound).all())
+    def close(a, slack=1.0):
+        return a.shape == h.shape and bool((norms((h - a)[finite]) <= slack * bound).all())
 
     if not np.any(h):
         return Diagnosis("zero", f"zero everywhere, where the reference has norm {budget.size[0]:.3g}")
-    if close(h, -t):
+    if close(-t):
         return Diagnosis("negated", "equals minus the reference")
-    energy = float(np.vdot(t, t))
-    factor = float(np.vdot(t, h)) / energy if energy > 0 else 0.0
-    if factor != 0 and close(h, factor * t, max(1.0, abs(factor)) * 1.5):
-        return Diagnosis("scaled", _scaled(factor, sizes))
-    if t.ndim == 2 and t.shape[0] == t.shape[1] and close(h, t.T):
+    energy = float(np.vdot(t[finite], t[finite]))
+    factor = float(np.vdot(t[finite], h[finite])) / energy if energy > 0 else 0.0
+    if factor != 0 and t.size > 1 and close(factor * t, 1.5 * max(1.0, abs(factor))):
+        return Diagnosis("scaled", _scaled(factor, context.sizes))
+    if t.ndim == 2 and t.shape[0] == t.shape[1] and close(t.T):
         return Diagnosis("transposed", "equals the transpose of the reference")
-    entries = np.abs(h - t) > bound[1]
+    for name, other in context.found.items():
+        if name != leaf and name.partition("[")[0] != "output" and close(other.truth):
+            return Diagnosis("permuted", f"equals the reference of another leaf, {name}")
+    for name, truths in context.transposed():
+        if leaf in truths and close(truths[leaf], 2.0):
+            return Diagnosis("transposed", f"equals the reference with {name} in the place of its transpose")
+    entries = _off(h, budget)
     if 0 < entries.sum() < h.size and entries.mean() <= 0.75:
-        zero = " and zero elsewhere" if not np.any(h[entries]) else ""
-        return Diagnosis("partial", f"equals the reference but in {_share(entries)}{zero}: {where}")
-    if close(np.sort(h, axis=None).reshape(h.shape), np.sort(t, axis=None).reshape(h.shape)):
+        return Diagnosis("partial", f"equals the reference but in {_share(entries)}{_mask(h, entries, leaf, context)}: {where}")
+    if _same_entries(h, t, bound):
         return Diagnosis("permuted", f"has the reference's entries in another order: {where}")
+    if t.size == 1 and factor not in (0.0, 1.0):
+        return Diagnosis("scaled", _scaled(factor, context.sizes))
     return Diagnosis("unknown", where)
+
+
+def _same_entries(h, t, bound) -> bool:
+    order = norms(np.sort(h, axis=None) - np.sort(t, axis=None))
+    return bool((order <= bound).all())
 
 
 def _scaled(factor: float, sizes) -> str:
@@ -52,6 +89,24 @@ def _scaled(factor: float, sizes) -> str:
     return words
 
 
+def _mask(h, entries, leaf, context) -> str:
+    """ " and zero elsewhere", and what its input has in common where the gradient is wrong, if it has."""
+    words = " and zero elsewhere" if not np.any(h[entries]) else ""
+    x = context.inputs.get(leaf)
+    if x is None or np.shape(x) != h.shape:
+        return words
+    x = np.asarray(x, np.float64)
+    for name, mask in (("x > 0", x <= 0), ("x >= 0", x < 0), ("x < 0", x >= 0), ("x <= 0", x > 0), ("x != 0", x == 0)):
+        if np.array_equal(mask, entries):
+            return f"{words} (it is right where {name})"
+    return words
+
+
+def _off(h, budget) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return budget.finite & ~(np.abs(h - budget.truth) <= budget.bound[1])
+
+
 def _share(mask: np.ndarray) -> str:
     return f"{int(mask.sum())} of {mask.size} entries"
 
@@ -60,12 +115,14 @@ def _index(index) -> str:
     return "[" + ", ".join(str(int(i)) for i in index) + "]"
 
 
-def _where(h, t, budget) -> str:
-    difference = np.where(budget.finite, np.abs(h - t), 0.0)
+def _where(h, budget) -> str:
+    t = budget.truth
+    with np.errstate(invalid="ignore"):
+        difference = np.where(budget.finite, np.abs(h - t), 0.0)
     difference = np.where(np.isnan(difference), np.inf, difference)
     if difference.size == 0 or difference.max() == 0:
         return "equal where both are finite"
     worst = np.unravel_index(np.argmax(difference), difference.shape)
-    over = difference > budget.bound[1]
+    over = _off(h, budget)
     first = np.unravel_index(np.flatnonzero(over)[0], h.shape) if over.any() else worst
     return f"{_share(over)} off, first at {_index(first)}, worst at {_index(worst)}: {h[worst]:.6g} instead of {t[worst]:.6g}"

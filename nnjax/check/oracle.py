@@ -16,6 +16,9 @@ FACTOR = 4      hand-written and automatic gradients round at different places: 
 ULPS = 16       both may be lucky at once (rho = 0, as for relu): a few roundings of the result are always allowed.
 ZERO = 16, 64   some right gradients are exactly zero (a bias before a normalisation): t is itself rounding there, and h
                 another draw of it. Where |t| <= 16 rho, rho is all there is to go by, and FACTOR becomes 64.
+float64         there is no truth above. rho is the float32 error scaled by eps64 / eps32; where float32 saturates, and so
+                loses nothing, float64 still cancels (ct - sum y ct in softmax, y near 1), and leaves eps64 of the terms:
+                rho is at least eps64 max|ct| max(1, max|x|). Without that floor, right gradients were refused.
 DISAGREE        the truth must be the truth. Where |r - t| exceeds DISAGREE (max|t' - t| + eps_d |t|), the reference is
                 another function in float64 (it draws other random numbers, say), and nothing can be concluded. Where t
                 is zero up to rounding, |t| is no measure, and max|ct| max(1, max|x|) stands in its place: cancellation
@@ -42,9 +45,11 @@ def eps_of(dtype: Any) -> float:
 
 def _hash_signs(x: np.ndarray, salt: int) -> np.ndarray:
     """+1 or -1 for each entry, from its absolute value: equal values alike, so that ties stay ties."""
-    h = np.asarray(np.abs(x), np.float64).view(np.uint64) + np.uint64(salt)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64's finaliser
-        h = (h ^ (h >> np.uint64(shift))) * np.uint64(factor)
+    h = np.asarray(np.abs(x), np.float64).view(np.uint64)
+    with np.errstate(over="ignore"):  # it wraps around, and should
+        h = h + np.uint64(salt)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64's finaliser
+            h = (h ^ (h >> np.uint64(shift))) * np.uint64(factor)
     return 1.0 - 2.0 * (h >> np.uint64(63)).astype(np.float64)
 
 
@@ -56,9 +61,20 @@ def rounded_once(x: np.ndarray, eps: float, salt: int) -> np.ndarray:
     return np.where(np.isfinite(moved.astype(np.float64)), moved, x)
 
 
+def neighbour(x: np.ndarray, salt: int) -> np.ndarray:
+    """x (1 - u / 4), u in 0 ... 1 by the entry's value: other numbers of the same signs, ties still ties."""
+    wide = np.asarray(x).astype(np.float64)
+    u = sum((_hash_signs(wide, salt + k) > 0) * 2.0**-k for k in range(1, 9))
+    return np.asarray(wide * (1.0 - u / 4)).astype(x.dtype)
+
+
 def random_like(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Normal cotangents. Never ones: a sum of outputs passes a wrong softmax and a wrong layer norm."""
-    return np.asarray(rng.standard_normal(shape)).astype(dtype)
+    """Random cotangents: magnitudes 0.5 ... 1.5, random signs.
+
+    Never ones: a sum of outputs passes a wrong softmax and a wrong layer norm. Never near zero: a scalar cotangent that
+    happened to be tiny would shrink the gradient below the rho of the draws, and prove nothing.
+    """
+    return np.asarray((rng.integers(0, 2, shape) * 2 - 1) * rng.uniform(0.5, 1.5, shape)).astype(dtype)
 
 
 def on_host(arrays) -> list[np.ndarray]:
@@ -106,6 +122,7 @@ class Budget(NamedTuple):
     bound: np.ndarray
     zero: bool
     disagreement: str
+    truth_eps: float = 2.0**-52
 
     def judge(self, h: np.ndarray) -> tuple[float, float, str]:
         """(error, bound, status) of a hand-written gradient, in the norm in which it does worst."""
@@ -127,67 +144,59 @@ class Budget(NamedTuple):
 
 
 def measure(
-    reference: Callable, diff: list, other: list, linear: list, dtype: Any, seed: int, rho_only: bool = False
+    reference: Callable, diff: list, other: list, linear: list, dtype: Any, seed: int, eps: float, parts: str = "rho moved"
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """(r, t, rho, moved) of every leaf that reference(diff, other, linear) returns, `linear` entering linearly.
 
-    rho and moved are pairs of norms; diff and linear are in dtype.
+    rho and moved are pairs of norms, and zero where not among `parts`; diff and linear are in dtype. In float64 r is t.
     """
-    eps = eps_of(dtype)
     rng = np.random.default_rng((seed, 1))
-    r = on_host(reference(diff, other, linear))
-    t = r if dtype == np.float64 else in_x64(reference, wide(diff), other, wide(linear))
+    t = in_x64(reference, wide(diff), other, wide(linear))
+    r = t if dtype == np.float64 else on_host(reference(diff, other, linear))
     finite = [np.isfinite(a) & np.isfinite(b) for a, b in zip(r, t)]
     rho, moved = [np.zeros(2) for _ in r], [np.zeros(2) for _ in r]
     for _ in range(DRAWS):
         salt = int(rng.integers(2**63))
         near = [rounded_once(x, eps, salt) for x in diff]
         fresh = [random_like(rng, np.shape(c), c.dtype) for c in linear]
-        if dtype != np.float64:
+        if "rho" in parts:
             r_k = on_host(reference(near, other, fresh))
             t_k = in_x64(reference, wide(near), other, wide(fresh))
             rho = [np.maximum(a, norms((x - y)[f])) for a, x, y, f in zip(rho, r_k, t_k, finite)]
-        if not rho_only:
-            near_linear = [rounded_once(c, eps, salt) for c in linear]
-            t_near = in_x64(reference, wide(near), other, wide(near_linear))
+        if "moved" in parts:
+            t_near = in_x64(reference, wide(near), other, wide([rounded_once(c, eps, salt) for c in linear]))
             moved = [np.maximum(a, norms((x - y)[f])) for a, x, y, f in zip(moved, t_near, t, finite)]
     return r, t, rho, moved
 
 
 def budgets(
-    reference: Callable, diff: list, other: list, linear: list, dtype: Any, seed: int, compute_dtype: Any = None
-) -> list[Budget]:
+    reference: Callable, diff: list, other: list, linear: list, dtype: Any, seed: int, compute_dtype: Any = None,
+    truth_eps: float = 2.0**-52,
+) -> list[Budget]:  # fmt: skip
     """The budget of every leaf that reference(diff, other, linear) returns, at these inputs in this dtype.
 
-    In float64 there is no truth above: there rho is the reference's float32 error scaled by eps64 / eps32. With
-    compute_dtype, what counts as one rounding, and what the reference loses, is taken at that lower precision.
+    In float64 there is no truth above: there rho is the reference's float32 error scaled by eps64 / eps32, but at least
+    the rounding of the terms that may have cancelled, eps64 max|ct| max(1, max|x|). With compute_dtype, what counts as one rounding, and what the reference loses, is taken at that lower precision. truth_eps
+    is the precision that the truth supports (`nnjax.check.truth`): no leaf is held to more.
     """
     dtype = np.dtype(dtype)
-    if dtype == np.float64:
-        narrow = [x.astype(np.float32) for x in diff], other, [c.astype(np.float32) for c in linear]
-        _, _, rho32, _ = measure(reference, *narrow, np.dtype(np.float32), seed, rho_only=True)
-        r, t, _, moved = _in_x64_measure(reference, diff, other, linear, seed)
-        rho = [a * (eps_of(np.float64) / eps_of(np.float32)) for a in rho32]
-        eps = eps_of(np.float64)
-    else:
-        r, t, rho, moved = measure(reference, diff, other, linear, dtype, seed)
-        eps = eps_of(dtype)
-        if compute_dtype is not None:
-            low = np.dtype(compute_dtype)
-            _, _, rho, moved = measure(
-                reference, [x.astype(low) for x in diff], other, [c.astype(low) for c in linear], low, seed
-            )
-            eps = eps_of(low)
+    eps = max(eps_of(dtype), truth_eps)
     largest = [max((float(np.max(np.abs(a), initial=0.0)) for a in wide(xs)), default=1.0) for xs in (linear, diff)]
     terms = (largest[0] if linear else 1.0) * max(1.0, largest[1])
-    return [_budget(*leaf, eps, terms) for leaf in zip(r, t, rho, moved)]
-
-
-def _in_x64_measure(reference, diff, other, linear, seed):
-    def in_float64(*lists):
-        return in_x64(reference, *lists)
-
-    return measure(in_float64, diff, other, linear, np.dtype(np.float64), seed)
+    if dtype == np.float64:
+        narrow = [x.astype(np.float32) for x in diff], other, [c.astype(np.float32) for c in linear]
+        eps32 = max(eps_of(np.float32), truth_eps)
+        _, _, rho, _ = measure(reference, *narrow, np.dtype(np.float32), seed, eps32, "rho")
+        r, t, _, moved = measure(reference, diff, other, linear, dtype, seed, eps, "moved")
+        rho = [np.maximum(a * (eps / eps32), eps * terms * np.array([np.sqrt(x.size), 1.0])) for a, x in zip(rho, t)]
+    else:
+        r, t, rho, moved = measure(reference, diff, other, linear, dtype, seed, eps)
+        if compute_dtype is not None:
+            low = np.dtype(compute_dtype)
+            eps = max(eps_of(low), truth_eps)
+            lowered = [x.astype(low) for x in diff], other, [c.astype(low) for c in linear]
+            _, _, rho, moved = measure(reference, *lowered, low, seed, eps)
+    return [_budget(*leaf, eps, terms)._replace(truth_eps=truth_eps) for leaf in zip(r, t, rho, moved)]
 
 
 def _budget(r, t, rho, moved, eps, terms) -> Budget:

@@ -105,25 +105,62 @@ class Outputs(NamedTuple):
     cotangents: list
 
 
-def vjp_of(f: Callable, spec: Spec) -> Callable:
-    """run(diff, other, cts) -> Outputs by jax.vjp of f: the reference, or a function whose rule is under test."""
+def vjp_of(f: Callable, spec: Spec, wrap: Callable = lambda flat: flat) -> Callable:
+    """run(diff, other, cts) -> Outputs by jax.vjp of f: the reference, or a function whose rule is under test.
+
+    wrap goes around f as a function of the leaves with a derivative (`jax.checkpoint`).
+    """
 
     def run(diff, other, cts):
         def flat(diff):
             args, kwargs = spec.merge(diff, other)
-            leaves = jax.tree.leaves(f(*args, **kwargs))
-            return [y for y in leaves if _is_float(y)], [y for y in leaves if not _is_float(y)]
+            return sorted_outputs(f(*args, **kwargs))
 
-        floats, pull, others = jax.vjp(flat, diff, has_aux=True)
+        floats, pull, others = jax.vjp(wrap(flat), diff, has_aux=True)
         return Outputs(floats, others, pull(list(cts))[0])
 
     return run
+
+
+def sorted_outputs(y: Any) -> tuple[list, list]:
+    """The leaves of an output that have a derivative, and those that do not."""
+    leaves = jax.tree.leaves(y)
+    return [v for v in leaves if _is_float(v)], [v for v in leaves if not _is_float(v)]
 
 
 def with_cotangents(y: Any, cts) -> Any:
     """A tree like y of these cotangents, float0 where an output has none."""
     pool = iter(cts)
     return jax.tree.map(lambda v: next(pool) if _is_float(v) else np.zeros(jnp.shape(v), FLOAT0), y)
+
+
+class Subject(NamedTuple):
+    """What is under test, as functions of flat lists; compiled once and used for every dtype and seed.
+
+    definition: the function itself. reference, hand, rematerialised: run(diff, other, cts) -> Outputs, by jax.vjp of the
+    definition, by the rule under test, and by that rule under jax.checkpoint. problems: filled while `hand` is traced.
+    compiled, shared: what was compiled so far for the rule, and for the definition. owner: the layer inside that owns a
+    leaf. layer: the layer under test, if it is one.
+    """
+
+    case: str
+    spec: Spec
+    definition: Callable
+    reference: Callable
+    hand: Callable
+    rematerialised: Callable
+    problems: list
+    compiled: dict
+    shared: dict
+    owner: Callable[[str], str]
+    layer: Layer | None = None
+
+
+def once(table: dict, name: Any, make: Callable[[], Any]) -> Any:
+    """table[name], made the first time it is asked for."""
+    if name not in table:
+        table[name] = make()
+    return table[name]
 
 
 class Problem(NamedTuple):
@@ -160,11 +197,8 @@ def pair_run(fwd: Callable, bwd: Callable, spec: Spec) -> tuple[Callable, list[P
                     f"a residual is a {type(r).__name__}, not an array: lax.scan cannot "
                     "carry it; close over it, or keep it as an array",
                 )
-        leaves = jax.tree.leaves(y)
         ct_args = bwd(residuals, with_cotangents(y, cts))
-        floats = [v for v in leaves if _is_float(v)]
-        others = [v for v in leaves if not _is_float(v)]
-        return Outputs(floats, others, _aligned(spec, args, diff, ct_args, report))
+        return Outputs(*sorted_outputs(y), _aligned(spec, args, diff, ct_args, report))
 
     return run, problems
 

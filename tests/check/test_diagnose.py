@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nnjax.check.diagnose import diagnose
+from nnjax.check.diagnose import Context, diagnose
 from nnjax.check.oracle import Budget
 
 T = np.random.default_rng(0).standard_normal((6, 6))
@@ -35,10 +35,37 @@ def changed(i, value):
     ],
 )
 def test_kinds(h, kind, words):
-    found = diagnose(h, budget(), [("the batch size", 8)])
+    found = diagnose("x", h, budget(), Context(sizes=[("the batch size", 8)]))
     assert found.kind == kind
     assert words in found.detail
 
 
 def test_a_wrong_value_is_not_a_wrong_gradient():
-    assert diagnose(2 * T, budget(), primal=True).kind == "wrong_primal"
+    assert diagnose("output", 2 * T, budget(), primal=True).kind == "wrong_primal"
+
+
+def test_another_leafs_gradient_is_named():
+    other = np.random.default_rng(5).standard_normal((6, 6))
+    found = diagnose("w", other, budget(), Context(found={"w": budget(), "u": budget(other)}))
+    assert found == ("permuted", "equals the reference of another leaf, u")
+
+
+def test_the_missing_transpose_of_a_square_matrix_is_named():
+    through = np.random.default_rng(5).standard_normal((6, 6))
+    found = diagnose("x", through, budget(), Context(transposed=lambda: [("w", {"x": through})]))
+    assert found.kind == "transposed"
+    assert "with w in the place of its transpose" in found.detail
+
+
+def test_what_the_wrong_entries_have_in_common_is_said():
+    x = np.random.default_rng(7).standard_normal((6, 6))
+    h = np.where(x > 0, T, 0)
+    found = diagnose("x", h, budget(), Context(inputs={"x": x}))
+    assert found.kind == "partial"
+    assert "and zero elsewhere (it is right where x > 0)" in found.detail
+
+
+def test_the_batch_size_is_the_first_axis_of_what_is_no_parameter():
+    context = Context.of(("params.w", "x"), [np.zeros((8, 3)), np.zeros((8, 4))], {})
+    assert context.sizes[0] == ("the batch size", 8)
+    assert ("axis 0 of params.w", 8) in context.sizes

@@ -68,7 +68,7 @@ def test_planted_faults_are_rejected_and_their_leaf_is_named(name):
 def test_the_right_backward_of_each_planted_fault_passes():
     for layer, x in ((WIDE, X), (MODEL, X), (CE, LOSS_X), (BIG, BIG_X)):
         report = nnjax.check_layer(layer, params_of(layer), x).raise_if_failed()
-        assert {row.dtype for row in report.rows} == {"float64", "float32", "bfloat16"}
+        assert {row.dtype for row in report.rows} == {"float64", "float32", "bfloat16", "float16"}
 
 
 def test_a_wrong_layer_inside_a_composition_is_named():
@@ -119,7 +119,7 @@ def test_a_bias_before_a_normalisation_raises_no_alarm():
     layer = nnjax.Layer("centred", nnjax.dense(4, 3).init, apply, lambda p, x, *, key=None: (apply(p, x), (p, x)), bwd)
     for seed in range(20):
         report = nnjax.check_layer(layer, params_of(layer), X, seed=seed).raise_if_failed()
-        assert {row.status for row in report.rows if row.leaf == "params.b"} == {"zero"}
+        assert {row.status for row in report.rows if row.leaf == "params.b" and row.transform == "jit"} == {"zero"}
     assert nnjax.check_layer(centre, params_of(centre), X).ok
 
 

@@ -1,0 +1,329 @@
+"""The execution matrix: one subject in every dtype, on every device, at every precision, under every transform."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import unknown_name
+from . import transforms
+from .adjoint import adjoint_rows
+from .diagnose import Context, diagnose
+from .oracle import Budget, budgets, eps_of, in_x64, neighbour, on_host, random_like, wide
+from .report import Diagnosis, Report, Row
+from .subject import Problem, Subject, once, sorted_outputs
+from .taylor import taylor_rows
+from .truth import support
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+EVERYWHERE = ("eager", "jit")  # in every dtype
+IN_WIDE = ("vmap", "scan", "checkpoint", transforms.SECOND_ORDER)  # by default in float32 and float64 only
+WIDE = ("float64", "float32")
+WITNESSES = ("adjoint", "taylor")
+
+
+class Options(NamedTuple):
+    """What to compare. transforms None: EVERYWHERE, and IN_WIDE where the dtype is wide, or everywhere if `full`."""
+
+    dtypes: tuple[str, ...]
+    transforms: tuple[str, ...] | None
+    devices: tuple[Any, ...]
+    compute_dtype: str | None
+    seed: int
+    full: bool
+    witnesses: tuple[str, ...]
+
+    def transforms_in(self, dtype: str) -> tuple[str, ...]:
+        """The transforms asked for in this dtype."""
+        if self.transforms is not None:
+            return self.transforms
+        return EVERYWHERE + (IN_WIDE if self.full or dtype in WIDE else ())
+
+
+def options(dtypes=None, transforms_=None, devices=None, compute_dtype=None, seed=0, full=False, witnesses=None) -> Options:
+    """Checked options. Raises ValueError for names that are not known."""
+    for name in (*(dtypes or ()), *((compute_dtype,) if compute_dtype else ())):
+        try:
+            known = jnp.issubdtype(np.dtype(name), jnp.floating)
+        except TypeError:
+            raise unknown_name("dtype", str(name), DTYPES) from None
+        if not known:
+            raise ValueError(f"check: dtypes must be floating point, got {name}; pick from {', '.join(DTYPES)}.")
+    for name in transforms_ or ():
+        if name != transforms.SECOND_ORDER:
+            transforms.named(name)
+    for name in witnesses or ():
+        if name not in WITNESSES:
+            raise unknown_name("witness", name, WITNESSES)
+    return Options(
+        tuple(np.dtype(d).name for d in (dtypes or DTYPES)),
+        tuple(transforms_) if transforms_ else None,
+        tuple(devices) if devices else (jax.devices()[0],),
+        compute_dtype,
+        seed,
+        full,
+        WITNESSES if witnesses is None else tuple(witnesses),
+    )
+
+
+class Cell(NamedTuple):
+    """What every transform in one dtype, on one device, at one precision is held against."""
+
+    dtype: np.dtype
+    device: Any
+    precision: str
+    points: list  # (diff, cts), the first one the caller's
+    found: list[list[Budget]]  # of each point
+    second: list[Budget]
+    tangents: list
+    others: list  # outputs without a derivative, by the definition
+
+
+def precisions(device: Any) -> tuple[str, ...]:
+    """Matmul precisions that differ on this device: full, and the device's own default."""
+    return ("highest",) if device.platform == "cpu" else ("highest", "default")
+
+
+def _reference(subject: Subject) -> Callable:
+    def flat(diff, other, cts):
+        out = subject.reference(diff, other, cts)
+        return [*out.floats, *out.cotangents]
+
+    return once(subject.shared, "reference", lambda: jax.jit(flat))
+
+
+def cells(subject: Subject, diff: list, other: list, opts: Options) -> list[Cell]:
+    """Budgets for every dtype, device and precision: what does not depend on the rule under test."""
+    found = []
+    for name in opts.dtypes:
+        for device in opts.devices:
+            for precision in precisions(device):
+                with jax.default_device(device), jax.default_matmul_precision(precision):
+                    found.append(_cell(subject, diff, other, opts, np.dtype(name), device, precision))
+    return found
+
+
+def _cell(subject, diff, other, opts: Options, dtype, device, precision) -> Cell:
+    diff = [x.astype(dtype) for x in diff]
+
+    def value(diff, other):
+        args, kwargs = subject.spec.merge(diff, other)
+        return sorted_outputs(subject.definition(*args, **kwargs))
+
+    with jax.enable_x64(dtype == np.float64):
+        shapes, other_shapes = jax.eval_shape(value, diff, other)
+        others = jax.tree.map(np.asarray, jax.jit(value)(diff, other)[1]) if other_shapes else []
+    if not shapes:
+        raise TypeError(
+            f"check: {subject.case} has no output that is real floating point, so it has no gradient; "
+            "return the differentiable value."
+        )
+    rng = np.random.default_rng((opts.seed, 0))
+    cts = [random_like(rng, s.shape, s.dtype) for s in shapes]
+    chosen = opts.transforms_in(dtype.name)
+    points = [(diff, cts)]
+    if {"vmap", "scan"} & set(chosen):
+        points.append(([neighbour(x, opts.seed) for x in diff], [random_like(rng, c.shape, c.dtype) for c in cts]))
+    reference = _reference(subject)
+    eps = once(subject.shared, ("support", dtype), lambda: support(subject.reference, diff, other, cts, dtype))
+    found = [budgets(reference, d, other, c, dtype, opts.seed, opts.compute_dtype, eps) for d, c in points]
+    tangents = [random_like(rng, x.shape, x.dtype) for x in diff]
+    second = []
+    if transforms.SECOND_ORDER in chosen:
+        directional = once(subject.shared, "second", lambda: transforms.second_order(subject.reference))
+        second = budgets(directional, diff, other, [*tangents, *cts], dtype, opts.seed, opts.compute_dtype, eps)
+    return Cell(dtype, device, precision, points, found, second, tangents, others)
+
+
+def run_matrix(subject: Subject, diff: list, other: list, opts: Options, prepared: list[Cell] | None = None) -> Report:
+    """Every dtype, transform, device and witness of the options, on these inputs."""
+    rows: list[Row] = []
+    notes: list[str] = []
+    for cell in prepared or cells(subject, diff, other, opts):
+        with jax.default_device(cell.device), jax.default_matmul_precision(cell.precision):
+            for transform in opts.transforms_in(cell.dtype.name):
+                rows += _transform_rows(subject, cell, other, transform)
+            if cell.dtype == np.float64 and cell.device == opts.devices[0]:
+                rows += _witness_rows(subject, cell, other, opts, notes)
+        notes += _precision_notes(subject, cell)
+    return Report(tuple(rows), _missing(subject, rows, opts, notes), tuple(dict.fromkeys(notes)))
+
+
+def _common(subject, cell, transform) -> dict:
+    return {
+        "case": subject.case,
+        "dtype": cell.dtype.name,
+        "transform": transform,
+        "device": cell.device.device_kind,
+        "precision": cell.precision,
+    }
+
+
+def _precision_notes(subject, cell) -> list[str]:
+    narrowed = {b.truth_eps for b in cell.found[0] if b.truth_eps > eps_of(np.float64)}
+    own = eps_of(cell.dtype)
+    return [
+        f"{subject.case}: the definition casts to lower precision inside, so {cell.dtype.name} is held to a relative "
+        f"rounding of {eps:.2g} instead of {own:.2g}"
+        for eps in narrowed
+        if eps > own
+    ]
+
+
+def _output_names(n: int) -> list[str]:
+    return ["output"] if n == 1 else [f"output[{i}]" for i in range(n)]
+
+
+def _transform_rows(subject: Subject, cell: Cell, other, transform: str) -> list[Row]:
+    """The rows of one transform; a rule that JAX cannot run under it is a failure, not an exception."""
+    subject.problems.clear()
+    try:
+        return _run_rows(subject, cell, other, transform)
+    except (TypeError, ValueError) as error:
+        if str(error).startswith("check:"):
+            raise
+        problems = subject.problems or [Problem("cotangents", "unknown", f"JAX cannot run it: {str(error).splitlines()[0]}")]
+        return _problem_rows(subject, problems, _common(subject, cell, transform))
+
+
+def _problem_rows(subject: Subject, problems: Sequence[Problem], common: dict) -> list[Row]:
+    return [
+        Row(leaf=p.leaf, error=np.inf, bound=0.0, ok=False, diagnosis=Diagnosis(p.kind, p.detail), status="failed",
+            layer=subject.owner(p.leaf), **common)
+        for p in problems
+    ]  # fmt: skip
+
+
+def _run_rows(subject: Subject, cell: Cell, other, transform: str) -> list[Row]:
+    x64 = cell.dtype == np.float64
+    common = _common(subject, cell, transform)
+    if transform == transforms.SECOND_ORDER:
+        run = once(subject.compiled, transform, lambda: transforms.second_order(subject.hand))
+        diff, cts = cell.points[0]
+        with jax.enable_x64(x64):
+            h = on_host(run([jnp.asarray(x) for x in diff], other, [jnp.asarray(x) for x in (*cell.tangents, *cts)]))
+        return _judged(subject, cell, other, subject.spec.names, h, cell.second, common, 0)
+    run = once(subject.compiled, transform, lambda: transforms.named(transform)(subject))
+
+    def compute():
+        points = [([jnp.asarray(x) for x in diff], [jnp.asarray(c) for c in cts]) for diff, cts in cell.points]
+        return [on_host(h) for h in run(points, other)]
+
+    with jax.enable_x64(x64):
+        at_points = compute()
+    problems = once(subject.compiled, f"problems {cell.dtype.name} {transform}", lambda: tuple(subject.problems))
+    rows = _problem_rows(subject, problems, common)
+    spoiled = {p.leaf for p in problems if p.kind == "wrong_shape"}
+    n_outputs = len(cell.points[0][1])
+    names = [*_output_names(n_outputs), *subject.spec.names]
+    for h, found in zip(at_points, cell.found):
+        judged = _judged(subject, cell, other, names, h, found, common, n_outputs)
+        rows = _worst_of(rows, [row for row in judged if row.leaf not in spoiled])
+    return rows + (_exact_rows(subject, cell, other, common) if transform == "jit" else [])
+
+
+def _judged(subject, cell, other, names, h, found, common, n_outputs) -> list[Row]:
+    diff = cell.points[0][0]
+
+    def transposed():
+        return _transposed(subject, cell, other, names) if n_outputs else []
+
+    context = Context.of(subject.spec.names, diff, dict(zip(names, found)), transposed)
+    rows = []
+    for i, (leaf, value, budget) in enumerate(zip(names, h, found)):
+        error, bound, status = budget.judge(value)
+        diagnosis = None
+        if budget.disagreement:
+            status, diagnosis = "failed", Diagnosis("unknown", budget.disagreement)
+        elif status == "failed":
+            diagnosis = diagnose(leaf, value, budget, context, primal=i < n_outputs)
+        rows.append(
+            Row(leaf=leaf, error=error, bound=bound, ok=status != "failed", diagnosis=diagnosis, status=status,
+                layer=subject.owner(leaf), **common)
+        )  # fmt: skip
+    return rows
+
+
+def _transposed(subject, cell, other, names) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """The truth with each square matrix among the arguments transposed in turn."""
+    diff, cts = cell.points[0]
+    found = []
+    for i, (name, x) in enumerate(zip(subject.spec.names, diff)):
+        if x.ndim == 2 and x.shape[0] == x.shape[1]:
+            swapped = wide([y.T if i == j else y for j, y in enumerate(diff)])
+            found.append((name, dict(zip(names, in_x64(_reference(subject), swapped, other, wide(cts))))))
+    return found
+
+
+def _worst_of(rows: list[Row], more: list[Row]) -> list[Row]:
+    """One row for each leaf: of several points the worst, failed before vacuous before zero before ok."""
+    order = ("ok", "zero", "vacuous", "failed")
+    table = {row.leaf: row for row in rows}
+    for row in more:
+        old = table.get(row.leaf)
+        if old is None or order.index(row.status) > order.index(old.status):
+            table[row.leaf] = row
+    return list(table.values())
+
+
+def _exact_rows(subject, cell, other, common) -> list[Row]:
+    """Outputs without a derivative (integers, flags) must be equal."""
+    if not cell.others:
+        return []
+    diff, cts = cell.points[0]
+    with jax.enable_x64(cell.dtype == np.float64):
+        h = subject.hand([jnp.asarray(x) for x in diff], other, [jnp.asarray(c) for c in cts]).others
+    rows = []
+    for i, (ours, theirs) in enumerate(zip(h, cell.others)):
+        ok = bool(np.array_equal(np.asarray(ours), theirs))
+        wrong = None if ok else Diagnosis("wrong_primal", "an output without a derivative is not the reference's")
+        rows.append(Row(leaf=f"exact output[{i}]", error=float(not ok), bound=0.0, ok=ok, diagnosis=wrong,
+                        status="ok" if ok else "failed", **common))  # fmt: skip
+    return rows
+
+
+def _witness_rows(subject, cell, other, opts: Options, notes: list[str]) -> list[Row]:
+    run = once(subject.compiled, "jit", lambda: transforms.named("jit")(subject))
+    diff, cts = cell.points[0]
+    n = len(cts)
+
+    def hand(diff):
+        with jax.enable_x64(True):
+            return on_host(run([([jnp.asarray(x) for x in diff], [jnp.asarray(c) for c in cts])], other)[0])
+
+    rows = []
+    if "adjoint" in opts.witnesses:
+        rows += adjoint_rows(subject, diff, other, cts, hand(diff)[n:], cell.found[0], opts.seed, notes)
+    if "taylor" in opts.witnesses:
+        rows += taylor_rows(subject, _reference(subject), diff, other, cts, hand, n, cell.found[0], opts.seed)
+    common = _common(subject, cell, "jit")
+    return [row._replace(**common, layer=subject.owner(row.leaf)) for row in rows]
+
+
+def _missing(subject, rows: Sequence[Row], opts: Options, notes: Sequence[str]) -> tuple[str, ...]:
+    """What was asked for and is in no row, and leaves about which every row is vacuous."""
+    seen = {(row.leaf, row.dtype, row.transform, row.precision, row.device) for row in rows}
+    missing = []
+    for d in opts.dtypes:
+        for device in opts.devices:
+            for p in precisions(device):
+                keys = [(leaf, d, t, p, device.device_kind) for leaf in subject.spec.names for t in opts.transforms_in(d)]
+                missing += [f"{subject.case}: {' '.join(key)}" for key in keys if key not in seen]
+    if "float64" in opts.dtypes:
+        for witness in opts.witnesses:
+            held = {row.leaf for row in rows if row.witness == witness}
+            if not any(witness in note for note in notes):
+                missing += [f"{subject.case}: {leaf}, by {witness}" for leaf in subject.spec.names if leaf not in held]
+    by_leaf: dict[str, set[str]] = {}
+    for row in rows:
+        if row.witness == "reference":
+            by_leaf.setdefault(row.leaf, set()).add(row.status)
+    missing += [
+        f"{subject.case}: {leaf}, as every bound reaches its size and so proves nothing; check it at less extreme inputs, "
+        "or in a wider dtype"
+        for leaf, statuses in by_leaf.items()
+        if statuses == {"vacuous"}
+    ]
+    return tuple(missing)

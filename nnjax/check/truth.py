@@ -1,0 +1,49 @@
+"""How precise the float64 truth of a definition really is.
+
+Code that casts to float32 or bfloat16 inside computes no better than that, also in float64. It is found in the traced
+program: an operation that takes float64 and gives something narrower.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .oracle import eps_of, wide
+
+
+def support(run: Callable, diff: list, other: list, cts: list, dtype: Any) -> float:
+    """The relative rounding that the truth of run(diff, other, cts) supports: eps64, or that of the narrowest cast."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        program = jax.make_jaxpr(lambda diff, cts: run(diff, other, cts))(wide(diff), wide(cts))
+    found = [eps_of(np.float64)]
+    for takes, gives in _operations(program.jaxpr):
+        if np.dtype(np.float64) in takes:
+            found += [eps_of(g) for g in gives if jnp.issubdtype(g, jnp.floating)]
+    return max(found)
+
+
+def _operations(jaxpr: Any) -> Iterator[tuple[list, list]]:
+    """(dtypes taken, dtypes given) of every operation of a traced program, those of inner programs too."""
+    for equation in jaxpr.eqns:
+        inner = [j for value in equation.params.values() for j in _programs(value)]
+        if inner:
+            for program in inner:
+                yield from _operations(program)
+        else:
+            yield _dtypes(equation.invars), _dtypes(equation.outvars)
+
+
+def _programs(value: Any) -> Iterator[Any]:
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    for v in values:
+        v = getattr(v, "jaxpr", v)
+        if hasattr(v, "eqns"):
+            yield v
+
+
+def _dtypes(variables) -> list:
+    found = (getattr(v.aval, "dtype", None) for v in variables)
+    return [d for d in found if d is not None]

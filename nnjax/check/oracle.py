@@ -176,8 +176,9 @@ def budgets(
     """The budget of every leaf that reference(diff, other, linear) returns, at these inputs in this dtype.
 
     In float64 there is no truth above: there rho is the reference's float32 error scaled by eps64 / eps32, but at least
-    the rounding of the terms that may have cancelled, eps64 max|ct| max(1, max|x|). With compute_dtype, what counts as one rounding, and what the reference loses, is taken at that lower precision. truth_eps
-    is the precision that the truth supports (`nnjax.check.truth`): no leaf is held to more.
+    the rounding of terms that may have cancelled. With compute_dtype, what counts as one rounding, and what the reference
+    loses, is taken at that lower precision. truth_eps is the precision that the truth supports (`nnjax.check.truth`): no
+    leaf is held to more.
     """
     dtype = np.dtype(dtype)
     eps = max(eps_of(dtype), truth_eps)

@@ -7,14 +7,15 @@ may still lie next to one, so that a gradient is rejected only if it fails at al
 
 STEPS   2^-16, 2^-19, 2^-22: at the last, a relative error of 1e-6 in the gradient stands above the rounding of the value,
         and the quadratic term of a function that bends on the scale of x does not.
-FLOOR   1,000 roundings of the terms that are summed in <ct, f>: long sums in f itself lose about a hundred.
+FLOOR   1,000 roundings of the terms that are summed in <ct, f>: long sums in f itself lose about a hundred. On top comes
+        what the leaf's budget allows the gradient itself, |h - t| |e v|.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from .oracle import Budget, eps_of, in_x64
+from .oracle import Budget, eps_of, in_x64, norms
 from .report import Diagnosis, Row
 from .subject import Subject
 
@@ -33,7 +34,7 @@ def taylor_rows(
         near = _generic(diff, rng, lambda x: in_x64(reference, x, other, cts)[:n])
         if near is None:
             break
-        rows = _at_point(subject, reference, near, other, cts, hand(near)[n:], n, rng)
+        rows = _at_point(subject, reference, near, other, cts, hand(near)[n:], n, found, rng)
         for row in rows:
             if row.leaf not in best or not best[row.leaf].ok:
                 best[row.leaf] = row
@@ -61,7 +62,7 @@ def _generic(diff: list, rng, value: Callable) -> list | None:
     return None
 
 
-def _at_point(subject, reference, x, other, cts, h, n, rng) -> list[Row]:
+def _at_point(subject, reference, x, other, cts, h, n, found, rng) -> list[Row]:
     start = in_x64(reference, x, other, cts)[:n]
     rows = []
     for i, leaf in enumerate(subject.spec.names):
@@ -78,7 +79,8 @@ def _at_point(subject, reference, x, other, cts, h, n, rng) -> list[Row]:
             change = sum(float(np.vdot(c.astype(np.float64), y - y0)) for c, y, y0 in zip(cts, values, start))
             terms = sum(float(np.abs(c.astype(np.float64) * y).sum()) for c, y in zip(cts, values))
             remainders.append(abs(change - taken))
-            floors.append(FLOOR * eps_of(np.float64) * (terms + abs(taken)))
+            own = float(found[n + i].bound[0]) * float(norms(moved[i] - x[i])[0])
+            floors.append(FLOOR * eps_of(np.float64) * (terms + abs(taken)) + (own if np.isfinite(own) else 0.0))
         order = np.log2(remainders[0] / remainders[-1]) / np.log2(STEPS[0] / STEPS[-1]) if remainders[-1] > 0 else np.inf
         allowed = max(floors[-1], remainders[0] * (STEPS[-1] / STEPS[0]) ** ORDER)
         ok = bool(remainders[-1] <= allowed)

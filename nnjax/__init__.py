@@ -3,8 +3,10 @@
 from . import feedback as feedback
 from . import nielsen as nielsen
 from .check import Report as Report
+from .check import audit as audit
 from .check import check_layer as check_layer
 from .check import check_pair as check_pair
+from .check import check_transpose as check_transpose
 from .check import check_vjp as check_vjp
 from .grad import reference_value_and_grad as reference_value_and_grad
 from .grad import value_and_grad as value_and_grad

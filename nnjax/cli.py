@@ -11,10 +11,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ImportError:
         sys.exit("nnjax: the command line needs the train extra: python -m pip install 'nnjax[train]'")
     from .bench.command import Bench
+    from .check.command import Audit, Check
     from .train.command import Train
 
     command = tyro.extras.subcommand_cli_from_dict(
-        {"train": Train, "bench": Bench},
+        {"train": Train, "check": Check, "audit": Audit, "bench": Bench},
         prog="nnjax",
         description="Backpropagation written out by hand in JAX, every gradient checked against jax.grad.",
         args=argv,

@@ -1,7 +1,9 @@
+from .audit import audit as audit
 from .report import Diagnosis as Diagnosis
 from .report import Report as Report
 from .report import Row as Row
 from .report import merged as merged
+from .transpose import check_transpose as check_transpose
 from .vjp import check_layer as check_layer
 from .vjp import check_pair as check_pair
 from .vjp import check_vjp as check_vjp

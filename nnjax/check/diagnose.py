@@ -1,7 +1,7 @@
 """What a wrong gradient looks like, in one word and one sentence."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,9 @@ class Context(NamedTuple):
     transposed: Callable[[], list[tuple[str, dict[str, np.ndarray]]]] = list
 
     @classmethod
-    def of(cls, names: Sequence[str], diff: Sequence[np.ndarray], found: dict[str, Budget], transposed=list) -> "Context":
+    def of(
+        cls, names: Sequence[str], diff: Sequence[np.ndarray], found: dict[str, Budget], transposed: Any = list
+    ) -> "Context":
         """The context of a check of these arguments. The first axis of what is no parameter is called the batch."""
         sizes = []
         for name, x in zip(names, diff):

@@ -81,7 +81,8 @@ def _at_point(subject, reference, x, other, cts, h, n, found, rng) -> list[Row]:
             remainders.append(abs(change - taken))
             own = float(found[n + i].bound[0]) * float(norms(moved[i] - x[i])[0])
             floors.append(FLOOR * eps_of(np.float64) * (terms + abs(taken)) + (own if np.isfinite(own) else 0.0))
-        order = np.log2(remainders[0] / remainders[-1]) / np.log2(STEPS[0] / STEPS[-1]) if remainders[-1] > 0 else np.inf
+        with np.errstate(divide="ignore", invalid="ignore"):
+            order = np.log2(np.divide(remainders[0], remainders[-1])) / np.log2(STEPS[0] / STEPS[-1])
         allowed = max(floors[-1], remainders[0] * (STEPS[-1] / STEPS[0]) ** ORDER)
         ok = bool(remainders[-1] <= allowed)
         wrong = None

@@ -1,0 +1,164 @@
+"""Audit: run any program once, and check every custom_vjp and custom_jvp rule that it passes through.
+
+The program runs under `jax.disable_jit`, where the bodies of `jit`, `scan` and `cond` are Python, so that every rule is
+met with the values it gets. Under `vmap` and `grad` a rule sees tracers: there its shapes are kept and values drawn.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from ..errors import describe
+from .report import Report, Row, merged
+from .vjp import check_vjp
+
+SAMPLES = 3  # calls of one rule that are checked: the first ones whose shapes differ, and further ones up to this number
+RULES = (jax.custom_vjp, jax.custom_jvp)
+
+
+class Heard(NamedTuple):
+    """A rule, the calls it got, and arguments of some of them; drawn: whether values had to be drawn."""
+
+    rule: Any
+    calls: list[int]
+    samples: list[tuple[tuple, dict, bool]]
+    shapes: set
+
+
+@contextmanager
+def listening(heard: dict[int, Heard]) -> Iterator[None]:
+    """While inside, every call of a rule is noted."""
+    originals = {cls: cls.__call__ for cls in RULES}
+
+    def listener(cls):
+        def call(self, *args, **kwargs):
+            entry = heard.setdefault(id(self), Heard(self, [0], [], set()))
+            entry.calls[0] += 1
+            signature = str(jax.tree.map(describe, (args, kwargs)))
+            if signature not in entry.shapes or len(entry.samples) < SAMPLES:
+                entry.shapes.add(signature)
+                drawn = any(isinstance(v, Tracer) for v in jax.tree.leaves((args, kwargs)))
+                args_kept, kwargs_kept = _values(args, kwargs, len(entry.samples))
+                entry.samples.append((args_kept, kwargs_kept, drawn))
+            return originals[cls](self, *args, **kwargs)
+
+        return call
+
+    for cls in RULES:
+        setattr(cls, "__call__", listener(cls))  # noqa: B010  (an assignment confuses the type checker)
+    try:
+        yield
+    finally:
+        for cls in RULES:
+            setattr(cls, "__call__", originals[cls])  # noqa: B010
+
+
+def _values(args: tuple, kwargs: dict, seed: int) -> tuple[tuple, dict]:
+    """The same arguments, with drawn values in the place of tracers."""
+    rng = np.random.default_rng(seed)
+
+    def value(v):
+        if not isinstance(v, Tracer):
+            return v
+        if jnp.issubdtype(v.dtype, jax.dtypes.prng_key):
+            return jax.random.split(jax.random.key(seed), v.shape) if v.shape else jax.random.key(seed)
+        if jnp.issubdtype(v.dtype, jnp.floating):
+            return rng.standard_normal(v.shape).astype(v.dtype)
+        return rng.integers(0, 2, v.shape).astype(v.dtype)
+
+    return jax.tree.map(value, (args, kwargs))
+
+
+def audit(fn: Callable, *args: Any, seed: int = 0, **kwargs: Any) -> Report:
+    """Check every custom_vjp and custom_jvp rule that fn(*args, **kwargs) runs through, on the values it meets.
+
+    Each rule is held against its undecorated body, in the dtype of the call and in float64. A note for each says its
+    name, file and line, the calls seen and the verdict: ok, FAULT, or convention, for a rule that differs from its body
+    at a kink or tie only (`jax.nn.relu` at 0), which is not a fault. A report without any rule is not ok.
+    Raises TypeError where fn is not callable; what fn raises passes through.
+    """
+    if not callable(fn):
+        raise TypeError(f"audit: fn must be a function, got {describe(fn)}; pass the function, then its arguments.")
+    heard: dict[int, Heard] = {}
+    with jax.disable_jit(), listening(heard):
+        fn(*args, **kwargs)
+    reports, notes, missing = [], [], []
+    for entry in heard.values():
+        report, verdict = _verdict(entry, seed)
+        name, where = _source(entry.rule)
+        notes.append(f"{name} ({where}): {entry.calls[0]} call{'s' if entry.calls[0] > 1 else ''}, {verdict}")
+        reports.append(report._replace(notes=()))
+        missing += [m for m in report.missing if "proves nothing" not in m]
+    if not heard:
+        missing.append("any rule: the program ran through no custom_vjp or custom_jvp function")
+    every = merged(reports)
+    return Report(every.rows, tuple(missing), tuple(notes))
+
+
+def _source(rule: Any) -> tuple[str, str]:
+    f = inspect.unwrap(rule.fun)
+    code = getattr(f, "__code__", None)
+    where = f"{code.co_filename}:{code.co_firstlineno}" if code else "source unknown"
+    return getattr(rule, "__name__", getattr(f, "__name__", "rule")), where
+
+
+def _verdict(entry: Heard, seed: int) -> tuple[Report, str]:
+    name, where = _source(entry.rule)
+    reports, verdicts = [], set()
+    for args, kwargs, drawn in entry.samples:
+        try:
+            report = _check(entry.rule, args, kwargs, seed)
+        except (TypeError, ValueError) as error:
+            words = str(error).splitlines()[0]
+            nothing = words.startswith("check: no argument") or "no output that is real floating" in words
+            verdicts.add("no derivative to check" if nothing else f"not checked: {words}")
+            if not nothing:
+                reports.append(Report((), (f"{name} ({where}): {words}",)))
+            continue
+        if report.failures and _only_at_kinks(entry.rule, report, args, kwargs, seed):
+            verdicts.add("convention: differs from its body at kinks or ties only")
+            report = report._replace(rows=tuple(_excused(row) for row in report.rows))
+        else:
+            verdicts.add("FAULT" if report.failures else ("ok, on drawn values" if drawn else "ok"))
+        reports.append(report._replace(rows=tuple(row._replace(note=row.note or where) for row in report.rows)))
+    order = ("FAULT", "not checked", "convention", "no derivative", "ok")
+    ranked = sorted(verdicts, key=lambda v: next(i for i, o in enumerate(order) if v.startswith(o)))
+    return merged(reports), ranked[0]
+
+
+def _check(rule, args, kwargs, seed) -> Report:
+    with jax.disable_jit(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        dtypes = [v.dtype for v in jax.tree.leaves((args, kwargs)) if hasattr(v, "dtype")]
+        floats = [np.dtype(d).name for d in dtypes if jnp.issubdtype(d, jnp.floating)]
+        dtypes = dict.fromkeys([floats[0] if floats else "float32", "float64"])
+        return check_vjp(rule, *args, dtypes=tuple(dtypes), transforms=("jit",), witnesses=(), seed=seed, **kwargs)
+
+
+def _excused(row: Row) -> Row:
+    return row if row.ok else row._replace(ok=True, status="ok", note="a convention at kinks or ties", diagnosis=None)
+
+
+def _only_at_kinks(rule, report: Report, args, kwargs, seed: int) -> bool:
+    """Whether the rule's value is right, and its gradient is at points nearby without ties, zeros or round numbers."""
+    if any(row.leaf.startswith(("output", "exact output")) for row in report.failures):
+        return False
+    for draw in range(2):
+        rng = np.random.default_rng((seed, draw))
+
+        def moved(v, rng=rng):
+            if not hasattr(v, "dtype") or not jnp.issubdtype(v.dtype, jnp.floating):
+                return v
+            v = np.asarray(v, np.float64 if v.dtype == np.float64 else np.float32)
+            scale = float(np.abs(v).mean()) if v.size and np.isfinite(v).all() and np.any(v) else 1.0
+            return (v + 0.01 * scale * rng.standard_normal(v.shape)).astype(v.dtype)
+
+        args_moved, kwargs_moved = jax.tree.map(moved, (args, kwargs))
+        if _check(rule, args_moved, kwargs_moved, seed).failures:
+            return False
+    return True

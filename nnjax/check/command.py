@@ -1,0 +1,152 @@
+"""`nnjax check` and `nnjax audit`."""
+
+import importlib
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ..cases import Case, cases
+from ..errors import expect_positive, unknown_name
+from .audit import audit
+from .matrix import precisions
+from .mutants import KINDS, hunt
+from .report import Report, merged
+from .vjp import check_layer
+
+WORKERS = 2  # cases checked at once: most of the time goes into compiling, which leaves Python's lock alone
+
+
+@dataclass
+class Check:
+    """Check every layer, loss and model: the hand-written gradient against jax.grad, on every device of this machine."""
+
+    only: str | None = None
+    """Cases whose name contains this."""
+    full: bool = False
+    """Every transform in every dtype."""
+    seeds: int = 1
+    """How many seeds of inputs and cotangents."""
+    mutants: bool = False
+    """Plant wrong backward passes instead, and count those that the check rejects."""
+    device: str | None = None
+    """A platform, such as cpu or gpu; by default every device there is."""
+    json: Path | None = None
+    """Write every row to this file."""
+
+    def run(self) -> int:
+        """Print a line for each case and a summary; exit code 1 where a check failed or a mutant survived."""
+        expect_positive("check", seeds=self.seeds)
+        chosen = [case for case in cases() if self.only is None or self.only in case.name]
+        if not chosen:
+            raise unknown_name("case", self.only or "", [case.name for case in cases()])
+        devices = _devices(self.device)
+        named = ", ".join(f"{d.device_kind} ({'/'.join(precisions(d))})" for d in devices)
+        print(f"JAX {jax.__version__} on {named}; {len(chosen)} cases, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
+        start = time.perf_counter()
+        code, found = self._mutants(chosen) if self.mutants else self._check(chosen, devices)
+        print(f"{time.perf_counter() - start:.0f} s")
+        if self.json:
+            head = {"jax": jax.__version__, "date": time.strftime("%Y-%m-%d"), "devices": [d.device_kind for d in devices]}
+            head["precisions"] = {d.device_kind: precisions(d) for d in devices}
+            self.json.write_text(json.dumps({**head, **found}, indent=1) + "\n")
+        return code
+
+    def _check(self, chosen: list[Case], devices: list) -> tuple[int, dict]:
+        def one(case: Case) -> Report:
+            reports = []
+            for seed in range(self.seeds):
+                params, x, key = case.make(seed)
+                report = check_layer(case.layer, params, x, key=key, seed=seed, devices=devices, full=self.full)
+                reports.append(report._replace(rows=tuple(row._replace(case=case.name) for row in report.rows)))
+            return merged(reports)
+
+        reports = []
+        for case, report in zip(chosen, _in_parallel(one, chosen)):
+            counts = Counter(row.status for row in report.rows)
+            verdict = "ok" if report.ok else "FAILED"
+            extra = "".join(f", {counts[s]} {s}" for s in ("zero", "vacuous", "failed") if counts[s])
+            print(f"{verdict:6} {case.name:42} {len(report.rows):6} comparisons{extra}", flush=True)
+            if not report.ok:
+                print(report)
+            reports.append(report)
+        every = merged(reports)
+        alarms = sum(not r.ok for r in reports)
+        print(f"{len(every.rows)} comparisons, {len(every.failures)} failed, in {alarms} of {len(reports)} cases")
+        return (0 if every.ok else 1), every.to_dict()
+
+    def _mutants(self, chosen: list[Case]) -> tuple[int, dict]:
+        def one(case: Case):
+            params, x, key = case.make(0)
+            return hunt(case.layer, params, x, key=key)
+
+        rows, total = [], Counter()
+        for case, outcomes in zip(chosen, _in_parallel(one, chosen)):
+            counts = Counter(o.status for o in outcomes)
+            total += counts
+            rows += [{"case": case.name, **{k: v for k, v in o._asdict().items() if k != "report"}} for o in outcomes]
+            print(
+                f"{case.name:42} killed {counts['killed']} / {counts['killed'] + counts['survived']}, "
+                f"{counts['equivalent']} equivalent", flush=True,
+            )  # fmt: skip
+            for o in outcomes:
+                if o.status == "survived":
+                    print(f"  SURVIVED: {o.mutant} {o.where}")
+        own = [r for r in rows if r["status"] == "killed" and r["expected"]]
+        right = sum(r["expected"] == r["diagnosis"] for r in own)
+        print(f"killed {total['killed']} / {total['killed'] + total['survived']} mutants of {len(KINDS)} kinds; "
+              f"{total['equivalent']} equivalent; kind named rightly for {right} of {len(own)}")  # fmt: skip
+        return (1 if total["survived"] else 0), {"ok": not total["survived"], "mutants": rows}
+
+
+def _in_parallel(one: Any, chosen: list[Case]) -> Iterable:
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield from pool.map(one, chosen)
+
+
+def _devices(platform: str | None) -> list:
+    if platform is None:
+        return list({d.device_kind: d for d in jax.devices()}.values())
+    try:
+        return list({d.device_kind: d for d in jax.devices(platform)}.values())
+    except RuntimeError:
+        present = sorted({d.platform for d in jax.devices()})
+        raise ValueError(f"check: no device of platform {platform!r} here; present are {', '.join(present)}.") from None
+
+
+@dataclass
+class Audit:
+    """Run a function once and check every custom_vjp and custom_jvp rule that it passes through."""
+
+    target: str
+    """module:function; the function is called without arguments."""
+    json: Path | None = None
+    """Write every row to this file."""
+
+    def run(self) -> int:
+        """Print a line for each rule; exit code 1 where one is at fault or none was met."""
+        name, colon, attribute = self.target.partition(":")
+        if not (name and colon and attribute):
+            raise ValueError(f"audit: expected module:function, got {self.target!r}; e.g. --target my_model:loss.")
+        sys.path.insert(0, "")
+        try:
+            fn = getattr(importlib.import_module(name), attribute)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"audit: {error}; run it where `import {name}` works.") from None
+        except AttributeError:
+            raise ValueError(f"audit: module {name} has no function {attribute!r}; check its name.") from None
+        report = audit(fn)
+        for note in report.notes:
+            print(note)
+        if not report.ok:
+            print(report._replace(notes=()))
+        if self.json:
+            self.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+        return 0 if report.ok else 1

@@ -65,11 +65,11 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
     for name, truths in context.transposed():
         if leaf in truths and close(truths[leaf], 2.0):
             return Diagnosis("transposed", f"equals the reference with {name} in the place of its transpose")
+    if _same_entries(h, t, bound):
+        return Diagnosis("permuted", f"has the reference's entries in another order: {where}")
     entries = _off(h, budget)
     if 0 < entries.sum() < h.size and entries.mean() <= 0.75:
         return Diagnosis("partial", f"equals the reference but in {_share(entries)}{_mask(h, entries, leaf, context)}: {where}")
-    if _same_entries(h, t, bound):
-        return Diagnosis("permuted", f"has the reference's entries in another order: {where}")
     if t.size == 1 and factor not in (0.0, 1.0):
         return Diagnosis("scaled", _scaled(factor, context.sizes))
     return Diagnosis("unknown", where)

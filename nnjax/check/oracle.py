@@ -189,21 +189,24 @@ def budgets(
         eps32 = max(eps_of(np.float32), truth_eps)
         _, _, rho, _ = measure(reference, *narrow, np.dtype(np.float32), seed, eps32, "rho")
         r, t, _, moved = measure(reference, diff, other, linear, dtype, seed, eps, "moved")
-        rho = [np.maximum(a * (eps / eps32), eps * terms * np.array([np.sqrt(x.size), 1.0])) for a, x in zip(rho, t)]
+        rho = [a * (eps / eps32) for a in rho]
+        floor = [eps * terms * np.array([np.sqrt(x.size), 1.0]) for x in t]
     else:
         r, t, rho, moved = measure(reference, diff, other, linear, dtype, seed, eps)
+        floor = [np.zeros(2) for _ in t]
         if compute_dtype is not None:
             low = np.dtype(compute_dtype)
             eps = max(eps_of(low), truth_eps)
             lowered = [x.astype(low) for x in diff], other, [c.astype(low) for c in linear]
             _, _, rho, moved = measure(reference, *lowered, low, seed, eps)
-    return [_budget(*leaf, eps, terms)._replace(truth_eps=truth_eps) for leaf in zip(r, t, rho, moved)]
+    return [_budget(*leaf, eps, terms)._replace(truth_eps=truth_eps) for leaf in zip(r, t, rho, moved, floor)]
 
 
-def _budget(r, t, rho, moved, eps, terms) -> Budget:
+def _budget(r, t, rho, moved, floor, eps, terms) -> Budget:
     finite = np.isfinite(r) & np.isfinite(t)
     size = norms(t[finite])
     zero = bool(np.isfinite(rho).all() and (size <= ZERO_BELOW * rho).all())
+    rho = np.maximum(rho, floor)  # after `zero`: a gradient below the floor is not zero, it cannot be judged
     bound = (ZERO_FACTOR if zero else FACTOR) * rho + FACTOR * moved + ULPS * eps * size
     apart = norms((r - t)[finite])
     # Where t is zero up to rounding, rho (the worst of many draws) tells more than one difference.

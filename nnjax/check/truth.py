@@ -19,20 +19,28 @@ def support(run: Callable, diff: list, other: list, cts: list, dtype: Any) -> fl
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         program = jax.make_jaxpr(lambda diff, cts: run(diff, other, cts))(wide(diff), wide(cts))
     found = [eps_of(np.float64)]
-    for takes, gives in _operations(program.jaxpr):
+    for takes, gives in _operations(program.jaxpr, [True] * len(program.jaxpr.invars)):
         if np.dtype(np.float64) in takes:
             found += [eps_of(g) for g in gives if jnp.issubdtype(g, jnp.floating)]
     return max(found)
 
 
-def _operations(jaxpr: Any) -> Iterator[tuple[list, list]]:
-    """(dtypes taken, dtypes given) of every operation of a traced program, those of inner programs too."""
+def _operations(jaxpr: Any, moving: list[bool]) -> Iterator[tuple[list, list]]:
+    """(dtypes taken, dtypes given) of every operation that depends on an input that moves, in inner programs too.
+
+    What does not depend on one is a constant, such as a random mask, and may be drawn in any precision.
+    """
+    depends = {v for v, m in zip(jaxpr.invars, moving) if m}
     for equation in jaxpr.eqns:
+        hit = [not hasattr(v, "val") and v in depends for v in equation.invars]
+        if not any(hit):
+            continue
+        depends.update(equation.outvars)
         inner = [j for value in equation.params.values() for j in _programs(value)]
-        if inner:
-            for program in inner:
-                yield from _operations(program)
-        else:
+        for program in inner:
+            n = len(program.invars)
+            yield from _operations(program, hit if n == len(hit) else [True] * n)
+        if not inner:
             yield _dtypes(equation.invars), _dtypes(equation.outvars)
 
 

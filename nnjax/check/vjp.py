@@ -129,6 +129,12 @@ def check_vjp(
     static = rule_of(f).nondiff_argnums if rule_of(f) is not None else ()
     f, definition, args, names = _bind(f, definition, args, names, static)
     spec, diff, other = split(args, kwargs, names)
+    ours, theirs = (jax.tree.map(describe, jax.eval_shape(g, *args, **kwargs)) for g in (f, definition))
+    if ours != theirs:
+        raise ValueError(
+            f"check_vjp: {name} and its reference must return the same shapes and dtypes, got {ours} and {theirs}; "
+            "pass a reference of the same function."
+        )
     subject = Subject(
         name, spec, definition, vjp_of(definition, spec), vjp_of(f, spec), vjp_of(f, spec, jax.checkpoint), [], {}, {},
         lambda leaf: "",

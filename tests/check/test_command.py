@@ -1,0 +1,73 @@
+import json
+
+import pytest
+
+from nnjax.check import command, mutants
+from nnjax.check.command import Audit, Check
+from nnjax.check.mutants import KINDS, on_cotangents
+
+
+def test_a_case_is_checked_and_every_row_is_written(capsys, tmp_path):
+    assert Check(only="relu", json=tmp_path / "check.json", device="cpu").run() == 0
+    out = capsys.readouterr().out
+    assert "ok     relu " in out
+    assert "0 failed, in 0 of 2 cases" in out
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert found["ok"]
+    assert {row["case"] for row in found["rows"]} == {"relu", "leaky_relu(0.1)"}
+    assert found["jax"]
+    assert found["date"]
+    assert found["precisions"] == {"cpu": ["highest"]}
+    assert {row["dtype"] for row in found["rows"]} == {"float64", "float32", "bfloat16", "float16"}
+
+
+def test_a_wrong_layer_exits_with_1(capsys, monkeypatch):
+    right = next(case for case in command.cases() if case.name == "tanh")
+    layer = on_cotangents(right.layer, lambda r, residuals, ct_y: ((), -r[1]))
+    monkeypatch.setattr(command, "cases", lambda: (right._replace(layer=layer),))
+    assert Check().run() == 1
+    assert "negated: equals minus the reference" in capsys.readouterr().out
+
+
+def test_mutants_are_counted_beside_the_false_alarms(capsys, monkeypatch):
+    monkeypatch.setattr(mutants, "KINDS", tuple(k for k in KINDS if k.name in ("sign", "zero")))
+    assert Check(only="tanh", mutants=True).run() == 0
+    out = capsys.readouterr().out
+    assert "over 1 seed, 0 failed" in out
+    assert "killed 4 / 4 mutants" in out
+
+
+def test_bad_names_are_refused():
+    with pytest.raises(ValueError, match=r"unknown case 'rleu'.*did you mean 'relu'"):
+        Check(only="rleu").run()
+    with pytest.raises(ValueError, match=r"no device of platform 'gpux' here; present are"):
+        Check(device="gpux").run()
+    with pytest.raises(ValueError, match=r"check: seeds must be a positive int, got 0"):
+        Check(seeds=0).run()
+
+
+PROGRAM = """
+import jax, jax.numpy as jnp
+
+def right():
+    return jax.nn.relu(jnp.array([-1.0, 2.0]))
+
+def nothing():
+    return jnp.ones(3)
+"""
+
+
+def test_audit_runs_a_function_by_name(capsys, monkeypatch, tmp_path):
+    (tmp_path / "a_program.py").write_text(PROGRAM)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert Audit("a_program:right", tmp_path / "audit.json").run() == 0
+    assert "relu" in capsys.readouterr().out
+    assert json.loads((tmp_path / "audit.json").read_text())["ok"]
+    assert Audit("a_program:nothing").run() == 1
+    for target, message in (
+        ("a_program", "expected module:function, got 'a_program'"),
+        ("a_program:wrong", "module a_program has no function 'wrong'"),
+        ("no_program:f", "No module named 'no_program'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Audit(target).run()

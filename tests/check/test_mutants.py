@@ -1,0 +1,182 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax.cases import cases
+from nnjax.check import mutants
+from nnjax.check.mutants import KINDS, Outcome, hunt
+
+DEEP = nnjax.serial(*[nnjax.dense(5, 5), nnjax.sigmoid()] * 4)
+CASES = {case.name: case for case in cases()}
+
+
+def hunted(layer, x=None, key=None, **options):
+    x = jax.random.normal(jax.random.key(1), (7, 5)) if x is None else x
+    return hunt(layer, layer.init(jax.random.key(0)), x, key=key, **options)
+
+
+def verify(outcomes: list[Outcome]) -> None:
+    survived = [(o.mutant, o.where) for o in outcomes if o.status == "survived"]
+    assert not survived
+    own = [o for o in outcomes if o.status == "killed" and o.expected]
+    right = [o for o in own if o.expected == o.diagnosis]
+    assert len(right) >= 0.95 * len(own), [(o.mutant, o.where, o.diagnosis) for o in own if o not in right]
+
+
+def test_there_are_at_least_sixteen_kinds_of_distinct_names():
+    assert len({kind.name for kind in KINDS}) == len(KINDS) >= 16
+
+
+@pytest.mark.parametrize("name", ["dense", "relu", "softmax", "softmax_cross_entropy, weighted"])
+def test_every_mutant_of_a_layer_is_killed(name):
+    params, x, key = CASES[name].make(0)
+    outcomes = hunt(CASES[name].layer, params, x, key=key)
+    assert sum(o.status == "killed" for o in outcomes) >= 10
+    verify(outcomes)
+
+
+def test_a_mean_for_a_sum_at_batch_one_is_equivalent_and_not_counted():
+    statuses = {o.mutant: o.status for o in hunted(nnjax.dense(5, 3), jnp.ones((1, 5)))}
+    assert statuses["mean for sum"] == "equivalent"
+    assert statuses["sign"] == "killed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_every_mutant_of_every_case_is_killed(name):
+    params, x, key = CASES[name].make(0)
+    verify(hunt(CASES[name].layer, params, x, key=key))
+
+
+@pytest.mark.slow
+def test_the_layer_named_is_right_for_every_mutant_planted_in_eight_layers():
+    outcomes = hunted(DEEP)
+    planted = [o for o in outcomes if o.where and o.status == "killed"]
+    assert len(planted) > 80
+    assert {o.where for o in planted} == {str(i) for i in range(8)}
+    wrong = [(o.mutant, o.where, o.layer) for o in planted if o.layer.split(":")[0] != o.where]
+    assert not wrong
+    assert {o.mutant for o in outcomes} >= {"no transpose", "inverse for transpose", "missing sigma'", "sigma' at the wrong z"}
+    verify(outcomes)
+
+
+def embedding():
+    """The smallest embedding: rows of a table, whose transpose is a scatter-add."""
+
+    def apply(params, x, *, key=None):
+        return params.w[x]
+
+    def bwd(residuals, ct_y):
+        params, x = residuals
+        return nnjax.DenseParams(jnp.zeros_like(params.w).at[x].add(ct_y), None), None
+
+    init = nnjax.dense(4, 3, bias=False).init
+    return nnjax.Layer("embedding(4, 3)", init, apply, lambda p, x, *, key=None: (apply(p, x), (p, x)), bwd)
+
+
+def rnn():
+    """y_t = tanh(x_t + y_{t-1}) over axis 1: the smallest recurrence."""
+
+    def apply(params, x, *, key=None):
+        first = jnp.zeros_like(x[:, 0])
+        return jax.lax.scan(lambda h, x_t: 2 * (jnp.tanh(x_t + h),), first, x.swapaxes(0, 1))[1].swapaxes(0, 1)
+
+    def bwd(residuals, ct_y):
+        (y,) = residuals
+
+        def step(ct_h, at):
+            y_t, ct_t = at
+            ct_z = (ct_t + ct_h) * (1 - y_t) * (1 + y_t)
+            return ct_z, ct_z
+
+        over_time = (y.swapaxes(0, 1), ct_y.swapaxes(0, 1))
+        return (), jax.lax.scan(step, jnp.zeros_like(y[:, 0]), over_time, reverse=True)[1].swapaxes(0, 1)
+
+    def fwd(params, x, *, key=None):
+        y = apply(params, x)
+        return y, (y,)
+
+    return nnjax.Layer("rnn(3)", lambda key: (), apply, fwd, bwd)
+
+
+def conv():
+    """A 1-D convolution over (batch, width, channels), written as a sum over its kernel."""
+
+    def apply(params, x, *, key=None):
+        k = params.w.shape[0]
+        return sum(x[:, i : x.shape[1] - k + 1 + i] @ params.w[i] for i in range(k))
+
+    def bwd(residuals, ct_y):
+        params, x = residuals
+        k, n = params.w.shape[0], ct_y.shape[1]
+        ct_w = jnp.stack([jnp.einsum("bni,bno->io", x[:, i : n + i], ct_y) for i in range(k)])
+        ct_x = sum(jnp.pad(ct_y @ params.w[i].T, ((0, 0), (i, k - 1 - i), (0, 0))) for i in range(k))
+        return nnjax.DenseParams(ct_w, None), ct_x
+
+    def init(key):
+        return nnjax.DenseParams(jax.random.normal(key, (3, 4, 2)), None)
+
+    return nnjax.Layer("conv(4, 2, 3)", init, apply, lambda p, x, *, key=None: (apply(p, x), (p, x)), bwd)
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "kind"),
+    [
+        (embedding(), jnp.array([0, 2, 2, 1, 2]), "set for add on repeated ids"),
+        (rnn(), jax.random.normal(jax.random.key(2), (4, 5, 3)), "time shifted by one"),
+        (conv(), jax.random.normal(jax.random.key(2), (4, 6, 4)), "kernel not flipped"),
+    ],
+    ids=["embedding", "rnn", "conv"],
+)
+def test_kinds_for_tables_time_and_kernels(layer, x, kind, monkeypatch):
+    monkeypatch.setattr(mutants, "KINDS", tuple(k for k in KINDS if k.name == kind))
+    (outcome,) = hunted(layer, x)
+    assert (outcome.status, outcome.diagnosis) == ("killed", outcome.expected)
+    assert nnjax.check_layer(layer, layer.init(jax.random.key(0)), x, transforms=["jit"]).ok
+
+
+def test_a_negated_softmax_at_scale_1000_is_never_passed():
+    softmax = nnjax.softmax()
+    wrong = mutants.on_cotangents(softmax, lambda right, residuals, ct_y: ((), -right[1]))
+    for seed in range(5):
+        x = 1000 * jnp.asarray(np.random.default_rng(seed).standard_normal((7, 6)), jnp.float32)
+        right = nnjax.check_layer(softmax, (), x, seed=seed)
+        assert not right.failures
+        assert not nnjax.check_layer(wrong, (), x, seed=seed).ok
+
+
+def test_a_zeroed_small_entry_in_bfloat16_is_never_passed():
+    dense = nnjax.dense(6, 5)
+    params = dense.init(jax.random.key(0))
+
+    def zeroed(right, residuals, ct_y):
+        g = right[0].w
+        smallest = jnp.argsort(jnp.abs(g).ravel())[3]
+        return right[0]._replace(w=g.ravel().at[smallest].set(0).reshape(g.shape)), right[1]
+
+    report = nnjax.check_layer(mutants.on_cotangents(dense, zeroed), params, jax.random.normal(jax.random.key(1), (7, 6)))
+    assert {row.leaf for row in report.failures} == {"params.w"}
+
+
+def test_a_negated_dropout_whose_mask_differs_under_x64_is_never_passed():
+    def mask(key, x):  # drawn in x's dtype: float64 draws another mask
+        return jax.random.uniform(key, x.shape, x.dtype) > 0.5
+
+    def apply(params, x, *, key=None):
+        return jnp.where(mask(key, x), 2 * x, jnp.zeros_like(x))
+
+    def layer(sign):
+        def fwd(params, x, *, key=None):
+            return apply(params, x, key=key), (mask(key, x),)
+
+        def bwd(residuals, ct_y):
+            return (), jnp.where(residuals[0], sign * 2 * ct_y, jnp.zeros_like(ct_y))
+
+        return nnjax.Layer("drop", lambda key: (), apply, fwd, bwd)
+
+    x, key = jax.random.normal(jax.random.key(1), (7, 6)), jax.random.key(2)
+    for seed in range(3):
+        assert "reference and truth disagree" in str(nnjax.check_layer(layer(1), (), x, key=key, seed=seed))
+        assert not nnjax.check_layer(layer(-1), (), x, key=key, seed=seed).ok

@@ -1,0 +1,54 @@
+import subprocess
+import sys
+
+import pytest
+
+TESTS = """
+import jax, jax.numpy as jnp
+
+def sine(factor):
+    @jax.custom_vjp
+    def f(x):
+        return jnp.sin(x)
+    f.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (factor * jnp.cos(x) * ct,))
+    return f
+
+def test_right(assert_vjp):
+    report = assert_vjp(sine(1.0), jnp.linspace(-1.0, 1.0, 7))
+    print("dtypes", sorted({row.dtype for row in report.rows}))
+
+def test_wrong(assert_vjp):
+    assert_vjp(sine(1.01), jnp.linspace(-1.0, 1.0, 7))
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A throw-away project: one test file, and nothing else but an installed nnjax."""
+    (tmp_path / "test_mine.py").write_text(TESTS)
+
+    def run(*options):
+        command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def test_a_right_rule_passes_a_wrong_one_fails_with_the_whole_report(project):
+    code, out = project("--vjp-dtypes", "float64,float32", "--vjp-devices", "cpu", "--vjp-seed", "3")
+    assert code == 1
+    assert "1 failed, 1 passed" in out
+    assert "dtypes ['float32', 'float64']" in out
+    assert "f: x [float64 jit cpu, reference]" in out
+    assert "scaled: larger by 1.01" in out
+    assert "pytest_plugin.py" not in out.split("FAILURES")[1]
+
+
+def test_bad_options_are_refused(project):
+    code, out = project("--vjp-dtypes", "float23")
+    assert code != 0
+    assert "did you mean 'float32'?" in out
+    code, out = project("--vjp-devices", "tpu", "-k", "right")
+    assert code != 0
+    assert "--vjp-devices" in out

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import tyro
 
 from ..cases import Case, cases
 from ..errors import expect_positive, unknown_name
@@ -131,7 +132,7 @@ def _devices(platform: str | None) -> list:
 class Audit:
     """Run a function once and check every custom_vjp and custom_jvp rule that it passes through."""
 
-    target: str
+    target: tyro.conf.Positional[str]
     """module:function; the function is called without arguments."""
     json: Path | None = None
     """Write every row to this file."""
@@ -140,7 +141,7 @@ class Audit:
         """Print a line for each rule; exit code 1 where one is at fault or none was met."""
         name, colon, attribute = self.target.partition(":")
         if not (name and colon and attribute):
-            raise ValueError(f"audit: expected module:function, got {self.target!r}; e.g. --target my_model:loss.")
+            raise ValueError(f"audit: expected module:function, got {self.target!r}; e.g. my_model:loss.")
         sys.path.insert(0, "")
         try:
             fn = getattr(importlib.import_module(name), attribute)

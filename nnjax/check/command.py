@@ -17,8 +17,9 @@ import tyro
 from ..cases import Case, cases
 from ..errors import expect_positive, unknown_name
 from .audit import audit
-from .matrix import precisions
-from .mutants import KINDS, hunt
+from .mutant_kinds import KINDS
+from .mutants import hunt
+from .options import precisions
 from .report import Report, merged
 from .vjp import check_layer
 

@@ -23,7 +23,7 @@ def assert_vjp(request: pytest.FixtureRequest) -> Any:
 
     from ..errors import unknown_name
     from ..layer import Layer
-    from .matrix import DTYPES
+    from .options import DTYPES
     from .vjp import check_layer, check_vjp
 
     dtypes, devices = request.config.getoption("--vjp-dtypes"), request.config.getoption("--vjp-devices")

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import describe
-from .matrix import options, run_matrix
+from .matrix import run_matrix
+from .options import options
 from .oracle import eps_of, in_x64, norms, random_like, wide
 from .report import Diagnosis, Report, Row
 from .subject import FLOAT0, Outputs, Subject, argument_names, pair_run, sorted_outputs, split, vjp_of

@@ -9,7 +9,8 @@ import jax
 from ..errors import describe
 from ..layer import Layer, as_custom_vjp, expect_layer
 from .localise import localise
-from .matrix import Options, options, run_matrix
+from .matrix import run_matrix
+from .options import Options, options
 from .oracle import budgets, norms, on_host
 from .report import Report
 from .subject import Spec, Subject, argument_names, layer_owner, pair_run, split, vjp_of

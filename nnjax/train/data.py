@@ -47,6 +47,10 @@ MNIST_SHA256 = {  # of the decompressed bytes, so that any mirror's compression 
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 DIGITS_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+NEEDS_EXTRA = (
+    "downloads need the train extra: python -m pip install 'nnjax[train]', or put the files in a folder and point "
+    "$NNJAX_DATA to it."
+)
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer before the next mirror is tried
 
 
@@ -121,10 +125,7 @@ def cache_folder() -> Path:
     try:
         import platformdirs
     except ImportError:
-        raise DataError(
-            "downloads need the train extra: python -m pip install 'nnjax[train]', or put the files in a folder and "
-            "point $NNJAX_DATA to it."
-        ) from None
+        raise DataError(NEEDS_EXTRA) from None
     return Path(platformdirs.user_cache_dir("nnjax"))
 
 
@@ -169,10 +170,7 @@ def download(name: str, target: Path, sha256: str, looked: list[Path]) -> None:
     try:
         import pooch
     except ImportError:
-        raise DataError(
-            "downloads need the train extra: python -m pip install 'nnjax[train]', or put the files in a folder and "
-            "point $NNJAX_DATA to it."
-        ) from None
+        raise DataError(NEEDS_EXTRA) from None
     pooch.get_logger().setLevel(logging.ERROR)
     target.parent.mkdir(parents=True, exist_ok=True)
     failures = []

@@ -4,7 +4,7 @@ import pytest
 
 from nnjax.check import command, mutants
 from nnjax.check.command import Audit, Check
-from nnjax.check.mutants import KINDS, on_cotangents
+from nnjax.check.mutant_kinds import KINDS, on_cotangents
 
 
 def test_a_case_is_checked_and_every_row_is_written(capsys, tmp_path):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 import nnjax
-from nnjax.check.mutants import on_cotangents
+from nnjax.check.mutant_kinds import on_cotangents
 from nnjax.check.vjp import check_layer
 
 RIGHT = nnjax.dense(3, 3)

@@ -1,0 +1,65 @@
+"""What a check compares: dtypes, transforms, devices, precisions and witnesses."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import unknown_name
+from . import transforms
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+EVERYWHERE = ("eager", "jit")  # in every dtype
+IN_WIDE = ("vmap", "scan", "checkpoint", transforms.SECOND_ORDER)  # by default in float32 and float64 only
+WIDE = ("float64", "float32")
+WITNESSES = ("adjoint", "taylor")
+
+
+class Options(NamedTuple):
+    """What to compare. transforms None: EVERYWHERE, and IN_WIDE where the dtype is wide, or everywhere if `full`."""
+
+    dtypes: tuple[str, ...]
+    transforms: tuple[str, ...] | None
+    devices: tuple[Any, ...]
+    compute_dtype: str | None
+    seed: int
+    full: bool
+    witnesses: tuple[str, ...]
+
+    def transforms_in(self, dtype: str) -> tuple[str, ...]:
+        """The transforms asked for in this dtype."""
+        if self.transforms is not None:
+            return self.transforms
+        return EVERYWHERE + (IN_WIDE if self.full or dtype in WIDE else ())
+
+
+def options(dtypes=None, transforms_=None, devices=None, compute_dtype=None, seed=0, full=False, witnesses=None) -> Options:
+    """Checked options. Raises ValueError for names that are not known."""
+    for name in (*(dtypes or ()), *((compute_dtype,) if compute_dtype else ())):
+        try:
+            known = jnp.issubdtype(np.dtype(name), jnp.floating)
+        except TypeError:
+            raise unknown_name("dtype", str(name), DTYPES) from None
+        if not known:
+            raise ValueError(f"check: dtypes must be floating point, got {name}; pick from {', '.join(DTYPES)}.")
+    for name in transforms_ or ():
+        if name != transforms.SECOND_ORDER:
+            transforms.named(name)
+    for name in witnesses or ():
+        if name not in WITNESSES:
+            raise unknown_name("witness", name, WITNESSES)
+    return Options(
+        tuple(np.dtype(d).name for d in (dtypes or DTYPES)),
+        tuple(transforms_) if transforms_ else None,
+        tuple(devices) if devices else (jax.devices()[0],),
+        compute_dtype,
+        seed,
+        full,
+        WITNESSES if witnesses is None else tuple(witnesses),
+    )
+
+
+def precisions(device: Any) -> tuple[str, ...]:
+    """Matmul precisions that differ on this device: full, and the device's own default."""
+    return ("highest",) if device.platform == "cpu" else ("highest", "default")

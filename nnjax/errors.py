@@ -5,6 +5,7 @@ Each message names who refuses, what was expected, what came, and the remedy.
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -62,9 +63,16 @@ def expect_positive(who: str, **sizes: Any) -> None:
             raise ValueError(f"{who}: {name} must be a positive int, got {n!r}; pass 1 or more.")
 
 
+def expect_folder(file: Path | None) -> None:
+    """Raise ValueError, before any work is done, where the folder of a file to be written does not exist."""
+    if file is not None and not file.parent.is_dir():
+        raise ValueError(f"cannot write {file}: there is no folder {file.parent}; make it first, or name another file.")
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
     """The error for a name that is not in a table, with the nearest one that is."""
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else "pick one of these."
-    return ValueError(f"unknown {what} {name!r}: known are {', '.join(known)}; {hint}")
+    listed = ("; " if any("," in k for k in known) else ", ").join(known)
+    return ValueError(f"unknown {what} {name!r}: known are {listed}; {hint}")

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import layers, losses, nielsen
-from ..errors import unknown_name
+from ..errors import expect_folder, unknown_name
 from ..grad import reference_value_and_grad, value_and_grad
 from ..models import mlp
 from .book import epoch_seconds
@@ -63,6 +63,7 @@ class Bench:
         names = [name for name in (*CASES, BOOK) if self.only is None or self.only in name]
         if not names:
             raise unknown_name("bench case", self.only or "", (*CASES, BOOK))
+        expect_folder(self.json)
         found = {}
         print(
             f"JAX {jax.__version__} on {jax.devices()[0].device_kind}; ratios are hand / jax.grad, medians of interleaved pairs"

@@ -15,7 +15,7 @@ import jax
 import tyro
 
 from ..cases import Case, cases
-from ..errors import expect_positive, unknown_name
+from ..errors import describe, expect_folder, expect_positive, unknown_name
 from .audit import audit
 from .mutant_kinds import KINDS
 from .mutants import hunt
@@ -46,6 +46,7 @@ class Check:
     def run(self) -> int:
         """Print a line for each case and a summary; exit code 1 where a check failed or a mutant survived."""
         expect_positive("check", seeds=self.seeds)
+        expect_folder(self.json)
         chosen = [case for case in cases() if self.only is None or self.only in case.name]
         if not chosen:
             raise unknown_name("case", self.only or "", [case.name for case in cases()])
@@ -150,6 +151,9 @@ class Audit:
             raise ValueError(f"audit: {error}; run it where `import {name}` works.") from None
         except AttributeError:
             raise ValueError(f"audit: module {name} has no function {attribute!r}; check its name.") from None
+        if not callable(fn):
+            raise ValueError(f"audit: {self.target} is no function but {describe(fn)}; name a function without arguments.")
+        expect_folder(self.json)
         report = audit(fn)
         for note in report.notes:
             print(note)

@@ -81,7 +81,8 @@ def _same_entries(h, t, bound) -> bool:
 
 
 def _scaled(factor: float, sizes) -> str:
-    words = f"{'larger' if abs(factor) > 1 else 'smaller'} by {max(abs(factor), 1 / abs(factor)):.6g}"
+    digits = 6 if abs(abs(factor) - 1) > 1e-4 else 10
+    words = f"{'larger' if abs(factor) > 1 else 'smaller'} by {max(abs(factor), 1 / abs(factor)):.{digits}g}"
     words += ", and negated" if factor < 0 else ""
     for name, n in sizes:
         if n > 1 and np.isclose(abs(factor), n, rtol=1e-3):

@@ -1,5 +1,6 @@
 """`nnjax train`."""
 
+import statistics
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,14 +26,14 @@ class Train:
     """mlp, or nielsen: the book's own network and backprop."""
     hidden: tuple[int, ...] = (64,)
     """Neurons of each hidden layer."""
-    activation: str = "relu"
-    """Activation between the layers of an mlp."""
+    activation: str | None = None
+    """Activation between the layers of an mlp: relu (default), sigmoid, tanh, leaky_relu, elu, gelu, silu, softplus."""
     epochs: int = 40
     """Passes over the training examples."""
     batch_size: int = 32
     """Examples in a step."""
     optimizer: str = "adam"
-    """An optimizer of optax."""
+    """An optimizer of optax: sgd, adam, adamw, adagrad, rmsprop, nadam, lamb, lion, radam, yogi, adabelief."""
     learning_rate: float = 0.002
     """Its learning rate."""
     loss: str | None = None
@@ -79,7 +80,7 @@ class Train:
             best = max(done.history, key=lambda record: record.validation_accuracy)
             print(f"validation       {done.history[-1].validation_accuracy:.4f} (best {best.validation_accuracy:.4f}, "
                   f"epoch {best.epoch})")  # fmt: skip
-        per_epoch = sorted(record.seconds for record in done.history)[len(done.history) // 2]
+        per_epoch = statistics.median(record.seconds for record in done.history)
         print(f"seconds          {per_epoch:.3f} an epoch (median), {seconds:.1f} in all")
         print(f"hand / jax.grad  first step: {_worst(first)}")
         print(f"                 last step:  {_worst(last)}")

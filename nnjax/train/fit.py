@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..errors import expect_positive
+from ..errors import describe, expect_positive
 from ..grad import ValueAndGrad
 from .data import Dataset, Split, validated
 from .step import TrainState, init_state, make_epoch, make_step
@@ -72,12 +72,23 @@ def fit(
 ) -> Fit:
     """Train for `epochs` epochs, each one compiled scan over data that stays on the device.
 
+    value_and_grad(params, x, labels, *, weights=None, key=None) -> (value, grads), as `nnjax.value_and_grad` makes it.
     predict(params, x) -> scores (n, classes) for the accuracies; encode(labels) -> targets for losses that want other
     labels than class numbers (`one_hot`). Examples that fill no whole batch are left out of an epoch, others each time.
     Raises DataError for unusable data, ValueError for sizes that do not fit it, FloatingPointError once the loss is not
     finite.
     """
+    if not isinstance(data, Dataset):
+        raise TypeError(f"fit: data must be a train.Dataset, got {describe(data)}; make one, or use train.load(name).")
+    if not hasattr(optimizer, "update"):
+        raise TypeError(f"fit: optimizer must be one of optax's, got {describe(optimizer)}; pass e.g. optax.adam(0.001).")
     validated(data)
+    outputs = jax.eval_shape(predict, params, data.train.x[:1]).shape[-1]
+    if outputs != data.classes:
+        raise ValueError(
+            f"fit: predict must give one score for each of the {data.classes} classes of {data.name!r}, got {outputs}; "
+            "make the last layer as wide as there are classes."
+        )
     expect_batches(data, batch_size, epochs)
     x = jnp.asarray(data.train.x)
     labels = jnp.asarray(encode(data.train.y) if encode else data.train.y)

@@ -55,7 +55,7 @@ def make_optimizer(name: str, learning_rate: float) -> optax.GradientTransformat
 
 
 def make_recipe(
-    model: str, data: Dataset, *, hidden: Sequence[int], activation: str, loss: str | None, l2: float, key: jax.Array
+    model: str, data: Dataset, *, hidden: Sequence[int], activation: str | None, loss: str | None, l2: float, key: jax.Array
 ) -> Recipe:
     """The model of this name for this data. Raises ValueError for names that are not known and sizes that do not fit.
 
@@ -69,8 +69,12 @@ def make_recipe(
     sizes = [data.train.x.shape[1], *hidden, data.classes]
     n = len(data.train.y)
     if model == "nielsen":
+        if activation not in (None, "sigmoid"):
+            raise ValueError(
+                f"the model nielsen has sigmoid neurons, got activation {activation!r}; use the model mlp for others."
+            )
         return _nielsen(sizes, loss or "quadratic", l2, n, data.classes, key)
-    net = mlp(sizes, named("activation", activation, ACTIVATIONS)())
+    net = mlp(sizes, named("activation", activation or "relu", ACTIVATIONS)())
     loss = loss or "softmax_cross_entropy"
     chosen = named("loss", loss, LOSSES)()
     return Recipe(

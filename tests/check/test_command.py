@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,8 @@ def test_mutants_are_counted_beside_the_false_alarms(capsys, monkeypatch):
 def test_bad_names_are_refused():
     with pytest.raises(ValueError, match=r"unknown case 'rleu'.*did you mean 'relu'"):
         Check(only="rleu").run()
+    with pytest.raises(ValueError, match=r"cannot write .*: there is no folder .*nowhere; make it first"):
+        Check(only="relu", json=Path("nowhere/check.json")).run()
     with pytest.raises(ValueError, match=r"no device of platform 'gpux' here; present are"):
         Check(device="gpux").run()
     with pytest.raises(ValueError, match=r"check: seeds must be a positive int, got 0"):
@@ -66,6 +69,7 @@ def test_audit_runs_a_function_by_name(capsys, monkeypatch, tmp_path):
     assert Audit("a_program:nothing").run() == 1
     for target, message in (
         ("a_program", "expected module:function, got 'a_program'"),
+        ("a_program:jax", "a_program:jax is no function but module"),
         ("a_program:wrong", "module a_program has no function 'wrong'"),
         ("no_program:f", "No module named 'no_program'"),
     ):

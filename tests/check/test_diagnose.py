@@ -24,6 +24,7 @@ def changed(i, value):
         (8 * T, "scaled", "larger by 8, the batch size: a mean written as a sum?"),
         (T / 8, "scaled", "smaller by 8, the batch size: a sum written as a mean?"),
         (1.001 * T, "scaled", "larger by 1.001"),
+        (1.00001 * T, "scaled", "larger by 1.00001"),
         (-2 * T, "scaled", "larger by 2, and negated"),
         (0 * T, "zero", "zero everywhere"),
         (T.T, "transposed", "the transpose"),

@@ -133,6 +133,32 @@ def test_a_check_of_a_saturated_input_alone_proves_nothing_and_says_so():
     assert "every bound reaches its size and so proves nothing" in str(nearly)
 
 
+def test_a_rule_that_is_right_where_the_definition_overflows_is_not_blamed():
+    @jax.custom_vjp
+    def log1pexp(x):
+        return jnp.log1p(jnp.exp(x))
+
+    log1pexp.defvjp(lambda x: (log1pexp(x), x), lambda x, ct: (ct * jax.nn.sigmoid(x),))
+    report = nnjax.check_vjp(log1pexp, jnp.linspace(-100, 100, 50))
+    assert not report.failures, str(report)
+    assert nnjax.check_vjp(log1pexp, jnp.linspace(-10, 10, 50)).ok
+
+
+def test_a_forward_rule_that_calls_its_own_function_is_noted_and_not_blamed():
+    @jax.custom_vjp
+    def exp(x):
+        return jnp.exp(x)
+
+    def fwd(x):
+        y = exp(x)
+        return y, y
+
+    exp.defvjp(fwd, lambda y, ct: (ct * y,))
+    report = nnjax.check_vjp(exp, jnp.linspace(-2, 2, 9)).raise_if_failed()
+    assert {row.status for row in report.rows if row.transform == "second"} == {"vacuous"}
+    assert any("call its body there" in row.note for row in report.rows)
+
+
 def double_sine(wrong=0.0):
     @jax.custom_vjp
     def f(x):

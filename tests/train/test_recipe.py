@@ -6,7 +6,7 @@ import pytest
 from nnjax.train import load, recipe
 
 DIGITS = load("digits")
-DEFAULTS = {"hidden": (8,), "activation": "relu", "loss": None, "l2": 0.0, "key": jax.random.key(0)}
+DEFAULTS = {"hidden": (8,), "activation": None, "loss": None, "l2": 0.0, "key": jax.random.key(0)}
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,7 @@ def test_every_optimizer_can_be_made(name):
             {"model": "nielsen", "loss": "quadrtic"},
             r"unknown loss of the model nielsen 'quadrtic'.*did you mean 'quadratic'\?",
         ),
+        ({"model": "nielsen", "activation": "relu"}, r"the model nielsen has sigmoid neurons, got activation 'relu'"),
         ({"hidden": (8, 0)}, r"hidden: layer 1 must be a positive int, got 0"),
         ({"l2": -1.0}, r"l2 must be at least 0, got -1.0"),
     ],

@@ -17,11 +17,16 @@ def hunted(layer, x=None, key=None, **options):
     return hunt(layer, layer.init(jax.random.key(0)), x, key=key, **options)
 
 
+def _ambiguous(o: Outcome) -> bool:
+    """The cotangents of y and labels in (y - t)^2 are each other's negatives: swapped is negated."""
+    return (o.mutant, o.diagnosis) == ("leaves swapped", "negated")
+
+
 def verify(outcomes: list[Outcome]) -> None:
     survived = [(o.mutant, o.where) for o in outcomes if o.status == "survived"]
     assert not survived
     own = [o for o in outcomes if o.status == "killed" and o.expected]
-    right = [o for o in own if o.expected == o.diagnosis]
+    right = [o for o in own if o.expected == o.diagnosis or _ambiguous(o)]
     assert len(right) >= 0.95 * len(own), [(o.mutant, o.where, o.diagnosis) for o in own if o not in right]
 
 

@@ -65,7 +65,7 @@ def test_tied_adds_the_two_cotangents_of_its_table():
     model = nnjax.tied(embed, nnjax.serial(nnjax.dense(3, 3), nnjax.tanh()), head)
     params = model.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (4, 5))
-    report = nnjax.check_layer(model, params, x).raise_if_failed()
+    report = nnjax.check_layer(model, params, x, transforms=["jit"], witnesses=()).raise_if_failed()
     assert "params.table.w" in {row.leaf for row in report.rows}
 
     def forgetful(residuals, ct_y):
@@ -73,7 +73,7 @@ def test_tied_adds_the_two_cotangents_of_its_table():
         ct_in, _ = embed.bwd(residuals[0], model.parts[1].bwd(residuals[1], head.bwd(residuals[2], ct_y)[1])[1])
         return ct_params._replace(table=ct_in), ct_x
 
-    wrong = nnjax.check_layer(model._replace(bwd=forgetful), params, x)
+    wrong = nnjax.check_layer(model._replace(bwd=forgetful), params, x, transforms=["jit"], witnesses=())
     assert {row.leaf for row in wrong.failures} == {"params.table.w"}
 
 

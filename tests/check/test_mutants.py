@@ -103,6 +103,7 @@ def test_a_negated_dropout_whose_mask_differs_under_x64_is_never_passed():
         return nnjax.Layer("drop", lambda key: (), apply, fwd, bwd)
 
     x, key = jax.random.normal(jax.random.key(1), (7, 6)), jax.random.key(2)
+    only = {"dtypes": ["float64", "float32"], "transforms": ["jit"], "witnesses": ()}
     for seed in range(3):
-        assert "reference and truth disagree" in str(nnjax.check_layer(layer(1), (), x, key=key, seed=seed))
-        assert not nnjax.check_layer(layer(-1), (), x, key=key, seed=seed).ok
+        assert "reference and truth disagree" in str(nnjax.check_layer(layer(1), (), x, key=key, seed=seed, **only))
+        assert not nnjax.check_layer(layer(-1), (), x, key=key, seed=seed, **only).ok

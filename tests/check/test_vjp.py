@@ -9,6 +9,7 @@ from nnjax.check import compare_gradients
 WIDE = nnjax.dense(4, 4)
 MODEL = nnjax.serial(nnjax.dense(4, 4), nnjax.sigmoid(), nnjax.dense(4, 3))
 X = jax.random.normal(jax.random.key(1), (8, 4))
+QUICK = {"transforms": ["eager", "jit"], "witnesses": ()}
 LOSS_X = (jax.random.normal(jax.random.key(2), (8, 5)), jnp.arange(8) % 5)
 
 
@@ -57,7 +58,7 @@ PLANTED = {
 def test_planted_faults_are_rejected_and_their_leaf_is_named(name):
     layer, x, leaves = PLANTED[name]
     for seed in range(3):
-        report = nnjax.check_layer(layer, params_of(layer), x, seed=seed)
+        report = nnjax.check_layer(layer, params_of(layer), x, seed=seed, **QUICK)
         assert not report.ok
         assert {row.leaf for row in report.failures} == leaves
         assert all(leaf in str(report) for leaf in leaves)
@@ -118,7 +119,7 @@ def test_a_bias_before_a_normalisation_raises_no_alarm():
 
     layer = nnjax.Layer("centred", nnjax.dense(4, 3).init, apply, lambda p, x, *, key=None: (apply(p, x), (p, x)), bwd)
     for seed in range(20):
-        report = nnjax.check_layer(layer, params_of(layer), X, seed=seed).raise_if_failed()
+        report = nnjax.check_layer(layer, params_of(layer), X, seed=seed, **QUICK).raise_if_failed()
         held = [row for row in report.rows if row.leaf == "params.b" and row.transform == "jit"]
         assert {row.status for row in held if row.witness == "reference"} == {"zero"}
     assert nnjax.check_layer(centre, params_of(centre), X).ok

@@ -21,7 +21,6 @@ class Case(NamedTuple):
     layer: Layer
     inputs: Callable[[np.random.Generator, tuple[int, ...]], Any]
     keyed: bool = False
-    leads: tuple[tuple[int, ...], ...] = LEADS
 
     def make(self, seed: int, lead: tuple[int, ...] = (7,)) -> tuple[Any, Any, Any]:
         """(params, x, key) of this seed."""

@@ -72,7 +72,7 @@ def _cell(subject, diff, other, opts: Options, dtype, device, precision) -> Cell
     if {"vmap", "scan"} & set(chosen):
         points.append(([neighbour(x, opts.seed) for x in diff], [random_like(rng, c.shape, c.dtype) for c in cts]))
     reference = _reference(subject)
-    eps = once(subject.shared, ("support", dtype), lambda: support(subject.reference, diff, other, cts, dtype))
+    eps = once(subject.shared, "support", lambda: support(subject.reference, diff, other, cts))
     found = [budgets(reference, d, other, c, dtype, opts.seed, opts.compute_dtype, eps) for d, c in points]
     tangents = [random_like(rng, x.shape, x.dtype) for x in diff]
     second = []

@@ -41,14 +41,12 @@ def with_part(layer: Layer, i: int, part: Layer) -> Layer | None:
     return layer._replace(fwd=wrong.fwd, bwd=wrong.bwd)
 
 
-def mutants(layer: Layer, deep: bool = True) -> Iterator[tuple[Kind, str, Layer]]:
-    """(kind, where, wrong layer) for every kind that applies: planted in the layer itself and, if `deep`, in its parts."""
+def mutants(layer: Layer) -> Iterator[tuple[Kind, str, Layer]]:
+    """(kind, where, wrong layer) for every kind that applies: planted in the layer itself and in its parts."""
     for number, kind in enumerate(KINDS):
         wrong = kind.plant(layer, number)
         if wrong is not None:
             yield kind, "", wrong
-        if not deep:
-            continue
         for i, part in enumerate(layer.parts):
             for inner, where, wrong_part in mutants(part):
                 if inner.name == kind.name:
@@ -57,7 +55,7 @@ def mutants(layer: Layer, deep: bool = True) -> Iterator[tuple[Kind, str, Layer]
                         yield kind, f"{layer.name if layer.name == 'residual' else i}/{where}".rstrip("/"), wrong
 
 
-def hunt(layer: Layer, params: Any, x: Any, *, key: Any = None, seed: int = 0, deep: bool = True) -> list[Outcome]:
+def hunt(layer: Layer, params: Any, x: Any, *, key: Any = None, seed: int = 0) -> list[Outcome]:
     """What the check says of every mutant of this layer at these parameters and inputs.
 
     Tried first in float32 under jit, then in every dtype, eager and jitted: a mutant is killed if one row rejects it.
@@ -72,7 +70,7 @@ def hunt(layer: Layer, params: Any, x: Any, *, key: Any = None, seed: int = 0, d
     first = prepared[0] = cells(right, diff, other, stages[0])
     base = _outputs(right, first[0], other)
     outcomes = []
-    for kind, where, wrong in mutants(layer, deep):
+    for kind, where, wrong in mutants(layer):
         subject = layer_subject.__wrapped__(wrong, spec)
         status, report = "survived", Report(())
         if _equal(base, _outputs(subject, first[0], other)):
@@ -86,26 +84,26 @@ def hunt(layer: Layer, params: Any, x: Any, *, key: Any = None, seed: int = 0, d
                     status = "killed"
                     break
         if status == "killed" and where:
-            found = wrong._replace(parts=_wrong_parts(layer, wrong, kind, where))
-            report = located(report, found, params, x, key, opts_of(report))
+            found = wrong._replace(parts=_wrong_parts(layer, kind, where))
+            report = located(report, found, params, x, key, _repeating(report))
         outcomes.append(_outcome(kind, where, status, report))
     return outcomes
 
 
-def opts_of(report: Report) -> Options:
+def _repeating(report: Report) -> Options:
     """Options that repeat the first failing row of a report."""
     row = next((r for r in report.failures), None)
     return options([row.dtype] if row else None, [row.transform] if row else None, witnesses=())
 
 
-def _wrong_parts(layer: Layer, wrong: Layer, kind: Kind, where: str) -> tuple[Layer, ...]:
+def _wrong_parts(layer: Layer, kind: Kind, where: str) -> tuple[Layer, ...]:
     """The parts of a mutant, the wrong one among them, so that it can be found by checking parts by themselves."""
     head, _, rest = where.partition("/")
     i = 0 if head == "residual" else int(head)
     number = next(n for n, k in enumerate(KINDS) if k.name == kind.name)
     part = layer.parts[i]
     if rest:
-        inner = _wrong_parts(part, part, kind, rest)
+        inner = _wrong_parts(part, kind, rest)
         j = 0 if rest.split("/")[0] == "residual" else int(rest.split("/")[0])
         changed = with_part(part, j, inner[j])
         assert changed is not None

@@ -11,9 +11,8 @@ in the maximum norm (which catches one wrong entry among a million),
 
 Nothing here is tuned to a case and nothing grows with the size of an array. The constants, and why:
 
-DRAWS = 16      rho is a maximum over random draws; the largest of 16 lies within a factor of 2 of the largest of 1,000.
-                Where every leaf has 10,000 entries or more, each norm already averages over that many roundings, and 4
-                draws lie within a few percent of 1,000.
+DRAWS = 16      rho is a maximum over random draws, so that one lucky draw does not set it. Where every leaf has 10,000
+                entries or more, each norm already averages over that many roundings, and LARGE_DRAWS = 4 serve.
 FACTOR = 4      hand-written and automatic gradients round at different places: each may lose what the other does not.
 ULPS = 16       both may be lucky at once (rho = 0, as for relu): a few roundings of the result are always allowed.
 ZERO = 16, 64   some right gradients are exactly zero (a bias before a normalisation): t is itself rounding there, and h
@@ -24,8 +23,8 @@ float64         there is no truth above. rho is the float32 error scaled by eps6
 DISAGREE        the truth must be the truth. Where |r - t| exceeds DISAGREE (max|t' - t| + eps_d |t|), the reference is
                 another function in float64 (it draws other random numbers, say), and nothing can be concluded. Where t
                 is zero up to rounding, |t| is no measure, and max|ct| max(1, max|x|) stands in its place: cancellation
-                leaves eps_d of the terms that cancelled, another mask leaves the terms. 1,000 lies far above what deep
-                networks lost, far below a changed mask; it is capped, so that the limit is a quarter of |t| at most.
+                leaves eps_d of the terms that cancelled, another mask leaves the terms. 1,000 roundings are still far below a
+                changed mask in float32; it is capped, so that the limit is a quarter of |t| at most.
 """
 
 from collections.abc import Callable
@@ -78,11 +77,6 @@ class Rounder(NamedTuple):
     def draw(self, k: int) -> np.ndarray:
         """The k-th of the 64 ways."""
         return np.where((self.bits >> np.uint64(k)) & np.uint64(1) != 0, self.up, self.down)
-
-
-def rounded_once(x: np.ndarray, eps: float, salt: int) -> np.ndarray:
-    """x (1 +- eps), in x's dtype."""
-    return Rounder.of(x, eps, salt).draw(0)
 
 
 def neighbour(x: np.ndarray, salt: int) -> np.ndarray:

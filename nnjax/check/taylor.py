@@ -7,7 +7,7 @@ may still lie next to one, so that a gradient is rejected only if it fails at al
 
 STEPS   2^-16, 2^-19, 2^-22: at the last, a relative error of 1e-6 in the gradient stands above the rounding of the value,
         and the quadratic term of a function that bends on the scale of x does not.
-FLOOR   1,000 roundings of the terms that are summed in <ct, f>: long sums in f itself lose about a hundred. On top comes
+FLOOR   1,000 roundings of the terms that are summed in <ct, f>, as f itself may be a long sum. On top comes
         what the leaf's budget allows the gradient itself, |h - t| |e v|.
 """
 

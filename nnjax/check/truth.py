@@ -14,7 +14,7 @@ import numpy as np
 from .oracle import eps_of, wide
 
 
-def support(run: Callable, diff: list, other: list, cts: list, dtype: Any) -> float:
+def support(run: Callable, diff: list, other: list, cts: list) -> float:
     """The relative rounding that the truth of run(diff, other, cts) supports: eps64, or that of the narrowest cast."""
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         program = jax.make_jaxpr(lambda diff, cts: run(diff, other, cts))(wide(diff), wide(cts))

@@ -12,9 +12,9 @@ DEEP = nnjax.serial(*[nnjax.dense(5, 5), nnjax.sigmoid()] * 4)
 CASES = {case.name: case for case in cases()}
 
 
-def hunted(layer, x=None, key=None, **options):
+def hunted(layer, x=None):
     x = jax.random.normal(jax.random.key(1), (7, 5)) if x is None else x
-    return hunt(layer, layer.init(jax.random.key(0)), x, key=key, **options)
+    return hunt(layer, layer.init(jax.random.key(0)), x)
 
 
 def _ambiguous(o: Outcome) -> bool:

@@ -11,7 +11,7 @@ from nnjax.check.truth import support
 
 def found(f, x):
     spec, diff, other = split((x,), {}, ("x",))
-    return support(vjp_of(f, spec), diff, other, [np.ones(np.shape(f(x)), np.float32)], np.float32)
+    return support(vjp_of(f, spec), diff, other, [np.ones(np.shape(f(x)), np.float32)])
 
 
 def through(dtype):

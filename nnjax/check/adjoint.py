@@ -5,7 +5,8 @@ import numpy as np
 
 from .oracle import ULPS, Budget, eps_of, in_x64, norms, random_like
 from .report import Diagnosis, Row
-from .subject import Subject, once, sorted_outputs
+from .subject import Subject, sorted_outputs
+from .threads import once
 
 
 def adjoint_rows(

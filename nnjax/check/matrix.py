@@ -11,10 +11,11 @@ from . import transforms
 from .adjoint import adjoint_rows
 from .diagnose import Context, diagnose
 from .options import Options, precisions
-from .oracle import Budget, budgets, eps_of, in_x64, neighbour, on_host, random_like, wide
+from .oracle import LARGE, Budget, budgets, eps_of, in_x64, neighbour, on_host, random_like
 from .report import Diagnosis, Report, Row
-from .subject import Problem, Subject, once, sorted_outputs
+from .subject import Problem, Subject, sorted_outputs
 from .taylor import taylor_rows
+from .threads import in_threads, once
 from .truth import support
 
 
@@ -39,18 +40,39 @@ def _reference(subject: Subject) -> Callable:
     return once(subject.shared, "reference", lambda: jax.jit(flat))
 
 
+class Place(NamedTuple):
+    """Where a cell is measured."""
+
+    dtype: np.dtype
+    device: Any
+    precision: str
+
+
+def _float32(place) -> bool:
+    return place.dtype == np.float32  # begun last: by then what it shares with float64 has been measured
+
+
+def _places(opts: Options) -> list[Place]:
+    return [Place(np.dtype(name), d, p) for name in opts.dtypes for d in opts.devices for p in precisions(d)]
+
+
 def cells(subject: Subject, diff: list, other: list, opts: Options) -> list[Cell]:
     """Budgets for every dtype, device and precision: what does not depend on the rule under test."""
-    found = []
-    for name in opts.dtypes:
-        for device in opts.devices:
-            for precision in precisions(device):
-                with jax.default_device(device), jax.default_matmul_precision(precision):
-                    found.append(_cell(subject, diff, other, opts, np.dtype(name), device, precision))
-    return found
+    return in_threads(_measuring(subject, diff, other, opts), _places(opts), _float32)
 
 
-def _cell(subject, diff, other, opts: Options, dtype, device, precision) -> Cell:
+def _measuring(subject, diff, other, opts: Options) -> Callable[[Place], Cell]:
+    # Rounding is measured once for float32 and float64 where both are asked for.
+    measured = {} if {"float32", "float64"} <= set(opts.dtypes) else None
+
+    def measure(place):
+        with jax.default_device(place.device), jax.default_matmul_precision(place.precision):
+            return _cell(subject, diff, other, opts, *place, measured)
+
+    return measure
+
+
+def _cell(subject, diff, other, opts: Options, dtype, device, precision, measured) -> Cell:
     diff = [x.astype(dtype) for x in diff]
 
     def value(diff, other):
@@ -68,36 +90,55 @@ def _cell(subject, diff, other, opts: Options, dtype, device, precision) -> Cell
     rng = np.random.default_rng((opts.seed, 0))
     cts = [random_like(rng, s.shape, s.dtype) for s in shapes]
     chosen = opts.transforms_in(dtype.name)
-    points = [(diff, cts)]
-    if {"vmap", "scan"} & set(chosen):
-        points.append(([neighbour(x, opts.seed) for x in diff], [random_like(rng, c.shape, c.dtype) for c in cts]))
     reference = _reference(subject)
     eps = once(subject.shared, "support", lambda: support(subject.reference, diff, other, cts))
-    found = [budgets(reference, d, other, c, dtype, opts.seed, opts.compute_dtype, eps) for d, c in points]
+
+    def budget(f, d, linear, at):
+        at = (at, device, precision)
+        return budgets(f, d, other, linear, dtype, opts.seed, opts.compute_dtype, eps, measured, at)
+
+    points, found = [(diff, cts)], [budget(reference, diff, cts, 0)]
+    if {"vmap", "scan"} & set(chosen):
+        if all(b.truth.size >= LARGE for b in found[0]):  # other cotangents only, by a factor that scales every rounding
+            points.append((diff, [np.asarray(-2, c.dtype) * c for c in cts]))
+            found.append([*found[0][: len(cts)], *(b.scaled(-2.0) for b in found[0][len(cts) :])])
+        else:
+            points.append(([neighbour(x, opts.seed) for x in diff], [random_like(rng, c.shape, c.dtype) for c in cts]))
+            found.append(budget(reference, *points[1], 1))
     tangents = [random_like(rng, x.shape, x.dtype) for x in diff]
     second = []
     if transforms.SECOND_ORDER in chosen:
         directional = once(subject.shared, "second", lambda: transforms.second_order(subject.reference))
-        second = budgets(directional, diff, other, [*tangents, *cts], dtype, opts.seed, opts.compute_dtype, eps)
+        second = budget(directional, diff, [*tangents, *cts], "second")
     return Cell(dtype, device, precision, points, found, second, tangents, others)
 
 
 def run_matrix(subject: Subject, diff: list, other: list, opts: Options, prepared: list[Cell] | None = None) -> Report:
     """Every dtype, transform, device and witness of the options, on these inputs."""
+    if prepared is None:
+        measure = _measuring(subject, diff, other, opts)
+        found = in_threads(lambda place: _held(subject, measure(place), other, opts), _places(opts), _float32)
+    else:
+        found = in_threads(lambda cell: _held(subject, cell, other, opts), prepared, _float32)
+    rows = [row for cell_rows, _ in found for row in cell_rows]
+    notes = dict.fromkeys(note for _, cell_notes in found for note in cell_notes)
+    return Report(tuple(rows), _missing(subject, rows, opts, tuple(notes)), tuple(notes))
+
+
+def _held(subject, cell: Cell, other, opts: Options) -> tuple[list[Row], list[str]]:
+    """The rows and notes of one cell."""
     rows: list[Row] = []
     notes: list[str] = []
-    for cell in prepared or cells(subject, diff, other, opts):
-        with jax.default_device(cell.device), jax.default_matmul_precision(cell.precision):
-            for transform in opts.transforms_in(cell.dtype.name):
-                rows += _transform_rows(subject, cell, other, transform)
-            if cell.dtype == np.float64 and cell.device == opts.devices[0]:
-                try:
-                    rows += _witness_rows(subject, cell, other, opts, notes)
-                except (TypeError, ValueError):
-                    if all(row.ok for row in rows):  # otherwise a rule that cannot run is among the failures already
-                        raise
-        notes += _precision_notes(subject, cell)
-    return Report(tuple(rows), _missing(subject, rows, opts, notes), tuple(dict.fromkeys(notes)))
+    with jax.default_device(cell.device), jax.default_matmul_precision(cell.precision):
+        for transform in opts.transforms_in(cell.dtype.name):
+            rows += _transform_rows(subject, cell, other, transform)
+        if cell.dtype == np.float64 and cell.device == opts.devices[0]:
+            try:
+                rows += _witness_rows(subject, cell, other, opts, notes)
+            except (TypeError, ValueError):
+                if all(row.ok for row in rows):  # otherwise a rule that cannot run is among the failures already
+                    raise
+    return rows, notes + _precision_notes(subject, cell)
 
 
 def _common(subject, cell, transform) -> dict:
@@ -127,7 +168,7 @@ def _output_names(n: int) -> list[str]:
 
 def _transform_rows(subject: Subject, cell: Cell, other, transform: str) -> list[Row]:
     """The rows of one transform; a rule that JAX cannot run under it is a failure, not an exception."""
-    subject.problems.clear()
+    subject.problems.found.clear()
     try:
         return _run_rows(subject, cell, other, transform)
     except (TypeError, ValueError) as error:
@@ -138,7 +179,9 @@ def _transform_rows(subject: Subject, cell: Cell, other, transform: str) -> list
             why = "not differentiated twice: fwd calls the function itself, which JAX cannot push forward; call its body there"
             row = Row(subject.case, "", "", "", "", 0.0, 0.0, True, None, "vacuous", note=why)
             return [row._replace(leaf=leaf, **_common(subject, cell, transform)) for leaf in subject.spec.names]
-        problems = subject.problems or [Problem("cotangents", "unknown", f"JAX cannot run it: {str(error).splitlines()[0]}")]
+        problems = subject.problems.found or [
+            Problem("cotangents", "unknown", f"JAX cannot run it: {str(error).splitlines()[0]}")
+        ]
         return _problem_rows(subject, problems, _common(subject, cell, transform))
 
 
@@ -167,7 +210,7 @@ def _run_rows(subject: Subject, cell: Cell, other, transform: str) -> list[Row]:
 
     with jax.enable_x64(x64):
         at_points = compute()
-    problems = once(subject.compiled, f"problems {cell.dtype.name} {transform}", lambda: tuple(subject.problems))
+    problems = once(subject.compiled, f"problems {cell.dtype.name} {transform}", lambda: tuple(subject.problems.found))
     rows = _problem_rows(subject, problems, common)
     spoiled = {p.leaf for p in problems if p.kind == "wrong_shape"}
     n_outputs = len(cell.points[0][1])
@@ -206,8 +249,8 @@ def _transposed(subject, cell, other, names) -> list[tuple[str, dict[str, np.nda
     found = []
     for i, (name, x) in enumerate(zip(subject.spec.names, diff)):
         if x.ndim == 2 and x.shape[0] == x.shape[1]:
-            swapped = wide([y.T if i == j else y for j, y in enumerate(diff)])
-            found.append((name, dict(zip(names, in_x64(_reference(subject), swapped, other, wide(cts))))))
+            swapped = on_host([y.T if i == j else y for j, y in enumerate(diff)])
+            found.append((name, dict(zip(names, in_x64(_reference(subject), swapped, other, on_host(cts))))))
     return found
 
 

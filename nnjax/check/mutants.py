@@ -127,7 +127,7 @@ def _outputs(subject: Subject, cell: Cell, other) -> list[np.ndarray] | None:
     except (TypeError, ValueError):
         return None
     arrays = [np.asarray(v) for v in (*out.floats, *out.cotangents)]
-    return None if subject.problems else arrays
+    return None if subject.problems.found else arrays
 
 
 def _equal(a: list[np.ndarray] | None, b: list[np.ndarray] | None) -> bool:

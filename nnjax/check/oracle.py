@@ -12,7 +12,8 @@ in the maximum norm (which catches one wrong entry among a million),
 Nothing here is tuned to a case and nothing grows with the size of an array. The constants, and why:
 
 DRAWS = 16      rho is a maximum over random draws, so that one lucky draw does not set it. Where every leaf has 10,000
-                entries or more, each norm already averages over that many roundings, and LARGE_DRAWS = 4 serve.
+                entries or more, each norm already averages over that many roundings, and LARGE_DRAWS = 3 serve; their
+                cotangents are rounded instead of fresh, so that one truth serves for rho and for moved.
 FACTOR = 4      hand-written and automatic gradients round at different places: each may lose what the other does not.
 ULPS = 16       both may be lucky at once (rho = 0, as for relu): a few roundings of the result are always allowed.
 ZERO = 16, 64   some right gradients are exactly zero (a bias before a normalisation): t is itself rounding there, and h
@@ -34,8 +35,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .threads import once
+
 DRAWS, FACTOR, ULPS = 16, 4.0, 16.0
-LARGE, LARGE_DRAWS = 10_000, 4
+LARGE, LARGE_DRAWS = 10_000, 3
 ZERO_BELOW, ZERO_FACTOR = 16.0, 64.0
 DISAGREE, DISAGREE_SHARE = 1000.0, 0.25
 
@@ -56,7 +59,7 @@ def _hash(x: np.ndarray, salt: int) -> np.ndarray:
 
 
 class Rounder(NamedTuple):
-    """x with every entry rounded once, in 64 random ways: up and down are x (1 +- eps) in x's dtype, bits say which."""
+    """x with every entry rounded once, in 16 random ways: up and down are x (1 +- eps) in x's dtype, bits say which."""
 
     up: np.ndarray
     down: np.ndarray
@@ -72,18 +75,20 @@ class Rounder(NamedTuple):
                 moved = np.asarray(wide * factor).astype(x.dtype)
             return np.where(np.isfinite(moved.astype(np.float64)), moved, x)
 
-        return cls(times(1.0 + eps), times(1.0 - eps), _hash(wide, salt))
+        return cls(times(1.0 + eps), times(1.0 - eps), (_hash(wide, salt) >> np.uint64(48)).astype(np.uint16))
 
     def draw(self, k: int) -> np.ndarray:
-        """The k-th of the 64 ways."""
-        return np.where((self.bits >> np.uint64(k)) & np.uint64(1) != 0, self.up, self.down)
+        """The k-th of the 16 ways."""
+        return np.where(self.bits & np.uint16(1 << k), self.up, self.down)
 
 
 def neighbour(x: np.ndarray, salt: int) -> np.ndarray:
-    """x (1 - u / 4), u in 0 ... 1 by the entry's value: other numbers of the same signs, ties still ties."""
-    wide = np.asarray(x).astype(np.float64)
-    u = (_hash(wide, salt) >> np.uint64(56)).astype(np.float64) / 256
-    return np.asarray(wide * (1.0 - u / 4)).astype(x.dtype)
+    """x (1 - u / 4), u in 0 ... 1 by the entry's value: other numbers of the same signs, ties still ties.
+
+    The value is taken in float32 at most, so that the neighbours in float32 and in float64 are the same point.
+    """
+    u = (_hash(np.asarray(x).astype(np.float32), salt) >> np.uint64(56)).astype(np.float64) / 256
+    return np.asarray(np.asarray(x).astype(np.float64) * (1.0 - u / 4)).astype(x.dtype)
 
 
 def random_like(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -97,8 +102,8 @@ def random_like(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) ->
 
 
 def on_host(arrays) -> list[np.ndarray]:
-    """float64 NumPy copies."""
-    return [np.asarray(a).astype(np.float64) for a in arrays]
+    """The same numbers as float64 NumPy arrays."""
+    return [np.asarray(a).astype(np.float64, copy=False) for a in arrays]
 
 
 def in_x64(f: Callable, *lists: Any) -> list[np.ndarray]:
@@ -111,11 +116,6 @@ def in_x64(f: Callable, *lists: Any) -> list[np.ndarray]:
         jax.default_device(jax.devices("cpu")[0]),
     ):
         return on_host(f(*lists))
-
-
-def wide(arrays) -> list[np.ndarray]:
-    """The same numbers in float64, for `in_x64`."""
-    return [np.asarray(a).astype(np.float64) for a in arrays]
 
 
 def norms(x: np.ndarray) -> np.ndarray:
@@ -159,6 +159,12 @@ class Budget(NamedTuple):
         ours = h[self.finite]
         return bool(np.isfinite(ours).all() and (norms(ours - self.truth[self.finite]) <= self.strict).all())
 
+    def scaled(self, factor: float) -> "Budget":
+        """The budget where every cotangent is multiplied by a power of two, which rounds nothing."""
+        scaled = {name: getattr(self, name) * factor for name in ("truth", "reference")}
+        scaled |= {name: getattr(self, name) * abs(factor) for name in ("size", "rho", "moved", "bound", "strict")}
+        return self._replace(**scaled)
+
     def judge(self, h: np.ndarray) -> tuple[float, float, str]:
         """(error, bound, status) of a hand-written gradient, in the norm in which it does worst."""
         if not np.isfinite(h[self.finite]).all():
@@ -186,50 +192,61 @@ def measure(
     rho and moved are pairs of norms, and zero where not among `parts`; diff and linear are in dtype. In float64 r is t.
     """
     rng = np.random.default_rng((seed, 1))
-    t = in_x64(reference, wide(diff), other, wide(linear))
+    t = in_x64(reference, on_host(diff), other, on_host(linear))
     r = t if dtype == np.float64 else on_host(reference(diff, other, linear))
     finite = [np.isfinite(a) & np.isfinite(b) for a, b in zip(r, t)]
     rho, moved = [np.zeros(2) for _ in r], [np.zeros(2) for _ in r]
     salt = int(rng.integers(2**63))
     near_x, near_linear = ([Rounder.of(x, eps, salt) for x in xs] for xs in (diff, linear))
-    for k in range(DRAWS if min((x.size for x in t), default=0) < LARGE else LARGE_DRAWS):
-        near = [x.draw(k) for x in near_x]
-        near_wide = wide(near)
-        if "rho" in parts:  # where r overflows the difference is NaN, which counts as infinite
-            fresh = [random_like(rng, np.shape(c), c.dtype) for c in linear]
-            r_k = on_host(reference(near, other, fresh))
-            t_k = in_x64(reference, near_wide, other, wide(fresh))
-            rho = [np.maximum(a, _apart(x, y, f)) for a, x, y, f in zip(rho, r_k, t_k, finite)]
+    large = min((x.size for x in t), default=0) >= LARGE
+
+    def apart(largest, xs, ys):  # where r overflows the difference is NaN, which counts as infinite
+        return [np.maximum(a, _apart(x, y, f)) for a, x, y, f in zip(largest, xs, ys, finite)]
+
+    for k in range(LARGE_DRAWS if large else DRAWS):
+        near, near_ct = ([x.draw(k) for x in xs] for xs in (near_x, near_linear))
+        near_wide = on_host(near)
+        t_near = in_x64(reference, near_wide, other, on_host(near_ct)) if large or "moved" in parts else []
         if "moved" in parts:
-            t_near = in_x64(reference, near_wide, other, wide([c.draw(k) for c in near_linear]))
-            moved = [np.maximum(a, _apart(x, y, f)) for a, x, y, f in zip(moved, t_near, t, finite)]
+            moved = apart(moved, t_near, t)
+        if "rho" in parts:
+            fresh = near_ct if large else [random_like(rng, np.shape(c), c.dtype) for c in linear]
+            t_k = t_near if large else in_x64(reference, near_wide, other, on_host(fresh))
+            rho = apart(rho, on_host(reference(near, other, fresh)), t_k)
     return r, t, rho, moved
 
 
 def budgets(
     reference: Callable, diff: list, other: list, linear: list, dtype: Any, seed: int, compute_dtype: Any = None,
-    truth_eps: float = 2.0**-52,
+    truth_eps: float = 2.0**-52, measured: dict | None = None, at: Any = None,
 ) -> list[Budget]:  # fmt: skip
     """The budget of every leaf that reference(diff, other, linear) returns, at these inputs in this dtype.
 
     In float64 there is no truth above: there rho is the reference's float32 error scaled by eps64 / eps32, but at least
     the rounding of terms that may have cancelled. With compute_dtype, what counts as one rounding, and what the reference
     loses, is taken at that lower precision. truth_eps is the precision that the truth supports (`nnjax.check.truth`): no
-    leaf is held to more.
+    leaf is held to more. What is measured in float32 is kept in `measured`, under `at`: float64 needs it as well.
     """
     dtype = np.dtype(dtype)
     eps = max(eps_of(dtype), truth_eps)
-    largest = [max((float(np.max(np.abs(a), initial=0.0)) for a in wide(xs)), default=1.0) for xs in (linear, diff)]
+    largest = [max((float(np.max(np.abs(a), initial=0.0)) for a in on_host(xs)), default=1.0) for xs in (linear, diff)]
     terms = (largest[0] if linear else 1.0) * max(1.0, largest[1])
-    if dtype == np.float64:
+
+    def in_float32(parts="rho moved"):
         narrow = [x.astype(np.float32) for x in diff], other, [c.astype(np.float32) for c in linear]
-        eps32 = max(eps_of(np.float32), truth_eps)
-        _, _, rho, _ = measure(reference, *narrow, np.dtype(np.float32), seed, eps32, "rho")
+        return measure(reference, *narrow, np.dtype(np.float32), seed, eps32, parts)
+
+    eps32 = max(eps_of(np.float32), truth_eps)
+    if dtype == np.float64:
+        _, _, rho, _ = in_float32("rho") if measured is None else once(measured, at, in_float32)
         r, t, _, moved = measure(reference, diff, other, linear, dtype, seed, eps, "moved")
         rho = [a * (eps / eps32) for a in rho]
         floor = [eps * terms * np.array([np.sqrt(x.size), 1.0]) for x in t]
     else:
-        r, t, rho, moved = measure(reference, diff, other, linear, dtype, seed, eps)
+        if dtype == np.float32 and measured is not None:
+            r, t, rho, moved = once(measured, at, in_float32)
+        else:
+            r, t, rho, moved = measure(reference, diff, other, linear, dtype, seed, eps)
         floor = [np.zeros(2) for _ in t]
         if compute_dtype is not None:
             low = np.dtype(compute_dtype)

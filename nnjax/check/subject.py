@@ -5,6 +5,7 @@ Arguments are any pytrees. Their leaves are sorted into those with a derivative 
 """
 
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -134,6 +135,21 @@ def with_cotangents(y: Any, cts) -> Any:
     return jax.tree.map(lambda v: next(pool) if _is_float(v) else np.zeros(jnp.shape(v), FLOAT0), y)
 
 
+class Problem(NamedTuple):
+    """Something wrong with the shape of what a rule returns, found before any number is compared."""
+
+    leaf: str
+    kind: str
+    detail: str
+
+
+class Problems(threading.local):
+    """What tracing found; dtypes are traced in threads of their own."""
+
+    def __init__(self):
+        self.found: list[Problem] = []
+
+
 class Subject(NamedTuple):
     """What is under test, as functions of flat lists; compiled once and used for every dtype and seed.
 
@@ -149,39 +165,24 @@ class Subject(NamedTuple):
     reference: Callable
     hand: Callable
     rematerialised: Callable
-    problems: list
+    problems: Problems
     compiled: dict
     shared: dict
     owner: Callable[[str], str]
     layer: Layer | None = None
 
 
-def once(table: dict, name: Any, make: Callable[[], Any]) -> Any:
-    """table[name], made the first time it is asked for."""
-    if name not in table:
-        table[name] = make()
-    return table[name]
-
-
-class Problem(NamedTuple):
-    """Something wrong with the shape of what a rule returns, found before any number is compared."""
-
-    leaf: str
-    kind: str
-    detail: str
-
-
-def pair_run(fwd: Callable, bwd: Callable, spec: Spec) -> tuple[Callable, list[Problem]]:
-    """run(diff, other, cts) -> Outputs by a hand-written pair, and the list to which tracing it adds problems.
+def pair_run(fwd: Callable, bwd: Callable, spec: Spec) -> tuple[Callable, Problems]:
+    """run(diff, other, cts) -> Outputs by a hand-written pair, and what tracing it found wrong.
 
     fwd(*args, **kwargs) -> (y, residuals); bwd(residuals, ct_y) -> one cotangent for each positional argument, where None
     stands for zero, or for an argument without a derivative.
     """
-    problems: list[Problem] = []
+    problems = Problems()
 
     def report(leaf, kind, detail):
-        if (leaf, kind) not in [p[:2] for p in problems]:
-            problems.append(Problem(leaf, kind, detail))
+        if (leaf, kind) not in [p[:2] for p in problems.found]:
+            problems.found.append(Problem(leaf, kind, detail))
 
     def run(diff, other, cts):
         args, kwargs = spec.merge(diff, other)

@@ -34,7 +34,7 @@ def taylor_rows(
         near = _generic(diff, rng, lambda x: in_x64(reference, x, other, cts)[:n])
         if near is None:
             break
-        rows = _at_point(subject, reference, near, other, cts, hand(near)[n:], n, found, rng)
+        rows = _at_point(subject, reference, *near, other, cts, hand(near[0])[n:], n, found, rng)
         for row in rows:
             if row.leaf not in best or not best[row.leaf].ok:
                 best[row.leaf] = row
@@ -48,8 +48,8 @@ def taylor_rows(
     return [best[leaf] for leaf in subject.spec.names]
 
 
-def _generic(diff: list, rng, value: Callable) -> list | None:
-    """The inputs moved off kinks and ties: by a share of their scale, or of each entry where that leaves f's domain."""
+def _generic(diff: list, rng, value: Callable) -> tuple[list, list] | None:
+    """Inputs off kinks and ties, moved by a share of their scale (of each entry, where that leaves the domain), and f there."""
     for additive in (True, False):
         near = []
         for x in diff:
@@ -57,13 +57,13 @@ def _generic(diff: list, rng, value: Callable) -> list | None:
             scale = float(np.sqrt(np.mean(np.square(x)))) if x.size and np.any(x) else 1.0
             scale = scale if np.isfinite(scale) else 1.0
             near.append(x * (1 + 0.05 * rng.standard_normal(x.shape)) + additive * 0.05 * scale * rng.standard_normal(x.shape))
-        if all(np.isfinite(y).all() for y in value(near)):
-            return near
+        start = value(near)
+        if all(np.isfinite(y).all() for y in start):
+            return near, start
     return None
 
 
-def _at_point(subject, reference, x, other, cts, h, n, found, rng) -> list[Row]:
-    start = in_x64(reference, x, other, cts)[:n]
+def _at_point(subject, reference, x, start, other, cts, h, n, found, rng) -> list[Row]:
     rows = []
     for i, leaf in enumerate(subject.spec.names):
         scale = max(float(np.abs(x[i]).max(initial=0.0)), 1e-30)

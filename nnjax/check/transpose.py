@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import describe
 from .matrix import run_matrix
 from .options import options
-from .oracle import eps_of, in_x64, norms, random_like, wide
+from .oracle import eps_of, in_x64, norms, on_host, random_like
 from .report import Diagnosis, Report, Row
 from .subject import FLOAT0, Outputs, Subject, argument_names, pair_run, sorted_outputs, split, vjp_of
 
@@ -69,7 +69,7 @@ def _linearity(name, linear, spec, diff, other, rng) -> Row:
     def flat(diff, other):
         return sorted_outputs(linear(*spec.merge(diff, other)[0]))[0]
 
-    x, z = wide(diff), [rng.standard_normal(v.shape) for v in diff]
+    x, z = on_host(diff), [rng.standard_normal(v.shape) for v in diff]
     together = in_x64(flat, [2 * a - 3 * b for a, b in zip(x, z)], other)
     apart = [2 * a - 3 * b for a, b in zip(in_x64(flat, x, other), in_x64(flat, z, other))]
     error = max((float(norms(a - b)[1]) for a, b in zip(together, apart)), default=0.0)

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .oracle import eps_of, wide
+from .oracle import eps_of, on_host
 
 
 def support(run: Callable, diff: list, other: list, cts: list) -> float:
     """The relative rounding that the truth of run(diff, other, cts) supports: eps64, or that of the narrowest cast."""
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        program = jax.make_jaxpr(lambda diff, cts: run(diff, other, cts))(wide(diff), wide(cts))
+        program = jax.make_jaxpr(lambda diff, cts: run(diff, other, cts))(on_host(diff), on_host(cts))
     found = [eps_of(np.float64)]
     for takes, gives in _operations(program.jaxpr, [True] * len(program.jaxpr.invars)):
         if np.dtype(np.float64) in takes:

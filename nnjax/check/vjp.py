@@ -13,7 +13,7 @@ from .matrix import run_matrix
 from .options import Options, options
 from .oracle import budgets, norms, on_host
 from .report import Report
-from .subject import Spec, Subject, argument_names, layer_owner, pair_run, split, vjp_of
+from .subject import Problems, Spec, Subject, argument_names, layer_owner, pair_run, split, vjp_of
 
 
 @functools.lru_cache(maxsize=256)
@@ -137,7 +137,7 @@ def check_vjp(
             "pass a reference of the same function."
         )
     subject = Subject(
-        name, spec, definition, vjp_of(definition, spec), vjp_of(f, spec), vjp_of(f, spec, jax.checkpoint), [], {}, {},
+        name, spec, definition, vjp_of(definition, spec), vjp_of(f, spec), vjp_of(f, spec, jax.checkpoint), Problems(), {}, {},
         lambda leaf: "",
     )  # fmt: skip
     return run_matrix(subject, diff, other, options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses))

@@ -24,8 +24,8 @@ def budgets(f, x, dtype, seed=0, **kwargs):
 def test_rounding_moves_by_one_eps_keeps_ties_zeros_and_signs(dtype):
     x = np.array([0.0, 1.0, 1.0, -1.0, 3.3, 3.3, 0.1, 5.5, 7.7, -0.3]).astype(dtype)
     signs = []
-    for salt in range(40):
-        moved = oracle.Rounder.of(x, oracle.eps_of(dtype), 7).draw(salt)
+    for way in range(16):
+        moved = oracle.Rounder.of(x, oracle.eps_of(dtype), 7).draw(way)
         assert moved.dtype == x.dtype
         assert moved[0] == 0
         assert moved[1] == moved[2] == -moved[3]
@@ -34,14 +34,14 @@ def test_rounding_moves_by_one_eps_keeps_ties_zeros_and_signs(dtype):
         assert (step > 0.2 * oracle.eps_of(dtype)).all()
         assert (step < 2.1 * oracle.eps_of(dtype)).all()
         signs.append(moved.astype(np.float64) > x.astype(np.float64))
-    assert (np.mean(signs, 0)[1:] > 0.2).all()
-    assert (np.mean(signs, 0)[1:] < 0.8).all()
+    assert (np.mean(signs, 0)[1:] > 0.1).all()
+    assert (np.mean(signs, 0)[1:] < 0.9).all()
 
 
 def test_rounding_does_not_overflow():
     top = np.array([np.finfo(np.float16).max, -np.finfo(np.float16).max], np.float16)
-    for salt in range(8):
-        assert np.isfinite(oracle.Rounder.of(top, oracle.eps_of(np.float16), 7).draw(salt)).all()
+    for way in range(8):
+        assert np.isfinite(oracle.Rounder.of(top, oracle.eps_of(np.float16), 7).draw(way)).all()
 
 
 def test_norms_do_not_overflow_and_count_nan_as_infinite():

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -14,6 +15,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from .check.command import Audit, Check
     from .train.command import Train
 
+    if (sys.argv[1:] if argv is None else list(argv)) == ["--version"]:
+        sys.exit(print(f"nnjax {metadata.version('nnjax')}, JAX {metadata.version('jax')}"))
     command = tyro.extras.subcommand_cli_from_dict(
         {"train": Train, "check": Check, "audit": Audit, "bench": Bench},
         prog="nnjax",

@@ -56,6 +56,14 @@ def expect_params(who: str, params: Any, kind: type) -> None:
         )
 
 
+def expect_key(who: str, key: Any) -> None:
+    """Raise TypeError unless key is a key of jax.random, typed or of the older uint32 kind."""
+    typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and not (hasattr(key, "dtype") and key.dtype == jnp.uint32 and key.shape[-1:] == (2,)):
+        seed = key if isinstance(key, int) else 0
+        raise TypeError(f"{who}: key must be a key of jax.random, got {describe(key)}; pass jax.random.key({seed}).")
+
+
 def expect_positive(who: str, **sizes: Any) -> None:
     """Raise ValueError unless every size is an int of at least 1."""
     for name, n in sizes.items():

@@ -65,3 +65,9 @@ def test_the_console_script_runs_in_a_process_of_its_own():
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "did you mean 'sgd'?" in done.stderr
+
+
+def test_the_version_is_printed(capsys):
+    code, out, _ = run("--version", capsys=capsys)
+    assert code in (0, None)
+    assert out.startswith("nnjax 0")

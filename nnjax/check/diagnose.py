@@ -11,13 +11,15 @@ from .report import Diagnosis
 
 class Context(NamedTuple):
     """What a diagnosis may compare with. sizes: named lengths that a factor may equal; found: every leaf's budget;
-    inputs: the arguments' leaves; transposed() -> [(square leaf, {leaf: truth with that leaf transposed})].
+    inputs: the arguments' leaves; transposed() -> [(square leaf, {leaf: truth with that leaf transposed})];
+    ct: the cotangent, where it is a single number.
     """
 
     sizes: Sequence[tuple[str, int]] = ()
     found: dict[str, Budget] = {}  # noqa: RUF012  (never written to)
     inputs: dict[str, np.ndarray] = {}  # noqa: RUF012
     transposed: Callable[[], list[tuple[str, dict[str, np.ndarray]]]] = list
+    ct: float | None = None
 
     @classmethod
     def of(
@@ -56,7 +58,7 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
     energy = float(np.vdot(t[finite], t[finite]))
     factor = float(np.vdot(t[finite], h[finite])) / energy if energy > 0 else 0.0
     if factor != 0 and t.size > 1 and close(factor * t, 1.5 * max(1.0, abs(factor))):
-        return Diagnosis("scaled", _scaled(factor, context.sizes))
+        return Diagnosis("scaled", _scaled(factor, context))
     if t.ndim == 2 and t.shape[0] == t.shape[1] and close(t.T):
         return Diagnosis("transposed", "equals the transpose of the reference")
     for name, other in context.found.items():
@@ -71,7 +73,7 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
     if 0 < entries.sum() < h.size and entries.mean() <= 0.75:
         return Diagnosis("partial", f"equals the reference but in {_share(entries)}{_mask(h, entries, leaf, context)}: {where}")
     if t.size == 1 and factor not in (0.0, 1.0):
-        return Diagnosis("scaled", _scaled(factor, context.sizes))
+        return Diagnosis("scaled", _scaled(factor, context))
     return Diagnosis("unknown", where)
 
 
@@ -80,11 +82,13 @@ def _same_entries(h, t, bound) -> bool:
     return bool((order <= bound).all())
 
 
-def _scaled(factor: float, sizes) -> str:
+def _scaled(factor: float, context: Context) -> str:
     digits = 6 if abs(abs(factor) - 1) > 1e-4 else 10
     words = f"{'larger' if abs(factor) > 1 else 'smaller'} by {max(abs(factor), 1 / abs(factor)):.{digits}g}"
     words += ", and negated" if factor < 0 else ""
-    for name, n in sizes:
+    if context.ct and np.isclose(factor * context.ct, 1, rtol=1e-3):
+        return f"{words}: it is the gradient at a cotangent of 1 where ct_y was {context.ct:.6g}; is ct_y left out?"
+    for name, n in context.sizes:
         if n > 1 and np.isclose(abs(factor), n, rtol=1e-3):
             return f"{words}, {name}: a mean written as a sum?"
         if n > 1 and np.isclose(abs(factor), 1 / n, rtol=1e-3):

@@ -67,12 +67,13 @@ def _measuring(subject, diff, other, opts: Options) -> Callable[[Place], Cell]:
 
     def measure(place):
         with jax.default_device(place.device), jax.default_matmul_precision(place.precision):
-            return _cell(subject, diff, other, opts, *place, measured)
+            return _cell(subject, diff, other, opts, place, measured)
 
     return measure
 
 
-def _cell(subject, diff, other, opts: Options, dtype, device, precision, measured) -> Cell:
+def _cell(subject, diff, other, opts: Options, place: Place, measured) -> Cell:
+    dtype = place.dtype
     diff = [x.astype(dtype) for x in diff]
 
     def value(diff, other):
@@ -94,7 +95,7 @@ def _cell(subject, diff, other, opts: Options, dtype, device, precision, measure
     eps = once(subject.shared, "support", lambda: support(subject.reference, diff, other, cts))
 
     def budget(f, d, linear, at):
-        at = (at, device, precision)
+        at = (at, place.device, place.precision)
         return budgets(f, d, other, linear, dtype, opts.seed, opts.compute_dtype, eps, measured, at)
 
     points, found = [(diff, cts)], [budget(reference, diff, cts, 0)]
@@ -110,7 +111,7 @@ def _cell(subject, diff, other, opts: Options, dtype, device, precision, measure
     if transforms.SECOND_ORDER in chosen:
         directional = once(subject.shared, "second", lambda: transforms.second_order(subject.reference))
         second = budget(directional, diff, [*tangents, *cts], "second")
-    return Cell(dtype, device, precision, points, found, second, tangents, others)
+    return Cell(*place, points, found, second, tangents, others)
 
 
 def run_matrix(subject: Subject, diff: list, other: list, opts: Options, prepared: list[Cell] | None = None) -> Report:
@@ -228,6 +229,9 @@ def _judged(subject, cell, other, names, h, found, common, n_outputs) -> list[Ro
         return _transposed(subject, cell, other, names) if n_outputs else []
 
     context = Context.of(subject.spec.names, diff, dict(zip(names, found)), transposed)
+    cts = cell.points[0][1]
+    if n_outputs == 1 and cts[0].size == 1:
+        context = context._replace(ct=float(cts[0].item()))
     rows = []
     for i, (leaf, value, budget) in enumerate(zip(names, h, found)):
         error, bound, status = budget.judge(value)

@@ -130,7 +130,12 @@ def check_vjp(
     static = rule_of(f).nondiff_argnums if rule_of(f) is not None else ()
     f, definition, args, names = _bind(f, definition, args, names, static)
     spec, diff, other = split(args, kwargs, names)
-    ours, theirs = (jax.tree.map(describe, jax.eval_shape(g, *args, **kwargs)) for g in (f, definition))
+    try:
+        ours, theirs = (jax.tree.map(describe, jax.eval_shape(g, *args, **kwargs)) for g in (f, definition))
+    except AttributeError as error:
+        if "defvjp" not in str(error) and "defjvp" not in str(error):
+            raise
+        raise TypeError(f"check_vjp: {name} has no rule yet; give it one with {name}.defvjp(fwd, bwd).") from None
     if ours != theirs:
         raise ValueError(
             f"check_vjp: {name} and its reference must return the same shapes and dtypes, got {ours} and {theirs}; "

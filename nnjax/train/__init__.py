@@ -1,3 +1,5 @@
+"""Data, optimisation steps, and the training loop: `load` or make a `Dataset`, then `fit`."""
+
 from .data import DataError as DataError
 from .data import Dataset as Dataset
 from .data import Split as Split

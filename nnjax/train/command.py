@@ -118,7 +118,8 @@ def _fit_both(
         value_r, grads_r = recipe.reference(state.params, x, labels, key=step_key(state))
         pairs = zip(jax.tree.leaves((value, grads)), jax.tree.leaves((value_r, grads_r)))
         norms = [(jnp.linalg.norm((h - r).ravel()), jnp.linalg.norm(r.ravel())) for h, r in pairs]
-        return apply_gradients(state, grads, optimizer), value, norms
+        state = apply_gradients(state, grads, optimizer, value, lambda p: recipe.hand(p, x, labels, key=step_key(state))[0])
+        return state, value, norms
 
     accuracy = make_accuracy(recipe.predict)
     state = init_state(recipe.params, optimizer, key)

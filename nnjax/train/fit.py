@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..errors import describe, expect_positive
+from ..errors import describe, expect_key, expect_positive
 from ..grad import ValueAndGrad
 from .data import Dataset, Split, validated
 from .step import TrainState, init_state, make_epoch, make_step
@@ -82,6 +82,7 @@ def fit(
         raise TypeError(f"fit: data must be a train.Dataset, got {describe(data)}; make one, or use train.load(name).")
     if not hasattr(optimizer, "update"):
         raise TypeError(f"fit: optimizer must be one of optax's, got {describe(optimizer)}; pass e.g. optax.adam(0.001).")
+    expect_key("fit", key)
     validated(data)
     outputs = jax.eval_shape(predict, params, data.train.x[:1]).shape[-1]
     if outputs != data.classes:

@@ -23,13 +23,20 @@ def init_state(params: Any, optimizer: optax.GradientTransformation, key: jax.Ar
     """A state at step 0. The parameters are copied, as `make_epoch` gives their memory to the next state."""
     params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
     with jax.numpy_dtype_promotion("standard"):  # optax itself mixes dtypes
-        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), jnp.array(key, copy=True))
+        opt_state = jax.tree.map(lambda s: jnp.array(s, copy=True), optimizer.init(params))  # some keep the parameters
+    return TrainState(params, opt_state, jnp.zeros((), jnp.int32), jnp.array(key, copy=True))
 
 
-def apply_gradients(state: TrainState, grads: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state after one step of the optimizer along these gradients."""
+def apply_gradients(
+    state: TrainState, grads: Any, optimizer: optax.GradientTransformation, value: Any, value_fn: Callable
+) -> TrainState:
+    """The state after one step of the optimizer along these gradients.
+
+    value and value_fn(params), the objective here and elsewhere, go to optimizers that ask for them (line searches).
+    """
     with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        update = optax.with_extra_args_support(optimizer).update
+        updates, opt_state = update(grads, state.opt_state, state.params, value=value, grad=grads, value_fn=value_fn)
         params = optax.apply_updates(state.params, updates)
     return TrainState(params, opt_state, state.step + 1, state.key)
 
@@ -46,8 +53,11 @@ def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformat
     """
 
     def step(state: TrainState, x, labels, weights=None):
-        value, grads = value_and_grad(state.params, x, labels, weights=weights, key=step_key(state))
-        return apply_gradients(state, grads, optimizer), value
+        def objective(params):
+            return value_and_grad(params, x, labels, weights=weights, key=step_key(state))
+
+        value, grads = objective(state.params)
+        return apply_gradients(state, grads, optimizer, value, lambda params: objective(params)[0]), value
 
     return step
 

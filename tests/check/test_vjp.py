@@ -249,3 +249,20 @@ def test_compare_gradients_gives_each_leaf_a_difference_and_a_budget():
 
 def test_the_verdict_does_not_depend_on_numpy_or_jax_inputs():
     assert nnjax.check_layer(WIDE, jax.tree.map(np.asarray, params_of(WIDE)), np.asarray(X)).ok
+
+
+def test_a_rule_without_its_cotangent_is_told_from_one_that_is_scaled():
+    def fwd(x):
+        return (x * x).sum(), (x,)
+
+    report = nnjax.check_pair(fwd, lambda r, ct: (2 * r[0],), jnp.arange(3.0), reference=lambda x: (x * x).sum())
+    assert "is ct_y left out?" in report.failures[0].diagnosis.detail
+
+
+def test_a_function_whose_rule_was_never_given_is_refused():
+    @jax.custom_vjp
+    def unfinished(x):
+        return jnp.sin(x)
+
+    with pytest.raises(TypeError, match=r"unfinished has no rule yet; give it one with unfinished.defvjp\(fwd, bwd\)"):
+        nnjax.check_vjp(unfinished, jnp.ones(3))

@@ -74,3 +74,8 @@ def test_bad_sizes_bad_data_and_divergence_are_one_sentence():
         run(Dataset("digits", Split(x, digits.train.y), digits.validation, digits.test, 10))
     with pytest.raises(FloatingPointError, match=r"the mean loss of epoch 1 is (nan|inf), so training has diverged"):
         run(digits, optimizer=optax.sgd(1e30))
+
+
+def test_a_seed_in_the_place_of_a_key_is_refused():
+    with pytest.raises(TypeError, match=r"fit: key must be a key of jax.random, got int; pass jax.random.key\(7\)"):
+        run(load("digits"), key=7)

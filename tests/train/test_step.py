@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 import nnjax
@@ -12,9 +13,9 @@ MODEL, LOSS = nnjax.mlp([4, 5, 3], nnjax.tanh()), nnjax.softmax_cross_entropy()
 X, LABELS = jax.random.normal(jax.random.key(1), (50, 4)), jnp.arange(50) % 3
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lamb", "lion", "rmsprop"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lamb", "lion", "rmsprop", "dog", "lbfgs"])
 def test_any_optax_optimizer_steps_under_strict_promotion(name):
-    optimizer = getattr(optax, name)(0.01)
+    optimizer = optax.lbfgs() if name == "lbfgs" else optax.contrib.dog(1.0) if name == "dog" else getattr(optax, name)(0.01)
     params = MODEL.init(jax.random.key(0))
     state = init_state(params, optimizer, jax.random.key(1))
     step = jax.jit(make_step(nnjax.value_and_grad(MODEL, LOSS), optimizer))
@@ -82,3 +83,12 @@ def test_dropout_draws_another_mask_at_each_step():
     state, first = step(state, X, LABELS)
     _, second = step(state, X, LABELS)
     assert first != second
+
+
+@pytest.mark.parametrize("optimizer", [optax.lbfgs(), optax.contrib.dog(1.0), optax.contrib.reduce_on_plateau()])
+def test_an_epoch_takes_optimizers_that_ask_for_values_or_keep_the_parameters(optimizer):
+    step = make_step(nnjax.value_and_grad(MODEL, LOSS), optimizer)
+    state = init_state(MODEL.init(jax.random.key(0)), optimizer, jax.random.key(1))
+    state, mean = make_epoch(step, 10)(state, X, LABELS)
+    assert np.isfinite(mean)
+    assert int(state.step) == 5

@@ -84,3 +84,16 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
     hint = f"did you mean {near[0]!r}?" if near else "pick one of these."
     listed = ("; " if any("," in k for k in known) else ", ").join(known)
     return ValueError(f"unknown {what} {name!r}: known are {listed}; {hint}")
+
+
+def expect_per_axis(who: str, name: str, value: Any, axes: int | None = None) -> tuple[int, ...]:
+    """One positive int for each axis: an int stands for all `axes` of them, or for one where `axes` is None.
+
+    Raises ValueError for anything else.
+    """
+    sizes = (value,) * (axes or 1) if isinstance(value, int) else value
+    wrong = not isinstance(sizes, (tuple, list)) or len(sizes) not in ((1, 2) if axes is None else (axes,))
+    if wrong or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
+        wanted = "a positive int, or a tuple of one or two" if axes is None else f"a positive int, or a tuple of {axes}"
+        raise ValueError(f"{who}: {name} must be {wanted}, got {value!r}; pass e.g. {'(2, 2)' if axes != 1 else '2'}.")
+    return tuple(sizes)

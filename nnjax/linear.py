@@ -8,7 +8,10 @@ Matrices need no name here: their transpose is written `.T` where it is used.
 import math
 
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
+
+Amounts = tuple[tuple[int, int], ...]  # (before, after) for each axis
 
 
 def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
@@ -38,3 +41,98 @@ def fold(x: Array) -> Array:
 def fold_t(ct_y: Array, shape: tuple[int, ...]) -> Array:
     """ct_y: (rows, n) -> `shape`, that of the x that was folded."""
     return ct_y.reshape(shape)
+
+
+def rotate(x: Array, cos: Array, sin: Array) -> Array:
+    """y = (a cos - b sin, b cos + a sin), for x = (a, b) cut in half along its last axis: each pair (a_i, b_i) turned.
+
+    cos, sin: the shape of half of x.  A rotation's transpose is its inverse, the rotation by the opposite angle (`rotate_t`).
+    """
+    a, b = jnp.split(x, 2, -1)
+    return jnp.concatenate((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+def rotate_t(ct_y: Array, cos: Array, sin: Array) -> Array:
+    """ct_x = ct_y turned back."""
+    return rotate(ct_y, cos, -sin)
+
+
+def take(table: Array, ids: Array) -> Array:
+    """y = table[ids], rows picked by number; NaN for an id outside 0 ... rows-1.  table: (rows, n), ids: (...), y: (..., n).
+
+    Linear in the table: y = P table with a single 1 in each row of P. The transpose is `scatter_add`.
+    """
+    return jnp.asarray(table).at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+
+def scatter_add(ct_y: Array, ids: Array, rows: int) -> Array:
+    """ct_table: (rows, n): every row of ct_y: (..., n) added at its id, so that repeated ids add up; none from outside.
+
+    The sum is taken in float32 at least.
+    """
+    wide = np.promote_types(ct_y.dtype, np.float32)
+    zeros = jnp.zeros_like(ct_y, shape=(rows, ct_y.shape[-1]), dtype=wide)
+    return zeros.at[ids].add(ct_y.astype(wide), mode="drop", wrap_negative_indices=False).astype(ct_y.dtype)
+
+
+def leading(x: Array, rows: int) -> Array:
+    """The first `rows` rows of x: (all, n). The transpose is `leading_t`."""
+    return x[:rows]
+
+
+def leading_t(ct_y: Array, rows: int) -> Array:
+    """ct_x: (rows, n): ct_y, and below it zeros for the rows that were left out."""
+    left_out = jnp.zeros_like(ct_y, shape=(rows - ct_y.shape[0], ct_y.shape[1]))
+    return jnp.concatenate([ct_y, left_out])
+
+
+def pad(x: Array, amounts: Amounts) -> Array:
+    """y = x with that many zeros before and after it along each axis.  Its transpose cuts them off again (`crop`)."""
+    return lax.pad(x, jnp.zeros((), x.dtype), [(before, after, 0) for before, after in amounts])
+
+
+def crop(ct_y: Array, amounts: Amounts) -> Array:
+    """ct_x = what `pad` had put zeros around."""
+    stops = [n - after for n, (_, after) in zip(ct_y.shape, amounts)]
+    return lax.slice(ct_y, [before for before, _ in amounts], stops)
+
+
+def shift(x: Array, axis: int, start: int, n: int, step: int = 1) -> Array:
+    """y[i] = x[start + i step] for i < n, along one axis.
+
+    Its transpose puts each entry back where it was read, and zeros where nothing was (`shift_t`).
+    """
+    return lax.slice_in_dim(x, start, start + (n - 1) * step + 1, step, axis)
+
+
+def shift_t(ct_y: Array, axis: int, start: int, size: int, step: int = 1) -> Array:
+    """ct_x of length `size` along that axis, with ct_x[start + i step] = ct_y[i]."""
+    amounts = [(0, 0, 0)] * ct_y.ndim
+    amounts[axis] = (start, size - start - (ct_y.shape[axis] - 1) * step - 1, step - 1)
+    return lax.pad(ct_y, jnp.zeros((), ct_y.dtype), amounts)
+
+
+def windows(x: Array, axis: int, k: int, dilation: int = 1) -> Array:
+    """y[p, j] = x[p + j dilation] for j < k: what a window of k entries sees at each place p of one axis.
+
+    The window is a new axis after that one. An entry of x was copied into every window that sees it, so the transpose
+    sums the copies (`windows_t`).
+    """
+    n = x.shape[axis] - (k - 1) * dilation
+    return jnp.stack([shift(x, axis, j * dilation, n) for j in range(k)], axis + 1)
+
+
+def windows_t(ct_y: Array, axis: int, dilation: int = 1) -> Array:
+    """ct_x[p + j dilation] = the sum of every ct_y[p, j] that was read there; added up in place."""
+    n, k = ct_y.shape[axis : axis + 2]
+    shape = (*ct_y.shape[:axis], n + (k - 1) * dilation, *ct_y.shape[axis + 2 :])
+    ct_x = jnp.zeros(shape, ct_y.dtype)
+    for j in range(k):
+        more = shift(ct_x, axis, j * dilation, n) + lax.index_in_dim(ct_y, j, axis + 1, keepdims=False)
+        ct_x = lax.dynamic_update_slice_in_dim(ct_x, more, j * dilation, axis)
+    return ct_x
+
+
+def wide(x: Array) -> np.dtype:
+    """The dtype in which sums over entries of x are kept: at least float32."""
+    return np.promote_types(x.dtype, np.float32)

@@ -3,7 +3,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnjax.linear import broadcast, broadcast_t, fold, fold_t
+import nnjax
+from nnjax.linear import (
+    broadcast,
+    broadcast_t,
+    crop,
+    fold,
+    fold_t,
+    leading,
+    leading_t,
+    pad,
+    rotate,
+    rotate_t,
+    scatter_add,
+    shift,
+    shift_t,
+    take,
+    windows,
+    windows_t,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,3 +57,80 @@ def test_fold_keeps_rows_and_its_transpose_restores_the_shape(shape):
     rows = fold(x)
     assert rows.shape == (x.size // 3, 3)
     np.testing.assert_array_equal(fold_t(rows, shape), x)
+
+
+@pytest.mark.parametrize("ids", [[[0, 2, 2], [2, 0, 3]], [], 1], ids=str)
+def test_scatter_add_is_the_transpose_of_take(ids):
+    ids = jnp.asarray(ids, jnp.int32)
+    rng = np.random.default_rng(2)
+    table = jnp.asarray(rng.standard_normal((4, 3)), jnp.float32)
+    ct = jnp.asarray(rng.standard_normal((*ids.shape, 3)), jnp.float32)
+    np.testing.assert_array_equal(take(table, ids), np.asarray(table)[ids])
+    nnjax.check_transpose(lambda t: take(t, ids), lambda ct: scatter_add(ct, ids, 4), table, ct).raise_if_failed()
+
+
+def test_an_id_outside_is_a_row_of_nan_and_adds_nothing():
+    table = jnp.arange(6.0).reshape(3, 2)
+    for ids in ([-1, 1, 3], [-(2**31), 1, 2**31 - 1]):
+        np.testing.assert_array_equal(take(table, jnp.array(ids))[1], table[1])
+        assert jnp.isnan(take(table, jnp.array(ids))[jnp.array([0, 2])]).all()
+        np.testing.assert_array_equal(scatter_add(jnp.ones((3, 2)), jnp.array(ids), 3), [[0, 0], [1, 1], [0, 0]])
+
+
+def test_many_halves_are_added_in_float32():
+    ids = jnp.zeros(1000, jnp.int32)
+    assert scatter_add(jnp.ones((1000, 1), jnp.bfloat16), ids, 2)[0, 0] == 1000
+
+
+@pytest.mark.parametrize("rows", [0, 2, 4])
+def test_leading_t_is_the_transpose_of_leading(rows):
+    rng = np.random.default_rng(3)
+    x, ct = (jnp.asarray(rng.standard_normal((n, 3)), jnp.float32) for n in (4, rows))
+    np.testing.assert_array_equal(leading(x, rows), np.asarray(x)[:rows])
+    np.testing.assert_allclose(jnp.vdot(ct, leading(x, rows)), jnp.vdot(leading_t(ct, 4), x), rtol=1e-5)
+    assert leading_t(ct, 4).shape == (4, 3)
+
+
+def inner(a, b):
+    return float(jnp.vdot(a, b))
+
+
+@pytest.mark.parametrize(
+    ("shape", "widths"), [((3, 4), ((0, 2), (1, 0))), ((2, 3), ((0, 0), (0, 0))), ((0, 3), ((1, 1), (0, 2)))]
+)
+def test_crop_is_the_transpose_of_pad(shape, widths):
+    rng = np.random.default_rng(2)
+    x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+    padded = pad(x, widths)
+    y = jnp.asarray(rng.standard_normal(padded.shape), jnp.float32)
+    assert inner(y, padded) == pytest.approx(inner(crop(y, widths), x), rel=1e-5)
+    np.testing.assert_array_equal(crop(padded, widths), x)
+
+
+def test_a_rotation_is_transposed_by_turning_back():
+    rng = np.random.default_rng(3)
+    x, y = (jnp.asarray(rng.standard_normal((5, 6)), jnp.float32) for _ in range(2))
+    angle = jnp.asarray(rng.standard_normal((5, 3)), jnp.float32)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    assert inner(y, rotate(x, cos, sin)) == pytest.approx(inner(rotate_t(y, cos, sin), x), rel=1e-5)
+    np.testing.assert_allclose(rotate_t(rotate(x, cos, sin), cos, sin), x, atol=1e-6)
+    assert inner(x[0], x[0]) == pytest.approx(inner(*(rotate(x, cos, sin)[0],) * 2), rel=1e-5)
+
+
+@pytest.mark.parametrize(("start", "n", "step"), [(0, 5, 1), (1, 2, 2), (2, 1, 3), (0, 2, 4)])
+def test_shift_t_is_the_transpose_of_shift(start, n, step):
+    rng = np.random.default_rng(4)
+    x, y = (jnp.asarray(rng.standard_normal((2, m, 3)), jnp.float32) for m in (5, n))
+    np.testing.assert_array_equal(shift(x, 1, start, n, step), np.asarray(x)[:, start : start + (n - 1) * step + 1 : step])
+    assert inner(y, shift(x, 1, start, n, step)) == pytest.approx(inner(shift_t(y, 1, start, 5, step), x), rel=1e-5)
+
+
+@pytest.mark.parametrize(("k", "dilation"), [(1, 1), (3, 1), (2, 3), (5, 1)])
+def test_windows_t_is_the_transpose_of_windows(k, dilation):
+    rng = np.random.default_rng(5)
+    x = jnp.asarray(rng.standard_normal((2, 5, 3)), jnp.float32)
+    seen = windows(x, 1, k, dilation)
+    assert seen.shape == (2, 5 - (k - 1) * dilation, k, 3)
+    np.testing.assert_array_equal(seen[:, 0, -1], x[:, (k - 1) * dilation])
+    y = jnp.asarray(rng.standard_normal(seen.shape), jnp.float32)
+    assert inner(y, seen) == pytest.approx(inner(windows_t(y, 1, dilation), x), rel=1e-5)

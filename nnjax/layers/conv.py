@@ -1,0 +1,190 @@
+"""Convolution in one and two dimensions, and its two transposes written out.
+
+    y[p] = sum_i w[i] x[p stride + i dilation - padding]
+
+Read as a map of x, its transpose sends ct_y[p] back through the same weights to every place that p looked at: a
+convolution with the kernel flipped and in and out exchanged. Read as a map of w, its transpose correlates x with ct_y.
+Both are written out in `conv_transposes`, in the spelling that is fastest for the shape.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ..errors import (
+    describe,
+    expect_float,
+    expect_params,
+    expect_per_axis,
+    expect_positive,
+    expect_same_dtype,
+    expect_shape,
+)
+from ..layer import Layer
+from ..linear import Amounts, broadcast, broadcast_t
+from .conv_transposes import Plane, depthwise, input_cotangent, weight_cotangent
+
+LAYOUT = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
+
+
+class ConvParams(NamedTuple):
+    """w: (*kernel, in_channels / groups, out_channels), b: (out_channels,) or None."""
+
+    w: Array
+    b: Array | None
+
+
+class Window(NamedTuple):
+    """How a kernel meets its input. padding: "SAME", "VALID", or a pair (before, after) for each axis of space."""
+
+    stride: tuple[int, ...]
+    padding: str | Amounts
+    dilation: tuple[int, ...]
+    groups: int
+
+    def amounts(self, space: Sequence[int], kernel: Sequence[int]) -> Amounts:
+        """The zeros before and after each axis of space."""
+        if not isinstance(self.padding, str):
+            return self.padding
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, self.dilation)]
+        return tuple((a, b) for a, b in lax.padtype_to_pads(space, reach, self.stride, self.padding))
+
+
+def _expect_conv(params, x, window) -> None:
+    expect_params("conv", params, ConvParams)
+    expect_float("conv", "w", params.w)
+    expect_float("conv", "x", x)
+    dims, w = len(window.stride), params.w
+    if w.ndim != dims + 2 or w.shape[-1] % window.groups:
+        raise ValueError(
+            f"conv: w must have shape ({'k, ' * dims}in_channels / groups, out_channels), got {describe(w)}; "
+            "make it with layer.init(key)."
+        )
+    if params.b is not None:
+        expect_shape("conv", "b", params.b, w.shape[-1:])
+        expect_same_dtype("conv", "b", params.b, "w", w)
+    n_in = w.shape[-2] * window.groups
+    if x.ndim < dims + 1 or x.shape[-1] != n_in:
+        space = "height, width" if dims == 2 else "width"
+        raise ValueError(
+            f"conv: x must have shape (..., {space}, {n_in}), channels last, got {describe(x)}; transpose it, or make the "
+            "layer with as many input channels as x has."
+        )
+    expect_same_dtype("conv", "x", x, "w", w)
+    space, kernel = x.shape[-1 - dims : -1], w.shape[:dims]
+    for n, k, d, (before, after) in zip(space, kernel, window.dilation, window.amounts(space, kernel)):
+        if n < 1 or n + before + after < (k - 1) * d + 1:
+            raise ValueError(
+                f"conv: the kernel {kernel} with dilation {window.dilation} must fit into the padded input, got "
+                f"{describe(x)} with padding {window.padding}; take a smaller kernel, or pad more."
+            )
+
+
+def conv_apply(params, x, *, key=None, window):
+    """y[p] = b + sum_i w[i] x[p stride + i dilation - padding].  x: (..., space, in), y: (..., space', out).
+
+    Raises TypeError where params are not ConvParams or x is not real floating point of w's dtype, ValueError where the
+    channels do not match or the kernel does not fit.
+    """
+    _expect_conv(params, x, window)
+    dims = len(window.stride)
+    y = lax.conv_general_dilated(
+        x.reshape(math.prod(x.shape[: -1 - dims]), *x.shape[-1 - dims :]), params.w, window.stride,
+        window.amounts(x.shape[-1 - dims : -1], params.w.shape[:dims]), rhs_dilation=window.dilation,
+        dimension_numbers=LAYOUT[dims], feature_group_count=window.groups,
+    )  # fmt: skip
+    y = y.reshape(*x.shape[: -1 - dims], *y.shape[1:])
+    return y if params.b is None else y + broadcast(params.b, y.shape)
+
+
+def conv_fwd(params, x, *, key=None, window):
+    if window.groups == 1 or params.w.shape[-2] > 1:
+        return conv_apply(params, x, window=window), (params, x)
+    _expect_conv(params, x, window)
+    w2, x2, plane = _in_the_plane(params.w, x, window)
+    dims = len(window.stride)
+    y = depthwise(x2, w2, plane).astype(x.dtype)  # XLA's convolution takes many times as long where channels do not mix
+    y = y.reshape(*x.shape[: -1 - dims], *y.shape[3 - dims :])
+    return (y if params.b is None else y + broadcast(params.b, y.shape)), (params, x)
+
+
+def conv_bwd(residuals, ct_y, *, window):
+    params, x = residuals
+    w2, x2, plane = _in_the_plane(params.w, x, window)
+    ct2 = ct_y.reshape(x2.shape[0], *(1,) * (2 - len(window.stride)), *ct_y.shape[-1 - len(window.stride) :])
+    ct_x = input_cotangent(w2, ct2, x2.shape, plane)  # the transpose of x -> conv(x, w): each window returns what it took
+    ct_w = weight_cotangent(x2, ct2, w2.shape, plane)  # that of w -> conv(x, w): what each window saw, weighed by its ct_y
+    ct_b = None if params.b is None else broadcast_t(ct_y, params.b.shape)  # b was copied to every place: sum them
+    return ConvParams(ct_w.reshape(params.w.shape), ct_b), ct_x.reshape(x.shape)
+
+
+def _in_the_plane(w, x, window):
+    """(w, x, plane) in two dimensions and with one batch axis: one dimension is a plane of height 1."""
+    dims = len(window.stride)
+    amounts = window.amounts(x.shape[-1 - dims : -1], w.shape[:dims])
+    one = (1,) * (2 - dims)
+    plane = Plane((*one, *window.stride), (*((0, 0),) * (2 - dims), *amounts), (*one, *window.dilation), window.groups)
+    x = x.reshape(math.prod(x.shape[: -1 - dims]), *one, *x.shape[-1 - dims :])
+    return w.reshape(*one, *w.shape), x, plane
+
+
+def conv(
+    in_channels: int,
+    out_channels: int,
+    kernel: int | tuple[int, ...],
+    *,
+    stride: int | tuple[int, ...] = 1,
+    padding: str | Sequence[tuple[int, int]] = "SAME",
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+    bias: bool = True,
+    init: Callable[..., Array] | None = None,
+) -> Layer:
+    """y[p] = b + sum_i w[i] x[p stride + i dilation - padding], channels last.
+
+    An int or (k,) as kernel means one dimension, x: (..., width, in), a tuple of two means images,
+    x: (..., height, width, in); stride and dilation are then one number for every axis of space, or one for each.
+    padding: "SAME" (as many places as x has, over the stride, rounded up), "VALID" (no zeros around), or a pair (before,
+    after) for each axis of space. With groups, output channels of group g see the input channels of group g alone;
+    groups = in_channels is the depthwise convolution. w: (*kernel, in_channels / groups, out_channels), by default from
+    Glorot's uniform distribution, b: (out_channels,), zero at first, or none (`bias=False`).
+    Raises ValueError for sizes that are not positive ints, and for groups that do not divide the channels.
+    """
+    expect_positive("conv", in_channels=in_channels, out_channels=out_channels, groups=groups)
+    kernel = expect_per_axis("conv", "kernel", kernel)
+    dims = len(kernel)
+    stride, dilation = (expect_per_axis("conv", n, v, dims) for n, v in (("stride", stride), ("dilation", dilation)))
+    if in_channels % groups or out_channels % groups:
+        raise ValueError(
+            f"conv: groups must divide in_channels and out_channels, got groups={groups}, in_channels={in_channels}, "
+            f"out_channels={out_channels}; take a common divisor, such as {math.gcd(in_channels, out_channels)}."
+        )
+    window = Window(stride, _expect_padding(padding, dims), dilation, groups)
+    init = init or jax.nn.initializers.glorot_uniform()
+    shape = (*kernel, in_channels // groups, out_channels)
+
+    def init_params(key):
+        w = init(key, shape, jnp.float32)
+        return ConvParams(w, jnp.zeros((out_channels,), w.dtype) if bias else None)
+
+    fs = (partial(f, window=window) for f in (conv_apply, conv_fwd, conv_bwd))
+    return Layer(f"conv({in_channels}, {out_channels}, {kernel})", init_params, *fs)
+
+
+def _expect_padding(padding, dims) -> str | Amounts:
+    if padding in ("SAME", "VALID"):
+        return padding
+    pairs = padding if isinstance(padding, (tuple, list)) else ()
+    if len(pairs) == dims and all(isinstance(p, (tuple, list)) and len(p) == 2 for p in pairs):
+        amounts = tuple((before, after) for before, after in pairs)
+        if all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for pair in amounts for n in pair):
+            return amounts
+    raise ValueError(
+        f'conv: padding must be "SAME", "VALID" or a pair of ints >= 0 for each of the {dims} axes of space, got '
+        f"{padding!r}; pass e.g. {((1, 1),) * dims}."
+    )

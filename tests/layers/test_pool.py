@@ -1,0 +1,125 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen
+
+import nnjax
+from nnjax.cases import hard
+from nnjax.check.mutants import hunt
+
+QUICK = {"dtypes": ["float32"], "transforms": ["jit"], "witnesses": ()}
+OTHERS = {"dtypes": ["float32"], "transforms": ["vmap", "scan", "checkpoint", "second"], "witnesses": ()}
+
+# (window, stride, shape of x): even and odd sizes, overlap, gaps, a window of one, the whole input as window.
+WINDOWS = {
+    "2 x 2": ((2, 2), None, (2, 4, 6, 3)),
+    "odd size": ((2, 2), None, (2, 5, 7, 3)),
+    "overlapping": ((3, 2), (1, 1), (2, 6, 5, 2)),
+    "overlapping, strided": ((3, 3), (2, 2), (2, 7, 8, 2)),
+    "stride beyond the window": ((1, 2), (2, 3), (2, 6, 9, 2)),
+    "window 1": ((1, 1), (1, 1), (2, 3, 4, 2)),
+    "the whole": ((4, 3), None, (2, 4, 3, 2)),
+    "1-D": (3, 2, (2, 8, 2)),
+}
+POOLS = {"max_pool": nnjax.max_pool, "avg_pool": nnjax.avg_pool}
+FLAX = {"max_pool": linen.max_pool, "avg_pool": linen.avg_pool}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("name", WINDOWS)
+def test_values_are_those_of_flax_and_gradients_those_of_the_definition(pool, name):
+    window, stride, shape = WINDOWS[name]
+    layer, x = POOLS[pool](window, stride), hard(np.random.default_rng(0), shape)
+    window = window if isinstance(window, tuple) else (window,)
+    strides = window if stride is None else stride if isinstance(stride, tuple) else (stride,)
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        expected = FLAX[pool](x, window, strides)
+    np.testing.assert_allclose(layer.apply((), x), expected, rtol=1e-6)
+    np.testing.assert_allclose(layer.fwd((), x)[0], expected, rtol=1e-6)
+    nnjax.check_layer(layer, (), x, **QUICK).raise_if_failed()
+
+
+@pytest.mark.parametrize("lead", [(), (0,), (1,), (2, 3)], ids=str)
+@pytest.mark.parametrize("make", [*POOLS.values(), lambda w: nnjax.global_avg_pool()], ids=[*POOLS, "global"])
+def test_leading_axes(make, lead):
+    layer, x = make((2, 2)), hard(np.random.default_rng(1), (*lead, 5, 4, 2))
+    assert not nnjax.check_layer(layer, (), x, **QUICK).failures
+
+
+@pytest.mark.parametrize("layer", [nnjax.max_pool((3, 2), (2, 1)), nnjax.avg_pool((3, 2), (2, 1))], ids=lambda f: f.name)
+def test_other_transforms_pass_and_every_mutant_is_killed(layer):
+    x = hard(np.random.default_rng(2), (3, 5, 4, 2))
+    nnjax.check_layer(layer, (), x, **OTHERS).raise_if_failed()
+    outcomes = hunt(layer, (), x)
+    assert outcomes
+    assert not [o.mutant for o in outcomes if o.status == "survived"]
+
+
+def gradient(layer, x):
+    return layer.bwd(layer.fwd((), x)[1], jnp.ones_like(layer.apply((), x)))[1]
+
+
+def test_of_equal_maxima_the_first_in_the_window_gets_everything():
+    x = jnp.array([[1.0, 2.0, 2.0], [2.0, 0.0, 2.0], [0.0, 0.0, 0.0]])[..., None]
+    grad = gradient(nnjax.max_pool((2, 2), (1, 1)), x)[..., 0]
+    np.testing.assert_array_equal(grad, [[0, 2, 0], [1, 0, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(grad, jax.grad(lambda x: nnjax.max_pool((2, 2), (1, 1)).apply((), x).sum())(x)[..., 0])
+
+
+def test_all_ways_of_breaking_a_tie_are_told_apart_from_the_right_one():
+    layer = nnjax.max_pool((2, 2))
+
+    def shared(residuals, ct_y):  # every maximum gets its share: the convention of others, not this one
+        ct = layer.bwd(residuals, ct_y)[1]
+        return (), (ct + jnp.flip(ct, -2)) / 2
+
+    x = hard(np.random.default_rng(3), (2, 4, 4, 2))
+    assert nnjax.check_layer(layer._replace(bwd=shared), (), jnp.zeros_like(x), **QUICK).failures
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, -jnp.inf])
+def test_not_a_number_and_minus_infinity_go_where_reduce_window_sends_them(bad):
+    layer, x = nnjax.max_pool((2, 2)), jnp.full((2, 2, 1), bad).at[0, 1, 0].set(-1.0)
+    np.testing.assert_array_equal(layer.fwd((), x)[0], layer.apply((), x))
+    if bad == -jnp.inf:
+        np.testing.assert_array_equal(gradient(layer, x)[..., 0], [[0, 1], [0, 0]])
+
+
+def test_a_mean_in_half_precision_is_summed_in_float32():
+    x = jnp.full((64, 64, 1), 1.0, jnp.bfloat16)
+    assert nnjax.avg_pool((64, 64)).apply((), x) == 1.0
+    assert nnjax.global_avg_pool().apply((), x) == 1.0
+
+
+def test_flatten_keeps_the_batch_or_all_leading_axes():
+    x = hard(np.random.default_rng(4), (2, 3, 4, 5))
+    assert nnjax.flatten().apply((), x).shape == (2, 60)
+    assert nnjax.flatten(2).apply((), x).shape == (2, 3, 20)
+    nnjax.check_layer(nnjax.flatten(3), (), x, **QUICK).raise_if_failed()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: nnjax.max_pool(0), r"max_pool: window must be a positive int"),
+        (lambda: nnjax.max_pool((2, 2), (1,)), r"max_pool: stride must be a positive int, or a tuple of 2, got \(1,\)"),
+        (lambda: nnjax.avg_pool("2"), r"avg_pool: window must be a positive int, or a tuple of one or two, got '2'"),
+        (lambda: nnjax.max_pool((3, 3)).apply((), jnp.zeros((2, 4, 1))), r"max_pool: the window \(3, 3\) must fit into"),
+        (lambda: nnjax.max_pool((2, 2)).apply((), jnp.zeros((4, 1))), r"max_pool: x must have shape \(..., height, width, cha"),
+        (
+            lambda: nnjax.global_avg_pool().apply((), jnp.zeros((0, 4, 1))),
+            r"global_avg_pool: x must have 2 axes of space, none",
+        ),
+        (lambda: nnjax.global_avg_pool(0), r"global_avg_pool: axes must be a positive int, got 0"),
+        (lambda: nnjax.flatten(3).apply((), jnp.zeros((2, 4))), r"flatten: x must have at least 3 axes"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_integers_are_refused():
+    with pytest.raises(TypeError, match=r"max_pool: x must be .*floating"):
+        nnjax.max_pool(2).apply((), jnp.zeros((4, 1), jnp.int32))

@@ -1,0 +1,118 @@
+"""Tables: rows picked by integer ids, and rows added by position."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+
+from ..errors import describe, expect_float, expect_params, expect_positive, expect_same_dtype, expect_shape
+from ..layer import Layer
+from ..linear import broadcast, broadcast_t, leading, leading_t, scatter_add, take
+
+
+class EmbeddingParams(NamedTuple):
+    """table: (vocab, n), or (context, n) for positions."""
+
+    table: Array
+
+
+def _expect_ids(x, vocab: int) -> None:
+    if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(f"embedding: ids must be integers, got {describe(x)}; convert them with x.astype(jnp.int32).")
+    if isinstance(x, Tracer):
+        return  # values exist only at run time: an id out of range gives a NaN row there, and no gradient
+    ids = np.asarray(x)
+    wrong = ids[(ids < 0) | (ids >= vocab)]
+    if wrong.size:
+        raise ValueError(f"embedding: ids must lie in 0 ... {vocab - 1}, as the table has {vocab} rows, got {wrong[0]}; "
+                         "correct it, or make the layer with a larger vocab.")  # fmt: skip
+
+
+def embedding_apply(params, x):
+    """y = the rows of table whose numbers are x.  x: integers (...), table: (vocab, n), y: (..., n)."""
+    return take(params.table, x)
+
+
+def embedding_fwd(params, x):
+    return embedding_apply(params, x), (x,)
+
+
+def embedding_bwd(residuals, ct_y, vocab):
+    (ids,) = residuals  # y = P table with one 1 in each row of P: Pᵀ sends every row of ct_y to its id, where they add up
+    return EmbeddingParams(scatter_add(ct_y, ids, vocab)), None
+
+
+def embedding(vocab: int, n: int, *, init: Callable[..., Array] | None = None) -> Layer:
+    """y = table[x].  x: integers (...) in 0 ... vocab-1, table: (vocab, n), y: (..., n).
+
+    init(key, shape, dtype) makes the table: by default normal with standard deviation 1 / sqrt(n), so that a row has length
+    about 1.  Raises TypeError for ids that are not integers, ValueError for an id out of range whose value is known; under
+    `jit` its row is NaN, and no row has a gradient from it.
+    """
+    expect_positive("embedding", vocab=vocab, n=n)
+    init = init or jax.nn.initializers.normal(n**-0.5)
+
+    def checked(params, x):
+        expect_params("embedding", params, EmbeddingParams)
+        expect_float("embedding", "table", params.table)
+        expect_shape("embedding", "table", params.table, (vocab, n))
+        _expect_ids(x, vocab)
+        return params, x
+
+    return Layer(
+        f"embedding({vocab}, {n})",
+        lambda key: EmbeddingParams(init(key, (vocab, n), jnp.float32)),
+        lambda params, x, *, key=None: embedding_apply(*checked(params, x)),
+        lambda params, x, *, key=None: embedding_fwd(*checked(params, x)),
+        lambda residuals, ct_y: embedding_bwd(residuals, ct_y, vocab),
+    )
+
+
+def learned_positions_apply(params, x):
+    """y_t = x_t + table_t.  x, y: (..., T, n), table: (context, n) with T <= context."""
+    return x + broadcast(leading(params.table, x.shape[-2]), x.shape)
+
+
+def learned_positions_fwd(params, x):
+    return learned_positions_apply(params, x), ()
+
+
+def learned_positions_bwd(residuals, ct_y, context):
+    # The table was cut to its first T rows, then copied to every example: sum over the examples, then fill up with zeros.
+    return EmbeddingParams(leading_t(broadcast_t(ct_y, ct_y.shape[-2:]), context)), ct_y
+
+
+def learned_positions(context: int, n: int, *, init: Callable[..., Array] | None = None) -> Layer:
+    """y = x + the first T rows of a table.  x, y: (..., T, n), table: (context, n).
+
+    init(key, shape, dtype) makes the table: by default normal with standard deviation 0.02.
+    Raises ValueError for T > context and features that are not n, TypeError for another dtype.
+    """
+    expect_positive("learned_positions", context=context, n=n)
+    name = "learned_positions"
+    init = init or jax.nn.initializers.normal(0.02)
+
+    def checked(params, x):
+        expect_params(name, params, EmbeddingParams)
+        expect_float(name, "table", params.table)
+        expect_shape(name, "table", params.table, (context, n))
+        expect_float(name, "x", x)
+        if x.ndim < 2 or x.shape[-1] != n:
+            raise ValueError(f"{name}: x must have shape (..., time, {n}), got {describe(x)}; time is the last axis but one.")
+        if x.shape[-2] > context:
+            raise ValueError(f"{name}: x must have at most {context} steps, the context, got {describe(x)}; "
+                             "cut x, or make the layer with a larger context.")  # fmt: skip
+        expect_same_dtype(name, "x", x, "table", params.table)
+        return params, x
+
+    return Layer(
+        f"{name}({context}, {n})",
+        lambda key: EmbeddingParams(init(key, (context, n), jnp.float32)),
+        lambda params, x, *, key=None: learned_positions_apply(*checked(params, x)),
+        lambda params, x, *, key=None: learned_positions_fwd(*checked(params, x)),
+        lambda residuals, ct_y: learned_positions_bwd(residuals, ct_y, context),
+    )

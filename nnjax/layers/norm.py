@@ -1,0 +1,211 @@
+"""Layer, RMS and group normalisation: each example made to have mean 0 and variance 1 over some of its entries.
+
+The Jacobian of x -> x̂ = (x - mean) / s over n entries is (I - 1 1ᵀ/n - x̂ x̂ᵀ/n) / s. It is symmetric, so it is its own
+transpose, and a projection but for 1/s: whatever moves the mean or the length of x does not reach x̂, and nothing of the
+cotangent comes back along these two directions.
+
+Sums and means are taken in float32 at least, whatever x is.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ..errors import describe, expect_float, expect_params, expect_positive, expect_same_dtype, expect_shape
+from ..layer import Layer
+from ..linear import broadcast, broadcast_t
+
+
+class NormParams(NamedTuple):
+    """scale, offset: (n,); offset is None for rms_norm."""
+
+    scale: Array
+    offset: Array | None
+
+
+def wide(x: Array) -> Array:
+    """x in float32, or in its own dtype where that is wider."""
+    return x.astype(np.promote_types(x.dtype, np.float32))
+
+
+def standardise_apply(x, axes, eps):
+    """x̂ = (x - mean) / s,  s = sqrt(variance + eps), over `axes`; variance = mean of (x - mean)^2."""
+    centred = x - broadcast(x.mean(axes, keepdims=True), x.shape)
+    return centred * broadcast(lax.rsqrt((centred * centred).mean(axes, keepdims=True) + eps), x.shape)
+
+
+def standardise_fwd(x, axes, eps):
+    mean = x.mean(axes, keepdims=True)
+    centred = x - broadcast(mean, x.shape)
+    one_over_s = lax.rsqrt((centred * centred).mean(axes, keepdims=True) + eps)
+    return centred * broadcast(one_over_s, x.shape), (mean, one_over_s)
+
+
+def standardise_bwd(y, one_over_s, ct_y, axes):
+    """ct_x = (ct_y - mean(ct_y) - x̂ mean(ct_y x̂)) / s: the symmetric Jacobian, applied to ct_y."""
+    along_one, along_y = ct_y.mean(axes, keepdims=True), (ct_y * y).mean(axes, keepdims=True)
+    ct_x = ct_y - broadcast(along_one, y.shape) - y * broadcast(along_y, y.shape)
+    return ct_x * broadcast(one_over_s, y.shape)
+
+
+def expect_norm(name: str, n: int, params, x, kind: type = NormParams, least: int = 1) -> None:
+    """Raise unless params are `kind` with arrays of shape (n,), and x has n features, `least` axes and their dtype."""
+    expect_params(name, params, kind)
+    for field, p in zip(params._fields, params):
+        if p is not None:
+            expect_float(name, field, p)
+            expect_shape(name, field, p, (n,))
+            expect_same_dtype(name, field, p, "scale", params.scale)
+    expect_float(name, "x", x)
+    if x.ndim < least or x.shape[-1] != n:
+        shape = ("...", "batch, ...")[least - 1]
+        raise ValueError(f"{name}: x must have shape ({shape}, {n}), got {describe(x)}; make the layer with as many features "
+                         "as x has in its last axis.")  # fmt: skip
+    expect_same_dtype(name, "x", x, "scale", params.scale)
+
+
+def layer_norm_apply(params, x, eps):
+    """y = scale x̂ + offset, x̂ = (x - mean) / sqrt(variance + eps) over the last axis."""
+    y = standardise_apply(wide(x), -1, eps)
+    y = y * broadcast(wide(params.scale), x.shape) + broadcast(wide(params.offset), x.shape)
+    return y.astype(x.dtype)
+
+
+def layer_norm_fwd(params, x, eps):
+    y, (mean, one_over_s) = standardise_fwd(wide(x), -1, eps)
+    y = y * broadcast(wide(params.scale), x.shape) + broadcast(wide(params.offset), x.shape)
+    return y.astype(x.dtype), (params.scale, x, mean, one_over_s)
+
+
+def layer_norm_bwd(residuals, ct_y):
+    scale, x, mean, one_over_s = residuals
+    ct_y, shape = wide(ct_y), x.shape
+    y = (wide(x) - broadcast(mean, shape)) * broadcast(one_over_s, shape)
+    ct_x = standardise_bwd(y, one_over_s, ct_y * broadcast(wide(scale), shape), -1)
+    # scale and offset were copied to every row: their cotangents are sums over the rows
+    ct_params = NormParams(broadcast_t(ct_y * y, scale.shape), broadcast_t(ct_y, scale.shape))
+    return NormParams(*(ct.astype(x.dtype) for ct in ct_params)), ct_x.astype(x.dtype)
+
+
+def layer_norm(n: int, *, eps: float = 1e-5) -> Layer:
+    """y = scale (x - mean) / sqrt(variance + eps) + offset, over the last axis.  x, y: (..., n); scale, offset: (n,).
+
+    Ba et al. 2016, eq. 4.  Raises TypeError and ValueError for params or x of another kind, shape or dtype.
+    """
+    expect_positive("layer_norm", n=n)
+
+    def checked(params, x):
+        expect_norm("layer_norm", n, params, x)
+        return params, x
+
+    return Layer(
+        f"layer_norm({n})",
+        lambda key: NormParams(jnp.ones((n,), jnp.float32), jnp.zeros((n,), jnp.float32)),
+        lambda params, x, *, key=None: layer_norm_apply(*checked(params, x), eps),
+        lambda params, x, *, key=None: layer_norm_fwd(*checked(params, x), eps),
+        layer_norm_bwd,
+    )
+
+
+def rms_norm_apply(params, x, eps):
+    """y = scale x / s,  s = sqrt(mean(x^2) + eps) over the last axis."""
+    v = wide(x)
+    y = v * broadcast(lax.rsqrt((v * v).mean(-1, keepdims=True) + eps), x.shape)
+    return (y * broadcast(wide(params.scale), x.shape)).astype(x.dtype)
+
+
+def rms_norm_fwd(params, x, eps):
+    v = wide(x)
+    one_over_s = lax.rsqrt((v * v).mean(-1, keepdims=True) + eps)
+    y = v * broadcast(one_over_s, x.shape) * broadcast(wide(params.scale), x.shape)
+    return y.astype(x.dtype), (params.scale, x, one_over_s)
+
+
+def rms_norm_bwd(residuals, ct_y):
+    scale, x, one_over_s = residuals
+    ct_y, shape = wide(ct_y), x.shape
+    y = wide(x) * broadcast(one_over_s, shape)
+    ct = ct_y * broadcast(wide(scale), shape)
+    ct_x = ct - y * broadcast((ct * y).mean(-1, keepdims=True), shape)  # J = (I - ŷ ŷᵀ/n) / s is symmetric
+    ct_scale = broadcast_t(ct_y * y, scale.shape)  # scale was copied to every row: a sum over the rows
+    return NormParams(ct_scale.astype(x.dtype), None), (ct_x * broadcast(one_over_s, shape)).astype(x.dtype)
+
+
+def rms_norm(n: int, *, eps: float = 1e-5) -> Layer:
+    """y = scale x / sqrt(mean(x^2) + eps), over the last axis.  x, y: (..., n); scale: (n,).
+
+    Zhang and Sennrich 2019, eq. 4.  Raises TypeError and ValueError for params or x of another kind, shape or dtype.
+    """
+    expect_positive("rms_norm", n=n)
+
+    def checked(params, x):
+        expect_norm("rms_norm", n, params, x)
+        return params, x
+
+    return Layer(
+        f"rms_norm({n})",
+        lambda key: NormParams(jnp.ones((n,), jnp.float32), None),
+        lambda params, x, *, key=None: rms_norm_apply(*checked(params, x), eps),
+        lambda params, x, *, key=None: rms_norm_fwd(*checked(params, x), eps),
+        rms_norm_bwd,
+    )
+
+
+GROUP_AXES = (1, 3)  # of (batch, space, groups, n / groups)
+
+
+def _grouped(x, groups):
+    space = int(np.prod(x.shape[1:-1]))
+    return x.reshape(x.shape[0], space, groups, x.shape[-1] // groups)
+
+
+def group_norm_apply(params, x, groups, eps):
+    """y = scale x̂ + offset, x̂ = (x - mean) / sqrt(variance + eps) over all of space and the channels of a group."""
+    y = standardise_apply(_grouped(wide(x), groups), GROUP_AXES, eps).reshape(x.shape)
+    y = y * broadcast(wide(params.scale), x.shape) + broadcast(wide(params.offset), x.shape)
+    return y.astype(x.dtype)
+
+
+def group_norm_fwd(params, x, groups, eps):
+    y, (mean, one_over_s) = standardise_fwd(_grouped(wide(x), groups), GROUP_AXES, eps)
+    y = y.reshape(x.shape) * broadcast(wide(params.scale), x.shape) + broadcast(wide(params.offset), x.shape)
+    return y.astype(x.dtype), (params.scale, x, mean, one_over_s)
+
+
+def group_norm_bwd(residuals, ct_y):
+    scale, x, mean, one_over_s = residuals
+    groups = mean.shape[2]
+    v, ct_y = _grouped(wide(x), groups), wide(ct_y)
+    y = (v - broadcast(mean, v.shape)) * broadcast(one_over_s, v.shape)
+    ct_normal = _grouped(ct_y * broadcast(wide(scale), x.shape), groups)
+    ct_x = standardise_bwd(y, one_over_s, ct_normal, GROUP_AXES).reshape(x.shape)
+    # scale and offset were copied to every example and place: their cotangents are sums over both
+    ct_params = NormParams(broadcast_t(ct_y * y.reshape(x.shape), scale.shape), broadcast_t(ct_y, scale.shape))
+    return NormParams(*(ct.astype(x.dtype) for ct in ct_params)), ct_x.astype(x.dtype)
+
+
+def group_norm(groups: int, n: int, *, eps: float = 1e-5) -> Layer:
+    """y = scale (x - mean) / sqrt(variance + eps) + offset, for each example over space and the channels of each group.
+
+    x, y: (batch, ..., n); scale, offset: (n,).  Group k holds channels k n/groups to (k + 1) n/groups - 1.
+    Wu and He 2018, eq. 1 to 7.  Raises ValueError where groups does not divide n, TypeError and ValueError for params or
+    x of another kind, shape or dtype.
+    """
+    expect_positive("group_norm", groups=groups, n=n)
+    if n % groups:
+        raise ValueError(f"group_norm: groups must divide the {n} channels, got {groups} groups; "
+                         f"pass one of {[d for d in range(1, n + 1) if n % d == 0]}.")  # fmt: skip
+
+    def checked(params, x):
+        expect_norm("group_norm", n, params, x, least=2)
+        return params, x
+
+    return Layer(
+        f"group_norm({groups}, {n})",
+        lambda key: NormParams(jnp.ones((n,), jnp.float32), jnp.zeros((n,), jnp.float32)),
+        lambda params, x, *, key=None: group_norm_apply(*checked(params, x), groups, eps),
+        lambda params, x, *, key=None: group_norm_fwd(*checked(params, x), groups, eps),
+        group_norm_bwd,
+    )

@@ -1,0 +1,122 @@
+"""Long short-term memory."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ..layer import Layer
+from .recurrent import gate_weights, recurrent
+from .windows import accumulated, accumulators, affine, affine_t, before, keep, kept_at, over_windows, window, window_t
+
+
+class LSTMParams(NamedTuple):
+    """w: (n_in, 4 n_hidden), u: (n_hidden, 4 n_hidden), b: (4 n_hidden,); gates in the order i, f, g, o."""
+
+    w: Array
+    u: Array
+    b: Array
+
+
+class LSTMState(NamedTuple):
+    """h, c: (..., n_hidden): the output of the step before, and its cell."""
+
+    h: Array
+    c: Array
+
+
+def _gates(a):
+    """(i, f, g, o): input, forget, candidate, output."""
+    i, f, g, o = jnp.split(a, 4, -1)
+    return jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+
+
+def lstm_apply(params, x, state):
+    """c_t = f c_{t-1} + i g, h_t = o tanh(c_t), y_t = h_t, where with a = x_t W + b + h_{t-1} U
+
+    i = sigmoid(a_i), f = sigmoid(a_f), g = tanh(a_g), o = sigmoid(a_o).
+    """
+
+    def step(state, x_t):
+        h, c = state
+        i, f, g, o = _gates(affine(x_t, params.w, params.b) + h @ params.u)
+        c = f * c + i * g
+        h = o * jnp.tanh(c)
+        return LSTMState(h, c), h
+
+    state, y = lax.scan(step, state, jnp.swapaxes(x, 0, 1))
+    return jnp.swapaxes(y, 0, 1), state
+
+
+def lstm_fwd(params, x, state):
+    def step(state, a_t):
+        h, c = state
+        i, f, g, o = _gates(a_t + h @ params.u)
+        c_before, c = c, f * c + i * g
+        h = o * jnp.tanh(c)
+        return LSTMState(h, c), (h, (c_before, i, f, g, o))
+
+    def steps(carry, start, length):
+        state, y, kept = carry
+        state, (h, new) = lax.scan(step, state, affine(window(x, start, length), params.w, params.b))
+        return state, window_t(y, h, start), keep(kept, new, start)
+
+    batch, time, _ = x.shape
+    n = state.h.shape[-1]
+    kept = (jnp.zeros_like(x, shape=(time, batch, n)),) * 5  # c_{t-1}, i, f, g, o
+    last, y, kept = over_windows(steps, (state, jnp.zeros_like(x, shape=(batch, time, n)), kept), time)
+    return (y, last), (params, x, state, y, kept)
+
+
+def lstm_bwd(residuals, cts):
+    params, x, first, y, kept = residuals
+    ct_y, ct_state = cts
+    w_t, u_t = params.w.T, params.u.T
+
+    def step(ct_state, known):
+        ct_h, ct_c = ct_state
+        ct_y_t, slopes, slope_c, f = known
+        ct_h = ct_y_t + ct_h  # h_t was used twice, as output and as state: the two cotangents add
+        ct_c = ct_c + ct_h * slope_c
+        ct_a = jnp.concatenate([ct_c, ct_c, ct_c, ct_h], -1) * slopes
+        return LSTMState(ct_a @ u_t, ct_c * f), ct_a  # forward, h_{t-1} U; back, ct_a U.T
+
+    def steps(carry, start, length):
+        ct_state, ct_p, ct_x = carry
+        x_window = window(x, start, length)
+        h_before = before(y, first.h, start, window(y, start, length))
+        c_before, i, f, g, o = kept_at(kept, start, length)
+        # Given the gates and cells every map from (ct_h, ct_c) to ct_a is diagonal: these are the diagonals.
+        t = jnp.tanh(f * c_before + i * g)
+        slopes = [g * (i * (1 - i)), c_before * (f * (1 - f)), i * ((1 - g) * (1 + g)), t * (o * (1 - o))]
+        known = (window(ct_y, start, length), jnp.concatenate(slopes, -1), o * ((1 - t) * (1 + t)), f)
+        ct_state, ct_a = lax.scan(step, ct_state, known, reverse=True)
+        ct_w, ct_b = affine_t(x_window, ct_a, ct_p.w.dtype)
+        ct_u, _ = affine_t(h_before, ct_a, ct_p.u.dtype)
+        ct_p = LSTMParams(ct_p.w + ct_w, ct_p.u + ct_u, ct_p.b + ct_b)
+        return ct_state, ct_p, window_t(ct_x, affine(ct_a, w_t), start)
+
+    start = (ct_state, accumulators(params), jnp.zeros_like(x))
+    ct_state, ct_p, ct_x = over_windows(steps, start, x.shape[1], reverse=True)
+    return accumulated(ct_p, params), ct_x, ct_state
+
+
+def lstm(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
+    """c_t = f c_{t-1} + i g, h_t = o tanh(c_t), y_t = h_t, with gates i, f, o and candidate g (see `lstm_apply`).
+
+    Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
+    x: (..., time, n_in), y: (..., time, n_hidden), from the zero state. With `carry` x is (x, state) and y is (y, state),
+    with LSTMState(h, c), each (..., n_hidden), before the first step and after the last; state=None is the zero state.
+    Each gate's W starts as in Glorot and Bengio 2010 (eq. 16), its U orthogonal, b at zero but at 1 for the forget gate
+    (Jozefowicz et al. 2015, section 2.2).
+    Raises TypeError and ValueError for params, x or state of another kind, shape or dtype.
+    """
+    shapes = {"w": (n_in, 4 * n_hidden), "u": (n_hidden, 4 * n_hidden), "b": (4 * n_hidden,)}
+
+    def init(key):
+        w, u = gate_weights(key, n_in, n_hidden, 4)
+        b = jnp.zeros((4, n_hidden), jnp.float32).at[1].set(1)
+        return LSTMParams(w, u, b.ravel())
+
+    return recurrent("lstm", n_in, n_hidden, carry, LSTMParams, shapes, LSTMState, init, lstm_apply, lstm_fwd, lstm_bwd)

@@ -1,0 +1,182 @@
+"""The tanh recurrent layer, and what rnn, gru and lstm share.
+
+A recurrent layer is one step, repeated over time. Unrolled, T steps are a composition, and (A_T ... A_1)ᵀ = A_1ᵀ ... A_Tᵀ:
+backpropagation through time is nothing but that reversal. The loop back carries the state's cotangent alone. All that a
+step needs beside it is known before the loop starts, as every state was kept: so slopes and gates are formed for a whole
+window of steps at once.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ..errors import describe, expect_float, expect_params, expect_positive, expect_same_dtype, expect_shape
+from ..layer import Layer
+from .windows import accumulated, accumulators, affine, affine_t, before, over_windows, window, window_t
+
+
+class RNNParams(NamedTuple):
+    """w: (n_in, n_hidden), u: (n_hidden, n_hidden), b: (n_hidden,)."""
+
+    w: Array
+    u: Array
+    b: Array
+
+
+def rnn_apply(params, x, h):
+    """h_t = tanh(x_t W + b + h_{t-1} U), y_t = h_t.  x: (batch, time, n_in), h: (batch, n_hidden)."""
+
+    def step(h, x_t):
+        h = jnp.tanh(affine(x_t, params.w, params.b) + h @ params.u)
+        return h, h
+
+    h, y = lax.scan(step, h, jnp.swapaxes(x, 0, 1))
+    return jnp.swapaxes(y, 0, 1), h
+
+
+def rnn_fwd(params, x, h):
+    def step(h, a_t):
+        h = jnp.tanh(a_t + h @ params.u)
+        return h, h
+
+    def steps(carry, start, length):
+        h, y = carry
+        h, h_window = lax.scan(step, h, affine(window(x, start, length), params.w, params.b))
+        return h, window_t(y, h_window, start)
+
+    first = h
+    h, y = over_windows(steps, (h, jnp.zeros_like(x, shape=(*x.shape[:2], h.shape[-1]))), x.shape[1])
+    return (y, h), (params, x, first, y)
+
+
+def rnn_bwd(residuals, cts):
+    params, x, first, y = residuals
+    ct_y, ct_h = cts
+    w_t, u_t = params.w.T, params.u.T
+
+    def step(ct_h, known):
+        ct_y_t, slope = known
+        ct_a = (ct_y_t + ct_h) * slope  # h_t was used twice, as output and as state: the two cotangents add
+        return ct_a @ u_t, ct_a  # forward, h_{t-1} U; back, ct_a U.T
+
+    def steps(carry, start, length):
+        ct_h, ct_p, ct_x = carry
+        x_window, h = window(x, start, length), window(y, start, length)
+        ct_h, ct_a = lax.scan(step, ct_h, (window(ct_y, start, length), (1 - h) * (1 + h)), reverse=True)
+        ct_w, ct_b = affine_t(x_window, ct_a, ct_p.w.dtype)
+        ct_u, _ = affine_t(before(y, first, start, h), ct_a, ct_p.u.dtype)
+        ct_p = RNNParams(ct_p.w + ct_w, ct_p.u + ct_u, ct_p.b + ct_b)
+        return ct_h, ct_p, window_t(ct_x, affine(ct_a, w_t), start)
+
+    start = (ct_h, accumulators(params), jnp.zeros_like(x))
+    ct_h, ct_p, ct_x = over_windows(steps, start, x.shape[1], reverse=True)
+    return accumulated(ct_p, params), ct_x, ct_h
+
+
+def rnn(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
+    """h_t = tanh(x_t W + b + h_{t-1} U), y_t = h_t.  Elman 1990.
+
+    x: (..., time, n_in), y: (..., time, n_hidden), from the zero state. With `carry` x is (x, h) and y is (y, h), with
+    h: (..., n_hidden) the state before the first step and after the last; h=None is the zero state.
+    W starts as in Glorot and Bengio 2010 (eq. 16), U orthogonal, b at zero.
+    Raises TypeError and ValueError for params, x or state of another kind, shape or dtype.
+    """
+    shapes = {"w": (n_in, n_hidden), "u": (n_hidden, n_hidden), "b": (n_hidden,)}
+
+    def init(key):
+        w, u = gate_weights(key, n_in, n_hidden, 1)
+        return RNNParams(w, u, jnp.zeros(shapes["b"], jnp.float32))
+
+    return recurrent("rnn", n_in, n_hidden, carry, RNNParams, shapes, None, init, rnn_apply, rnn_fwd, rnn_bwd)
+
+
+def gate_weights(key, n_in: int, n_hidden: int, gates: int) -> tuple[Array, Array]:
+    """W: (n_in, gates n_hidden), Glorot's for each gate, and U: (n_hidden, gates n_hidden), orthogonal for each."""
+    w_init, u_init = jax.nn.initializers.glorot_uniform(), jax.nn.initializers.orthogonal()
+    keys = jax.random.split(key, (2, gates))
+    w = [w_init(k, (n_in, n_hidden), jnp.float32) for k in keys[0]]
+    u = [u_init(k, (n_hidden, n_hidden), jnp.float32) for k in keys[1]]
+    return jnp.concatenate(w, 1), jnp.concatenate(u, 1)
+
+
+def recurrent(
+    name: str, n_in: int, n_hidden: int, carry: bool, kind: type, shapes: dict[str, tuple[int, ...]], state_type: Any,
+    init: Callable, apply: Callable, fwd: Callable, bwd: Callable,
+) -> Layer:  # fmt: skip
+    """The Layer of apply(params, x, state) -> (y, state), its fwd -> ((y, state), residuals), and its
+    bwd(residuals, (ct_y, ct_state)) -> (ct_params, ct_x, ct_state), all three on one batch axis.
+
+    kind: the NamedTuple of the parameters; shapes: theirs, by name; state_type: the NamedTuple of a state of several
+    arrays, or None.
+    """
+    expect_positive(name, n_in=n_in, n_hidden=n_hidden)
+    parts = state_type._fields if state_type else ("state",)
+
+    def entered(params, x):
+        """(params, x with one batch axis, state the same, the leading axes) after all checks."""
+        expect_params(name, params, kind)
+        for field, p in params._asdict().items():
+            expect_float(name, field, p)
+            expect_shape(name, field, p, shapes[field])
+            expect_same_dtype(name, field, p, "w", params.w)
+        state = None
+        if carry:
+            if not isinstance(x, tuple) or len(x) != 2:
+                raise TypeError(f"{name}: with carry=True x must be the tuple (x, state), got {describe(x)}; pass (x, None) "
+                                "to start from zero.")  # fmt: skip
+            x, state = x
+        expect_float(name, "x", x)
+        if x.ndim < 2 or x.shape[-1] != n_in:
+            raise ValueError(f"{name}: x must have shape (..., time, {n_in}), got {describe(x)}; "
+                             "time is the last axis but one.")  # fmt: skip
+        expect_same_dtype(name, "x", x, "w", params.w)
+        lead = x.shape[:-2]
+        if state is not None:
+            if state_type and not isinstance(state, state_type):
+                raise TypeError(f"{name}: state must be {state_type.__name__}({', '.join(parts)}), got {describe(state)}; "
+                                "pass None to start from zero.")  # fmt: skip
+            for part, s in zip(parts, state if state_type else (state,)):
+                expect_float(name, part, s)
+                expect_shape(name, part, s, (*lead, n_hidden))
+                expect_same_dtype(name, part, s, "x", x)
+        x = x.reshape(math.prod(lead), *x.shape[-2:])
+        zero = jnp.zeros_like(x, shape=(x.shape[0], n_hidden))  # derived from x, so that it is sharded with x
+        if state is None:
+            return params, x, (state_type(*(zero for _ in parts)) if state_type else zero), lead
+        return params, x, jax.tree.map(lambda s: s.reshape(zero.shape), state), lead
+
+    def left(y, state, lead):
+        y = y.reshape(*lead, *y.shape[1:])
+        return (y, jax.tree.map(lambda s: s.reshape(*lead, n_hidden), state)) if carry else y
+
+    def layer_apply(params, x, *, key=None):
+        params, x, state, lead = entered(params, x)
+        y, last = apply(params, x, state)
+        return left(y, last, lead)
+
+    def layer_fwd(params, x, *, key=None):
+        given = carry and isinstance(x, tuple) and len(x) == 2 and x[1] is not None
+        params, x, state, lead = entered(params, x)
+        (y, last), residuals = fwd(params, x, state)
+        return left(y, last, lead), (residuals, () if given else None)
+
+    def layer_bwd(residuals, ct):
+        residuals, given = residuals
+        ct_y, ct_state = ct if carry else (ct, None)
+        lead = ct_y.shape[:-2]
+        ct_y = ct_y.reshape(math.prod(lead), *ct_y.shape[-2:])
+        zero = jnp.zeros_like(ct_y, shape=(ct_y.shape[0], n_hidden))
+        if ct_state is None:  # the last state was handed to nobody
+            ct_state = state_type(*(zero for _ in parts)) if state_type else zero
+        ct_state = jax.tree.map(lambda s: s.reshape(zero.shape), ct_state)
+        ct_params, ct_x, ct_state = bwd(residuals, (ct_y, ct_state))
+        ct_x = ct_x.reshape(*lead, *ct_x.shape[1:])
+        if not carry:
+            return ct_params, ct_x
+        return ct_params, (ct_x, jax.tree.map(lambda s: s.reshape(*lead, n_hidden), ct_state) if given is not None else None)
+
+    return Layer(f"{name}({n_in}, {n_hidden})", init, layer_apply, layer_fwd, layer_bwd)

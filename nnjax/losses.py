@@ -61,6 +61,8 @@ def total_weight(x) -> jax.Array:
     Means of several batches combine as sum(total_weight * value) / sum(total_weight); a mean of means does not.
     """
     y, _, *weights = x
+    if isinstance(y, tuple):
+        y = y[0]  # the rows that a fused loss multiplies by a matrix
     return weights[0].sum() if weights else jnp.asarray(np.prod(y.shape[:-1]), y.dtype)
 
 
@@ -113,7 +115,7 @@ def _expect_targets(name: str) -> Callable:
     return check
 
 
-def _expect_classes(name: str) -> Callable:
+def expect_classes(name: str) -> Callable:
     def check(y, labels, weights):
         if not hasattr(labels, "dtype") or not jnp.issubdtype(labels.dtype, jnp.integer):
             raise TypeError(
@@ -228,7 +230,7 @@ def softmax_cross_entropy(*, label_smoothing: float = 0.0) -> Layer:
         raise ValueError(f"{name}: label_smoothing must satisfy 0 <= a < 1, got {label_smoothing!r}; 0.1 is usual.")
     return _loss(
         name,
-        _expect_classes(name),
+        expect_classes(name),
         lambda y, labels: softmax_cross_entropy_apply(y, labels, label_smoothing),
         lambda y, labels: softmax_cross_entropy_fwd(y, labels, label_smoothing),
         lambda residuals, ct: softmax_cross_entropy_bwd(residuals, ct, label_smoothing),

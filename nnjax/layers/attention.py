@@ -1,0 +1,228 @@
+"""Multi-head self-attention: two dense maps around the attention of `attend`."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ..errors import describe, expect_float, expect_params, expect_positive, expect_shape
+from ..layer import Layer
+from ..linear import broadcast, rotate, rotate_t
+from .attend import attend_apply, attend_bwd, attend_fwd
+from .dense import DenseParams, dense, dense_apply, dense_bwd, dense_fwd
+
+
+class AttentionParams(NamedTuple):
+    """qkv: (n, (heads + 2 kv_heads) n / heads), the columns of the queries, then the keys, then the values; out: (n, n)."""
+
+    qkv: DenseParams
+    out: DenseParams
+
+
+class Options(NamedTuple):
+    """What the factory was told."""
+
+    n: int
+    heads: int
+    kv_heads: int
+    causal: bool
+    rope: bool
+    key_mask: bool
+
+
+def expect_attention(n, heads, kv_heads=None, causal=True, rope=False, key_mask=False) -> Options:
+    """These as Options. Raises ValueError where they do not fit together."""
+    kv_heads = heads if kv_heads is None else kv_heads
+    expect_positive("attention", n=n, heads=heads, kv_heads=kv_heads)
+    if n % heads:
+        raise ValueError(f"attention: heads must divide n, got n={n}, heads={heads}; {math.gcd(n, heads)} would.")
+    if heads % kv_heads:
+        raise ValueError(
+            f"attention: kv_heads must divide heads, got heads={heads}, kv_heads={kv_heads}; {math.gcd(heads, kv_heads)} would."
+        )
+    if rope and n // heads % 2:
+        raise ValueError(
+            f"attention: rope turns pairs of features, so n / heads must be even, got {n} / {heads} = {n // heads}; "
+            "change n or heads, or leave rope out."
+        )
+    return Options(n, heads, kv_heads, causal, rope, key_mask)
+
+
+def split_heads(x: Array, opts: Options) -> tuple[Array, Array, Array]:
+    """(b, s, columns of q, k, v) -> q: (b, kv_heads, g, s, d), k and v: (b, kv_heads, s, d), g = heads / kv_heads.
+
+    Entries only change places: the transpose puts them back (`split_heads_t`).
+    """
+    b, s, columns = x.shape
+    h, d = opts.kv_heads, opts.n // opts.heads
+    g = opts.heads // h
+    x = x.reshape(b, s, columns // d, d).transpose(0, 2, 1, 3)
+    return x[:, : h * g].reshape(b, h, g, s, d), x[:, h * g : h * g + h], x[:, h * g + h :]
+
+
+def split_heads_t(ct_q: Array, ct_k: Array, ct_v: Array) -> Array:
+    """Cotangents of q, k, v -> that of the columns, (b, s, columns)."""
+    b, h, g, s, d = ct_q.shape
+    ct = jnp.concatenate((ct_q.reshape(b, h * g, s, d), ct_k, ct_v), 1)
+    return ct.transpose(0, 2, 1, 3).reshape(b, s, (g + 2) * h * d)
+
+
+def join_heads(y: Array) -> Array:
+    """(b, h, g, s, d) -> (b, s, h g d). Its transpose is `join_heads_t`."""
+    b, h, g, s, d = y.shape
+    return y.transpose(0, 3, 1, 2, 4).reshape(b, s, h * g * d)
+
+
+def join_heads_t(ct: Array, heads: tuple[int, int]) -> Array:
+    """(b, s, h g d) -> (b, h, g, s, d), for heads = (h, g)."""
+    b, s, n = ct.shape
+    return ct.reshape(b, s, *heads, n // (heads[0] * heads[1])).transpose(0, 2, 3, 1, 4)
+
+
+def angles(positions: Array, d: int, dtype) -> tuple[Array, Array]:
+    """(cos, sin) of position / 10000^(2 i / d), i = 0 ... d/2 - 1 (Su et al. 2021, eq. 15).  Shape (positions, d/2).
+
+    In at least float32: a position is not exact in bfloat16 beyond 256.
+    """
+    acc = np.promote_types(dtype, np.float32)
+    rates = jnp.exp(jnp.arange(d // 2, dtype=acc) * (-2 * math.log(10000.0) / d))
+    shape = (positions.size, d // 2)
+    angle = broadcast(positions.astype(acc)[:, None], shape) * broadcast(rates[None], shape)
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def _turned(turn: Callable, x: Array, positions: Array) -> Array:
+    """`rotate` or its transpose over (..., s, d), in at least float32."""
+    cos, sin = angles(positions, x.shape[-1], x.dtype)
+    half = (*x.shape[:-1], x.shape[-1] // 2)
+    return turn(x.astype(cos.dtype), broadcast(cos, half), broadcast(sin, half)).astype(x.dtype)
+
+
+def _shape(x) -> tuple[int, ...]:
+    """The shape of x, or of the x in (x, mask)."""
+    return getattr(x[0] if isinstance(x, tuple) and x else x, "shape", ())
+
+
+def _expect(params, x, opts: Options):
+    """(x as (b, s, n), mask as (b, s) or None)."""
+    expect_params("attention", params, AttentionParams)
+    mask = None
+    if opts.key_mask:
+        if not isinstance(x, tuple) or len(x) != 2:
+            raise TypeError(f"attention: with key_mask x must be the tuple (x, mask), got {describe(x)}; pass both.")
+        x, mask = x
+    expect_float("attention", "x", x)
+    if x.ndim < 2 or x.shape[-1] != opts.n or x.shape[-2] < 1:
+        raise ValueError(
+            f"attention: x must have shape (..., positions, {opts.n}) with at least one position, got {describe(x)}; "
+            f"pass rows of {opts.n} features, or make the layer with as many as x has."
+        )
+    if mask is not None:
+        if not hasattr(mask, "dtype") or mask.dtype != jnp.bool_:
+            raise TypeError(
+                f"attention: mask must be boolean, True where a key may be looked at, got {describe(mask)}; "
+                "convert it, as in mask != 0."
+            )
+        expect_shape("attention", "mask", mask, x.shape[:-1])
+    lead = math.prod(x.shape[:-2])
+    return x.reshape(lead, *x.shape[-2:]), None if mask is None else mask.reshape(lead, mask.shape[-1])
+
+
+def attention_apply(params, x, *, key=None, opts: Options):
+    """y = join(attend(q, k, v)) W_out + b_out,  (q, k, v) = split(x W_qkv + b_qkv).  x, y: (..., s, n).
+
+    With `rope` queries and keys are turned by the angles of their positions first. With `key_mask` x is (x, mask), mask
+    bool (..., s), False for keys that nobody may look at; a position that may look at none gives b_out.
+    Raises TypeError or ValueError for parameters, x or mask of another kind or shape.
+    """
+    shape, (x, keep) = _shape(x), _expect(params, x, opts)
+    q, k, v = split_heads(dense_apply(params.qkv, x), opts)
+    if opts.rope:
+        positions = jnp.arange(x.shape[1], dtype=jnp.int32)
+        q, k = _turned(rotate, q, positions), _turned(rotate, k, positions)
+    y = join_heads(attend_apply(q, k, v, keep, causal=opts.causal))
+    return dense_apply(params.out, y).reshape(shape)
+
+
+def attention_fwd(params, x, *, key=None, opts: Options):
+    shape, (x, keep) = _shape(x), _expect(params, x, opts)
+    columns, qkv_residuals = dense_fwd(params.qkv, x)
+    q, k, v = split_heads(columns, opts)
+    if opts.rope:
+        positions = jnp.arange(x.shape[1], dtype=jnp.int32)
+        q, k = _turned(rotate, q, positions), _turned(rotate, k, positions)
+    y, (*attend_residuals, _, log_z) = attend_fwd(q, k, v, keep, causal=opts.causal)
+    y, out_residuals = dense_fwd(params.out, join_heads(y))
+    return y.reshape(shape), (qkv_residuals, (*attend_residuals, log_z), out_residuals)
+
+
+def attention_bwd(residuals, ct_y, *, opts: Options):
+    qkv_residuals, attend_residuals, out_residuals = residuals  # the same five maps, each transposed, in reverse
+    shape, x = ct_y.shape, qkv_residuals[1]
+    ct_out, ct_y = dense_bwd(out_residuals, ct_y.reshape(x.shape))
+    *kept, log_z = attend_residuals
+    groups = (opts.kv_heads, opts.heads // opts.kv_heads)
+    kept = (*kept, join_heads_t(out_residuals[1], groups), log_z)  # the output of attend was kept once, as the input of out
+    ct_q, ct_k, ct_v = attend_bwd(kept, join_heads_t(ct_y, groups), causal=opts.causal)
+    if opts.rope:
+        positions = jnp.arange(x.shape[1], dtype=jnp.int32)
+        ct_q, ct_k = _turned(rotate_t, ct_q, positions), _turned(rotate_t, ct_k, positions)
+    ct_qkv, ct_x = dense_bwd(qkv_residuals, split_heads_t(ct_q, ct_k, ct_v))
+    ct_x = ct_x.reshape(shape)
+    return AttentionParams(ct_qkv, ct_out), (ct_x, None) if opts.key_mask else ct_x
+
+
+def attention_step(params, x, cache: tuple[Array, Array], t, *, opts: Options):
+    """(y, cache) of the next position t alone, for generation: what causal attention gives there.
+
+    x, y: (b, n); cache: keys and values (b, kv_heads, positions, d) of positions 0 ... t-1, the rest not looked at.
+    """
+    q, k, v = split_heads(dense_apply(params.qkv, x[:, None]), opts)
+    if opts.rope:
+        q, k = _turned(rotate, q, t[None]), _turned(rotate, k, t[None])
+    keys, values = (lax.dynamic_update_slice_in_dim(old, new, t, 2) for old, new in zip(cache, (k, v)))
+    known = jnp.arange(keys.shape[2], dtype=jnp.int32) <= t
+    y = attend_apply(q, keys, values, broadcast(known[None], (x.shape[0], known.size)), causal=False)
+    return dense_apply(params.out, join_heads(y))[:, 0], (keys, values)
+
+
+def attention(
+    n: int,
+    heads: int,
+    *,
+    kv_heads: int | None = None,
+    causal: bool = True,
+    rope: bool = False,
+    key_mask: bool = False,
+    bias: bool = True,
+    init: Callable[..., Array] | None = None,
+    init_out: Callable[..., Array] | None = None,
+) -> Layer:
+    """Multi-head self-attention over the positions of x: (..., s, n), heads of n / heads features each (Vaswani et al. 2017).
+
+    kv_heads < heads shares each head of keys and values among heads / kv_heads heads of queries (Ainslie et al. 2023).
+    causal: position i looks at positions 0 ... i. rope: rotary positions, which turn feature i of a head together with
+    feature i + d/2 (Su et al. 2021). key_mask: x is (x, mask), see `attention_apply`. init and init_out make the two
+    matrices, by default as `dense` does.
+    Raises ValueError where heads do not divide n, or kv_heads the heads, or rope is given an odd number of features.
+    """
+    opts = expect_attention(n, heads, kv_heads, causal, rope, key_mask)
+    kv_heads = opts.kv_heads
+    qkv = dense(n, (heads + 2 * kv_heads) * (n // heads), bias=bias, init=init)
+    out = dense(n, n, bias=bias, init=init if init_out is None else init_out)
+
+    def init_params(key):
+        k_qkv, k_out = jax.random.split(key)
+        return AttentionParams(qkv.init(k_qkv), out.init(k_out))
+
+    return Layer(
+        f"attention({n}, {heads})",
+        init_params,
+        lambda params, x, *, key=None: attention_apply(params, x, opts=opts),
+        lambda params, x, *, key=None: attention_fwd(params, x, opts=opts),
+        lambda residuals, ct_y: attention_bwd(residuals, ct_y, opts=opts),
+    )

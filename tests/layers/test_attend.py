@@ -1,0 +1,108 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax.layers import attend
+from nnjax.layers.attend import attend_apply, attend_bwd, attend_fwd, blocks_for
+
+
+def inputs(s, t, *, h=2, g=2, d=4, b=2, masked=False, seed=0):
+    rng = np.random.default_rng(seed)
+    q, k, v, ct = (
+        jnp.asarray(rng.standard_normal(shape).astype(np.float32))
+        for shape in ((b, h, g, s, d), (b, h, t, d), (b, h, t, d), (b, h, g, s, d))
+    )
+    return q, k, v, jnp.asarray(rng.random((b, t)) < 0.3) if masked else None, ct
+
+
+def both(q, k, v, keep, ct, causal):
+    def definition(q, k, v):
+        return attend_apply(q, k, v, keep, causal=causal)
+
+    def by_hand(q, k, v, ct):
+        y, residuals = attend_fwd(q, k, v, keep, causal=causal)
+        return y, attend_bwd(residuals, ct, causal=causal)
+
+    y, pull = jax.vjp(definition, q, k, v)
+    return jax.jit(by_hand)(q, k, v, ct), (y, pull(ct))
+
+
+@pytest.mark.parametrize(
+    ("s", "t", "causal", "masked"),
+    [
+        (1, 1, True, False),
+        (9, 9, True, False),  # not a multiple of 4
+        (8, 8, True, True),
+        (9, 9, False, False),
+        (13, 13, False, True),
+        (3, 10, False, False),  # other keys than queries
+        (10, 3, False, True),
+    ],
+)
+def test_blocks_give_what_the_definition_gives(monkeypatch, s, t, causal, masked):
+    monkeypatch.setattr(attend, "BLOCKS", ((1000, 4, 6),))
+    hand, reference = both(*inputs(s, t, masked=masked), causal)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), hand, reference)
+
+
+def test_an_empty_batch_and_large_scores():
+    q, k, v, _, ct = inputs(5, 5)
+    empty = tuple(t[:0] for t in (q, k, v))
+    hand, _ = both(*empty, None, ct[:0], True)
+    assert [t.shape for t in hand[1]] == [t.shape for t in empty]
+    (y, cts), (expected, expected_cts) = both(1e4 * q, k, v, None, ct, True)
+    assert jnp.isfinite(y).all()
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    assert all(jnp.isfinite(t).all() for t in (*cts, *expected_cts))
+
+
+def test_a_query_that_sees_no_key_gives_zero_and_no_gradient():
+    q, k, v, _, ct = inputs(4, 4)
+    keep = jnp.array([[False, False, True, True], [True] * 4])
+    (y, (ct_q, ct_k, _)), (expected, _) = both(q, k, v, keep, ct, True)
+    assert not y[0, :, :, :2].any()
+    assert not expected[0, :, :, :2].any()
+    assert not ct_q[0, :, :, :2].any()
+    assert not ct_k[0, :, :2].any()
+
+
+def test_half_precision_is_summed_in_float32():
+    q, k, v, _, _ = inputs(64, 64, d=64)
+    low = [t.astype(jnp.bfloat16) for t in (q, k, v)]
+    y, _ = attend_fwd(*low, None, causal=True)
+    assert y.dtype == jnp.bfloat16
+    exact = attend_apply(*(t.astype(jnp.float32) for t in low), None, causal=True)
+    assert float(jnp.abs(y.astype(jnp.float32) - exact).max()) < 0.03
+
+
+def test_a_block_is_never_larger_than_what_there_is():
+    assert blocks_for(3, 5) == (3, 5)
+    assert blocks_for(300, 300)[0] < blocks_for(3000, 3000)[0]
+
+
+def test_the_matrix_of_all_products_is_never_formed():
+    q, k, v, _, ct = inputs(1024, 1024, h=1, g=1, b=1)
+
+    def by_hand(q, k, v, ct):
+        return attend_bwd(attend_fwd(q, k, v, None, causal=True)[1], ct, causal=True)
+
+    memory = jax.jit(by_hand).lower(q, k, v, ct).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 1024 * 1024 * 4 / 4
+
+
+def test_a_forgotten_delta_is_found():
+    def fwd(q, k, v):
+        return attend_fwd(q, k, v, None, causal=True)
+
+    def bwd(residuals, ct):
+        *kept, y, log_z = residuals
+        return attend_bwd((*kept, jnp.zeros_like(y), log_z), ct, causal=True)
+
+    q, k, v, _, _ = inputs(5, 5)
+    report = nnjax.check_pair(
+        fwd, bwd, q, k, v, reference=lambda q, k, v: attend_apply(q, k, v, None, causal=True),
+        dtypes=["float32"], transforms=["jit"], witnesses=(),
+    )  # fmt: skip
+    assert {row.leaf for row in report.failures} == {"q", "k"}

@@ -1,0 +1,138 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax.check.mutants import hunt
+from nnjax.layers.attention import attention_step, expect_attention, join_heads, join_heads_t, split_heads, split_heads_t
+
+QUICK = {"dtypes": ["float64", "float32"], "transforms": ["jit"]}
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+def made(layer, seed=0):
+    """Parameters with biases that are not zero."""
+    return jax.tree.map(lambda p: p + 0.1 * normal(*p.shape, seed=3), layer.init(jax.random.key(seed)))
+
+
+@pytest.mark.parametrize(("kv_heads", "causal"), [(4, True), (2, True), (1, False)])
+def test_forward_is_jax_nn_dot_product_attention_between_two_dense_maps(kv_heads, causal):
+    layer = nnjax.attention(8, 4, kv_heads=kv_heads, causal=causal)
+    params, x = made(layer), normal(2, 5, 8)
+    columns = x @ params.qkv.w + jnp.broadcast_to(params.qkv.b, (2, 5, params.qkv.b.size))
+    q, k, v = jnp.split(columns.reshape(2, 5, -1, 2), (4, 4 + kv_heads), 2)
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        y = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
+    expected = y.reshape(2, 5, 8) @ params.out.w + jnp.broadcast_to(params.out.b, x.shape)
+    np.testing.assert_allclose(layer.apply(params, x), expected, atol=1e-5)
+    np.testing.assert_allclose(layer.fwd(params, x)[0], expected, atol=1e-5)
+
+
+def test_rotary_positions_make_scores_depend_on_the_distance_alone():
+    layer = nnjax.attention(4, 1, rope=True, causal=False, bias=False)
+    params, x = made(layer), normal(6, 4)
+    later = jnp.concatenate((jnp.zeros((3, 4)), x))
+    mask = jnp.arange(9) >= 3
+    shifted = nnjax.attention(4, 1, rope=True, causal=False, bias=False, key_mask=True).apply(params, (later, mask))
+    np.testing.assert_allclose(shifted[3:], layer.apply(params, x), atol=1e-5)
+    still = nnjax.attention(4, 1, causal=False, bias=False)
+    order = jnp.array([2, 0, 1, 5, 4, 3])
+    np.testing.assert_allclose(still.apply(params, x[order]), still.apply(params, x)[order], atol=1e-5)
+    assert float(jnp.abs(layer.apply(params, x[order]) - layer.apply(params, x)[order]).max()) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({}, (1, 8)),  # one position, no leading axis
+        ({"kv_heads": 1, "rope": True}, (0, 3, 8)),
+        ({"kv_heads": 2, "causal": False}, (2, 1, 3, 8)),
+        ({"rope": True, "bias": False}, (1, 67, 8)),  # two blocks, the second short
+    ],
+)
+def test_edge_shapes_pass_the_check(options, shape):
+    layer = nnjax.attention(8, 4, **options)
+    nnjax.check_layer(layer, made(layer), normal(*shape), **QUICK, witnesses=()).raise_if_failed()
+
+
+def test_a_masked_layer_passes_and_a_row_that_sees_nothing_gives_the_bias():
+    layer = nnjax.attention(6, 3, key_mask=True)
+    params, x = made(layer), normal(3, 4, 6)
+    mask = jnp.array([[False] * 4, [False, True, False, True], [True] * 4])
+    nnjax.check_layer(layer, params, (x, mask), **QUICK).raise_if_failed()
+    y = layer.apply(params, (x, mask))
+    np.testing.assert_allclose(y[0], jnp.broadcast_to(params.out.b, (4, 6)), atol=1e-6)
+    np.testing.assert_allclose(y[2], nnjax.attention(6, 3).apply(params, x[2]), atol=1e-6)
+    _, residuals = layer.fwd(params, (x, mask))
+    _, (ct_x, ct_mask) = layer.bwd(residuals, jnp.ones_like(y))
+    assert ct_mask is None
+    assert not ct_x[0].any()
+
+
+def test_every_mutant_is_killed():
+    layer = nnjax.attention(4, 2)
+    outcomes = hunt(layer, made(layer), normal(3, 3, 4))
+    assert not [o for o in outcomes if o.status == "survived"], outcomes
+    assert sum(o.status == "killed" for o in outcomes) > 8
+
+
+def test_heads_are_split_and_joined_by_permutations():
+    opts = expect_attention(12, 6, 3)
+    x = normal(2, 5, 24)
+    parts = split_heads(x, opts)
+    assert [p.shape for p in parts] == [(2, 3, 2, 5, 2), (2, 3, 5, 2), (2, 3, 5, 2)]
+    np.testing.assert_array_equal(split_heads_t(*parts), x)
+    y = normal(2, 3, 2, 5, 2)
+    np.testing.assert_array_equal(join_heads_t(join_heads(y), (3, 2)), y)
+
+
+@pytest.mark.parametrize("rope", [False, True])
+def test_one_position_at_a_time_gives_the_same(rope):
+    layer, opts = nnjax.attention(8, 4, kv_heads=2, rope=rope), expect_attention(8, 4, 2, rope=rope)
+    params, x = made(layer), normal(3, 5, 8)
+    cache = (jnp.zeros((3, 2, 5, 2)),) * 2
+    ys = []
+    for t in range(5):
+        y, cache = attention_step(params, x[:, t], cache, jnp.int32(t), opts=opts)
+        ys.append(y)
+    np.testing.assert_allclose(jnp.stack(ys, 1), layer.apply(params, x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "message"),
+    [
+        ((8, 3), {}, r"attention: heads must divide n, got n=8, heads=3; 1 would"),
+        ((8, 4), {"kv_heads": 3}, r"attention: kv_heads must divide heads, got heads=4, kv_heads=3; 1 would"),
+        ((6, 2), {"rope": True}, r"attention: rope turns pairs of features, so n / heads must be even, got 6 / 2 = 3"),
+        ((0, 2), {}, r"attention: n must be a positive int, got 0"),
+        ((8, 2.0), {}, r"attention: heads must be a positive int, got 2.0"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(args, options, message):
+    with pytest.raises(ValueError, match=message):
+        nnjax.attention(*args, **options)
+
+
+@pytest.mark.parametrize(
+    ("masked", "x", "error", "message"),
+    [
+        (False, normal(2, 5, 7), ValueError, r"attention: x must have shape \(..., positions, 8\).*got float32 \(2, 5, 7\)"),
+        (False, normal(8), ValueError, r"attention: x must have shape \(..., positions, 8\).*got float32 \(8,\)"),
+        (False, normal(2, 0, 8), ValueError, r"attention: x must have shape .* with at least one position"),
+        (False, jnp.ones((5, 8), int), TypeError, r"attention: x must be real floating point, got int32"),
+        (False, normal(5, 8).astype(jnp.bfloat16), TypeError, r"dense: x and w must have one dtype, got bfloat16 and float32"),
+        (True, normal(5, 8), TypeError, r"attention: with key_mask x must be the tuple \(x, mask\), got float32 \(5, 8\)"),
+        (True, (normal(5, 8), jnp.ones(5)), TypeError, r"attention: mask must be boolean, True where .*got float32 \(5,\)"),
+        (True, (normal(5, 8), jnp.ones(4, bool)), ValueError, r"attention: mask must have shape \(5,\), got bool \(4,\)"),
+    ],
+)
+def test_bad_input_is_refused(masked, x, error, message):
+    layer = nnjax.attention(8, 2, key_mask=masked)
+    with pytest.raises(error, match=message):
+        layer.fwd(layer.init(jax.random.key(0)), x)
+    with pytest.raises(TypeError, match=r"attention: params must be AttentionParams\(qkv, out\), got tuple"):
+        layer.apply((), x)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .errors import describe, expect_positive
 from .layer import Layer, expect_layer
 from .layers.dropout import draws_from_key
 
@@ -66,6 +67,51 @@ def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False
         return ((value, y) if has_aux else value), grads
 
     return f
+
+
+def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
+    """The same value and gradient, from `microbatches` equal parts of the batch one after another: less memory at a time.
+
+    sum_k W_k (value_k, grads_k) / sum_k W_k, W_k the total weight of part k: exactly that of the whole batch, whatever the
+    weights, for a model that treats examples apart.  The batch is the first axis of x, labels and weights.  Each part draws
+    its own numbers from the key.
+    Raises ValueError for a batch that is not a multiple of `microbatches`, TypeError for an f with `has_aux`.
+    """
+    expect_positive("accumulate", microbatches=microbatches)
+
+    def accumulated(params, x, labels, *, weights=None, key=None):
+        batch = (x, labels, weights)
+        for leaf in jax.tree.leaves(batch):
+            if jnp.ndim(leaf) < 1 or jnp.shape(leaf)[0] % microbatches:
+                raise ValueError(
+                    f"accumulate: a batch of {describe(leaf)} cannot be shared among {microbatches} equal parts; "
+                    "choose a number that divides its first axis."
+                )
+        split = jax.tree.map(lambda a: a.reshape(microbatches, a.shape[0] // microbatches, *a.shape[1:]), batch)
+        keys = None if key is None else jax.random.split(key, microbatches)
+
+        def one(params, batch_key):
+            (x, labels, weights), k = batch_key
+            value, grads = f(params, x, labels, weights=weights, key=k)
+            if isinstance(value, tuple):
+                raise TypeError("accumulate: f must give (value, grads), got an output beside the value; leave out has_aux.")
+            w = jnp.ones_like(value) if weights is None else weights.sum()
+            value = jnp.where(w == 0, jnp.zeros_like(value), value)  # the mean of nothing is NaN, and counts for nothing
+            return w, (value, grads)
+
+        def part(carry, batch_key):
+            total, sums = carry
+            w, found = one(params, batch_key)
+            return (total + w, jax.tree.map(lambda s, a: s + w.astype(a.dtype) * a, sums, found)), None
+
+        shapes = jax.eval_shape(one, params, jax.tree.map(lambda a: a[0], (split, keys)))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        (total, (value, grads)), _ = jax.lax.scan(part, zeros, (split, keys))
+        some = jnp.where(total == 0, jnp.ones_like(total), total)
+        value = jnp.where(total == 0, jnp.full_like(value, jnp.nan), value / some.astype(value.dtype))
+        return value, jax.tree.map(lambda g: g / some.astype(g.dtype), grads)
+
+    return accumulated
 
 
 def add_l2(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:

@@ -133,6 +133,24 @@ def residual(f: Layer) -> Layer:
     return Layer("residual", f.init, apply, fwd, bwd, (f,))
 
 
+def recompute(layer: Layer) -> Layer:
+    """The same layer, keeping its input alone: its backward calls `layer.fwd` again for the residuals, never `apply`.
+
+    It saves memory where it crosses the boundary of a loop, as in `scan_layers`; in straight code XLA may merge the two
+    calls again.
+    """
+    expect_layer("recompute", layer)
+
+    def fwd(params, x, *, key=None):
+        return layer.fwd(params, x, key=key)[0], (params, x, key)
+
+    def bwd(residuals, ct_y):
+        params, x, key = residuals
+        return layer.bwd(layer.fwd(params, x, key=key)[1], ct_y)
+
+    return layer._replace(fwd=fwd, bwd=bwd)
+
+
 def parallel(*layers: Layer) -> Layer:
     """x -> (f_1(x), ..., f_n(x)).  params: a tuple, one entry for each layer.
 
@@ -166,15 +184,38 @@ def parallel(*layers: Layer) -> Layer:
     return Layer("parallel", init, apply, fwd, bwd, tuple(layers))
 
 
+@jax.tree_util.register_static
+class _Parameter(NamedTuple):
+    """In the place of a residual that is the i-th leaf of the layer's parameters: no array, hence nothing to stack."""
+
+    i: int
+
+
+def _without_parameters(residuals: Any, params: Any) -> Any:
+    """The residuals, with a `_Parameter` for every leaf that is one of params."""
+    known = {id(p): _Parameter(i) for i, p in enumerate(jax.tree.leaves(params))}
+    return jax.tree.map(lambda r: known.get(id(r), r), residuals)
+
+
+def _with_parameters(residuals: Any, params: Any) -> Any:
+    leaves = jax.tree.leaves(params)
+    return jax.tree.map(
+        lambda r: leaves[r.i] if isinstance(r, _Parameter) else r, residuals, is_leaf=lambda r: isinstance(r, _Parameter)
+    )
+
+
 def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
     """y = block(... block(x)), n times with n sets of parameters, compiled once.
 
     params: those of block, stacked along a new first axis of length n.  block keeps the shape and dtype of x.
-    Backward: the same scan run from the end, carrying the cotangent of x only. With `remat` only each block's input is
-    kept, and its backward calls `block.fwd` again.
+    Backward: the same scan run from the end, carrying the cotangent of x only. Residuals that are parameters are not kept
+    a second time: the backward reads the stacked ones. With `remat` only each block's input is kept (`recompute`).
     """
     expect_layer("scan_layers", block)
     expect_positive("scan_layers", n=n)
+    part = block
+    if remat:
+        block = recompute(block)
 
     def same(x, y):
         if jax.tree.map(describe, x) != jax.tree.map(describe, y):
@@ -201,13 +242,11 @@ def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
     def fwd_step(x, params_key):
         p, k = params_key
         y, kept = block.fwd(p, x, key=k)
-        return same(x, y), ((x, p, k) if remat else kept)
+        return same(x, y), _without_parameters(kept, p)
 
-    def bwd_step(ct_y, kept):
-        if remat:
-            x, p, k = kept
-            _, kept = block.fwd(p, x, key=k)
-        ct_p, ct_x = block.bwd(kept, ct_y)
+    def bwd_step(ct_y, params_kept):
+        p, kept = params_kept
+        ct_p, ct_x = block.bwd(_with_parameters(kept, p), ct_y)
         return ct_x, ct_p
 
     def init(key):
@@ -217,13 +256,14 @@ def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
         return lax.scan(apply_step, x, stacked(params, key), n)[0]
 
     def fwd(params, x, *, key=None):
-        return lax.scan(fwd_step, x, stacked(params, key), n)
+        y, kept = lax.scan(fwd_step, x, stacked(params, key), n)
+        return y, (params, kept)
 
     def bwd(residuals, ct_y):
         ct_x, ct_params = lax.scan(bwd_step, ct_y, residuals, n, reverse=True)
         return ct_params, ct_x
 
-    return Layer("scan_layers", init, apply, fwd, bwd, (block,))
+    return Layer("scan_layers", init, apply, fwd, bwd, (part,))
 
 
 class TiedParams(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax.grad import add_l2
+from nnjax.grad import accumulate, add_l2
 
 MODEL, LOSS = nnjax.mlp([4, 6, 3], nnjax.gelu()), nnjax.softmax_cross_entropy()
 X, LABELS = jax.random.normal(jax.random.key(1), (5, 4)), jnp.array([0, 2, 1, 1, 0])
@@ -60,6 +60,37 @@ def test_l2_is_the_gradient_of_its_penalty_and_leaves_biases_alone():
     close(grads[0].b, nnjax.value_and_grad(MODEL, LOSS)(PARAMS, X, LABELS)[1][0].b)
     with pytest.raises(ValueError, match="coefficient must be at least 0, got -1"):
         add_l2(hand, -1)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize(
+    "weights", [None, jnp.array([1.0, 0, 2, 1]), jnp.array([0.0, 0, 3, 1])], ids=["plain", "weighted", "0"]
+)
+def test_microbatches_add_up_to_the_batch_exactly(parts, weights):
+    f = nnjax.value_and_grad(MODEL, LOSS)
+    close(accumulate(f, parts)(PARAMS, X[:4], LABELS[:4], weights=weights), f(PARAMS, X[:4], LABELS[:4], weights=weights))
+
+
+def test_microbatches_of_nothing_and_with_keys():
+    f = accumulate(nnjax.value_and_grad(MODEL, LOSS), 2)
+    for x, labels, weights in ((X[:0], LABELS[:0], None), (X[:4], LABELS[:4], jnp.zeros(4))):
+        value, grads = f(PARAMS, x, labels, weights=weights)
+        assert jnp.isnan(value)
+        assert not any(g.any() for g in jax.tree.leaves(grads))
+    model = nnjax.serial(nnjax.dense(4, 8), nnjax.dropout(0.5), nnjax.dense(8, 3))
+    params, key = model.init(jax.random.key(0)), jax.random.key(2)
+    hand, reference = (g(model, LOSS) for g in (nnjax.value_and_grad, nnjax.reference_value_and_grad))
+    close(*(accumulate(g, 2)(params, X[:4], LABELS[:4], key=key) for g in (hand, reference)))
+
+
+def test_microbatches_that_do_not_divide_the_batch_are_refused():
+    f = nnjax.value_and_grad(MODEL, LOSS)
+    with pytest.raises(ValueError, match=r"accumulate: a batch of float32 \(5, 4\) cannot be shared among 2 equal parts"):
+        accumulate(f, 2)(PARAMS, X, LABELS)
+    with pytest.raises(ValueError, match=r"accumulate: microbatches must be a positive int, got 0"):
+        accumulate(f, 0)
+    with pytest.raises(TypeError, match=r"accumulate: f must give \(value, grads\).*leave out has_aux"):
+        accumulate(nnjax.value_and_grad(MODEL, LOSS, has_aux=True), 1)(PARAMS, X, LABELS)
 
 
 def test_a_model_or_loss_that_is_no_layer_is_named():

@@ -93,6 +93,38 @@ def test_scan_layers_equals_the_same_layers_in_a_row(remat):
         np.testing.assert_allclose(ct_s[0].w[i], ct_p[i][0].w, rtol=1e-5, atol=1e-6)
 
 
+def test_scan_layers_keeps_no_second_copy_of_its_parameters():
+    block = nnjax.serial(nnjax.dense(4, 4), nnjax.tanh())
+    scanned = nnjax.scan_layers(block, 3)
+    params, x = scanned.init(jax.random.key(0)), jnp.ones((2, 4))
+    for run in (scanned.fwd, jax.jit(scanned.fwd)):
+        _, (kept_params, kept) = run(params, x)
+        assert jax.tree.map(jnp.shape, kept_params) == jax.tree.map(jnp.shape, params)
+        assert [r.shape for r in jax.tree.leaves(kept)] == [(3, 2, 4), (3, 2, 4)]  # the input of dense and the output of tanh
+
+    wide = nnjax.scan_layers(nnjax.serial(nnjax.dense(256, 256), nnjax.tanh()), 8)
+
+    def step(params, x):
+        y, residuals = wide.fwd(params, x)
+        return wide.bwd(residuals, y)
+
+    shapes = jax.eval_shape(wide.init, jax.random.key(0))
+    memory = jax.jit(step).lower(shapes, jax.ShapeDtypeStruct((2, 256), jnp.float32)).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 8 * 256 * 256 * 4 / 2
+
+
+def test_recompute_keeps_the_input_alone_and_runs_fwd_again_with_the_same_key():
+    layer = nnjax.serial(nnjax.dense(4, 4), nnjax.dropout(0.5), nnjax.tanh())
+    params, x, key = layer.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (3, 4)), jax.random.key(2)
+    y, residuals = layer.fwd(params, x, key=key)
+    again, kept = nnjax.recompute(layer).fwd(params, x, key=key)
+    np.testing.assert_array_equal(y, again)
+    assert kept == (params, x, key)
+    jax.tree.map(np.testing.assert_array_equal, layer.bwd(residuals, x), nnjax.recompute(layer).bwd(kept, x))
+    with pytest.raises(TypeError, match="recompute: expected a Layer, got tanh"):
+        nnjax.recompute(nnjax.tanh)
+
+
 def test_the_same_key_gives_the_same_mask_in_apply_and_fwd():
     drop = nnjax.dropout(0.5)
     scanned = nnjax.scan_layers(nnjax.serial(drop, nnjax.dense(8, 8)), 2)

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import layers, losses
+from . import fused_loss, layers, losses
 from .layer import Layer, parallel, residual, scan_layers, serial
-from .models import mlp
+from .models import char_rnn, gpt, lenet, mlp
 
 LEADS = ((), (0,), (1,), (7,), (2, 3))  # no leading axis, an empty batch, batch 1, batch 7, two leading axes
 
@@ -63,6 +63,87 @@ def _weights(rng, lead):
     return jnp.asarray(rng.integers(0, 3, lead).astype(np.float32))
 
 
+def _steps(*shape: int) -> Callable:
+    return lambda rng, lead: hard(rng, (*lead, *shape))
+
+
+def _ids(vocab: int, *shape: int) -> Callable:
+    return lambda rng, lead: jnp.asarray(rng.integers(0, vocab, (*lead, *shape)).astype(np.int32))
+
+
+def _with_state(steps: int, n_in: int, n_hidden: int, cell: bool = False) -> Callable:
+    def inputs(rng, lead):
+        h, c = (jnp.asarray(rng.standard_normal((*lead, n_hidden)).astype(np.float32)) for _ in range(2))
+        return hard(rng, (*lead, steps, n_in)), layers.LSTMState(h, c) if cell else h
+
+    return inputs
+
+
+def _positions(s: int, n: int, masked: bool = False) -> Callable:
+    def inputs(rng, lead):
+        x = jnp.asarray(rng.standard_normal((*lead, s, n)).astype(np.float32))  # saturated scores would prove nothing
+        return (x, jnp.asarray(rng.random((*lead, s)) < 0.4)) if masked else x
+
+    return inputs
+
+
+def jittered(layer: Layer) -> Layer:
+    """The layer with an init that adds noise: a scale of 1 or a bias of 0 would hide that it was forgotten."""
+
+    def init(key):
+        leaves, treedef = jax.tree.flatten(layer.init(key))
+        noise = [0.3 * jax.random.normal(k, p.shape, p.dtype) for k, p in zip(jax.random.split(key, len(leaves)), leaves)]
+        return jax.tree.unflatten(treedef, [p + e for p, e in zip(leaves, noise)])
+
+    return layer._replace(init=init)
+
+
+def frozen(layer: Layer) -> Layer:
+    """A batch_norm whose init gives statistics."""
+
+    def init(key):
+        params = layer.init(key)
+        return params._replace(mean=0.3 * params.scale, var=2 * params.scale)
+
+    return layer._replace(init=init)
+
+
+def _convolutions() -> list[Case]:
+    grouped = layers.conv(4, 6, (2, 3), stride=(1, 2), padding=((1, 0), (2, 1)), dilation=(2, 1), groups=2)
+    return [
+        Case("conv", jittered(layers.conv(2, 3, (3, 2))), _steps(4, 5, 2)),
+        Case("conv, 1-D, strided", jittered(layers.conv(2, 3, 3, stride=2)), _steps(6, 2)),
+        Case("conv, grouped, dilated", jittered(grouped), _steps(3, 4, 4)),
+        Case("conv, depthwise", jittered(layers.conv(3, 6, (2, 2), groups=3, padding="VALID")), _steps(3, 4, 3)),
+        Case("max_pool", layers.max_pool((2, 2)), _steps(5, 4, 2)),
+        Case("max_pool, overlapping", layers.max_pool((3, 2), (1, 1)), _steps(4, 4, 2)),
+        Case("avg_pool", layers.avg_pool(2, 3), _steps(9, 2)),
+        Case("avg_pool, overlapping", layers.avg_pool((3, 2), (2, 1)), _steps(5, 3, 2)),
+        Case("global_avg_pool", layers.global_avg_pool(), _steps(3, 2, 2)),
+        Case("flatten", layers.flatten(2), _steps(3, 2)),
+    ]
+
+
+def _recurrent() -> list[Case]:
+    table = []
+    for make, cell in ((layers.rnn, False), (layers.gru, False), (layers.lstm, True)):
+        name = make.__name__
+        table += [
+            Case(name, jittered(make(3, 4)), _steps(3, 3)),
+            Case(f"{name}, carry", jittered(make(3, 2, carry=True)), _with_state(2, 3, 2, cell)),
+        ]
+    return table
+
+
+def _fused(vocab: int, n: int, weighted: bool) -> Callable:
+    def inputs(rng, lead):
+        h, w = jnp.asarray(rng.standard_normal((*lead, n)).astype(np.float32)), hard(rng, (vocab, n))
+        labels = jnp.asarray(rng.integers(0, vocab, lead).astype(np.int32))
+        return ((h, w), labels, _weights(rng, lead)) if weighted else ((h, w), labels)
+
+    return inputs
+
+
 def cases() -> tuple[Case, ...]:
     """Every layer, loss and model."""
     activations = [
@@ -79,6 +160,18 @@ def cases() -> tuple[Case, ...]:
         Case("dropout", layers.dropout(0.5), _features(6), keyed=True),
         Case("dropout without a key", layers.dropout(0.5), _features(6)),
     ]
+    table += [
+        Case("layer_norm", jittered(layers.layer_norm(6)), _features(6)),
+        Case("layer_norm of width 2", jittered(layers.layer_norm(2)), _features(2)),
+        Case("rms_norm", jittered(layers.rms_norm(5)), _features(5)),
+        Case("group_norm", jittered(layers.group_norm(2, 6)), _steps(3, 2, 6)),
+        Case("group_norm, a channel each", jittered(layers.group_norm(3, 3)), _steps(4, 3)),
+        Case("batch_norm", jittered(layers.batch_norm(5)), _steps(3, 5)),
+        Case("batch_norm, frozen", frozen(jittered(layers.batch_norm(5))), _steps(3, 5)),
+        Case("embedding", layers.embedding(5, 3), _ids(5)),
+        Case("learned_positions", layers.learned_positions(5, 3), _steps(4, 3)),
+        *_recurrent(),
+    ]
     for weighted, suffix in ((False, ""), (True, ", weighted")):
         table += [Case(loss.name + suffix, loss, _targets(4, weighted)) for loss in targets]
         table += [
@@ -89,6 +182,21 @@ def cases() -> tuple[Case, ...]:
         Case("parallel", parallel(layers.dense(5, 3), layers.tanh(), layers.dense(5, 2)), _features(5)),
         Case("scan_layers", scan_layers(block, 3), _features(5), keyed=True),
         Case("scan_layers, remat", scan_layers(block, 3, remat=True), _features(5), keyed=True),
+        Case("char_rnn", jittered(char_rnn(5, 3, cell="gru")), _ids(5, 3)),
+        *_convolutions(),
+        Case("attention", layers.attention(4, 2), _positions(5, 4)),
+        Case("attention, blocks", layers.attention(2, 1, bias=False), _positions(70, 2)),
+        Case("attention, not causal", layers.attention(6, 3, causal=False), _positions(3, 6)),
+        Case(
+            "attention, grouped, rope, masked",
+            layers.attention(8, 4, kv_heads=2, rope=True, key_mask=True),
+            _positions(4, 8, masked=True),
+        ),
+        Case("unembedding", layers.unembedding(5, 3), _features(3)),
+        Case("linear_cross_entropy", fused_loss.linear_cross_entropy(), _fused(7, 3, False)),
+        Case("linear_cross_entropy, weighted", fused_loss.linear_cross_entropy(), _fused(7, 3, True)),
+        Case("lenet", lenet(2, channels=(2,), hidden=3, activation=layers.tanh(), image=(6, 7, 1)), _steps(6, 7, 1)),
+        Case("gpt", gpt(5, 4, 2, 2, 4, dropout=0.25), _ids(5, 3), keyed=True),
         Case("mlp", mlp([6, 5, 4, 3], layers.tanh()), _features(6)),
     ]
     return tuple(table)

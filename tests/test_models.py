@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import nnjax
@@ -30,3 +31,116 @@ def test_bad_sizes_are_refused(sizes, message):
 def test_an_activation_that_was_not_called_is_named():
     with pytest.raises(TypeError, match=r"mlp: expected a Layer, got relu; call the factory, as in relu\(\.\.\.\)"):
         nnjax.mlp([4, 3, 2], nnjax.relu)
+
+
+def test_lenet_is_the_network_of_chapter_six():
+    model = nnjax.lenet(hidden=(100, 50), dropout=0.5, activation=nnjax.tanh())
+    assert [part.name.split("(")[0] for part in model.parts] == [
+        "conv", "max_pool", "tanh", "conv", "max_pool", "tanh", "flatten",
+        "dropout", "dense", "tanh", "dropout", "dense", "tanh", "dropout", "dense",
+    ]  # fmt: skip
+    params = nnjax.lenet().init(jax.random.key(0))
+    assert [p.shape for p in jax.tree.leaves(params)] == [
+        (5, 5, 1, 20), (20,), (5, 5, 20, 40), (40,), (640, 100), (100,), (100, 10), (10,),
+    ]  # fmt: skip
+    x = jax.random.normal(jax.random.key(1), (2, 3, 28, 28, 1))
+    y = nnjax.lenet().apply(params, x)
+    assert y.shape == (2, 3, 10)
+    np.testing.assert_allclose(nnjax.lenet().fwd(params, x)[0], y, rtol=1e-5)
+
+
+def test_lenet_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"lenet: an image of 12 x 28 is too small for 2 convolutions of 5 x 5"):
+        nnjax.lenet(image=(12, 28, 1))
+    with pytest.raises(ValueError, match=r"lenet: image must be \(height, width, channels\), got \(28, 28\)"):
+        nnjax.lenet(image=(28, 28))
+    with pytest.raises(ValueError, match=r"lenet: channels\[1\] must be a positive int, got 0"):
+        nnjax.lenet(channels=(20, 0))
+    with pytest.raises(ValueError, match=r"lenet: hidden\[0\] must be a positive int, got 1.5"):
+        nnjax.lenet(hidden=(1.5,))
+
+
+IDS = jnp.array([[1, 4, 0, 3, 3], [2, 2, 1, 0, 4]])
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_char_rnn_carried_in_parts_is_char_rnn(cell):
+    model, carried = (nnjax.char_rnn(5, 4, cell=cell, layers=2, carry=carry) for carry in (False, True))
+    assert [part.name for part in model.parts] == ["embedding(5, 4)", f"{cell}(4, 4)", f"{cell}(4, 4)", "dense(4, 5)"]
+    params = model.init(jax.random.key(0))
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, params, carried.init(jax.random.key(0))))
+    first, state = carried.apply(params, (IDS[:, :3], None))
+    (second, _), _ = carried.fwd(params, (IDS[:, 3:], state))
+    assert jnp.allclose(jnp.concatenate([first, second], 1), model.apply(params, IDS), atol=1e-5)
+
+
+def test_the_carried_char_rnn_has_the_cotangents_of_its_states():
+    model = nnjax.char_rnn(5, 3, cell="gru", layers=2, carry=True)
+    params = model.init(jax.random.key(0))
+    _, state = model.apply(params, (IDS[:, :2], None))
+    only = {"dtypes": ["float32"], "transforms": ["jit"], "witnesses": ()}
+    nnjax.check_layer(model, params, (IDS, state), **only).raise_if_failed()
+    nnjax.check_layer(model, params, (IDS, None), **only).raise_if_failed()
+
+
+def test_char_rnn_refuses_what_it_cannot_use():
+    with pytest.raises(ValueError, match=r"unknown cell of char_rnn 'ltsm': known are gru, lstm, rnn; did you mean 'lstm'"):
+        nnjax.char_rnn(5, 3, cell="ltsm")
+    with pytest.raises(ValueError, match=r"char_rnn: layers must be a positive int, got 0"):
+        nnjax.char_rnn(5, 3, layers=0)
+    model = nnjax.char_rnn(5, 3, carry=True)
+    params = model.init(jax.random.key(0))
+    with pytest.raises(TypeError, match=r"char_rnn: with carry=True x must be the tuple \(x, state\), got int32 \(2, 5\)"):
+        model.apply(params, IDS)
+    with pytest.raises(TypeError, match=r"char_rnn: state must be a tuple with one entry for each of 1 recurrent layers"):
+        model.apply(params, (IDS, (None, None)))
+    with pytest.raises(TypeError, match=r"char_rnn: params must be a tuple with one entry for each of its 3 layers"):
+        model.apply(params[:2], (IDS, None))
+
+
+def test_gpt_has_the_parameters_of_gpt_2_and_its_tables_are_tied():
+    shapes = jax.eval_shape(nnjax.gpt(50257, 1024, 12, 12, 768).init, jax.random.key(0))
+    assert sum(p.size for p in jax.tree.leaves(shapes)) == 124_439_808
+    assert shapes.table.table.shape == (50257, 768)
+
+
+def test_the_forms_of_gpt_agree():
+    ids = jnp.array([[1, 4, 2], [0, 0, 3]])
+    labels = jnp.array([[4, 2, 1], [0, 3, 3]])
+    model = nnjax.gpt(5, 4, 2, 2, 4)
+    params = jax.tree.map(lambda p: 4 * p, model.init(jax.random.key(0)))
+    rows = tuple(jax.tree.map(lambda p, i=i: p[i], params.body[1]) for i in range(2))
+    in_a_row = params._replace(body=(params.body[0], rows, params.body[2]))
+    value, grads = jax.jit(nnjax.value_and_grad(model, nnjax.softmax_cross_entropy()))(params, ids, labels)
+    for form, given, loss in (
+        ({"remat": True}, params, nnjax.softmax_cross_entropy()),
+        ({"fused": True}, params, nnjax.linear_cross_entropy()),
+        ({"scan": False}, in_a_row, nnjax.softmax_cross_entropy()),
+    ):
+        again, others = jax.jit(nnjax.value_and_grad(nnjax.gpt(5, 4, 2, 2, 4, **form), loss))(given, ids, labels)
+        np.testing.assert_allclose(again, value, rtol=1e-5)
+        np.testing.assert_allclose(others.table.table, grads.table.table, atol=1e-5)
+        np.testing.assert_allclose(others.body[0].table, grads.body[0].table, atol=1e-5)
+
+
+def test_no_position_of_gpt_sees_a_later_one():
+    model = nnjax.gpt(5, 4, 2, 2, 4)
+    params = jax.tree.map(lambda p: 4 * p, model.init(jax.random.key(0)))
+    a, b = (model.apply(params, jnp.array(ids)) for ids in ([1, 4, 2], [1, 4, 3]))
+    np.testing.assert_array_equal(a[:2], b[:2])
+    assert (a[2] != b[2]).any()
+
+
+def test_gpt_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match=r"gpt: remat recomputes blocks inside the scan and needs it, got scan=False"):
+        nnjax.gpt(5, 4, 2, 2, 4, remat=True, scan=False)
+    with pytest.raises(ValueError, match=r"gpt: layers must be a positive int, got 0"):
+        nnjax.gpt(5, 4, 0, 2, 4)
+    with pytest.raises(ValueError, match=r"attention: heads must divide n, got n=4, heads=3"):
+        nnjax.gpt(5, 4, 1, 3, 4)
+    model = nnjax.gpt(5, 4, 1, 2, 4)
+    params = model.init(jax.random.key(0))
+    with pytest.raises(ValueError, match=r"learned_positions: x must have at most 4 steps"):
+        model.apply(params, jnp.zeros(5, jnp.int32))
+    with pytest.raises(ValueError, match=r"embedding: ids must lie in 0 ... 4"):
+        model.apply(params, jnp.full(3, 5, jnp.int32))

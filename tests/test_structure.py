@@ -14,15 +14,27 @@ FLOORS = [
     {"errors", "nielsen", "linear", "feedback"},
     {"layer"},
     {"layers", "losses"},
+    {"fused_loss"},
     {"models", "ops"},
-    {"grad", "cases"},
+    {"grad", "cases", "generate"},
+    {"decode"},
     {"check"},
     {"train"},
     {"parallel"},
     {"bench"},
     {"cli"},
 ]
-HAND_WRITTEN = ["nielsen.py", "linear.py", "layer.py", "losses.py", "feedback.py", "models.py", "layers", "parallel"]
+HAND_WRITTEN = [
+    "nielsen.py",
+    "linear.py",
+    "layer.py",
+    "losses.py",
+    "fused_loss.py",
+    "feedback.py",
+    "models.py",
+    "layers",
+    "parallel",
+]
 AUTODIFF = {
     "grad",
     "value_and_grad",

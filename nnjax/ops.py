@@ -1,0 +1,118 @@
+"""Functional forms whose hand-written backward serves anyone's `jax.grad`, under `jit`, `vmap` and `scan`.
+
+Each is a `jax.custom_vjp`: its value is the layer's definition, its rule the layer's pair. Forward mode raises in JAX.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from . import fused_loss, layers
+from .errors import describe, expect_float, expect_same_dtype, expect_shape
+from .layer import as_custom_vjp
+from .layers.attend import attend_apply, attend_bwd, attend_fwd
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(q, k, v, keep, causal):
+    return attend_apply(q, k, v, keep, causal=causal)
+
+
+def _attend_rule(causal, residuals, ct_y):
+    return (*attend_bwd(residuals, ct_y, causal=causal), None)
+
+
+_attend.defvjp(lambda q, k, v, keep, causal: attend_fwd(q, k, v, keep, causal=causal), _attend_rule)
+
+
+def _expect_attention(q, k, v, causal: bool, mask) -> None:
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        expect_float("ops.attention", name, x)
+        if x.ndim < 3 or x.shape[-3] < 1:
+            raise ValueError(
+                f"ops.attention: {name} must have shape (..., positions, heads, d) with at least one position, "
+                f"got {describe(x)}; add the axis that is missing."
+            )
+    expect_same_dtype("ops.attention", "k", k, "q", q)
+    expect_same_dtype("ops.attention", "v", v, "q", q)
+    expect_shape("ops.attention", "v", v, k.shape)
+    if k.shape[:-3] != q.shape[:-3] or k.shape[-1] != q.shape[-1] or k.shape[-2] < 1 or q.shape[-2] % k.shape[-2]:
+        raise ValueError(
+            "ops.attention: q and k must have the same leading axes and features, and k's heads divide q's, got q: "
+            f"{describe(q)}, k: {describe(k)}; their shape is (..., positions, heads, d)."
+        )
+    if causal and q.shape[-3] != k.shape[-3]:
+        raise ValueError(
+            f"ops.attention: causal attention needs as many queries as keys, got {q.shape[-3]} and {k.shape[-3]}; "
+            "pass causal=False."
+        )
+    if mask is not None:
+        if not hasattr(mask, "dtype") or mask.dtype != jnp.bool_:
+            raise TypeError(
+                f"ops.attention: mask must be boolean, True where a key may be looked at, got {describe(mask)}; "
+                "convert it, as in mask != 0."
+            )
+        expect_shape("ops.attention", "mask", mask, k.shape[:-2])
+
+
+def attention(q: Array, k: Array, v: Array, *, causal: bool = True, mask: Array | None = None) -> Array:
+    """y_i = sum_j softmax_j(q_i . k_j / sqrt(d)) v_j for each head, block by block.
+
+    q, y: (..., s, heads, d); k, v: (..., t, kv_heads, d), kv_heads a divisor of heads; causal: query i sees keys 0 ... i, and
+    s = t; mask: bool (..., t), False for keys that nobody may look at. A query that sees no key gives 0.
+    Raises TypeError or ValueError where these do not fit.
+    """
+    _expect_attention(q, k, v, causal, mask)
+    lead, (s, heads, d) = q.shape[:-3], q.shape[-3:]
+    b, (t, h, _) = math.prod(lead), k.shape[-3:]
+    q = q.reshape(b, s, h, heads // h, d).transpose(0, 2, 3, 1, 4)
+    k, v = (jnp.swapaxes(x.reshape(b, t, h, d), 1, 2) for x in (k, v))
+    y: Array = _attend(q, k, v, None if mask is None else mask.reshape(b, t), causal)
+    return y.transpose(0, 3, 1, 2, 4).reshape(*lead, s, heads, d)
+
+
+_linear_cross_entropy = as_custom_vjp(fused_loss.linear_cross_entropy())
+
+
+def linear_cross_entropy(h: Array, w: Array, labels: Array, *, weights: Array | None = None) -> Array:
+    """The (weighted) mean of -log softmax(h wᵀ)[label], in chunks of rows that never exist all at once.
+
+    h: (..., n), w: (vocabulary, n), labels: integers (...), weights: (...).  Raises and refuses as the loss of that name.
+    """
+    return _linear_cross_entropy((), ((h, w), labels) if weights is None else ((h, w), labels, weights))
+
+
+_conv = lru_cache(lambda *args, **how: as_custom_vjp(layers.conv(*args, **how)))
+_max_pool = lru_cache(lambda *args: as_custom_vjp(layers.max_pool(*args)))
+
+
+def conv(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: int | tuple[int, ...] = 1,
+    padding: str | Sequence[tuple[int, int]] = "SAME",
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+) -> Array:
+    """y[p] = b + sum_i w[i] x[p stride + i dilation - padding], channels last: `nnjax.conv` with w and b given.
+
+    x: (..., width, in) and w: (k, in / groups, out), or x: (..., height, width, in) and w: (k, l, in / groups, out).
+    Raises as `nnjax.conv` does.
+    """
+    if getattr(w, "ndim", 0) not in (3, 4):
+        raise ValueError(f"conv: w must have shape (k, in / groups, out) or (k, l, in / groups, out), got {describe(w)}.")
+    padding = padding if isinstance(padding, str) else tuple(map(tuple, padding))
+    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    layer = _conv(w.shape[-2] * groups, w.shape[-1], tuple(w.shape[:-2]), **how)
+    return layer(layers.ConvParams(w, b), x)
+
+
+def max_pool(x: Array, window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Array:
+    """y[p] = max over i of x[p stride + i], i in the window: `nnjax.max_pool` of x.  x: (..., space, channels)."""
+    return _max_pool(window, stride)((), x)

@@ -1,0 +1,84 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax import ops
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+Q, K, V = normal(2, 5, 4, 3), normal(2, 5, 2, 3, seed=1), normal(2, 5, 2, 3, seed=2)
+
+
+def plain(q, k, v, causal, mask=None):
+    if mask is not None:
+        mask = mask[:, None, None]
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_attention_and_its_gradient_are_those_of_jax_nn(causal, wrap):
+    np.testing.assert_allclose(ops.attention(Q, K, V, causal=causal), plain(Q, K, V, causal), atol=1e-5)
+
+    def gradient(f):
+        return wrap(jax.grad(lambda q, k, v: jnp.square(f(q, k, v)).sum(), (0, 1, 2)))(Q, K, V)
+
+    ours = gradient(lambda q, k, v: ops.attention(q, k, v, causal=causal))
+    theirs = gradient(lambda q, k, v: plain(q, k, v, causal))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), ours, theirs)
+
+
+def test_attention_under_a_mask_vmap_and_other_numbers_of_keys():
+    mask = jnp.array([[True, False, True, True, False], [False, True, True, True, True]])
+    np.testing.assert_allclose(
+        ops.attention(Q, K, V, causal=False, mask=mask), plain(Q, K, V, False, mask), atol=1e-5
+    )  # fmt: skip
+    one_by_one = jax.vmap(jax.grad(lambda q, k, v, m: ops.attention(q, k, v, mask=m).sum()))(Q, K, V, mask)
+    together = jax.grad(lambda q: ops.attention(q, K, V, mask=mask).sum())(Q)
+    np.testing.assert_allclose(one_by_one, together, atol=1e-6)
+    np.testing.assert_allclose(ops.attention(Q[:, :2], K, V, causal=False), plain(Q[:, :2], K, V, False), atol=1e-5)
+
+
+def test_the_rules_pass_an_audit():
+    def attend(q, k, v):
+        return ops.attention(q, k, v).sum()
+
+    nnjax.audit(attend, Q[:1, :3], K[:1, :3], V[:1, :3]).raise_if_failed()
+
+
+def test_linear_cross_entropy_serves_anyones_gradient():
+    h, w, labels, weights = normal(6, 4), normal(9, 4), jnp.arange(6, dtype=jnp.int32), jnp.arange(6, dtype=jnp.float32)
+    loss = nnjax.softmax_cross_entropy()
+    for more in ((), (weights,)):
+        theirs = jax.value_and_grad(lambda h, w, more=more: loss.apply((), (h @ w.T, labels, *more)), (0, 1))(h, w)
+        given = {"weights": more[0]} if more else {}
+        ours = jax.value_and_grad(lambda h, w, given=given: ops.linear_cross_entropy(h, w, labels, **given), (0, 1))(h, w)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "error", "message"),
+    [
+        ((Q[0, 0], K, V), {}, ValueError, r"q must have shape \(..., positions, heads, d\).*got float32 \(4, 3\)"),
+        ((Q, K, V[:, :4]), {}, ValueError, r"v must have shape \(2, 5, 2, 3\), got float32 \(2, 4, 2, 3\)"),
+        (
+            (Q[:, :, :3], K, V),
+            {},
+            ValueError,
+            r"k's heads divide q's, got q: float32 \(2, 5, 3, 3\), k: float32 \(2, 5, 2, 3\)",
+        ),
+        ((Q[:, :4], K, V), {}, ValueError, r"as many queries as keys, got 4 and 5; pass causal=False"),
+        ((Q, K.astype(jnp.bfloat16), V), {}, TypeError, r"k and q must have one dtype"),
+        ((Q, K, V), {"mask": jnp.ones((2, 5))}, TypeError, r"mask must be boolean, .*got float32 \(2, 5\)"),
+        ((Q, K, V), {"mask": jnp.ones((2, 4), bool)}, ValueError, r"mask must have shape \(2, 5\), got bool \(2, 4\)"),
+    ],
+)
+def test_bad_arguments_are_refused(args, options, error, message):
+    with pytest.raises(error, match=f"ops.attention: .*{message}"):
+        ops.attention(*args, **options)

@@ -1,4 +1,4 @@
-"""Two programs against each other: interleaved pairs in one process, compiled ahead, and exact counts beside the times."""
+"""Programs against each other: interleaved pairs in one process, compiled ahead, and exact counts beside the times."""
 
 import time
 from collections.abc import Callable
@@ -8,17 +8,51 @@ import jax
 import numpy as np
 
 
+class Program(NamedTuple):
+    """A compiled program with its arguments, and what is exact about it."""
+
+    run: Callable[[], Any]
+    compile_seconds: float
+    flops: float
+    temp_bytes: int
+
+
 class Comparison(NamedTuple):
-    """Hand-written over reference. spread: the same program against itself, 5th to 95th percentile of ratios of medians."""
+    """Hand-written over reference. The counts and `spread` are against the first reference, the plain definition.
+
+    time_ratios: of every reference. spread: that reference against itself, 5th to 95th percentile of ratios of medians.
+    """
 
     case: str
     milliseconds: float  # of the hand-written program, median
-    time_ratio: float
+    time_ratios: dict[str, float]
     spread: tuple[float, float]
     flops_ratio: float
     temp_ratio: float
-    temp_bytes: tuple[int, int]
+    compile_ratio: float
+    temp_bytes: dict[str, int]
     pairs: int
+
+    @property
+    def time_ratio(self) -> float:
+        """Against the plain definition."""
+        return next(iter(self.time_ratios.values()))
+
+    @property
+    def fastest(self) -> str:
+        """The reference that took the least time."""
+        return max(self.time_ratios, key=lambda name: self.time_ratios[name])
+
+
+def compiled(f: Callable, args: tuple) -> Program:
+    """f compiled for these arguments."""
+    start = time.perf_counter()
+    program = jax.jit(f).lower(*args).compile()
+    took = time.perf_counter() - start
+    cost: Any = program.cost_analysis() or {}
+    memory: Any = program.memory_analysis()
+    temps = memory.temp_size_in_bytes if memory is not None else 0
+    return Program(lambda: program(*args), took, cost.get("flops", float("nan")), temps)
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -50,17 +84,34 @@ def self_spread(a: np.ndarray, rng: np.random.Generator, draws: int = 200) -> tu
     return float(np.quantile(ratios, 0.05)), float(np.quantile(ratios, 0.95))
 
 
-def compare(case: str, hand: Callable, reference: Callable, args: tuple, budget_seconds: float = 8.0) -> Comparison:
-    """Both compiled for these arguments and run in interleaved pairs for about `budget_seconds`."""
-    compiled = [jax.jit(f).lower(*args).compile() for f in (hand, reference)]
-    once = max(seconds(lambda: compiled[1](*args)) for _ in range(3))
-    pairs = int(np.clip(budget_seconds / 2 / once, 10, 2000))
-    a, b = interleaved(lambda: compiled[0](*args), lambda: compiled[1](*args), pairs)
-    costs: Any = [c.cost_analysis() for c in compiled]
-    flops = [cost["flops"] for cost in costs]
-    memory: Any = [c.memory_analysis() for c in compiled]
-    temps = [m.temp_size_in_bytes for m in memory]
-    spread = self_spread(b, np.random.default_rng(0))
-    ratio = temps[0] / temps[1] if temps[1] else (1.0 if temps[0] == 0 else float("inf"))
-    return Comparison(case, float(np.median(a) * 1e3), median_ratio(a, b), spread, flops[0] / flops[1], ratio,
-                      (temps[0], temps[1]), pairs)  # fmt: skip
+def pairs_within(run: Callable[[], Any], budget_seconds: float) -> int:
+    """How many pairs with this program fit into the time, at least 5."""
+    once = min(seconds(run) for _ in range(3))
+    return int(np.clip(budget_seconds / 2 / once, 5, 2000))
+
+
+def _over(a: float, b: float) -> float:
+    return a / b if b else (1.0 if a == 0 else float("inf"))
+
+
+def compare(
+    case: str, hand: Callable, references: dict[str, Callable] | Callable, args: tuple, budget_seconds: float = 8.0
+) -> Comparison:
+    """All compiled for these arguments; hand and each reference run in interleaved pairs for about `budget_seconds`."""
+    named = references if isinstance(references, dict) else {"jax.grad": references}
+    ours, theirs = compiled(hand, args), {name: compiled(f, args) for name, f in named.items()}
+    ratios, ours_seconds, spread, most = {}, [], (1.0, 1.0), 0
+    for i, (name, program) in enumerate(theirs.items()):
+        pairs = pairs_within(program.run, budget_seconds / len(theirs))
+        a, b = interleaved(ours.run, program.run, pairs)
+        ratios[name] = median_ratio(a, b)
+        ours_seconds.append(np.median(a))
+        most = max(most, pairs)
+        if i == 0:
+            spread = self_spread(b, np.random.default_rng(0))
+    plain = next(iter(theirs.values()))
+    return Comparison(
+        case, float(np.median(ours_seconds) * 1e3), ratios, spread, _over(ours.flops, plain.flops),
+        _over(ours.temp_bytes, plain.temp_bytes), ours.compile_seconds / plain.compile_seconds,
+        {"hand": ours.temp_bytes, **{name: p.temp_bytes for name, p in theirs.items()}}, most,
+    )  # fmt: skip

@@ -9,6 +9,7 @@ from .check import check_layer as check_layer
 from .check import check_pair as check_pair
 from .check import check_transpose as check_transpose
 from .check import check_vjp as check_vjp
+from .chunks import in_chunks as in_chunks
 from .decode import generate_gpt as generate_gpt
 from .fused_loss import linear_cross_entropy as linear_cross_entropy
 from .generate import generate as generate

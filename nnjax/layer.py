@@ -191,13 +191,13 @@ class _Parameter(NamedTuple):
     i: int
 
 
-def _without_parameters(residuals: Any, params: Any) -> Any:
+def without_parameters(residuals: Any, params: Any) -> Any:
     """The residuals, with a `_Parameter` for every leaf that is one of params."""
     known = {id(p): _Parameter(i) for i, p in enumerate(jax.tree.leaves(params))}
     return jax.tree.map(lambda r: known.get(id(r), r), residuals)
 
 
-def _with_parameters(residuals: Any, params: Any) -> Any:
+def with_parameters(residuals: Any, params: Any) -> Any:
     leaves = jax.tree.leaves(params)
     return jax.tree.map(
         lambda r: leaves[r.i] if isinstance(r, _Parameter) else r, residuals, is_leaf=lambda r: isinstance(r, _Parameter)
@@ -242,11 +242,11 @@ def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
     def fwd_step(x, params_key):
         p, k = params_key
         y, kept = block.fwd(p, x, key=k)
-        return same(x, y), _without_parameters(kept, p)
+        return same(x, y), without_parameters(kept, p)
 
     def bwd_step(ct_y, params_kept):
         p, kept = params_kept
-        ct_p, ct_x = block.bwd(_with_parameters(kept, p), ct_y)
+        ct_p, ct_x = block.bwd(with_parameters(kept, p), ct_y)
         return ct_x, ct_p
 
     def init(key):

@@ -112,6 +112,27 @@ def shift_t(ct_y: Array, axis: int, start: int, size: int, step: int = 1) -> Arr
     return lax.pad(ct_y, jnp.zeros((), ct_y.dtype), amounts)
 
 
+def tiles(x: Array, window: tuple[int, ...]) -> Array:
+    """x: (..., space, channels) cut into windows side by side: (..., n1, k1, n2, k2, channels) for two axes of space.
+
+    What fits into no window is left out, so the transpose puts zeros there (`tiles_t`).
+    """
+    first = x.ndim - 1 - len(window)
+    for i, k in enumerate(window):
+        axis = first + 2 * i
+        n = x.shape[axis] // k
+        x = lax.slice_in_dim(x, 0, n * k, axis=axis).reshape(*x.shape[:axis], n, k, *x.shape[axis + 1 :])
+    return x
+
+
+def tiles_t(ct_y: Array, shape: tuple[int, ...]) -> Array:
+    """ct_x of this shape: every window back at its place."""
+    dims = ct_y.ndim - len(shape)
+    lead, channels = ct_y.shape[: len(shape) - 1 - dims], ct_y.shape[-1:]
+    whole = tuple(n * k for n, k in zip(ct_y.shape[-1 - 2 * dims : -1 : 2], ct_y.shape[-2 * dims : -1 : 2]))
+    return pad(ct_y.reshape(*lead, *whole, *channels), tuple((0, n - m) for n, m in zip(shape, (*lead, *whole, *channels))))
+
+
 def windows(x: Array, axis: int, k: int, dilation: int = 1) -> Array:
     """y[p, j] = x[p + j dilation] for j < k: what a window of k entries sees at each place p of one axis.
 

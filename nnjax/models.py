@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 
+from .chunks import in_chunks
 from .errors import describe, expect_positive, unknown_name
 from .layer import Layer, expect_layer, recompute, residual, scan_layers, serial, tied
 from .layers.activation import gelu, relu, sigmoid
@@ -36,6 +37,11 @@ def mlp(sizes: Sequence[int], activation: Layer | None = None) -> Layer:
     for n_in, n_out in zip(sizes[1:-1], sizes[2:]):
         layers += [activation, dense(n_in, n_out)]
     return serial(*layers)._replace(name="mlp")
+
+
+CHUNK = (
+    32  # images at a time: LeNet's step at batch 128 takes 0.41 of jax.grad's time so, 0.44 all at once, and 0.4 of the memory
+)
 
 
 def lenet(
@@ -72,7 +78,7 @@ def lenet(
                 f"lenet: an image of {image[0]} x {image[1]} is too small for {len(channels)} convolutions of 5 x 5, each "
                 "with a 2 x 2 max-pool; pass a larger image or fewer channels."
             )
-    layers.append(flatten(3))
+    layers = [in_chunks(serial(*layers, flatten(3)), CHUNK, axes=3)]
     widths = (height * width * n_in, *hidden, classes)
     for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:])):
         layers += [activation] * (i > 0) + [drop(dropout)] * (dropout > 0) + [dense(n_in, n_out)]

@@ -19,6 +19,8 @@ from nnjax.linear import (
     shift,
     shift_t,
     take,
+    tiles,
+    tiles_t,
     windows,
     windows_t,
 )
@@ -134,3 +136,17 @@ def test_windows_t_is_the_transpose_of_windows(k, dilation):
     np.testing.assert_array_equal(seen[:, 0, -1], x[:, (k - 1) * dilation])
     y = jnp.asarray(rng.standard_normal(seen.shape), jnp.float32)
     assert inner(y, seen) == pytest.approx(inner(windows_t(y, 1, dilation), x), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "window"), [((2, 5, 4, 3), (2, 2)), ((7, 3), (3,)), ((0, 4, 4, 1), (2, 3)), ((2, 2, 1), (2, 2))]
+)
+def test_tiles_t_is_the_transpose_of_tiles(shape, window):
+    rng = np.random.default_rng(6)
+    x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+    cut = tiles(x, window)
+    assert cut.size <= x.size
+    y = jnp.asarray(rng.standard_normal(cut.shape), jnp.float32)
+    assert inner(y, cut) == pytest.approx(inner(tiles_t(y, shape), x), rel=1e-5)
+    if window == (2, 2):
+        np.testing.assert_array_equal(cut[..., 0, 1, 0, 0, :], x[..., 1, 0, :])

@@ -14,7 +14,7 @@ FLOORS = [
     {"errors", "nielsen", "linear", "feedback"},
     {"layer"},
     {"layers", "losses"},
-    {"fused_loss"},
+    {"fused_loss", "chunks"},
     {"models", "ops"},
     {"grad", "cases", "generate"},
     {"decode"},

@@ -1,107 +1,33 @@
 """Attention proper: every query's average of the values, weighted by a softmax of its products with the keys.
 
-The definition forms the matrix of all products. The hand-written pair never does: it goes block by block, keeps one
-number for each query (the logarithm of its softmax's denominator), and forms the weights of a block again on the way back
-(Dao et al. 2022, algorithms 1 and 4).
+The definition forms the matrix of all products. The hand-written pair never does: it keeps one number for each query (the
+logarithm of its softmax's denominator), and forms the weights again on the way back (Dao et al. 2022).
 """
 
 import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import Array, lax
 
-from ..linear import broadcast, crop, pad
+from ..linear import broadcast
+from .attend_blocks import blocks_bwd, blocks_fwd, contract, hide, numbers, visible
+from .attend_rows import rows_bwd, rows_fwd
 
-# Blocks by the number of queries: (at most, queries in a block, keys in a block). Forward and backward, causal, time over
-# that of jax.grad of the definition, on 2 cores (batch, heads, features: 8, 4, 32 at 256; 1, 8, 64 at 2,048):
-#   256 queries: blocks of 64 0.41, of 128 0.43 with three times the memory; 2,048: 64 0.23, 128 0.22, 256 0.25.
-BLOCKS = (
-    (512, 64, 64),
-    (math.inf, 128, 128),
+# How to go through the products, by the number of keys: (at most, spelling, queries at a time). Time of forward and
+# backward, causal, over that of jax.grad of the definition, on 2 cores, ROWS of 64 / of 128 / BLOCKS of 64, 64, 128, 128:
+# 256 keys (batch, heads, features: 8, 4, 32): 0.25 / 0.30 / 0.42; 64 (8, 4, 64): 0.71 / - / 0.78;
+# 1,024 (1, 4, 64): 0.33 / 0.30 / 0.58; 2,048 (1, 4, 64): 0.25 / 0.23 / 0.37, but ROWS take 7 times the memory.
+ROWS, BLOCKS = "rows", "blocks"
+SPELLINGS = (
+    (256, ROWS, 64),
+    (1024, ROWS, 128),
+    (math.inf, BLOCKS, 128),
 )
 
 
-def blocks_for(queries: int, keys: int) -> tuple[int, int]:
-    """(queries, keys) in a block, by the table; never more than there are."""
-    n, m = next((n, m) for most, n, m in BLOCKS if queries <= most)
-    return min(n, queries), min(m, keys)
-
-
-def _accumulator(x):
-    """The dtype of sums of products of x: at least float32."""
-    return np.promote_types(x.dtype, np.float32)
-
-
-def _contract(spec, a, b):
-    return jnp.einsum(spec, a, b, preferred_element_type=_accumulator(a))
-
-
-def _numbers(first, n: int):
-    return first + jnp.arange(n, dtype=jnp.int32)
-
-
-def _visible(rows, columns, keep, causal: bool):
-    """bool (b, 1, 1, q, k) or (1, 1, 1, q, k), or None: which keys (columns) these queries (rows) may look at."""
-    seen = None if keep is None else keep[:, None, None, None]
-    if causal:
-        shape = (1, 1, 1, rows.size, columns.size)
-        before = broadcast(rows[:, None], shape) >= broadcast(columns[None], shape)
-        seen = before if seen is None else jnp.logical_and(before, seen)
-    return seen
-
-
-def _hide(s, seen):
-    """The scores, with the least finite number where a key is not visible."""
-    return s if seen is None else jnp.where(broadcast(seen, s.shape), s, jnp.full_like(s, jnp.finfo(s.dtype).min))
-
-
-def _exp_less(s, m):
-    """exp(s - m), m: one number for each query."""
-    return jnp.exp(s - broadcast(m[..., None], s.shape))
-
-
-def _pairs(rows: int, columns: int, n: int, m: int, causal: bool) -> tuple[Array, Array]:
-    """(i, j) of every pair of blocks in which some query sees some key."""
-    found = [(i, j) for i in range(rows // n) for j in range(columns // m) if not causal or j * m < (i + 1) * n]
-    i, j = np.array(found, np.int32).reshape(-1, 2).T
-    return jnp.asarray(i), jnp.asarray(j)
-
-
-def _take(x, i, n: int, axis: int = -2):
-    return lax.dynamic_slice_in_dim(x, i * n, n, x.ndim + axis)
-
-
-def _put(x, y, i, n: int, axis: int = -2):
-    return lax.dynamic_update_slice_in_dim(x, y, i * n, x.ndim + axis)
-
-
-def _seen_in(pair, keep, n: int, m: int, causal: bool):
-    """`_visible` for a pair of blocks."""
-    i, j = pair
-    return _visible(_numbers(i * n, n), _numbers(j * m, m), None if keep is None else _take(keep, j, m, -1), causal)
-
-
-def _widths(x, n: int, axis: int = -2) -> tuple:
-    """The zeros that make x's axis a multiple of n."""
-    return tuple((0, -size % n if i == x.ndim + axis else 0) for i, size in enumerate(x.shape))
-
-
-def _pad(x, n: int, axis: int = -2):
-    return pad(x, _widths(x, n, axis))
-
-
-def _pad_keep(keep, k, m: int):
-    """keep, with the keys that padding adds hidden."""
-    if k.shape[-2] % m == 0:
-        return keep
-    return _pad(jnp.ones((k.shape[0], k.shape[-2]), bool) if keep is None else keep, m, -1)
-
-
-def _zeros(x):
-    """Zeros made from x, so that they shard with it, in the dtype of its sums."""
-    return (x * 0).astype(_accumulator(x))
+def spelling(keys: int) -> tuple[str, int]:
+    """(spelling, queries at a time) for so many keys."""
+    return next((how, n) for most, how, n in SPELLINGS if keys <= most)
 
 
 def attend_apply(q, k, v, keep, *, causal: bool):
@@ -110,67 +36,24 @@ def attend_apply(q, k, v, keep, *, causal: bool):
     q: (b, h, g, s, d): h heads of keys, each serving g heads of queries; k, v: (b, h, t, d); keep: bool (b, t) or None,
     whether a key may be looked at; causal: query i sees keys 0 ... i alone.  y: like q.
     """
-    s = _contract("bhgqd,bhkd->bhgqk", q, k) * (1 / math.sqrt(q.shape[-1]))
-    seen = _visible(_numbers(0, q.shape[-2]), _numbers(0, k.shape[-2]), keep, causal)
-    p = jax.nn.softmax(_hide(s, seen), axis=-1)
+    s = contract("bhgqd,bhkd->bhgqk", q, k) * (1 / math.sqrt(q.shape[-1]))
+    seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
+    p = jax.nn.softmax(hide(s, seen), axis=-1)
     if seen is not None:
         p = jnp.where(broadcast(seen, p.shape), p, jnp.zeros_like(p))
-    return _contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), v).astype(q.dtype)
+    return contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), v).astype(q.dtype)
 
 
 def attend_fwd(q, k, v, keep, *, causal: bool):
-    n, m = blocks_for(q.shape[-2], k.shape[-2])
     scaled = q * (1 / math.sqrt(q.shape[-1]))
-    q_, k_, v_, keep_ = _pad(scaled, n), _pad(k, m), _pad(v, m), _pad_keep(keep, k, m)
-
-    def step(carry, pair):
-        i, j = pair
-        y, top, z = (_take(t, i, n, axis) for t, axis in zip(carry, (-2, -1, -1)))
-        s = _hide(_contract("bhgqd,bhkd->bhgqk", _take(q_, i, n), _take(k_, j, m)), _seen_in(pair, keep_, n, m, causal))
-        new = lax.stop_gradient(jnp.maximum(top, s.max(-1)))  # y does not depend on it, but without it exp overflows
-        e, shrink = _exp_less(s, new), jnp.exp(top - new)  # a larger maximum shrinks what was summed before it
-        y = y * broadcast(shrink[..., None], y.shape) + _contract("bhgqk,bhkd->bhgqd", e.astype(v.dtype), _take(v_, j, m))
-        found = (y, new, z * shrink + e.sum(-1))
-        return tuple(_put(t, f, i, n, axis) for t, f, axis in zip(carry, found, (-2, -1, -1))), None
-
-    zeros = _zeros(q_)
-    # Half the least number is below every score and above the hidden ones: a query that sees no key has exp(...) = 0.
-    low = zeros[..., 0] + float(jnp.finfo(zeros.dtype).min) / 2
-    pairs = _pairs(q_.shape[-2], k_.shape[-2], n, m, causal)
-    (y, top, z), _ = lax.scan(step, (zeros, low, zeros[..., 0]), pairs)
-    z = jnp.where(z == 0, jnp.ones_like(z), z)
-    y = crop((y / broadcast(z[..., None], y.shape)).astype(q.dtype), _widths(q, n))
-    return y, (scaled, k, v, keep, y, crop(top + jnp.log(z), _widths(q[..., 0], n, -1)))
+    how, n = spelling(k.shape[-2])
+    y, log_z = (rows_fwd if how == ROWS else blocks_fwd)(scaled, k, v, keep, causal=causal, block=n)
+    return y, (scaled, k, v, keep, y, log_z)
 
 
 def attend_bwd(residuals, ct_y, *, causal: bool):
-    q, k, v, keep, y, log_z = residuals  # q: scaled
-    n, m = blocks_for(q.shape[-2], k.shape[-2])
-    delta = (ct_y.astype(log_z.dtype) * y.astype(log_z.dtype)).sum(-1)
-    q_, k_, v_, keep_, ct_y_ = _pad(q, n), _pad(k, m), _pad(v, m), _pad_keep(keep, k, m), _pad(ct_y, n)
-    log_z, delta = _pad(log_z, n, -1), _pad(delta, n, -1)
-
-    def step(cts, pair):
-        i, j = pair
-        q_i, k_j, v_j, ct_i = _take(q_, i, n), _take(k_, j, m), _take(v_, j, m), _take(ct_y_, i, n)
-        s = _hide(_contract("bhgqd,bhkd->bhgqk", q_i, k_j), _seen_in(pair, keep_, n, m, causal))
-        p = _exp_less(s, _take(log_z, i, n, -1))
-        ct_p = _contract("bhgqd,bhkd->bhgqk", ct_i, v_j)  # forward summed p v over keys k; back, over features d
-        # softmax's Jacobian diag(p) - p pᵀ is its own transpose; pᵀ ct_p = yᵀ ct_y, so delta stands for whole rows of p.
-        ct_s = (p * (ct_p - broadcast(_take(delta, i, n, -1)[..., None], p.shape))).astype(q.dtype)
-        found = (
-            _contract("bhgqk,bhkd->bhgqd", ct_s, k_j),
-            _contract("bhgqk,bhgqd->bhkd", ct_s, q_i),  # a key was copied to g heads and q queries: sum over both
-            _contract("bhgqk,bhgqd->bhkd", p.astype(v.dtype), ct_i),
-        )
-        blocks = ((i, n), (j, m), (j, m))
-        return tuple(_put(ct, _take(ct, *at) + f, *at) for ct, f, at in zip(cts, found, blocks)), None
-
-    pairs = _pairs(q_.shape[-2], k_.shape[-2], n, m, causal)
-    (ct_q, ct_k, ct_v), _ = lax.scan(step, (_zeros(q_), _zeros(k_), _zeros(v_)), pairs)
-    ct_q, ct_k, ct_v = (
-        crop(ct_q * (1 / math.sqrt(q.shape[-1])), _widths(q, n)),
-        crop(ct_k, _widths(k, m)),
-        crop(ct_v, _widths(v, m)),
-    )
+    q, k, v, *_ = residuals
+    how, n = spelling(k.shape[-2])
+    ct_q, ct_k, ct_v = (rows_bwd if how == ROWS else blocks_bwd)(residuals, ct_y, causal=causal, block=n)
+    ct_q = ct_q * (1 / math.sqrt(q.shape[-1]))  # the queries were scaled before all else: a multiple is its own transpose
     return ct_q.astype(q.dtype), ct_k.astype(k.dtype), ct_v.astype(v.dtype)

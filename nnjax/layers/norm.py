@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from ..errors import describe, expect_float, expect_params, expect_positive, expect_same_dtype, expect_shape
 from ..layer import Layer
-from ..linear import broadcast, broadcast_t
+from ..linear import broadcast, broadcast_t, fold
 
 
 class NormParams(NamedTuple):
@@ -30,6 +30,16 @@ def wide(x: Array) -> Array:
     return x.astype(np.promote_types(x.dtype, np.float32))
 
 
+def mean_over(x: Array, axes) -> Array:
+    """x.mean(axes, keepdims=True). Over the last axis as a product with 1/n in every entry: XLA's sums along rows take
+    longer (layer_norm of 4096 x 768, forward and backward, on 2 cores: 0.48 of the time)."""
+    if axes != -1:
+        return x.mean(axes, keepdims=True)
+    n = x.shape[-1]
+    sums = jnp.matmul(fold(x), jnp.ones_like(x, shape=(n, 1)), precision=lax.Precision.HIGHEST)
+    return (sums / n).reshape(*x.shape[:-1], 1)
+
+
 def standardise_apply(x, axes, eps):
     """x̂ = (x - mean) / s,  s = sqrt(variance + eps), over `axes`; variance = mean of (x - mean)^2."""
     centred = x - broadcast(x.mean(axes, keepdims=True), x.shape)
@@ -37,15 +47,15 @@ def standardise_apply(x, axes, eps):
 
 
 def standardise_fwd(x, axes, eps):
-    mean = x.mean(axes, keepdims=True)
+    mean = mean_over(x, axes)
     centred = x - broadcast(mean, x.shape)
-    one_over_s = lax.rsqrt((centred * centred).mean(axes, keepdims=True) + eps)
+    one_over_s = lax.rsqrt(mean_over(centred * centred, axes) + eps)
     return centred * broadcast(one_over_s, x.shape), (mean, one_over_s)
 
 
 def standardise_bwd(y, one_over_s, ct_y, axes):
     """ct_x = (ct_y - mean(ct_y) - x̂ mean(ct_y x̂)) / s: the symmetric Jacobian, applied to ct_y."""
-    along_one, along_y = ct_y.mean(axes, keepdims=True), (ct_y * y).mean(axes, keepdims=True)
+    along_one, along_y = mean_over(ct_y, axes), mean_over(ct_y * y, axes)
     ct_x = ct_y - broadcast(along_one, y.shape) - y * broadcast(along_y, y.shape)
     return ct_x * broadcast(one_over_s, y.shape)
 
@@ -118,7 +128,7 @@ def rms_norm_apply(params, x, eps):
 
 def rms_norm_fwd(params, x, eps):
     v = wide(x)
-    one_over_s = lax.rsqrt((v * v).mean(-1, keepdims=True) + eps)
+    one_over_s = lax.rsqrt(mean_over(v * v, -1) + eps)
     y = v * broadcast(one_over_s, x.shape) * broadcast(wide(params.scale), x.shape)
     return y.astype(x.dtype), (params.scale, x, one_over_s)
 
@@ -128,7 +138,7 @@ def rms_norm_bwd(residuals, ct_y):
     ct_y, shape = wide(ct_y), x.shape
     y = wide(x) * broadcast(one_over_s, shape)
     ct = ct_y * broadcast(wide(scale), shape)
-    ct_x = ct - y * broadcast((ct * y).mean(-1, keepdims=True), shape)  # J = (I - ŷ ŷᵀ/n) / s is symmetric
+    ct_x = ct - y * broadcast(mean_over(ct * y, -1), shape)  # J = (I - ŷ ŷᵀ/n) / s is symmetric
     ct_scale = broadcast_t(ct_y * y, scale.shape)  # scale was copied to every row: a sum over the rows
     return NormParams(ct_scale.astype(x.dtype), None), (ct_x * broadcast(one_over_s, shape)).astype(x.dtype)
 

@@ -1,8 +1,9 @@
 """Pooling: maximum and mean over windows of space, and the reshapes that lead from images to features.
 
-A window of an int pools (..., width, channels), a window of two ints (..., height, width, channels). A maximum over a
-rectangle is a maximum over rows of maxima along each row, and a mean likewise; so the hand-written pairs pool one axis
-after the other, and go back in the reverse order.
+A window of an int pools (..., width, channels), a window of two ints (..., height, width, channels). Windows side by side
+are cut out of x as they are. Where they overlap, or leave gaps, the hand-written pairs pool one axis after the other, and
+go back in the reverse order: a maximum over a rectangle is a maximum over rows of maxima along each row, and a mean
+likewise.
 """
 
 import math
@@ -14,7 +15,7 @@ from jax import lax
 
 from ..errors import describe, expect_float, expect_params, expect_per_axis, expect_positive
 from ..layer import Layer
-from ..linear import broadcast, shift, shift_t, wide
+from ..linear import broadcast, shift, shift_t, tiles, tiles_t, wide
 
 
 def _expect_windows(who, params, x, window) -> None:
@@ -55,8 +56,12 @@ def max_pool_apply(params, x, *, key=None, window, stride):
 def max_pool_fwd(params, x, *, key=None, window, stride):
     _expect_windows("max_pool", params, x, window)
     like, first = _like(x), []
-    for (axis, _), k, s in reversed(list(zip(_sizes(like, window), window, stride))):
-        x, where = _first_maximum(x, axis, k, s)
+    if window == stride:
+        cut = tiles(x, window)
+        x, where = _first_maximum([cut[_place(cut, i)] for i in np.ndindex(window)])
+        return x, ((where,), like)
+    for (axis, size), k, s in reversed(list(zip(_sizes(like, window), window, stride))):
+        x, where = _first_maximum([shift(x, axis, i, (size - k) // s + 1, s) for i in range(k)])
         first.insert(0, where)
     return x, (tuple(first), like)
 
@@ -64,6 +69,12 @@ def max_pool_fwd(params, x, *, key=None, window, stride):
 def max_pool_bwd(residuals, ct_y, *, window, stride):
     first, like = residuals
     # y[p] = x[p stride + i] for the one i that won: its Jacobian selects, and the transpose puts ct_y[p] back there.
+    if window == stride:
+        (where,) = first
+        ct_y, where = _over_window(ct_y, window), _over_window(where, window)
+        i = jnp.arange(math.prod(window), dtype=where.dtype).reshape(*(n for k in window for n in (1, k)), 1)
+        won = where == broadcast(i, where.shape)
+        return (), tiles_t(jnp.where(won, ct_y, jnp.zeros_like(ct_y)), like.shape[1:])
     for where, (axis, size), k, s in zip(first, _sizes(like, window), window, stride):
         zero = jnp.zeros_like(ct_y)
         won = [jnp.where(where == jnp.asarray(i, where.dtype), ct_y, zero) for i in range(k)]
@@ -71,13 +82,23 @@ def max_pool_bwd(residuals, ct_y, *, window, stride):
     return (), ct_y
 
 
-def _first_maximum(x, axis, k, stride):
-    """The maximum over windows along one axis, and how far into its window the first one stands."""
-    n = (x.shape[axis] - k) // stride + 1
-    y = shift(x, axis, 0, n, stride)
-    where = jnp.zeros(y.shape, jnp.int8 if k <= 127 else jnp.int32)
-    for i in range(1, k):
-        other = shift(x, axis, i, n, stride)
+def _place(cut, i):
+    """The index of the entry i of every window in `tiles`."""
+    return (*(slice(None),) * (cut.ndim - 1 - 2 * len(i)), *(n for j in i for n in (slice(None), j)))
+
+
+def _over_window(ct_y, window):
+    """(..., n1, n2, channels), copied to every entry of its window: (..., n1, k1, n2, k2, channels)."""
+    lead, space = ct_y.shape[: -1 - len(window)], ct_y.shape[-1 - len(window) : -1]
+    ct_y = ct_y.reshape(*lead, *(m for n in space for m in (n, 1)), ct_y.shape[-1])
+    return broadcast(ct_y, (*lead, *(m for n, k in zip(space, window) for m in (n, k)), ct_y.shape[-1]))
+
+
+def _first_maximum(parts):
+    """The maximum of the parts, and the number of the first that has it."""
+    y = parts[0]
+    where = jnp.zeros(y.shape, jnp.int8 if len(parts) <= 127 else jnp.int32)
+    for i, other in enumerate(parts[1:], 1):
         wins = (other > y) | jnp.isnan(other)  # a NaN stays, as it does in `reduce_window`
         y = jnp.where(wins, other, y)
         where = jnp.where(wins, jnp.asarray(i, where.dtype), where)
@@ -86,11 +107,6 @@ def _first_maximum(x, axis, k, stride):
 
 def _put_back(parts, axis, size, stride):
     """sum_i shift_t(parts[i], start=i) along one axis of length `size`."""
-    n = parts[0].shape[axis]
-    if len(parts) <= stride and n * stride <= size:  # no two windows overlap: nothing adds up, the parts interleave
-        parts = [*parts, *[jnp.zeros_like(parts[0])] * (stride - len(parts))]
-        shape = (*parts[0].shape[:axis], n * stride, *parts[0].shape[axis + 1 :])
-        return shift_t(jnp.stack(parts, axis + 1).reshape(shape), axis, 0, size)
     ct_x = shift_t(parts[0], axis, 0, size, stride)
     for i, part in enumerate(parts[1:], 1):
         ct_x = ct_x + shift_t(part, axis, i, size, stride)
@@ -122,6 +138,8 @@ def avg_pool_bwd(residuals, ct_y, *, window, stride):
     (like,) = residuals
     # Every entry of a window counted for 1 / size of its mean: each gets that share of ct_y, from every window it is in.
     ct_x = ct_y.astype(wide(ct_y)) / math.prod(window)
+    if window == stride:
+        return (), tiles_t(_over_window(ct_x.astype(ct_y.dtype), window), like.shape[1:])
     for (axis, size), k, s in zip(_sizes(like, window), window, stride):
         ct_x = _put_back([ct_x] * k, axis, size, s)
     return (), ct_x.astype(ct_y.dtype)

@@ -5,7 +5,7 @@ import pytest
 
 import nnjax
 from nnjax.layers import attend
-from nnjax.layers.attend import attend_apply, attend_bwd, attend_fwd, blocks_for
+from nnjax.layers.attend import attend_apply, attend_bwd, attend_fwd, spelling
 
 
 def inputs(s, t, *, h=2, g=2, d=4, b=2, masked=False, seed=0):
@@ -41,13 +41,16 @@ def both(q, k, v, keep, ct, causal):
         (10, 3, False, True),
     ],
 )
-def test_blocks_give_what_the_definition_gives(monkeypatch, s, t, causal, masked):
-    monkeypatch.setattr(attend, "BLOCKS", ((1000, 4, 6),))
+@pytest.mark.parametrize("how", [attend.ROWS, attend.BLOCKS])
+def test_each_spelling_gives_what_the_definition_gives(monkeypatch, how, s, t, causal, masked):
+    monkeypatch.setattr(attend, "SPELLINGS", ((1000, how, 4),))
     hand, reference = both(*inputs(s, t, masked=masked), causal)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), hand, reference)
 
 
-def test_an_empty_batch_and_large_scores():
+@pytest.mark.parametrize("how", [attend.ROWS, attend.BLOCKS])
+def test_an_empty_batch_and_large_scores(monkeypatch, how):
+    monkeypatch.setattr(attend, "SPELLINGS", ((1000, how, 4),))
     q, k, v, _, ct = inputs(5, 5)
     empty = tuple(t[:0] for t in (q, k, v))
     hand, _ = both(*empty, None, ct[:0], True)
@@ -58,7 +61,9 @@ def test_an_empty_batch_and_large_scores():
     assert all(jnp.isfinite(t).all() for t in (*cts, *expected_cts))
 
 
-def test_a_query_that_sees_no_key_gives_zero_and_no_gradient():
+@pytest.mark.parametrize("how", [attend.ROWS, attend.BLOCKS])
+def test_a_query_that_sees_no_key_gives_zero_and_no_gradient(monkeypatch, how):
+    monkeypatch.setattr(attend, "SPELLINGS", ((1000, how, 4),))
     q, k, v, _, ct = inputs(4, 4)
     keep = jnp.array([[False, False, True, True], [True] * 4])
     (y, (ct_q, ct_k, _)), (expected, _) = both(q, k, v, keep, ct, True)
@@ -77,19 +82,21 @@ def test_half_precision_is_summed_in_float32():
     assert float(jnp.abs(y.astype(jnp.float32) - exact).max()) < 0.03
 
 
-def test_a_block_is_never_larger_than_what_there_is():
-    assert blocks_for(3, 5) == (3, 5)
-    assert blocks_for(300, 300)[0] < blocks_for(3000, 3000)[0]
+def test_the_spelling_goes_by_the_number_of_keys():
+    assert spelling(64) == spelling(256) == (attend.ROWS, 64)
+    assert spelling(1024) == (attend.ROWS, 128)
+    assert spelling(4096)[0] == attend.BLOCKS
 
 
-def test_the_matrix_of_all_products_is_never_formed():
-    q, k, v, _, ct = inputs(1024, 1024, h=1, g=1, b=1)
+@pytest.mark.parametrize(("keys", "share"), [(1024, 0.6), (2048, 0.15)])
+def test_the_matrix_of_all_products_is_never_formed(keys, share):
+    q, k, v, _, ct = inputs(keys, keys, h=4, g=1, b=1)
 
     def by_hand(q, k, v, ct):
         return attend_bwd(attend_fwd(q, k, v, None, causal=True)[1], ct, causal=True)
 
     memory = jax.jit(by_hand).lower(q, k, v, ct).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 1024 * 1024 * 4 / 4
+    assert memory.temp_size_in_bytes < share * 4 * keys * keys * 4
 
 
 def test_a_forgotten_delta_is_found():

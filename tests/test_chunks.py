@@ -1,0 +1,55 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax.cases import hard, jittered
+
+QUICK = {"dtypes": ["float32", "bfloat16"], "transforms": ["jit"], "witnesses": ()}
+PLAIN = nnjax.serial(jittered(nnjax.conv(2, 3, 2)), nnjax.tanh(), nnjax.flatten(2), nnjax.dense(12, 2))
+
+
+@pytest.mark.parametrize("lead", [(), (0,), (1,), (6,), (7,), (2, 4)], ids=str)
+def test_the_same_layer_whatever_the_size(lead):
+    params, x = PLAIN.init(jax.random.key(0)), hard(np.random.default_rng(0), (*lead, 4, 2))
+    layer = nnjax.in_chunks(PLAIN, 3, axes=2)
+    y, residuals = layer.fwd(params, x)
+    np.testing.assert_allclose(y, PLAIN.apply(params, x), rtol=1e-5, atol=1e-6)
+    _, expected = PLAIN.fwd(params, x)
+    ct_y = jnp.asarray(np.random.default_rng(1).standard_normal(y.shape), y.dtype)
+    for ours, theirs in zip(*map(jax.tree.leaves, (layer.bwd(residuals, ct_y), PLAIN.bwd(expected, ct_y))), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_it_passes_its_check_and_a_chunk_that_is_left_out_does_not():
+    params, x = PLAIN.init(jax.random.key(0)), hard(np.random.default_rng(0), (6, 4, 2))
+    layer = nnjax.in_chunks(PLAIN, 3, axes=2)
+    nnjax.check_layer(layer, params, x, **QUICK).raise_if_failed()
+
+    def bwd(residuals, ct_y):
+        return layer.bwd(residuals, ct_y.at[:3].set(0))
+
+    assert nnjax.check_layer(layer._replace(bwd=bwd), params, x, **QUICK).failures
+
+
+def test_only_a_chunk_exists_at_a_time():
+    wide = nnjax.serial(nnjax.dense(4, 512), nnjax.tanh(), nnjax.dense(512, 1))
+    params, x = wide.init(jax.random.key(0)), jnp.ones((1024, 4))
+
+    def temps(layer):
+        return (
+            jax.jit(layer.apply if layer is wide else lambda p, x: layer.fwd(p, x)[0])
+            .lower(params, x)
+            .compile()
+            .memory_analysis()
+        )
+
+    assert temps(nnjax.in_chunks(wide, 32, axes=1)).temp_size_in_bytes < temps(wide).temp_size_in_bytes / 8
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"in_chunks: size must be a positive int, got 0"):
+        nnjax.in_chunks(PLAIN, 0, axes=2)
+    with pytest.raises(TypeError, match=r"in_chunks: expected a Layer, got dense"):
+        nnjax.in_chunks(nnjax.dense, 2, axes=2)

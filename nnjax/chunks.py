@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from .errors import expect_positive
@@ -45,7 +46,7 @@ def in_chunks(layer: Layer, size: int, *, axes: int) -> Layer:
             ct_p, ct_x = layer.bwd(with_parameters(chunk_kept, params), ct_y)
             return jax.tree.map(lambda total, ct: total + ct.astype(total.dtype), ct_params, ct_p), ct_x
 
-        zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=jnp.promote_types(p.dtype, jnp.float32)), params)
+        zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=np.promote_types(p.dtype, np.float32)), params)
         ct_y = ct_y.reshape(math.prod(lead) // rows_each, rows_each, *ct_y.shape[len(lead) :])
         ct_params, ct_x = lax.scan(step, zeros, (kept, ct_y))
         ct_params = jax.tree.map(lambda ct, p: ct.astype(p.dtype), ct_params, params)

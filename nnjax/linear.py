@@ -134,22 +134,21 @@ def tiles_t(ct_y: Array, shape: tuple[int, ...]) -> Array:
 
 
 def windows(x: Array, axis: int, k: int, dilation: int = 1) -> Array:
-    """y[p, j] = x[p + j dilation] for j < k: what a window of k entries sees at each place p of one axis.
+    """y[j, p] = x[p + j dilation] for j < k: what a window of k entries sees at each place p of one axis.
 
-    The window is a new axis after that one. An entry of x was copied into every window that sees it, so the transpose
-    sums the copies (`windows_t`).
+    j is a new first axis. An entry of x was copied into every window that sees it, so the transpose sums the copies
+    (`windows_t`).
     """
     n = x.shape[axis] - (k - 1) * dilation
-    return jnp.stack([shift(x, axis, j * dilation, n) for j in range(k)], axis + 1)
+    return jnp.stack([shift(x, axis, j * dilation, n) for j in range(k)])
 
 
 def windows_t(ct_y: Array, axis: int, dilation: int = 1) -> Array:
-    """ct_x[p + j dilation] = the sum of every ct_y[p, j] that was read there; added up in place."""
-    n, k = ct_y.shape[axis : axis + 2]
-    shape = (*ct_y.shape[:axis], n + (k - 1) * dilation, *ct_y.shape[axis + 2 :])
-    ct_x = jnp.zeros(shape, ct_y.dtype)
+    """ct_x[p + j dilation] = the sum of every ct_y[j, p] that was read there; added up in place."""
+    k, n = ct_y.shape[0], ct_y.shape[axis + 1]
+    ct_x = jnp.zeros((*ct_y.shape[1 : axis + 1], n + (k - 1) * dilation, *ct_y.shape[axis + 2 :]), ct_y.dtype)
     for j in range(k):
-        more = shift(ct_x, axis, j * dilation, n) + lax.index_in_dim(ct_y, j, axis + 1, keepdims=False)
+        more = shift(ct_x, axis, j * dilation, n) + ct_y[j]
         ct_x = lax.dynamic_update_slice_in_dim(ct_x, more, j * dilation, axis)
     return ct_x
 

@@ -21,11 +21,10 @@ def run(case, lead, seeds):
 
 
 def is_factory(module, name):
-    """Whether a public function, defined for users, gives a Layer."""
+    """Whether a public function of this module gives a Layer."""
     f = getattr(module, name)
-    return (
-        callable(f) and not name.startswith("_") and getattr(f, "__annotations__", {}).get("return") in (nnjax.Layer, "Layer")
-    )
+    own = getattr(f, "__module__", "").startswith(module.__name__)
+    return own and not name.startswith("_") and getattr(f, "__annotations__", {}).get("return") in (nnjax.Layer, "Layer")
 
 
 def test_names_are_unique_and_every_public_layer_has_a_case():

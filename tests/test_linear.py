@@ -132,8 +132,8 @@ def test_windows_t_is_the_transpose_of_windows(k, dilation):
     rng = np.random.default_rng(5)
     x = jnp.asarray(rng.standard_normal((2, 5, 3)), jnp.float32)
     seen = windows(x, 1, k, dilation)
-    assert seen.shape == (2, 5 - (k - 1) * dilation, k, 3)
-    np.testing.assert_array_equal(seen[:, 0, -1], x[:, (k - 1) * dilation])
+    assert seen.shape == (k, 2, 5 - (k - 1) * dilation, 3)
+    np.testing.assert_array_equal(seen[-1, :, 0], x[:, (k - 1) * dilation])
     y = jnp.asarray(rng.standard_normal(seen.shape), jnp.float32)
     assert inner(y, seen) == pytest.approx(inner(windows_t(y, 1, dilation), x), rel=1e-5)
 

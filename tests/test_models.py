@@ -105,6 +105,29 @@ def test_gpt_has_the_parameters_of_gpt_2_and_its_tables_are_tied():
     assert shapes.table.table.shape == (50257, 768)
 
 
+def test_a_deeper_gpt_is_no_larger_program():
+    def text(layers):
+        step = nnjax.value_and_grad(nnjax.gpt(65, 32, layers, 2, 16, remat=True), nnjax.softmax_cross_entropy())
+        params = jax.eval_shape(nnjax.gpt(65, 32, layers, 2, 16).init, jax.random.key(0))
+        ids = jax.ShapeDtypeStruct((2, 32), jnp.int32)
+        return jax.jit(step).lower(params, ids, ids).as_text()
+
+    assert len(text(24).splitlines()) == len(text(4).splitlines())
+
+
+@pytest.mark.slow
+def test_a_step_of_gpt_2s_own_size_is_the_references():
+    model, loss = nnjax.gpt(50257, 1024, 12, 12, 768), nnjax.softmax_cross_entropy()
+    params = jax.jit(model.init)(jax.random.key(0))
+    ids = jax.random.randint(jax.random.key(1), (1, 65), 0, 50257, jnp.int32)
+    value, grads = jax.jit(nnjax.value_and_grad(model, loss))(params, ids[:, :-1], ids[:, 1:])
+    expected, theirs = jax.jit(nnjax.reference_value_and_grad(model, loss))(params, ids[:, :-1], ids[:, 1:])
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    for ours, reference in zip(jax.tree.leaves(grads), jax.tree.leaves(theirs), strict=True):
+        apart, size = np.linalg.norm(ours - reference), np.linalg.norm(reference)
+        assert apart <= 1e-3 * size
+
+
 def test_the_forms_of_gpt_agree():
     ids = jnp.array([[1, 4, 2], [0, 0, 3]])
     labels = jnp.array([[4, 2, 1], [0, 3, 3]])

@@ -82,3 +82,60 @@ def test_linear_cross_entropy_serves_anyones_gradient():
 def test_bad_arguments_are_refused(args, options, error, message):
     with pytest.raises(error, match=f"ops.attention: .*{message}"):
         ops.attention(*args, **options)
+
+
+def _network(attend, pool, dense, x):
+    """(batch, 6, 6, 4) -> (batch, 3): pooling, then attention over the places that are left."""
+    places = pool(x).reshape(x.shape[0], 9, 4)
+    q, k, v = (dense(i, places).reshape(x.shape[0], 9, 2, 2) for i in range(3))
+    return dense(3, attend(q, k, v).reshape(x.shape[0], 36))
+
+
+def _in_flax():
+    from flax import linen as nn
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            with jax.numpy_rank_promotion("allow"):
+                return _network(ops.attention, lambda x: ops.max_pool(x, 2), lambda i, h: nn.Dense((4, 4, 4, 3)[i])(h), x)
+
+    model = Model()
+    return model.init(jax.random.key(0), X), model.apply
+
+
+def _in_equinox():
+    import equinox as eqx
+
+    class Model(eqx.Module):
+        maps: list
+
+        def __call__(self, x):
+            def dense(i, h):
+                flat = jax.vmap(self.maps[i])(h.reshape(-1, h.shape[-1]))
+                return flat.reshape(*h.shape[:-1], flat.shape[-1])
+
+            return _network(ops.attention, lambda x: ops.max_pool(x, 2), dense, x)
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    maps = [eqx.nn.Linear(n_in, n_out, key=k) for n_in, n_out, k in zip((4, 4, 4, 36), (4, 4, 4, 3), keys)]
+    return eqx.partition(Model(maps), eqx.is_array)[0], lambda params, x: eqx.combine(params, Model(maps))(x)
+
+
+X, TARGETS = normal(5, 6, 6, 4, seed=3), jnp.array([0, 1, 2, 0, 1])
+
+
+@pytest.mark.parametrize("build", [_in_flax, _in_equinox])
+def test_a_module_of_another_library_trains_and_passes_an_audit(build):
+    params, apply = build()
+
+    def loss(params):
+        return -jnp.take_along_axis(jax.nn.log_softmax(apply(params, X)), TARGETS[:, None], 1).mean()
+
+    step = jax.jit(lambda params: jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params)))
+    before = loss(params)
+    report = nnjax.audit(jax.grad(loss), params).raise_if_failed()
+    assert {"max_pool", "attention"} <= {row.case.split(" ")[0] for row in report.rows} | set(str(report.notes).split("'"))
+    for _ in range(60):
+        params = step(params)
+    assert loss(params) < before / 4

@@ -20,7 +20,7 @@ from ..linear import Amounts, broadcast, crop, fold, pad, shift, wide, windows, 
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 COLUMNS, CONVOLUTION, TAPS = "columns", "convolution", "taps"
-CHUNK_X, CHUNK_W = 1 << 18, 1 << 17  # numbers formed from one chunk of the batch: they stay in cache, and never are all there
+CHUNK = 150 << 10  # numbers formed from one chunk of the batch: they stay in cache, and never are all there
 
 
 class Plane(NamedTuple):
@@ -97,15 +97,17 @@ def _flipped(w, groups):
 
 def _columns_for_x(w, ct_y, plane):
     kh, kw, n_in, n_out = w.shape
-    flat = w.transpose(1, 0, 2, 3).reshape(-1, n_out)  # the window's columns outermost, so that they add up first
+    flat = w.transpose(1, 0, 2, 3).reshape(-1, n_out)
+    dh, dw = plane.dilation
 
     def of_chunk(ct):
-        seen = jnp.matmul(fold(ct), flat.T, preferred_element_type=wide(ct))
-        rows = windows_t(seen.reshape(*ct.shape[:3], kw, kh * n_in), 2, plane.dilation[1])
-        ct_padded = windows_t(rows.reshape(*rows.shape[:3], kh, n_in).swapaxes(2, 3), 1, plane.dilation[0])
-        return crop(ct_padded, _around(plane)).astype(ct.dtype)
+        n, *space, _ = ct.shape
+        # forward, windows @ w; back, w @ ctᵀ, then every window gives what it holds back to the places it was copied from
+        seen = jnp.matmul(flat, _last(ct).T, preferred_element_type=wide(ct)).reshape(kw, kh, n_in, space[0], space[1] * n)
+        ct_x = windows_t(windows_t(seen, 3, dw * n), 1, dh)
+        return crop(_first(ct_x, n), _around(plane)).astype(ct.dtype)
 
-    chunks = _chunks(ct_y, math.prod(ct_y.shape[1:3]) * flat.shape[0], CHUNK_X)
+    chunks = _chunks(ct_y, math.prod(ct_y.shape[1:3]) * flat.shape[0])
     if chunks.shape[0] == 1:
         return of_chunk(ct_y)
     ct_x = lax.scan(lambda _, ct: (None, of_chunk(ct)), None, chunks)[1]
@@ -117,12 +119,24 @@ def _columns_for_w(x, ct_y, w_shape, plane):
     dh, dw = plane.dilation
 
     def of_chunk(x, ct):
-        seen = windows(pad(x, _around(plane)), 2, kw, dw)  # for one row of the kernel; its rows follow one by one
-        rows = [shift(seen, 1, i * dh, ct.shape[1]).reshape(-1, kw * n_in) for i in range(kh)]
-        return jnp.stack([jnp.matmul(row.T, fold(ct), preferred_element_type=wide(ct)) for row in rows])
+        n = x.shape[0]
+        x = pad(x, _around(plane))
+        x = x.transpose(3, 1, 2, 0).reshape(n_in, x.shape[1], x.shape[2] * n)
+        seen = windows(windows(x, 1, kh, dh), 3, kw, dw * n)
+        return jnp.matmul(seen.reshape(kw * kh * n_in, -1), _last(ct), preferred_element_type=wide(ct))
 
-    numbers = x.shape[1] * ct_y.shape[2] * kw * n_in
-    return _summed(of_chunk, x, ct_y, numbers).reshape(w_shape).astype(x.dtype)
+    ct_w = _summed(of_chunk, x, ct_y, math.prod(ct_y.shape[1:3]) * kh * kw * n_in)
+    return ct_w.reshape(kw, kh, n_in, n_out).swapaxes(0, 1).astype(x.dtype)
+
+
+def _last(ct):
+    """(n, h, w, channels) -> (h w n, channels): the batch last of the places, so that windows shift long runs of numbers."""
+    return fold(ct.transpose(1, 2, 0, 3))
+
+
+def _first(x, n):
+    """(channels, h, w n) -> (n, h, w, channels)."""
+    return x.reshape(*x.shape[:2], x.shape[2] // n, n).transpose(3, 1, 2, 0)
 
 
 def depthwise(x, w, plane: Plane):
@@ -187,17 +201,17 @@ def _taps_for_w(x, ct_y, w_shape, plane):
 
 def _summed(of_chunk, x, ct_y, numbers):
     """of_chunk of each chunk of the batch, added up."""
-    xs, cts = _chunks(x, numbers, CHUNK_W), _chunks(ct_y, numbers, CHUNK_W)
+    xs, cts = _chunks(x, numbers), _chunks(ct_y, numbers)
     if xs.shape[0] == 1:
         return of_chunk(x, ct_y)
     zero = jnp.zeros_like(of_chunk(xs[0], cts[0]))
     return lax.scan(lambda total, pair: (total + of_chunk(*pair), None), zero, (xs, cts))[0]
 
 
-def _chunks(x, numbers: int, limit: int):
-    """The batch in equal chunks of as many examples, of so many numbers each, as stay within the limit; at least 1."""
+def _chunks(x, numbers: int):
+    """The batch in equal chunks of as many examples, of so many numbers each, as stay within the limit; at least 2, or 1."""
     n = x.shape[0]
-    size = max((b for b in range(1, n + 1) if n % b == 0 and b * numbers <= limit), default=1)
+    size = max(b for b in range(1, n + 1) if n % b == 0 and (b <= 2 or b * numbers <= CHUNK))
     return x.reshape(n // size, size, *x.shape[1:])
 
 

@@ -32,8 +32,7 @@ WAYS = [
 @pytest.mark.parametrize(("way", "image", "kernel", "plane"), WAYS, ids=str)
 def test_each_spelling_is_the_transpose_that_jax_finds(way, image, kernel, plane, chunk, monkeypatch):
     monkeypatch.setattr(conv_transposes, "spelling", lambda *shapes: (way, way))
-    monkeypatch.setattr(conv_transposes, "CHUNK_X", chunk)
-    monkeypatch.setattr(conv_transposes, "CHUNK_W", chunk)
+    monkeypatch.setattr(conv_transposes, "CHUNK", chunk)
     rng = np.random.default_rng(0)
     x, w = (jnp.asarray(rng.standard_normal(shape).astype(np.float32)) for shape in ((4, *image), kernel))
     y, of_w = jax.vjp(lambda w: conv(x, w, plane), w)

@@ -325,9 +325,11 @@ def as_custom_vjp(layer: Layer) -> Callable[..., Any]:
     """
     expect_layer("as_custom_vjp", layer)
 
-    @jax.custom_vjp
     def call(params, x, key):
         return layer.apply(params, x, key=key)
+
+    call.__name__ = call.__qualname__ = layer.name  # what `audit` and tracebacks call it
+    call = jax.custom_vjp(call)
 
     def fwd(params, x, key):
         return layer.fwd(params, x, key=key)

@@ -5,6 +5,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+def pytest_configure(config):
+    """Nearly all the time goes into compiling: all but the slow tests run programs that XLA has optimised less."""
+    jax.config.update("jax_disable_most_optimizations", config.option.markexpr == "not slow")
+
+
 @pytest.fixture
 def x64():
     """The test runs in float64."""

@@ -11,6 +11,15 @@ def pytest_configure(config):
 
 
 @pytest.fixture
+def optimised_less():
+    """The same for a slow test."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
 def x64():
     """The test runs in float64."""
     with jax.enable_x64(True):

@@ -194,6 +194,16 @@ def _problem_rows(subject: Subject, problems: Sequence[Problem], common: dict) -
     ]  # fmt: skip
 
 
+def ran(subject: Subject, cell: Cell, other, transform: str) -> tuple[list[list[np.ndarray]], tuple[Problem, ...]]:
+    """Values and cotangents at every point under this transform, and the problems that tracing it found."""
+    run = once(subject.compiled, transform, lambda: transforms.named(transform)(subject))
+    with jax.enable_x64(cell.dtype == np.float64):
+        points = [([jnp.asarray(x) for x in diff], [jnp.asarray(c) for c in cts]) for diff, cts in cell.points]
+        at_points = [on_host(h) for h in run(points, other)]
+    found = once(subject.compiled, f"problems {cell.dtype.name} {transform}", lambda: tuple(subject.problems.found))
+    return at_points, found
+
+
 def _run_rows(subject: Subject, cell: Cell, other, transform: str) -> list[Row]:
     x64 = cell.dtype == np.float64
     common = _common(subject, cell, transform)
@@ -203,15 +213,7 @@ def _run_rows(subject: Subject, cell: Cell, other, transform: str) -> list[Row]:
         with jax.enable_x64(x64):
             h = on_host(run([jnp.asarray(x) for x in diff], other, [jnp.asarray(x) for x in (*cell.tangents, *cts)]))
         return _judged(subject, cell, other, subject.spec.names, h, cell.second, common, 0)
-    run = once(subject.compiled, transform, lambda: transforms.named(transform)(subject))
-
-    def compute():
-        points = [([jnp.asarray(x) for x in diff], [jnp.asarray(c) for c in cts]) for diff, cts in cell.points]
-        return [on_host(h) for h in run(points, other)]
-
-    with jax.enable_x64(x64):
-        at_points = compute()
-    problems = once(subject.compiled, f"problems {cell.dtype.name} {transform}", lambda: tuple(subject.problems.found))
+    at_points, problems = ran(subject, cell, other, transform)
     rows = _problem_rows(subject, problems, common)
     spoiled = {p.leaf for p in problems if p.kind == "wrong_shape"}
     n_outputs = len(cell.points[0][1])

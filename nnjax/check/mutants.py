@@ -6,12 +6,10 @@ A mutant that changes no output bit at the inputs tried (a mean for a sum at bat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..layer import Layer, parallel, residual, serial
-from .matrix import Cell, cells, run_matrix
+from .matrix import Cell, cells, ran, run_matrix
 from .mutant_kinds import KINDS, Kind
 from .options import Options, options
 from .report import Report
@@ -31,28 +29,31 @@ class Outcome(NamedTuple):
     report: Report
 
 
-def with_part(layer: Layer, i: int, part: Layer) -> Layer | None:
+JOINS = {"serial": serial, "mlp": serial, "parallel": parallel, "residual": residual}
+
+
+def with_part(layer: Layer, i: int, part: Layer) -> Layer:
     """The composition with its i-th part's fwd and bwd exchanged; the definition stays that of the right one."""
-    parts = [*layer.parts[:i], part, *layer.parts[i + 1 :]]
-    join = {"serial": serial, "mlp": serial, "parallel": parallel, "residual": residual}.get(layer.name)
-    if join is None:
-        return None
-    wrong = join(*parts)
+    wrong = JOINS[layer.name](*layer.parts[:i], part, *layer.parts[i + 1 :])
     return layer._replace(fwd=wrong.fwd, bwd=wrong.bwd)
 
 
 def mutants(layer: Layer) -> Iterator[tuple[Kind, str, Layer]]:
     """(kind, where, wrong layer) for every kind that applies: planted in the layer itself and in its parts."""
     for number, kind in enumerate(KINDS):
-        wrong = kind.plant(layer, number)
-        if wrong is not None:
-            yield kind, "", wrong
+        for where, wrong in _planted(kind, number, layer):
+            yield kind, where, wrong
+
+
+def _planted(kind: Kind, number: int, layer: Layer) -> Iterator[tuple[str, Layer]]:
+    wrong = kind.plant(layer, number)
+    if wrong is not None:
+        yield "", wrong
+    if layer.name in JOINS:
         for i, part in enumerate(layer.parts):
-            for inner, where, wrong_part in mutants(part):
-                if inner.name == kind.name:
-                    wrong = with_part(layer, i, wrong_part)
-                    if wrong is not None:
-                        yield kind, f"{layer.name if layer.name == 'residual' else i}/{where}".rstrip("/"), wrong
+            for where, wrong_part in _planted(kind, number, part):
+                here = layer.name if layer.name == "residual" else i
+                yield f"{here}/{where}".rstrip("/"), with_part(layer, i, wrong_part)
 
 
 def hunt(layer: Layer, params: Any, x: Any, *, key: Any = None, seed: int = 0) -> list[Outcome]:
@@ -105,9 +106,7 @@ def _wrong_parts(layer: Layer, kind: Kind, where: str) -> tuple[Layer, ...]:
     if rest:
         inner = _wrong_parts(part, kind, rest)
         j = 0 if rest.split("/")[0] == "residual" else int(rest.split("/")[0])
-        changed = with_part(part, j, inner[j])
-        assert changed is not None
-        changed = changed._replace(parts=inner)
+        changed = with_part(part, j, inner[j])._replace(parts=inner)
     else:
         changed = kind.plant(part, number)
         assert changed is not None
@@ -121,16 +120,15 @@ def _outcome(kind: Kind, where: str, status: str, report: Report) -> Outcome:
 
 
 def _outputs(subject: Subject, cell: Cell, other) -> list[np.ndarray] | None:
-    diff, cts = cell.points[0]
+    subject.problems.found.clear()
     try:
-        out = jax.jit(subject.hand)([jnp.asarray(v) for v in diff], other, [jnp.asarray(c) for c in cts])
+        (found,), problems = ran(subject, cell, other, "jit")
     except (TypeError, ValueError):
         return None
-    arrays = [np.asarray(v) for v in (*out.floats, *out.cotangents)]
-    return None if subject.problems.found else arrays
+    return None if problems else found
 
 
 def _equal(a: list[np.ndarray] | None, b: list[np.ndarray] | None) -> bool:
     if a is None or b is None:
         return False
-    return all(u.dtype == v.dtype and np.array_equal(u, v, equal_nan=True) for u, v in zip(a, b, strict=True))
+    return all(np.array_equal(u, v, equal_nan=True) for u, v in zip(a, b, strict=True))

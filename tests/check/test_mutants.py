@@ -45,6 +45,7 @@ def test_a_mean_for_a_sum_at_batch_one_is_equivalent_and_not_counted():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.parametrize("name", CASES)
 def test_every_mutant_of_every_case_is_killed(name):
     params, x, key = CASES[name].make(0)

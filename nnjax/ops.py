@@ -107,8 +107,8 @@ def conv(
     """
     if getattr(w, "ndim", 0) not in (3, 4):
         raise ValueError(f"conv: w must have shape (k, in / groups, out) or (k, l, in / groups, out), got {describe(w)}.")
-    padding = padding if isinstance(padding, str) else tuple(map(tuple, padding))
-    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    amounts = padding if isinstance(padding, str) else tuple(map(tuple, padding))  # hashable
+    how = {"stride": stride, "padding": amounts, "dilation": dilation, "groups": groups}
     layer = _conv(w.shape[-2] * groups, w.shape[-1], tuple(w.shape[:-2]), **how)
     return layer(layers.ConvParams(w, b), x)
 

@@ -31,14 +31,14 @@ def ratios(ours: Run, builders: dict[str, Callable[[], Run]], budget_seconds: fl
     return found
 
 
-def descent(objective: Callable, params: Any, *batch: Any, gradient: Callable = jax.value_and_grad) -> Run:
-    """run() for a JAX library: gradient(objective)(params, *batch), then optax.sgd, jitted with donated parameters."""
+def descent(gradient: Callable, params: Any, *batch: Any) -> Run:
+    """run() for a JAX library: gradient(params, *batch) -> (value, grads), then optax.sgd, jitted with donated parameters."""
     optimizer = optax.sgd(RATE)
 
     @partial(jax.jit, donate_argnums=0)
     def step(state, *batch):
         params, opt_state = state
-        value, grads = gradient(objective)(params, *batch)
+        value, grads = gradient(params, *batch)
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = optimizer.update(grads, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), value
@@ -75,14 +75,15 @@ def _torch(model: Any, x: np.ndarray, labels: np.ndarray) -> Run:
 
 def _flax(module: Any, x: Any, labels: Any) -> Run:
     params = module.init(jax.random.key(0), x)
-    return descent(lambda p, x, labels: _nll(module.apply(p, x), labels), params, x, labels)
+    return descent(jax.value_and_grad(lambda p, x, labels: _nll(module.apply(p, x), labels)), params, x, labels)
 
 
 def _equinox(model: Any, x: Any, labels: Any) -> Run:
     import equinox as eqx
 
     params, static = eqx.partition(model, eqx.is_array)
-    return descent(lambda p, x, labels: _nll(jax.vmap(eqx.combine(p, static))(x), labels), params, x, labels)
+    gradient = jax.value_and_grad(lambda p, x, labels: _nll(jax.vmap(eqx.combine(p, static))(x), labels))
+    return descent(gradient, params, x, labels)
 
 
 def mlp(sizes: Sequence[int], x: Any, labels: Any) -> dict[str, Callable[[], Run]]:

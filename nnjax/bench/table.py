@@ -112,7 +112,7 @@ def beside(make: Callable, builders: Callable) -> Callable[[float], dict[str, fl
 
     def run(budget: float) -> dict[str, float]:
         hand, _, (params, x, labels) = make()
-        ours = peers.descent(None, params, x, labels, gradient=lambda _: hand)
+        ours = peers.descent(hand, params, x, labels)
         return peers.ratios(ours, builders(x, labels), budget)
 
     return run

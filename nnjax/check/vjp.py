@@ -49,6 +49,13 @@ def layer_subject(layer: Layer, spec: Spec) -> Subject:
     )
 
 
+def forget() -> None:
+    """Drop every program that was compiled. Each is mapped into memory, and Linux gives a process 65,530 maps."""
+    layer_subject.cache_clear()
+    _shared.cache_clear()
+    jax.clear_caches()
+
+
 def check_layer(
     layer: Layer, params: Any, x: Any, *, key: Any = None, dtypes: Sequence[str] | None = None,
     transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None, compute_dtype: str | None = None,

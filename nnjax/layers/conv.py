@@ -172,8 +172,8 @@ def conv(
         w = init(key, shape, jnp.float32)
         return ConvParams(w, jnp.zeros((out_channels,), w.dtype) if bias else None)
 
-    fs = (partial(f, window=window) for f in (conv_apply, conv_fwd, conv_bwd))
-    return Layer(f"conv({in_channels}, {out_channels}, {kernel})", init_params, *fs)
+    apply, fwd, bwd = partial(conv_apply, window=window), partial(conv_fwd, window=window), partial(conv_bwd, window=window)
+    return Layer(f"conv({in_channels}, {out_channels}, {kernel})", init_params, apply, fwd, bwd)
 
 
 def _expect_padding(padding, dims) -> str | Amounts:

@@ -26,9 +26,9 @@ CHUNK = 150 << 10  # numbers formed from one chunk of the batch: they stay in ca
 class Plane(NamedTuple):
     """How the kernel meets the image: steps, zeros (before, after) around, steps within the kernel, groups of channels."""
 
-    stride: tuple[int, int]
+    stride: tuple[int, ...]
     amounts: Amounts
-    dilation: tuple[int, int]
+    dilation: tuple[int, ...]
     groups: int
 
 

@@ -95,8 +95,8 @@ def layer_norm_bwd(residuals, ct_y):
     y = (wide(x) - broadcast(mean, shape)) * broadcast(one_over_s, shape)
     ct_x = standardise_bwd(y, one_over_s, ct_y * broadcast(wide(scale), shape), -1)
     # scale and offset were copied to every row: their cotangents are sums over the rows
-    ct_params = NormParams(broadcast_t(ct_y * y, scale.shape), broadcast_t(ct_y, scale.shape))
-    return NormParams(*(ct.astype(x.dtype) for ct in ct_params)), ct_x.astype(x.dtype)
+    ct_scale, ct_offset = broadcast_t(ct_y * y, scale.shape), broadcast_t(ct_y, scale.shape)
+    return NormParams(ct_scale.astype(x.dtype), ct_offset.astype(x.dtype)), ct_x.astype(x.dtype)
 
 
 def layer_norm(n: int, *, eps: float = 1e-5) -> Layer:
@@ -192,8 +192,8 @@ def group_norm_bwd(residuals, ct_y):
     ct_normal = _grouped(ct_y * broadcast(wide(scale), x.shape), groups)
     ct_x = standardise_bwd(y, one_over_s, ct_normal, GROUP_AXES).reshape(x.shape)
     # scale and offset were copied to every example and place: their cotangents are sums over both
-    ct_params = NormParams(broadcast_t(ct_y * y.reshape(x.shape), scale.shape), broadcast_t(ct_y, scale.shape))
-    return NormParams(*(ct.astype(x.dtype) for ct in ct_params)), ct_x.astype(x.dtype)
+    ct_scale, ct_offset = broadcast_t(ct_y * y.reshape(x.shape), scale.shape), broadcast_t(ct_y, scale.shape)
+    return NormParams(ct_scale.astype(x.dtype), ct_offset.astype(x.dtype)), ct_x.astype(x.dtype)
 
 
 def group_norm(groups: int, n: int, *, eps: float = 1e-5) -> Layer:

@@ -157,9 +157,9 @@ def avg_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None
 def _pool(name, window, stride, apply, fwd, bwd) -> Layer:
     window = expect_per_axis(name, "window", window)
     stride = window if stride is None else expect_per_axis(name, "stride", stride, len(window))
-    how = {"window": window, "stride": stride}
     label = f"{name}({window}{'' if stride == window else f', {stride}'})"
-    return Layer(label, lambda key: (), *(partial(f, **how) for f in (apply, fwd, bwd)))
+    apply, fwd, bwd = (partial(f, window=window, stride=stride) for f in (apply, fwd, bwd))
+    return Layer(label, lambda key: (), apply, fwd, bwd)
 
 
 def global_avg_pool_apply(params, x, *, key=None, axes):
@@ -193,7 +193,8 @@ def global_avg_pool(axes: int = 2) -> Layer:
     """
     expect_positive("global_avg_pool", axes=axes)
     fs = (global_avg_pool_apply, global_avg_pool_fwd, global_avg_pool_bwd)
-    return Layer(f"global_avg_pool({axes})", lambda key: (), *(partial(f, axes=axes) for f in fs))
+    apply, fwd, bwd = (partial(f, axes=axes) for f in fs)
+    return Layer(f"global_avg_pool({axes})", lambda key: (), apply, fwd, bwd)
 
 
 def flatten_apply(params, x, *, key=None, axes):

@@ -36,7 +36,7 @@ def test_our_own_step_is_plain_descent():
     model, loss = nnjax.mlp([6, 5, 3]), nnjax.softmax_cross_entropy()
     params, x = model.init(jax.random.key(1)), IMAGES[:, 0, :6, 0]
     hand = nnjax.value_and_grad(model, loss)
-    run = peers.descent(None, params, x, LABELS, gradient=lambda _: hand)
+    run = peers.descent(hand, params, x, LABELS)
     (after, _), value = run()
     expected, grads = hand(params, x, LABELS)
     np.testing.assert_allclose(value, expected, rtol=1e-6)

@@ -1,9 +1,11 @@
 import json
+import re
 from pathlib import Path
 
+import jax
 import pytest
 
-from nnjax.check import command, mutants
+from nnjax.check import Report, command, mutants
 from nnjax.check.command import Audit, Check
 from nnjax.check.mutant_kinds import KINDS, on_cotangents
 
@@ -13,6 +15,7 @@ def test_a_case_is_checked_and_every_row_is_written(capsys, tmp_path):
     out = capsys.readouterr().out
     assert "ok     relu " in out
     assert "0 failed, in 0 of 2 cases" in out
+    assert re.search(r"largest share of its bound that an error takes: float64 0\.\d\d, float32 0\.\d\d, bfloat16", out)
     found = json.loads((tmp_path / "check.json").read_text())
     assert found["ok"]
     assert {row["case"] for row in found["rows"]} == {"relu", "leaky_relu(0.1)"}
@@ -28,6 +31,24 @@ def test_a_wrong_layer_exits_with_1(capsys, monkeypatch):
     monkeypatch.setattr(command, "cases", lambda: (right._replace(layer=layer),))
     assert Check().run() == 1
     assert "negated: equals minus the reference" in capsys.readouterr().out
+
+
+def test_programs_are_dropped_and_the_setting_of_the_compiler_is_left_as_it_was(monkeypatch, optimised_less):
+    dropped, setting = [], []
+    monkeypatch.setattr(command, "KEPT", 2)
+    monkeypatch.setattr(command, "forget", lambda: dropped.append(1))
+    monkeypatch.setattr(
+        command,
+        "check_layer",
+        lambda *args, **how: setting.append(jax.config.read("jax_disable_most_optimizations")) or Report(()),
+    )
+    for before in (False, True):
+        jax.config.update("jax_disable_most_optimizations", before)
+        Check(only="dropout").run()
+        Check(only="dropout", full=True).run()
+        assert jax.config.read("jax_disable_most_optimizations") == before
+    assert dropped == [1] * 4
+    assert setting == [True, True, False, False, True, True, True, True]
 
 
 def test_mutants_are_counted_beside_the_false_alarms(capsys, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 import nnjax
 from nnjax import fused_loss
 from nnjax.check.mutants import hunt
+from nnjax.check.vjp import forget
 from nnjax.losses import total_weight
 
 LOSS, PLAIN = nnjax.linear_cross_entropy(), nnjax.softmax_cross_entropy()
@@ -22,9 +23,11 @@ def gradient(x):
 
 
 @pytest.mark.parametrize("weights", [(), (WEIGHTS,)], ids=["plain", "weighted"])
+@pytest.mark.parametrize("few", [6, 7])
 @pytest.mark.parametrize("rows", [1, 3, 10])
-def test_any_number_of_rows_at_a_time_gives_the_loss_of_the_product(monkeypatch, weights, rows):
+def test_any_number_of_rows_at_a_time_gives_the_loss_of_the_product(monkeypatch, weights, few, rows):
     monkeypatch.setattr(fused_loss, "rows_at_a_time", lambda n, vocab: rows)
+    monkeypatch.setattr(fused_loss, "FEW", few)
     expected, pull = jax.vjp(lambda h, w: PLAIN.apply((), (h @ w.T, LABELS, *weights)), H, W)
     value, (cts, *_) = gradient(((H, W), LABELS, *weights))
     np.testing.assert_allclose(value, expected, rtol=1e-6)
@@ -40,7 +43,10 @@ def test_edge_shapes_pass_the_check(x):
     nnjax.check_layer(LOSS, (), x, **QUICK, witnesses=()).raise_if_failed()
 
 
-def test_chunks_pass_the_check_and_every_mutant_is_killed(monkeypatch):
+@pytest.mark.parametrize("few", [6, 7])
+def test_chunks_pass_the_check_and_every_mutant_is_killed(monkeypatch, few):
+    forget()  # what was compiled for other sizes
+    monkeypatch.setattr(fused_loss, "FEW", few)
     monkeypatch.setattr(fused_loss, "rows_at_a_time", lambda n, vocab: 4)
     x = ((H, W), LABELS, WEIGHTS)
     nnjax.check_layer(LOSS, (), x, **QUICK).raise_if_failed()

@@ -48,8 +48,8 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
         first = np.unravel_index(np.flatnonzero(bad)[0], h.shape)
         return Diagnosis("not_finite", f"{_share(bad)} not finite where the reference is, first at {_index(first)}")
 
-    def close(a, slack=1.0):
-        return a.shape == h.shape and bool((norms((h - a)[finite]) <= slack * bound).all())
+    def close(a, slack=1.0, more=0.0):
+        return a.shape == h.shape and bool((norms((h - a)[finite]) <= slack * bound + more).all())
 
     if not np.any(h):
         return Diagnosis("zero", f"zero everywhere, where the reference has norm {budget.size[0]:.3g}")
@@ -62,7 +62,7 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
     if t.ndim == 2 and t.shape[0] == t.shape[1] and close(t.T):
         return Diagnosis("transposed", "equals the transpose of the reference")
     for name, other in context.found.items():
-        if name != leaf and name.partition("[")[0] != "output" and close(other.truth):
+        if name != leaf and name.partition("[")[0] != "output" and close(other.truth, more=other.bound):
             return Diagnosis("permuted", f"equals the reference of another leaf, {name}")
     for name, truths in context.transposed():
         if leaf in truths and close(truths[leaf], 2.0):

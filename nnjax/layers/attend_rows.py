@@ -56,7 +56,7 @@ def _scores(q, k, keep, rows, keys, causal: bool):
 
 def _for_keys(products, rows):
     """sum over g and q of products[k] rows[d], (c, k, d).  products: (c, g, q, k), rows: (c, g, q, d)."""
-    if rows.shape[-1] > SMALL_HEAD:
+    if rows.shape[-1] > SMALL_HEAD or rows.dtype != accumulator(rows):  # XLA has no such product of bfloat16 on CPUs
         return contract("cgqk,cgqd->ckd", products, rows)
     return jnp.swapaxes(contract("cgqd,cgqk->cdk", rows, products), 1, 2)
 

@@ -70,3 +70,11 @@ def test_the_batch_size_is_the_first_axis_of_what_is_no_parameter():
     context = Context.of(("params.w", "x"), [np.zeros((8, 3)), np.zeros((8, 4))], {})
     assert context.sizes[0] == ("the batch size", 8)
     assert ("axis 0 of params.w", 8) in context.sizes
+
+
+def test_another_leafs_gradient_is_known_within_its_own_bound():
+    other = np.random.default_rng(2).standard_normal((6, 6))
+    found = {"x": budget(), "y": budget(other)._replace(bound=np.array([0.1, 0.02]))}
+    d = diagnose("x", other + 0.01, budget(), Context(found=found))
+    assert (d.kind, d.detail) == ("permuted", "equals the reference of another leaf, y")
+    assert diagnose("x", other + 0.1, budget(), Context(found=found)).kind == "unknown"

@@ -48,7 +48,7 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
         first = np.unravel_index(np.flatnonzero(bad)[0], h.shape)
         return Diagnosis("not_finite", f"{_share(bad)} not finite where the reference is, first at {_index(first)}")
 
-    def close(a, slack=1.0, more=0.0):
+    def close(a, slack=1.0, more: np.ndarray | float = 0.0):
         return a.shape == h.shape and bool((norms((h - a)[finite]) <= slack * bound + more).all())
 
     if not np.any(h):

@@ -25,7 +25,7 @@ from .report import Report, Row, merged
 from .vjp import check_layer, forget
 
 WORKERS = 2  # cases checked at once: most of the time goes into compiling, which leaves Python's lock alone
-KEPT = 24  # cases whose programs are kept: all of the library's together are more than a process may map into memory
+KEPT = 12  # cases whose programs are kept: all of the library's together are more than a process may map into memory
 
 
 @dataclass

@@ -90,14 +90,15 @@ def linear_cross_entropy_fwd(params, x, *, key=None):
         top = lax.stop_gradient(s.max(-1))
         e = jnp.exp(s - broadcast(top[:, None], s.shape))
         z = e.sum(-1)
-        if few:
+        if few:  # ct_s = share (p - onehot), formed; its transposes, ct_s w and ct_sᵀ h, need nothing more
             hit = broadcast(labels[:, None], s.shape) == broadcast(jnp.arange(vocab, dtype=jnp.int32)[None], s.shape)
             p = e * broadcast((share / z)[:, None], s.shape)
             ct_s = (p - jnp.where(hit, broadcast(share[:, None], s.shape), jnp.zeros_like(s))).astype(h.dtype)
             ct_h = jnp.einsum("cv,vn->cn", ct_s, w, preferred_element_type=acc)
             ct_w = ct_w + jnp.einsum("cv,cn->vn", ct_s, h, preferred_element_type=acc)
             return ct_w, (top + jnp.log(z) - jnp.where(hit, s, jnp.zeros_like(s)).sum(-1), ct_h)
-        # ct_s = share (p - onehot), p = e / z: dividing the thin factors by z spares a pass over the c x v matrix.
+        # ct_s = share (p - onehot), the one-hot's part below, p = e / z: dividing the thin factors by z spares a pass over the
+        # c x v matrix.
         f = broadcast((share / z)[:, None], h.shape)
         e = e.astype(h.dtype)
         ct_h = f * jnp.einsum("cv,vn->cn", e, w, preferred_element_type=acc)

@@ -38,8 +38,8 @@ class Plane(NamedTuple):
 def spelling(w_shape, x_shape, ct_shape, plane: Plane) -> tuple[str, str]:
     """How to spell ct_x and ct_w, by shape.
 
-    Forward and backward over jax.grad on 2 cores, ct_x and ct_w both CONVOLUTION / COLUMNS, CONVOLUTION / CONVOLUTION,
-    COLUMNS / both COLUMNS:
+    Forward and backward over jax.grad on 2 cores, not always idle, chunks of 150 to 1,000 thousand; ct_x and ct_w both
+    CONVOLUTION / COLUMNS, CONVOLUTION / CONVOLUTION, COLUMNS / both COLUMNS:
     5x5, 3 to 16 channels, SAME:        0.98 / 0.41 / 1.00 / 0.44
     5x5, 16 to 32 channels, SAME:       1.00 / 1.08 / 1.11 / 1.33
     5x5, 20 to 40 channels, 12x12 VALID: 1.00 / 0.80 / - / 0.58
@@ -138,6 +138,7 @@ def _columns_for_w(x, ct_y, w_shape, plane):
 
     def of_chunk(x, ct):
         n = x.shape[0]
+        # forward, windows @ w; back, windowsᵀ @ ct, and windowsᵀ is what is cut out here: places last
         x = pad(x, _around(plane))
         x = x.transpose(3, 1, 2, 0).reshape(n_in, x.shape[1], x.shape[2] * n)
         seen = windows(windows(x, 1, kh, dh), 3, kw, dw * n)

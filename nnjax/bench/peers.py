@@ -1,7 +1,10 @@
 """The same models in PyTorch (eager), Flax and Equinox: each builder returns run(), one step of plain gradient descent.
 
-Only what is installed is built. Parameters are the library's own random ones: time does not depend on their values.
+Only what is installed is built, and PyTorch is in no extra. Parameters are the library's own random ones: time does not
+depend on their values.
 """
+
+# pyright: reportMissingImports=false
 
 import importlib.util
 from collections.abc import Callable, Sequence

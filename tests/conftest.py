@@ -1,22 +1,25 @@
 import jax
 import pytest
 
+from nnjax.check.compiling import compiled_lightly
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_configure(config):
     """Nearly all the time goes into compiling: all but the slow tests run programs that XLA has optimised less."""
-    jax.config.update("jax_disable_most_optimizations", config.option.markexpr == "not slow")
+    if config.option.markexpr == "not slow":
+        light = compiled_lightly()
+        light.__enter__()
+        config.add_cleanup(lambda: light.__exit__(None, None, None))
 
 
 @pytest.fixture
 def optimised_less():
     """The same for a slow test."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with compiled_lightly():
+        yield
 
 
 @pytest.fixture

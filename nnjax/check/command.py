@@ -5,9 +5,9 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import tyro
 from ..cases import Case, cases
 from ..errors import describe, expect_folder, expect_positive, unknown_name
 from .audit import audit
+from .compiling import compiled_lightly
 from .mutant_kinds import KINDS
 from .mutants import hunt
 from .options import precisions
@@ -49,6 +50,10 @@ class Check:
         """Print a line for each case and a summary; exit code 1 where a check failed or a mutant survived."""
         expect_positive("check", seeds=self.seeds)
         expect_folder(self.json)
+        with nullcontext() if self.full else compiled_lightly():  # before a device is asked for
+            return self._run()
+
+    def _run(self) -> int:
         chosen = [case for case in cases() if self.only is None or self.only in case.name]
         if not chosen:
             raise unknown_name("case", self.only or "", [case.name for case in cases()])
@@ -56,11 +61,10 @@ class Check:
         named = ", ".join(f"{d.device_kind} ({'/'.join(precisions(d))})" for d in devices)
         print(f"JAX {jax.__version__} on {named}; {len(chosen)} cases, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
         start = time.perf_counter()
-        with _optimised(self.full):
-            code, found = self._check(chosen, devices)
-            if self.mutants:
-                survived, hunted = self._mutants(chosen)
-                code, found = max(code, survived), {**found, **hunted, "ok": found["ok"] and not survived}
+        code, found = self._check(chosen, devices)
+        if self.mutants:
+            survived, hunted = self._mutants(chosen)
+            code, found = max(code, survived), {**found, **hunted, "ok": found["ok"] and not survived}
         print(f"{time.perf_counter() - start:.0f} s")
         if self.json:
             head = {"jax": jax.__version__, "date": time.strftime("%Y-%m-%d"), "devices": [d.device_kind for d in devices]}
@@ -133,17 +137,6 @@ def _shares(rows: Iterable[Row]) -> str:
         if row.witness == "reference" and row.status == "ok" and row.bound > 0:
             largest[row.dtype] = max(largest.get(row.dtype, 0.0), row.error / row.bound)
     return ", ".join(f"{dtype} {share:.2f}" for dtype, share in largest.items())
-
-
-@contextmanager
-def _optimised(fully: bool) -> Iterator[None]:
-    """Nearly all the time goes into compiling: unless asked to, XLA optimises less, which changes no formula."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", before or not fully)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def _devices(platform: str | None) -> list:

@@ -1,10 +1,11 @@
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import nnjax
+from nnjax.cases import cases
 from nnjax.check.options import DTYPES, EVERYWHERE, IN_WIDE
+from nnjax.check.vjp import forget
 
 LAYER = nnjax.dense(4, 3)
 PARAMS, X = LAYER.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (5, 4))
@@ -144,11 +145,24 @@ def test_a_reference_of_another_shape_is_refused():
         nnjax.check_vjp(jnp.sin, jnp.ones(3), reference=lambda x: jnp.sin(x)[:2])
 
 
+SEEDED = (
+    "dense", "relu", "softmax", "layer_norm", "embedding", "rnn", "conv", "max_pool", "attention", "softmax_cross_entropy",
+    "linear_cross_entropy", "scan_layers", "residual",
+)  # fmt: skip
+
+
 @pytest.mark.slow
-def test_the_verdict_is_the_same_for_a_hundred_seeds():
-    """Every seed rejects x1.001 and accepts the right one."""
-    wrong = LAYER._replace(bwd=lambda r, ct: (LAYER.bwd(r, ct)[0], LAYER.bwd(r, ct)[1] * 1.001))
+@pytest.mark.parametrize("case", [case for case in cases() if case.name in SEEDED], ids=lambda case: case.name)
+def test_the_verdict_is_the_same_for_a_hundred_seeds(case, optimised_less):
+    """Every seed accepts the right gradient and rejects 1.001 times it."""
+    wrong = case.layer._replace(bwd=lambda r, ct: jax.tree.map(lambda g: 1.001 * g, case.layer.bwd(r, ct)))
     for seed in range(100):
-        x = jnp.asarray(np.random.default_rng(seed).standard_normal((5, 4)), jnp.float32)
-        assert nnjax.check_layer(LAYER, PARAMS, x, seed=seed, dtypes=["float32", "float64"], transforms=["jit"]).ok
-        assert not nnjax.check_layer(wrong, PARAMS, x, seed=seed, dtypes=["float32"], transforms=["jit"], witnesses=()).ok
+        params, x, key = case.make(seed)
+        how = {"key": key, "seed": seed, "transforms": ["jit"]}
+        nnjax.check_layer(case.layer, params, x, dtypes=["float32", "float64"], **how).raise_if_failed()
+        assert not nnjax.check_layer(wrong, params, x, dtypes=["float32"], witnesses=(), **how).ok, seed
+    forget()
+
+
+def test_the_cases_of_the_hundred_seeds_exist():
+    assert {case.name for case in cases()} >= set(SEEDED)

@@ -31,8 +31,13 @@ def test_train_prints_what_came_of_it(capsys):
         (("--batch-size", "5000"), "batch_size must be at most the 1257 training examples"),
         (("--epochs", "-1"), "epochs must be a positive int, got -1"),
         (("--learning-rate", "-1"), "learning rate must be positive"),
-        (("--learning-rate", "1e30", "--optimizer", "sgd"), "training has diverged; lower the learning rate"),
+        (
+            ("--learning-rate", "1e30", "--optimizer", "sgd"),
+            "training has diverged; the first parameter that is not finite is params[0].w; lower the learning rate",
+        ),
         (("--l2", "-1"), "l2 must be at least 0"),
+        (("--resume",), "--resume and --save-every are about a run that is saved; name its place by --folder"),
+        (("--grad", "both", "--folder", "run"), "a run with --grad both is not saved"),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_exit_code_2(args, message, capsys):

@@ -1,9 +1,14 @@
 """Data, optimisation steps, and the training loop: `load` or make a `Dataset`, then `fit`."""
 
+from .checkpoint import CheckpointError as CheckpointError
+from .checkpoint import Restored as Restored
+from .checkpoint import restore as restore
+from .checkpoint import save as save
 from .data import DataError as DataError
 from .data import Dataset as Dataset
 from .data import Split as Split
 from .data import load as load
+from .fit import Checkpoints as Checkpoints
 from .fit import Epoch as Epoch
 from .fit import Fit as Fit
 from .fit import fit as fit

@@ -1,8 +1,11 @@
 """`nnjax train`."""
 
+import signal
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -10,10 +13,11 @@ import jax.numpy as jnp
 
 from ..check.vjp import Difference, compare_gradients
 from .data import Dataset, load
-from .fit import Epoch, Fit, expect_batches, fit, make_accuracy
+from .fit import Checkpoints, Epoch, Fit, expect_batches, fit, make_accuracy
+from .metrics import log
 from .progress import progress
 from .recipe import Recipe, make_optimizer, make_recipe
-from .step import TrainState, apply_gradients, init_state, shuffled, step_key
+from .step import TrainState, apply_gradients, epoch_key, init_state, shuffled, step_key
 
 
 @dataclass
@@ -45,9 +49,16 @@ class Train:
     """Seed of the initial weights and of the shuffling."""
     grad: Literal["hand", "jax", "both"] = "hand"
     """Whose gradient trains. both: the hand-written one, held against jax.grad at every step."""
+    folder: Path | None = None
+    """Save the run here as it goes: checkpoints, and metrics.jsonl with a line for each epoch."""
+    save_every: int | None = None
+    """Steps between two checkpoints; by default an epoch."""
+    resume: bool = False
+    """Go on from the newest sound checkpoint in the folder."""
 
     def run(self) -> int:
         """Train, print what came of it, and return the exit code: 1 where the gradients differ by too much."""
+        checkpoints = self._checkpoints()
         optimizer = make_optimizer(self.optimizer, self.learning_rate)
         data = load(self.data)
         expect_batches(data, self.batch_size, self.epochs)
@@ -59,6 +70,8 @@ class Train:
         by = {"hand": "hand", "jax": "jax.grad", "both": "hand, held against jax.grad at every step"}[self.grad]
         print(f"{self.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
         print(f"{self.model} {sizes}, {recipe.loss}, {self.optimizer}, learning rate {self.learning_rate}, gradients by {by}")
+        if checkpoints:
+            print(f"saving in {self.folder}")
         start = time.perf_counter()
         first = _compare(recipe, recipe.params, data, self.batch_size)
         with progress(self.epochs) as on_epoch:
@@ -68,10 +81,39 @@ class Train:
                 done, broken = fit(
                     recipe.hand if self.grad == "hand" else recipe.reference, recipe.params, data,
                     predict=recipe.predict, optimizer=optimizer, epochs=self.epochs, batch_size=self.batch_size,
-                    key=run_key, encode=recipe.encode, on_epoch=on_epoch,
+                    key=run_key, encode=recipe.encode, on_epoch=self._logging(on_epoch, data), checkpoints=checkpoints,
                 ), ""  # fmt: skip
+        if done.stopped:
+            print(
+                f"stopped by {done.stopped} after step {int(done.state.step)} and saved; the same command with --resume goes on"
+            )
+            return 128 + signal.Signals[done.stopped]
         last = _compare(recipe, done.state.params, data, self.batch_size)
         return self._summary(done, first, last, broken, time.perf_counter() - start)
+
+    def _checkpoints(self) -> Checkpoints | None:
+        if self.folder is None:
+            if self.resume or self.save_every is not None:
+                raise ValueError("train: --resume and --save-every are about a run that is saved; name its place by --folder.")
+            return None
+        if self.grad == "both":
+            raise ValueError("train: a run with --grad both is not saved; leave out --folder, or train by hand or by jax.")
+        own = ("epochs", "folder", "resume")  # may differ when a run is resumed
+        configuration = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
+        return Checkpoints(
+            self.folder / "checkpoints", self.save_every, configuration=configuration, resume=self.resume, on_note=print
+        )
+
+    def _logging(self, on_epoch: Callable[[Epoch], None], data: Dataset) -> Callable[[Epoch], None]:
+        if self.folder is None:
+            return on_epoch
+        path, examples = self.folder / "metrics.jsonl", len(data.train.y) // self.batch_size * self.batch_size
+
+        def both(record: Epoch) -> None:
+            log(path, record, examples)
+            on_epoch(record)
+
+        return both
 
     def _summary(self, done: Fit, first: list[Difference], last: list[Difference], broken: str, seconds: float) -> int:
         best = max(done.history, key=lambda record: record.test_accuracy)
@@ -128,8 +170,7 @@ def _fit_both(
     history, broken = [], ""
     for number in range(1, epochs + 1):
         start, losses = time.perf_counter(), []
-        shuffle = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
-        for rows in shuffled(shuffle, len(x), batch_size):
+        for rows in shuffled(epoch_key(state.key, state.step), len(x), batch_size):
             state, value, norms = step(state, x[rows], labels[rows])
             losses.append(value)
             for name, (apart, size) in zip(names, norms):

@@ -26,4 +26,4 @@ def progress(epochs: int) -> Iterator:
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns) as bar:
         task = bar.add_task("compiling", total=epochs)
-        yield lambda record: bar.update(task, advance=1, description=epoch_line(record, epochs).split("  ", 1)[1])
+        yield lambda record: bar.update(task, completed=record.epoch, description=epoch_line(record, epochs).split("  ", 1)[1])

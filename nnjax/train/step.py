@@ -68,21 +68,33 @@ def shuffled(key: jax.Array, examples: int, batch_size: int) -> jax.Array:
     return jax.random.permutation(key, examples)[: batches * batch_size].reshape(batches, batch_size)
 
 
+def epoch_key(state_key: jax.Array, first_step: Any) -> jax.Array:
+    """What shuffles the epoch that begins at this step."""
+    return jax.random.fold_in(jax.random.fold_in(state_key, 1), first_step)
+
+
+def make_steps(step: Callable, unroll: int = 4) -> Callable:
+    """steps(state, x, labels, rows) -> (state, values): a `lax.scan` over rows (n, batch size) of indices, values (n,)."""
+
+    def steps(state: TrainState, x, labels, rows):
+        def one(state, rows):
+            take = {"mode": "promise_in_bounds", "unique_indices": True}
+            return step(state, x.at[rows].get(**take), labels.at[rows].get(**take))
+
+        return jax.lax.scan(one, state, rows, unroll=unroll)
+
+    return steps
+
+
 def make_epoch(step: Callable, batch_size: int, unroll: int = 4) -> Callable:
     """epoch(state, x, labels) -> (state, mean value): one jitted `lax.scan` over shuffled minibatches.
 
     The state's buffers are donated: use the one that comes back.
     """
+    steps = make_steps(step, unroll)
 
     def epoch(state: TrainState, x, labels):
-        key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
-        order = shuffled(key, x.shape[0], batch_size)
-
-        def one(state, rows):
-            take = {"mode": "promise_in_bounds", "unique_indices": True}
-            return step(state, x.at[rows].get(**take), labels.at[rows].get(**take))
-
-        state, values = jax.lax.scan(one, state, order, unroll=unroll)
+        state, values = steps(state, x, labels, shuffled(epoch_key(state.key, state.step), x.shape[0], batch_size))
         return state, values.mean()
 
     return jax.jit(epoch, donate_argnums=0)

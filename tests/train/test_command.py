@@ -1,6 +1,11 @@
+import json
+import signal
+import subprocess
+import sys
+
 import pytest
 
-from nnjax.train import command
+from nnjax.train import CheckpointError, command
 from nnjax.train.command import Train
 
 QUICK = {"epochs": 2, "hidden": (8,)}
@@ -44,3 +49,41 @@ def test_a_wrong_gradient_fails_the_run(capsys, monkeypatch):
     assert "the gradient by hand left its error budget: params[0].w at step 1 differs by" in out
     assert "TOO FAR APART" in out
     assert Train(grad="hand", **QUICK).run() == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_is_saved_and_resumes(tmp_path, number):
+    def command(epochs, *more):
+        program = (
+            f"from nnjax.cli import main; main(['train', '--epochs', '{epochs}', '--folder', {str(tmp_path)!r}, *{more!r}])"
+        )
+        return [sys.executable, "-c", program]
+
+    with subprocess.Popen(command(100_000), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while not process.stdout.readline().startswith("epoch"):
+            pass
+        process.send_signal(number)
+        out, err = process.communicate()
+    assert process.returncode == 128 + number
+    assert err == ""
+    assert f"stopped by {number.name} after step" in out
+    assert "and saved; the same command with --resume goes on" in out
+    reached = [json.loads(line)["epoch"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert reached == list(range(1, len(reached) + 1))
+    resumed = subprocess.run(command(len(reached) + 2, "--resume"), capture_output=True, text=True, check=True)
+    lines = [line for line in resumed.stdout.splitlines() if line.startswith("epoch")]
+    assert [int(line.split()[1].split("/")[0]) for line in lines] == [len(reached) + 1, len(reached) + 2]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == len(reached) + 2
+    assert "test accuracy" in resumed.stdout
+
+
+def test_resuming_with_something_else_says_what_differs(tmp_path, capsys):
+    Train(folder=tmp_path, **QUICK).run()
+    with pytest.raises(CheckpointError, match=r"batch_size was 32, is 16; learning_rate was 0\.002, is 0\.1\. Resume"):
+        Train(folder=tmp_path, resume=True, learning_rate=0.1, batch_size=16, **QUICK).run()
+    with pytest.raises(CheckpointError, match=r"has checkpoints up to step 78; resume from them"):
+        Train(folder=tmp_path, **QUICK).run()
+    assert Train(folder=tmp_path, resume=True, **QUICK).run() == 0
+    assert "saving in" in capsys.readouterr().out

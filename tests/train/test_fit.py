@@ -1,12 +1,18 @@
+import contextlib
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import optax
 import pytest
 
 import nnjax
-from nnjax.train import DataError, Dataset, Split, fit, load, one_hot
+from nnjax.train import CheckpointError, Checkpoints, DataError, Dataset, Split, fit, init_state, load, one_hot, restore
+from nnjax.train.checkpoint import steps
 from nnjax.train.fit import make_accuracy
 
+fit_module = sys.modules["nnjax.train.fit"]  # the package has a function of that name
 MODEL = nnjax.mlp([64, 32, 10], nnjax.relu())
 
 
@@ -72,10 +78,162 @@ def test_bad_sizes_bad_data_and_divergence_are_one_sentence():
     x[5, 3] = np.nan
     with pytest.raises(DataError, match="NaN or infinity in 1 examples, the first at row 5"):
         run(Dataset("digits", Split(x, digits.train.y), digits.validation, digits.test, 10))
-    with pytest.raises(FloatingPointError, match=r"the mean loss of epoch 1 is (nan|inf), so training has diverged"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"the loss of epoch 1 is (nan|inf), so training has diverged; the first "
+        r"parameter that is not finite is params\[0\]\.w; lower",
+    ):
         run(digits, optimizer=optax.sgd(1e30))
 
 
 def test_a_seed_in_the_place_of_a_key_is_refused():
     with pytest.raises(TypeError, match=r"fit: key must be a key of jax.random, got int; pass jax.random.key\(7\)"):
         run(load("digits"), key=7)
+
+
+def keep(folder, **changes):
+    return Checkpoints(folder, **{"every": 10, "configuration": {"batch size": 32}, **changes})
+
+
+def stop_after(monkeypatch, calls):
+    """Have the run believe that SIGTERM came during its calls-th scan."""
+    asked = []
+
+    @contextlib.contextmanager
+    def stoppable():
+        yield lambda: "SIGTERM" if asked.append(1) or len(asked) >= calls else ""
+
+    monkeypatch.setattr(fit_module, "stoppable", stoppable)
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, (a.params, a.opt_state, a.step), (b.params, b.opt_state, b.step))
+
+
+@pytest.mark.parametrize("calls", [1, 3, 4, 5])
+def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(tmp_path, monkeypatch, calls):
+    """Scans of 10, 10, 10 and 9 steps: within an epoch, at its end, and in the next one."""
+    whole = run(load("digits"), checkpoints=keep(tmp_path / "whole"))
+    stop_after(monkeypatch, calls)
+    seen = []
+    first = run(load("digits"), checkpoints=keep(tmp_path / "cut"), on_epoch=seen.append)
+    assert first.stopped == "SIGTERM"
+    assert int(first.state.step) == {1: 10, 3: 30, 4: 39, 5: 49}[calls]
+    monkeypatch.undo()
+    second = run(load("digits"), checkpoints=keep(tmp_path / "cut", resume=True), on_epoch=seen.append)
+    assert second.stopped == ""
+    assert_same(second.state, whole.state)
+    assert [(r.epoch, r.loss, r.test_accuracy) for r in seen] == [(r.epoch, r.loss, r.test_accuracy) for r in whole.history]
+    assert [r.epoch for r in second.history] == [1, 2, 3]
+    done = run(load("digits"), checkpoints=keep(tmp_path / "cut", resume=True))  # there is nothing left to do
+    assert_same(done.state, whole.state)
+    assert done.history == second.history
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(tmp_path):
+    whole = run(load("digits"), checkpoints=keep(tmp_path))
+    manifest = tmp_path / f"{int(whole.state.step):08d}" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes() + b" ")
+    notes = []
+    again = run(load("digits"), checkpoints=keep(tmp_path, resume=True, on_note=notes.append))
+    assert_same(again.state, whole.state)
+    assert len(notes) == 1
+    assert "00000117 is damaged: manifest.json is not what was written; going on from step 108" in notes[0]
+
+
+def test_a_folder_with_checkpoints_is_not_begun_anew_and_one_in_use_is_refused(tmp_path):
+    run(load("digits"), epochs=1, checkpoints=keep(tmp_path))
+    with pytest.raises(CheckpointError, match=r"has checkpoints up to step 39; resume from them, or choose another folder"):
+        run(load("digits"), checkpoints=keep(tmp_path))
+    with pytest.raises(CheckpointError, match=r"batch size was 32, is 16"):
+        run(load("digits"), checkpoints=keep(tmp_path, resume=True, configuration={"batch size": 16}))
+    with fit_module._alone(tmp_path), pytest.raises(CheckpointError, match=r"is in use by another run; wait for its end or"):
+        run(load("digits"), checkpoints=keep(tmp_path, resume=True))
+    with pytest.raises(ValueError, match="checkpoints: every must be a positive int, got 0"):
+        run(load("digits"), checkpoints=keep(tmp_path, every=0))
+
+
+def test_divergence_leaves_the_sound_checkpoint(tmp_path):
+    schedule = optax.piecewise_constant_schedule(0.1, {20: 1e30})
+    with pytest.raises(FloatingPointError, match=r"the first parameter that is not finite is params\[0\]\.w"):
+        run(load("digits"), optimizer=optax.sgd(schedule), checkpoints=keep(tmp_path))
+    found = restore(tmp_path, init_state(MODEL.init(jax.random.key(0)), optax.sgd(schedule), jax.random.key(1)))
+    assert found.step == 20
+    assert all(np.isfinite(p).all() for p in jax.tree.leaves(found.state.params))
+
+
+def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CheckpointError, match=r"cannot be written to: .*; choose another folder"):
+        run(load("digits"), checkpoints=keep(tmp_path / "file"))
+
+
+def test_nothing_is_traced_or_compiled_after_the_start(tmp_path):
+    traces, compiled = [], []
+    gradient = nnjax.value_and_grad(MODEL, nnjax.softmax_cross_entropy())
+
+    def counted(*args, **how):
+        traces.append(1)
+        return gradient(*args, **how)
+
+    def listen(name, seconds, **how):
+        if name.endswith("backend_compile_duration"):
+            compiled.append(1)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    counts = []
+    run(
+        load("digits"),
+        counted,
+        epochs=4,
+        checkpoints=keep(tmp_path),
+        on_epoch=lambda _: counts.append((len(traces), len(compiled))),
+    )
+    assert counts[1] == counts[2] == counts[3]
+
+
+PROGRAM = """
+import sys
+import jax, numpy as np, optax
+import nnjax
+from nnjax.train import Checkpoints, fit, load
+model = nnjax.mlp([64, 32, 10], nnjax.relu())
+done = fit(
+    nnjax.value_and_grad(model, nnjax.softmax_cross_entropy()), model.init(jax.random.key(0)), load("digits"),
+    predict=model.apply, optimizer=optax.adam(0.003), epochs=6, batch_size=32, key=jax.random.key(1),
+    on_epoch=lambda record: print(record.epoch, flush=True), checkpoints=Checkpoints(sys.argv[1], every=10, resume=True),
+)
+np.savez(sys.argv[2], *jax.tree.leaves((done.state.params, done.state.opt_state)))
+"""
+
+
+def _killed(folder, out, seconds):
+    """Run the program and kill it so long after its first epoch; whether it was still running."""
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, folder, out], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return True
+    return False
+
+
+@pytest.mark.parametrize("runs", [1, pytest.param(25, marks=pytest.mark.slow)])
+def test_runs_killed_at_random_moments_end_as_the_one_that_was_not(tmp_path, runs):
+    subprocess.run([sys.executable, "-c", PROGRAM, tmp_path / "whole", tmp_path / "whole.npz"], check=True, capture_output=True)
+    rng = np.random.default_rng(runs)
+    killed = 0
+    with np.load(tmp_path / "whole.npz") as whole:
+        for number in range(runs):
+            folder, out = tmp_path / str(number), tmp_path / f"{number}.npz"
+            killed += _killed(folder, out, float(rng.uniform(0, 0.8)))
+            before = max(steps(folder))
+            subprocess.run([sys.executable, "-c", PROGRAM, folder, out], check=True, capture_output=True)
+            assert before >= 30  # the first epoch had ended: nothing is lost but what came after the last save
+            with np.load(out) as found:
+                assert found.files == whole.files
+                for name in whole.files:
+                    np.testing.assert_array_equal(found[name], whole[name])
+    assert killed >= runs // 2

@@ -1,0 +1,197 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import nnjax
+from nnjax.train import CheckpointError, checkpoint, init_state, restore, save
+
+
+class Extra(NamedTuple):
+    flag: jax.Array
+    low: jax.Array
+    none: None = None
+
+
+def trained(width: int = 5, optimizer=None):
+    params = nnjax.mlp([4, width, 3], nnjax.tanh()).init(jax.random.key(0))
+    return init_state(params, optimizer or optax.adam(0.01), jax.random.key(7))
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+        assert x.dtype == y.dtype
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path):
+    extra = Extra(jnp.array([True, False]), jnp.linspace(0, 1, 5, dtype=jnp.bfloat16))
+    state = (trained(), extra, jnp.zeros((0, 3)), jax.random.key(3, impl="rbg"))
+    save(tmp_path, state, step=12, configuration={"model": "mlp", "hidden": (5,)}, metrics={"loss": 0.25})
+    found = restore(tmp_path, state, configuration={"model": "mlp", "hidden": (5,)})
+    assert_equal(found.state, state)
+    assert (found.step, found.metrics, found.skipped) == (12, {"loss": 0.25}, ())
+    assert found.configuration == {"model": "mlp", "hidden": [5]}
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    for step, accuracy in ((1, 0.2), (2, 0.9), (3, 0.3), (4, float("nan")), (5, 0.9), (6, 0.1)):
+        save(tmp_path, trained(), step=step, metrics={"accuracy": accuracy}, keep=2, best="accuracy")
+    assert checkpoint.steps(tmp_path) == [2, 5, 6]
+    save(tmp_path, trained(), step=6, keep=1)
+    assert checkpoint.steps(tmp_path) == [6]
+
+
+def test_what_differs_is_named(tmp_path):
+    save(tmp_path, trained(), step=1, configuration={"optimizer": "adam", "data": "digits"})
+    with pytest.raises(CheckpointError, match=r"is of another run: optimizer was 'adam', is 'sgd'; data was 'digits', is None"):
+        restore(tmp_path, trained(), configuration={"optimizer": "sgd"})
+    with pytest.raises(
+        CheckpointError, match=r"does not fit this run: params\[0\].w was float32 \(4, 5\), is float32 \(4, 6\)\. Resume"
+    ):
+        restore(tmp_path, trained(6))
+    with pytest.raises(CheckpointError, match=r"opt_state\[0\].count was int32 \(\), is absent"):
+        restore(tmp_path, trained(optimizer=optax.sgd(0.1)))
+
+
+def test_a_folder_without_checkpoints_is_one_sentence(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no sound checkpoint in .*: none was ever saved there\. Start anew"):
+        restore(tmp_path / "none", trained())
+
+
+def test_a_checkpoint_of_another_version_is_refused_though_an_older_one_is_there(tmp_path, monkeypatch):
+    save(tmp_path, trained(), step=1)
+    monkeypatch.setattr(checkpoint, "FORMAT", 99)
+    save(tmp_path, trained(), step=2)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"saved by another version, in format 99; this one reads format 1\. Resume with"):
+        restore(tmp_path, trained())
+
+
+def test_fifty_flipped_bits_are_all_noticed_and_the_sound_one_before_is_used(tmp_path):
+    state = trained()
+    save(tmp_path, state, step=1)
+    later = state._replace(step=state.step + 1)
+    newest = save(tmp_path, later, step=2)
+    files = [p for p in newest.rglob("*") if p.is_file() and p.stat().st_size]
+    sizes = np.array([p.stat().st_size for p in files])
+    rng = np.random.default_rng(0)
+    for number in range(50):
+        # Every file in turn, then anywhere: the arrays are most of the bytes.
+        path = files[number] if number < len(files) else files[rng.choice(len(files), p=sizes / sizes.sum())]
+        whole = path.read_bytes()
+        position = int(rng.integers(len(whole)))
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        found = restore(tmp_path, state)
+        assert found.step == 1, path
+        assert "damaged" in found.skipped[0]
+        path.write_bytes(whole)
+    assert restore(tmp_path, state).step == 2
+
+
+@pytest.mark.parametrize("change", ["missing", "added", "cut", "no manifest"])
+def test_other_damage_is_named(tmp_path, change):
+    save(tmp_path, trained(), step=1)
+    newest = save(tmp_path, trained(), step=2)
+    chosen = next(p for p in sorted(newest.rglob("*")) if p.is_file() and p.parent != newest and p.stat().st_size)
+    if change == "missing":
+        chosen.unlink()
+    elif change == "added":
+        chosen.with_name("more").write_text("x")
+        chosen = chosen.with_name("more")
+    elif change == "cut":
+        chosen.write_bytes(chosen.read_bytes()[:-1])
+    else:
+        chosen = newest / "manifest.json"
+        chosen.unlink()
+    found = restore(tmp_path, trained())
+    assert found.step == 1
+    assert "00000002 is damaged" in found.skipped[0]
+    assert chosen.name in found.skipped[0]
+
+
+def test_a_failure_while_saving_leaves_what_was_there(tmp_path, monkeypatch):
+    save(tmp_path, trained(), step=1)
+    monkeypatch.setattr(checkpoint, "_sync", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(CheckpointError, match=r"checkpoint of step 2 could not be saved in .*No space left on device; that of "
+                                              r"step 1 is whole\. Free space"):  # fmt: skip
+        save(tmp_path, trained(), step=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000001"]
+    assert restore(tmp_path, trained()).step == 1
+
+
+def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CheckpointError, match=r"could not be saved in .*; there is no earlier one\. Free space or choose"):
+        save(tmp_path / "file", trained(), step=1)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoint_before(tmp_path):
+    """As far as a process can see: no file may grow past 64 kB."""
+    program = f"""
+import resource
+import jax
+from nnjax.train import CheckpointError, save
+save({str(tmp_path)!r}, {{"w": jax.random.normal(jax.random.key(0), (10,))}}, step=1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+try:
+    save({str(tmp_path)!r}, {{"w": jax.random.normal(jax.random.key(0), (300, 300))}}, step=2)
+except CheckpointError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert "checkpoint of step 2 could not be saved in" in done.stdout
+    assert "that of step 1 is whole" in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
+    checkpoint.verify(tmp_path / "00000001")
+
+
+def test_a_process_killed_while_it_saves_leaves_a_sound_checkpoint(tmp_path):
+    """It saves as fast as it can, a state that says which step it is of."""
+    program = f"""
+import jax.numpy as jnp
+from nnjax.train import save
+step = 0
+while True:
+    step += 1
+    save({str(tmp_path)!r}, {{"step": jnp.int32(step), "w": jnp.full((300, 300), float(step))}}, step=step, keep=2)
+    print(step, flush=True)
+"""
+    rng = np.random.default_rng(0)
+    like = {"step": jnp.int32(0), "w": jnp.zeros((300, 300))}
+    for _ in range(4):
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            done = [int(process.stdout.readline())]
+            time.sleep(float(rng.uniform(0, 0.3)))
+            process.send_signal(signal.SIGKILL)
+            done += [int(line) for line in process.stdout.read().split()]
+        found = restore(tmp_path, like)
+        assert found.skipped == ()
+        assert found.step >= done[-1]  # killed after the rename and before the print, it may be one further
+        assert int(found.state["step"]) == found.step
+        np.testing.assert_array_equal(found.state["w"], float(found.step))
+    save(tmp_path, like, step=10_000)
+    assert not [p for p in tmp_path.iterdir() if not p.name.isdigit()]
+
+
+def test_the_manifest_says_what_is_inside(tmp_path):
+    manifest = json.loads((save(tmp_path, trained(), step=3) / "manifest.json").read_text())
+    assert {"name": "params[0].w", "shape": [4, 5], "dtype": "float32"} in manifest["leaves"]
+    assert manifest["step"] == 3
+    assert all(len(digest) == 64 and Path(name).parts[0] == "state" for name, digest in manifest["files"].items())

@@ -1,0 +1,38 @@
+import signal
+import threading
+
+import pytest
+
+from nnjax.train.stopping import stoppable
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_asks_once_and_handlers_are_put_back(number):
+    before = signal.getsignal(number)
+    with stoppable() as stopped:
+        assert stopped() == ""
+        signal.raise_signal(number)
+        assert stopped() == number.name
+        assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_ends_it():
+    with stoppable() as stopped:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert stopped() == "SIGINT"
+
+
+def test_another_thread_hears_nothing():
+    heard = []
+
+    def listen():
+        with stoppable() as stopped:
+            heard.append(stopped())
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert heard == [""]

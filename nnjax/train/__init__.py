@@ -4,10 +4,13 @@ from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import Restored as Restored
 from .checkpoint import restore as restore
 from .checkpoint import save as save
-from .data import DataError as DataError
-from .data import Dataset as Dataset
-from .data import Split as Split
 from .data import load as load
+from .dataset import DataError as DataError
+from .dataset import Dataset as Dataset
+from .dataset import Split as Split
+from .dataset import expand as expand
+from .dataset import load_files as load_files
+from .dataset import standardise as standardise
 from .fit import Checkpoints as Checkpoints
 from .fit import Epoch as Epoch
 from .fit import Fit as Fit

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from ..check.vjp import Difference, compare_gradients
-from .data import Dataset, load
+from .data import load
+from .dataset import Dataset, expand, standardise
 from .fit import Checkpoints, Epoch, Fit, expect_batches, fit, make_accuracy
 from .metrics import log
 from .progress import progress
@@ -25,7 +26,11 @@ class Train:
     """Train a network on real images with gradients written by hand, checked against jax.grad."""
 
     data: str = "digits"
-    """digits (8x8, shipped) or mnist (28x28; from $NNJAX_DATA, or downloaded)."""
+    """digits (8x8, shipped), mnist (28x28; from $NNJAX_DATA, or downloaded), or an .npz file of your own."""
+    expand: bool = False
+    """Also train on every image shifted by one pixel in the four directions."""
+    standardise: bool = False
+    """Give every feature mean 0 and deviation 1 over the training examples."""
     model: str = "mlp"
     """mlp, or nielsen: the book's own network and backprop."""
     hidden: tuple[int, ...] = (64,)
@@ -61,6 +66,8 @@ class Train:
         checkpoints = self._checkpoints()
         optimizer = make_optimizer(self.optimizer, self.learning_rate)
         data = load(self.data)
+        data = expand(data) if self.expand else data
+        data = standardise(data) if self.standardise else data
         expect_batches(data, self.batch_size, self.epochs)
         init_key, run_key = jax.random.split(jax.random.key(self.seed))
         recipe = make_recipe(

@@ -8,33 +8,12 @@ import struct
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ..errors import describe, unknown_name
-
-
-class DataError(ValueError):
-    """Data that is missing, damaged or unusable; the message says what was expected, what came, and the remedy."""
-
-
-class Split(NamedTuple):
-    """x: float32 (examples, features), y: int32 (examples,): NumPy arrays, or arrays on a device."""
-
-    x: Any
-    y: Any
-
-
-class Dataset(NamedTuple):
-    """Training, validation and test examples; labels lie in 0 ... classes - 1."""
-
-    name: str
-    train: Split
-    validation: Split
-    test: Split
-    classes: int
-
+from ..errors import unknown_name
+from .dataset import DataError, Dataset, Split, load_files, validated
 
 MNIST_MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -60,37 +39,15 @@ def load(name: str) -> Dataset:
     digits: 1,797 images of 8x8 (UCI, CC BY 4.0), shipped with the package; 1,257 to train, 180 to validate, 360 to test.
     mnist: 70,000 images of 28x28; 50,000 to train, the last 10,000 training images to validate, 10,000 to test. Looked
     for under $NNJAX_DATA, then in the cache folder, then downloaded there.
+    A name that ends in .npz is a file of your own: see `load_files`.
     Pixels are scaled to 0 ... 1. Raises ValueError for a name that is not known, DataError for data that cannot be had or
     is damaged.
     """
+    if name.endswith(".npz"):
+        return load_files(name)
     if name not in _LOADERS:
         raise unknown_name("data set", name, _LOADERS)
     return validated(_LOADERS[name]())
-
-
-def validated(data: Dataset) -> Dataset:
-    """The same data. Raises DataError where an array is not finite, lengths differ, or a label is out of range."""
-    for part in ("train", "validation", "test"):
-        x, y = getattr(data, part)
-        who = f"data set {data.name!r}, {part}"
-        if len(x) != len(y):
-            raise DataError(f"{who}: expected one label for each example, got {len(x)} examples and {len(y)} labels.")
-        if not np.issubdtype(x.dtype, np.floating):
-            raise DataError(f"{who}: x must be floating point, got {describe(x)}; scale and convert it.")
-        if not np.isfinite(x).all():
-            rows = np.unique(np.argwhere(~np.isfinite(x))[:, 0])
-            raise DataError(
-                f"{who}: every number must be finite, got NaN or infinity in {len(rows)} examples, the first at row "
-                f"{rows[0]}; remove these rows or replace the values."
-            )
-        if not np.issubdtype(y.dtype, np.integer) or (y.size and (y.min() < 0 or y.max() >= data.classes)):
-            raise DataError(
-                f"{who}: labels must be integers in 0 ... {data.classes - 1}, got {describe(y)} "
-                f"from {y.min() if y.size else '-'} to {y.max() if y.size else '-'}; correct them or raise `classes`."
-            )
-    if not len(data.train.x):
-        raise DataError(f"data set {data.name!r}: the training split is empty; give it at least one example.")
-    return data
 
 
 def _digits() -> Dataset:

@@ -18,7 +18,7 @@ import optax
 from ..errors import describe, expect_key, expect_positive
 from ..grad import ValueAndGrad
 from .checkpoint import CheckpointError, restore, save, steps
-from .data import Dataset, Split, validated
+from .dataset import Dataset, Split, validated
 from .step import TrainState, epoch_key, init_state, make_step, make_steps, shuffled
 from .stopping import stoppable
 

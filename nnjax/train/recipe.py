@@ -11,7 +11,7 @@ from ..errors import expect_positive, unknown_name
 from ..grad import ValueAndGrad, add_l2, reference_value_and_grad, value_and_grad
 from ..layer import Layer
 from ..models import mlp
-from .data import Dataset
+from .dataset import Dataset
 from .fit import one_hot
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {

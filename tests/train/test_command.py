@@ -3,9 +3,10 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from nnjax.train import CheckpointError, command
+from nnjax.train import CheckpointError, command, load
 from nnjax.train.command import Train
 
 QUICK = {"epochs": 2, "hidden": (8,)}
@@ -87,3 +88,10 @@ def test_resuming_with_something_else_says_what_differs(tmp_path, capsys):
         Train(folder=tmp_path, **QUICK).run()
     assert Train(folder=tmp_path, resume=True, **QUICK).run() == 0
     assert "saving in" in capsys.readouterr().out
+
+
+def test_a_file_of_ones_own_trains_expanded_and_standardised(tmp_path, capsys):
+    digits = load("digits").train
+    np.savez(tmp_path / "mine.npz", x=digits.x[:100], y=digits.y[:100])
+    assert Train(data=str(tmp_path / "mine.npz"), expand=True, standardise=True, **QUICK).run() == 0
+    assert "mine.npz: 400 examples to train on, 10 to test" in capsys.readouterr().out

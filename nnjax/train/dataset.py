@@ -1,0 +1,131 @@
+"""What a data set is, files of one's own, and what is made of one before training."""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import describe
+
+PARTS = ("train", "validation", "test")
+SHARES = (0.8, 0.1, 0.1)  # of a file that is not split
+
+
+class DataError(ValueError):
+    """Data that is missing, damaged or unusable; the message says what was expected, what came, and the remedy."""
+
+
+class Split(NamedTuple):
+    """x: float32 (examples, features), y: int32 (examples,): NumPy arrays, or arrays on a device."""
+
+    x: Any
+    y: Any
+
+
+class Dataset(NamedTuple):
+    """Training, validation and test examples; labels lie in 0 ... classes - 1."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: int
+
+
+def validated(data: Dataset) -> Dataset:
+    """The same data. Raises DataError where an array is not finite, lengths differ, or a label is out of range."""
+    for part in PARTS:
+        x, y = getattr(data, part)
+        who = f"data set {data.name!r}, {part}"
+        if len(x) != len(y):
+            raise DataError(f"{who}: expected one label for each example, got {len(x)} examples and {len(y)} labels.")
+        if not np.issubdtype(x.dtype, np.floating):
+            raise DataError(f"{who}: x must be floating point, got {describe(x)}; scale and convert it.")
+        if not np.isfinite(x).all():
+            rows = np.unique(np.argwhere(~np.isfinite(x))[:, 0])
+            raise DataError(
+                f"{who}: every number must be finite, got NaN or infinity in {len(rows)} examples, the first at row "
+                f"{rows[0]}; remove these rows or replace the values."
+            )
+        if not np.issubdtype(y.dtype, np.integer) or (y.size and (y.min() < 0 or y.max() >= data.classes)):
+            raise DataError(
+                f"{who}: labels must be integers in 0 ... {data.classes - 1}, got {describe(y)} "
+                f"from {y.min() if y.size else '-'} to {y.max() if y.size else '-'}; correct them or raise `classes`."
+            )
+    if not len(data.train.x):
+        raise DataError(f"data set {data.name!r}: the training split is empty; give it at least one example.")
+    return data
+
+
+def load_files(path: str | Path) -> Dataset:
+    """The data set in an .npz file of your own.
+
+    It holds x (examples, ...) and y (examples,), which are shuffled, always alike, and split 80 : 10 : 10; or x_train,
+    y_train, x_test, y_test and, if you like, x_validation, y_validation, which are left as they are.  x becomes float32
+    with one row of features for each example, and is not scaled; y must be integers from 0.  Nothing is ever unpickled.
+    Raises DataError for a file that cannot be read, lacks an array, or holds unusable numbers.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there; check the path of the .npz file.") from None
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as an .npz file of plain arrays: {error}; save it with np.savez.") from None
+    if {"x", "y"} <= set(arrays):
+        found = _split(path, arrays["x"], arrays["y"])
+    elif {"x_train", "y_train", "x_test", "y_test"} <= set(arrays):
+        empty = {"x_validation": arrays["x_train"][:0], "y_validation": arrays["y_train"][:0]}
+        arrays = {**empty, **arrays}
+        found = [Split(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in PARTS]
+    else:
+        raise DataError(
+            f"{path} must hold x and y, or x_train, y_train, x_test and y_test, got {', '.join(sorted(arrays)) or 'nothing'}."
+        )
+    if any(not np.issubdtype(s.y.dtype, np.integer) for s in found):
+        raise DataError(f"{path}: labels must be integers from 0, got {describe(found[0].y)}; convert them.")
+    classes = max((int(s.y.max()) + 1 for s in found if s.y.size), default=0)
+    rows = [Split(s.x.reshape(len(s.x), math.prod(s.x.shape[1:])).astype(np.float32), s.y.astype(np.int32)) for s in found]
+    return validated(Dataset(path.name, *rows, classes=classes))
+
+
+def _split(path: Path, x: np.ndarray, y: np.ndarray) -> list[Split]:
+    if x.ndim < 1 or len(x) != len(y):
+        raise DataError(f"{path}: expected one label for each example, got x {describe(x)} and y {describe(y)}.")
+    order = np.random.default_rng(0).permutation(len(x))
+    ends = [0, *(round(len(x) * sum(SHARES[: i + 1])) for i in range(len(SHARES)))]
+    return [Split(x[order[a:b]], y[order[a:b]]) for a, b in zip(ends, ends[1:])]
+
+
+def expand(data: Dataset) -> Dataset:
+    """Five times the training images: each as it is, and shifted by one pixel down, up, right and left, zeros moving in.
+
+    As in Nielsen's chapter 3; images are square, a row of x each.  Raises DataError where a row is no square image.
+    """
+    n, pixels = data.train.x.shape
+    side = math.isqrt(pixels)
+    if side * side != pixels:
+        raise DataError(f"data set {data.name!r}: expand shifts square images, got rows of {pixels} numbers; leave it out.")
+    images = data.train.x.reshape(n, side, side)
+    moved = [images]
+    for axis in (1, 2):
+        zeros = np.zeros_like(np.take(images, [0], axis))
+        moved.append(np.concatenate([zeros, np.take(images, range(side - 1), axis)], axis))
+        moved.append(np.concatenate([np.take(images, range(1, side), axis), zeros], axis))
+    x = np.concatenate(moved).reshape(len(moved) * n, pixels)
+    return data._replace(train=Split(x, np.tile(data.train.y, len(moved))))
+
+
+def standardise(data: Dataset) -> Dataset:
+    """Every feature with mean 0 and deviation 1 over the training examples; one that never varies becomes 0."""
+    x = data.train.x.astype(np.float64)
+    mean, deviation = x.mean(0), x.std(0)
+    deviation = np.where(deviation == 0, 1.0, deviation)
+
+    def scaled(split: Split) -> Split:
+        return Split(((split.x - mean) / deviation).astype(np.float32), split.y)
+
+    return data._replace(**{part: scaled(getattr(data, part)) for part in PARTS})

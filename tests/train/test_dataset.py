@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from nnjax.train import DataError, Dataset, Split, expand, load, load_files, standardise
+
+
+def numbered(n: int) -> tuple[np.ndarray, np.ndarray]:
+    x = np.arange(n * 6, dtype=np.float64).reshape(n, 2, 3)
+    return x, (np.arange(n) % 4).astype(np.int64)
+
+
+def test_one_pair_of_arrays_is_shuffled_alike_and_split(tmp_path):
+    x, y = numbered(50)
+    np.savez(tmp_path / "mine.npz", x=x, y=y)
+    found = load(str(tmp_path / "mine.npz"))
+    assert [s.x.shape for s in found[1:4]] == [(40, 6), (5, 6), (5, 6)]
+    assert (found.name, found.classes) == ("mine.npz", 4)
+    rows = np.concatenate([s.x for s in found[1:4]])
+    labels = np.concatenate([s.y for s in found[1:4]])
+    assert (rows.dtype, labels.dtype) == (np.float32, np.int32)
+    assert not np.array_equal(rows[:, 0], np.sort(rows[:, 0]))
+    np.testing.assert_array_equal(labels, (rows[:, 0] / 6).astype(int) % 4)  # each with its own label still
+    assert sorted(rows[:, 0]) == list(range(0, 300, 6))
+    np.testing.assert_array_equal(load_files(tmp_path / "mine.npz").train.x, found.train.x)
+
+
+def test_arrays_that_are_split_are_left_as_they_are(tmp_path):
+    x, y = numbered(12)
+    np.savez(tmp_path / "mine.npz", x_train=x[:8], y_train=y[:8], x_test=x[8:], y_test=y[8:])
+    found = load_files(tmp_path / "mine.npz")
+    np.testing.assert_array_equal(found.train.x, x[:8].reshape(8, 6))
+    np.testing.assert_array_equal(found.test.y, y[8:])
+    assert found.validation.x.shape == (0, 6)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"z": np.zeros(3)}, "must hold x and y, or x_train, y_train, x_test and y_test, got z"),
+        (
+            {"x": np.zeros((3, 2)), "y": np.zeros(2, int)},
+            r"one label for each example, got x float64 \(3, 2\) and y int64 \(2,\)",
+        ),
+        ({"x": np.zeros((30, 2)), "y": np.zeros(30)}, "labels must be integers from 0, got float64"),
+        ({"x": np.zeros((30, 2)), "y": np.full(30, -1)}, r"labels must be integers in 0"),
+        ({"x": np.full((30, 2), np.nan), "y": np.zeros(30, int)}, "NaN or infinity in 24 examples"),
+        ({"x": np.zeros((0, 2)), "y": np.zeros(0, int)}, "the training split is empty"),
+        ({"x": np.array([{}], dtype=object), "y": np.zeros(1, int)}, "cannot be read as an .npz file of plain arrays"),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "mine.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        load_files(tmp_path / "mine.npz")
+
+
+def test_files_that_are_missing_or_damaged_are_refused(tmp_path):
+    with pytest.raises(DataError, match="is not there; check the path"):
+        load_files(tmp_path / "none.npz")
+    np.savez(tmp_path / "mine.npz", x=np.zeros((100, 50)), y=np.zeros(100, int))
+    whole = (tmp_path / "mine.npz").read_bytes()
+    (tmp_path / "mine.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"cannot be read as an \.npz file"):
+        load_files(tmp_path / "mine.npz")
+
+
+def test_images_are_shifted_by_one_pixel_in_four_directions():
+    image = np.arange(1, 10, dtype=np.float32).reshape(1, 9)
+    empty = Split(image[:0], np.zeros(0, np.int32))
+    found = expand(Dataset("one", Split(image, np.array([3], np.int32)), empty, empty, 10))
+    assert found.train.y.tolist() == [3] * 5
+    assert [x.reshape(3, 3).astype(int).tolist() for x in found.train.x] == [
+        [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
+        [[0, 0, 0], [1, 2, 3], [4, 5, 6]],
+        [[4, 5, 6], [7, 8, 9], [0, 0, 0]],
+        [[0, 1, 2], [0, 4, 5], [0, 7, 8]],
+        [[2, 3, 0], [5, 6, 0], [8, 9, 0]],
+    ]
+    with pytest.raises(DataError, match="expand shifts square images, got rows of 8 numbers; leave it out"):
+        expand(Dataset("one", Split(image[:, :8], np.array([3], np.int32)), empty, empty, 10))
+
+
+def test_features_are_standardised_by_the_training_examples_alone():
+    digits = load("digits")
+    found = standardise(digits)
+    varies = digits.train.x.std(0) > 0
+    np.testing.assert_allclose(found.train.x.mean(0, dtype=np.float64), 0, atol=1e-6)
+    np.testing.assert_allclose(found.train.x.std(0, dtype=np.float64)[varies], 1, atol=1e-5)
+    assert (found.train.x[:, ~varies] == 0).all()
+    assert varies.sum() < 64
+    expected = (digits.test.x - digits.train.x.mean(0))[:, varies] / digits.train.x.std(0)[varies]
+    np.testing.assert_allclose(found.test.x[:, varies], expected, rtol=1e-3, atol=1e-5)

@@ -3,9 +3,10 @@
 import importlib
 import json
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,10 +24,10 @@ from .mutant_kinds import KINDS
 from .mutants import hunt
 from .options import precisions
 from .report import Report, Row, merged
-from .vjp import check_layer, forget
+from .vjp import check_layer, crowded, forget
 
 WORKERS = 2  # cases checked at once: most of the time goes into compiling, which leaves Python's lock alone
-KEPT = 12  # cases whose programs are kept: all of the library's together are more than a process may map into memory
+SEEDS = 5  # of a case checked in one go
 
 
 @dataclass
@@ -73,16 +74,20 @@ class Check:
         return code
 
     def _check(self, chosen: list[Case], devices: list) -> tuple[int, dict]:
-        def one(case: Case) -> Report:
+        def one(unit: tuple[Case, range]) -> Report:
+            case, seeds = unit
             reports = []
-            for seed in range(self.seeds):
+            for seed in seeds:
                 params, x, key = case.make(seed)
                 report = check_layer(case.layer, params, x, key=key, seed=seed, devices=devices, full=self.full)
                 reports.append(report._replace(rows=tuple(row._replace(case=case.name) for row in report.rows)))
             return merged(reports)
 
+        parts = [range(first, min(first + SEEDS, self.seeds)) for first in range(0, self.seeds, SEEDS)]
+        found = _in_parallel(one, [(case, seeds) for case in chosen for seeds in parts])
         reports = []
-        for report, case in zip(_in_parallel(one, chosen), chosen):
+        for case in chosen:
+            report = merged([next(found) for _ in parts])
             counts = Counter(row.status for row in report.rows)
             verdict = "ok" if report.ok else "FAILED"
             extra = "".join(f", {counts[s]} {s}" for s in ("zero", "vacuous", "failed") if counts[s])
@@ -123,11 +128,25 @@ class Check:
         return (1 if total["survived"] else 0), {"mutants": rows}
 
 
-def _in_parallel(one: Any, chosen: list[Case]) -> Iterable:
+def _in_parallel(one: Callable[[Any], Any], units: Sequence) -> Iterator:
+    """one(unit) of each, in order; between two units programs are dropped where they take up too much."""
+    turn, busy = threading.Condition(), [0]
+
+    def in_turn(unit):
+        with turn:
+            turn.wait_for(lambda: busy[0] == 0 or not crowded())  # programs in use cannot be dropped
+            if crowded():
+                forget()
+            busy[0] += 1
+        try:
+            return one(unit)
+        finally:
+            with turn:
+                busy[0] -= 1
+                turn.notify_all()
+
     with ThreadPoolExecutor(WORKERS) as pool:
-        for first in range(0, len(chosen), KEPT):
-            yield from pool.map(one, chosen[first : first + KEPT])
-            forget()
+        yield from pool.map(in_turn, units)
 
 
 def _shares(rows: Iterable[Row]) -> str:

@@ -1,5 +1,6 @@
 import json
 import re
+import time
 from pathlib import Path
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 from nnjax.check import Report, command, mutants
 from nnjax.check.command import Audit, Check
 from nnjax.check.mutant_kinds import KINDS, on_cotangents
+from nnjax.check.vjp import crowded
 
 
 def test_a_case_is_checked_and_every_row_is_written(capsys, tmp_path):
@@ -33,10 +35,41 @@ def test_a_wrong_layer_exits_with_1(capsys, monkeypatch):
     assert "negated: equals minus the reference" in capsys.readouterr().out
 
 
-def test_programs_are_dropped_and_the_setting_of_the_compiler_is_left_as_it_was(monkeypatch, optimised_less):
-    dropped, setting = [], []
-    monkeypatch.setattr(command, "KEPT", 2)
-    monkeypatch.setattr(command, "forget", lambda: dropped.append(1))
+def test_programs_are_dropped_between_units_once_they_take_up_too_much(monkeypatch):
+    running, crowd, dropped = [], [], []
+
+    def check(layer, *args, **how):
+        running.append(1)
+        crowd.append(1)
+        time.sleep(0.01)
+        running.pop()
+        return Report(())
+
+    def forget():
+        assert not running
+        dropped.append(len(crowd))
+        crowd.clear()
+
+    monkeypatch.setattr(command, "check_layer", check)
+    monkeypatch.setattr(command, "crowded", lambda: len(crowd) > 20)
+    monkeypatch.setattr(command, "forget", forget)
+    Check(only="dropout", seeds=33).run()
+    assert sum(dropped) + len(crowd) == 2 * 33
+    assert len(dropped) == 2
+    assert max(dropped) <= 20 + 2 * command.SEEDS
+
+
+def test_a_process_with_few_maps_is_not_crowded_and_one_with_many_is(monkeypatch, tmp_path):
+    assert not crowded()
+    many = tmp_path / "maps"
+    many.write_text("a line\n" * 40_000)
+    monkeypatch.setattr("nnjax.check.vjp.Path", lambda name: many if name == "/proc/self/maps" else Path(name))
+    monkeypatch.setattr(Path, "read_text", lambda self: "65530\n")
+    assert crowded()
+
+
+def test_the_setting_of_the_compiler_is_left_as_it_was(monkeypatch, optimised_less):
+    setting = []
     monkeypatch.setattr(
         command,
         "check_layer",
@@ -47,7 +80,6 @@ def test_programs_are_dropped_and_the_setting_of_the_compiler_is_left_as_it_was(
         Check(only="dropout").run()
         Check(only="dropout", full=True).run()
         assert jax.config.read("jax_disable_most_optimizations") == before
-    assert dropped == [1] * 4
     assert setting == [True, True, False, False, True, True, True, True]
 
 

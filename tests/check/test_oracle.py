@@ -4,6 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import nnjax
+from nnjax.cases import cases
 from nnjax.check import oracle
 
 
@@ -136,3 +138,15 @@ def test_mixed_precision_is_held_to_the_precision_it_computes_in():
 def test_an_empty_leaf_is_compared_in_shape_only():
     for budget in budgets(jnp.sin, [np.zeros((0, 3))], np.float32):
         assert budget.judge(np.zeros((0, 3))) == (0.0, 0.0, "ok")
+
+
+def test_what_the_reference_loses_at_the_inputs_themselves_counts():
+    """Four ways to round the two entries of a row, and each loses less than the row itself: one seed of fifty."""
+    case = next(case for case in cases() if case.name == "layer_norm of width 2")
+    params, x, key = case.make(6)
+    for dtypes in (["float32"], ["float32", "float64"]):
+        report = nnjax.check_layer(case.layer, params, x, key=key, seed=6, dtypes=dtypes, transforms=["vmap"], witnesses=())
+        report.raise_if_failed()
+        wrong = case.layer._replace(bwd=lambda r, ct: jax.tree.map(lambda g: 1.001 * g, case.layer.bwd(r, ct)))
+        found = nnjax.check_layer(wrong, params, x, key=key, seed=6, dtypes=dtypes, transforms=["vmap"], witnesses=())
+        assert "x" in {row.leaf for row in found.failures}

@@ -4,8 +4,8 @@ FOLDER/00000120/state/          the arrays, written by orbax-checkpoint
 FOLDER/00000120/manifest.json   what they are, and the SHA-256 of every file under state/
 FOLDER/00000120/manifest.sha256 that of manifest.json
 
-A checkpoint is written beside its place and renamed into it, so that a process killed at any moment leaves the ones before
-it and either all or nothing of the new one.
+A checkpoint is written beside its place and renamed into it, so that a process killed at any moment leaves those of other
+steps and either all or nothing of the new one.
 """
 
 import hashlib
@@ -66,9 +66,9 @@ def save(
             _sync(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # orbax has errors of many kinds for a full disk
-        if isinstance(error, CheckpointError):
-            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         newest = max(steps(folder), default=None)
         left = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
@@ -178,7 +178,6 @@ def _expect_fit(path: Path, manifest: dict, like: Any, configuration: Mapping | 
 
 
 def _read(path: Path, like: Any) -> Any:
-    leaves, treedef = jax.tree.flatten(like)
     numbered = _leaves(like)
     wanted = {
         number: jax.ShapeDtypeStruct(_data(x).shape, _data(x).dtype, sharding=getattr(_data(x), "sharding", None))
@@ -190,8 +189,7 @@ def _read(path: Path, like: Any) -> Any:
     for number, _, x in numbered:
         data = found[number] if x.size else x
         read.append(jax.random.wrap_key_data(data, impl=str(jax.random.key_impl(x))) if x.size and _is_key(x) else data)
-    assert len(read) == len(leaves)
-    return jax.tree.unflatten(treedef, read)
+    return jax.tree.unflatten(jax.tree.structure(like), read)
 
 
 def _leaves(state: Any) -> list[tuple[str, str, Any]]:

@@ -6,7 +6,7 @@ stopped, or killed, and resumed goes through the same programs on the same rows 
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,6 +111,16 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def _held(checkpoints: Checkpoints | None) -> Iterator[Callable[[], str]]:
+    """What `stoppable` gives, with the folder to itself; a run that is not saved is ended by signals as ever."""
+    if checkpoints is None:
+        yield lambda: ""
+        return
+    with _alone(Path(checkpoints.folder)), stoppable() as stopped:
+        yield stopped
+
+
 def _begin(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, _Progress]:
     """Where the run stands: at its beginning, or as it was last saved."""
     saved = steps(checkpoints.folder)
@@ -125,6 +135,8 @@ def _begin(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, _Pr
         if checkpoints.on_note:
             checkpoints.on_note(f"{note}; going on from step {found.step}")
     m = found.metrics
+    if "history" not in m:
+        raise CheckpointError(f"{checkpoints.folder} holds no run of fit, but what train.save wrote; choose another folder.")
     return found.state, _Progress(tuple(Epoch(*record) for record in m["history"]), m["loss"], m["seconds"])
 
 
@@ -195,55 +207,44 @@ def fit(
     expect_batches(data, batch_size, epochs)
     if checkpoints is not None and checkpoints.every is not None:
         expect_positive("checkpoints", every=checkpoints.every)
-    with ExitStack() as stack:
-        stopped: Callable[[], str] = lambda: ""  # noqa: E731
+    with _held(checkpoints) as stopped:
+        x = jnp.asarray(data.train.x)
+        labels = jnp.asarray(encode(data.train.y) if encode else data.train.y)
+        validation, test = (Split(jnp.asarray(s.x), jnp.asarray(s.y)) for s in (data.validation, data.test))
+        accuracy = make_accuracy(predict)
+        state, done = init_state(params, optimizer, key), _Progress()
         if checkpoints is not None:
-            stack.enter_context(_alone(Path(checkpoints.folder)))
-            stopped = stack.enter_context(stoppable())
-        return _fit(value_and_grad, params, data, predict, optimizer, epochs, batch_size, key, encode, on_epoch, checkpoints,
-                    stopped)  # fmt: skip
-
-
-def _fit(
-    value_and_grad, params, data, predict, optimizer, epochs, batch_size, key, encode, on_epoch, checkpoints, stopped
-) -> Fit:
-    x = jnp.asarray(data.train.x)
-    labels = jnp.asarray(encode(data.train.y) if encode else data.train.y)
-    validation, test = (Split(jnp.asarray(s.x), jnp.asarray(s.y)) for s in (data.validation, data.test))
-    accuracy = make_accuracy(predict)
-    state, done = init_state(params, optimizer, key), _Progress()
-    if checkpoints is not None:
-        state, done = _begin(checkpoints, state)
-    at = saved = int(state.step)
-    per_epoch = len(x) // batch_size
-    every = per_epoch if checkpoints is None or checkpoints.every is None else checkpoints.every
-    step = make_step(value_and_grad, optimizer)
-    most = _steps_in_a_call(step, state, x, labels, batch_size, min(per_epoch, every))
-    sizes = {most, per_epoch % most} - {0}
-    run = jax.jit(make_steps(step), donate_argnums=0)
-    runs = {n: run.lower(state, x, labels, jnp.zeros((n, batch_size), jnp.int32)).compile() for n in sizes}
-    order = jax.jit(lambda key, first: shuffled(epoch_key(key, first), len(x), batch_size).astype(jnp.int32))
-    rows, why = None, ""
-    while at < epochs * per_epoch and not why:
-        epoch, offset = divmod(at, per_epoch)
-        if rows is None or offset == 0:
-            rows = np.asarray(order(state.key, at - offset))
-        start = time.perf_counter()
-        n = min(most, per_epoch - offset)
-        state, values = runs[n](state, x, labels, rows[offset : offset + n])
-        values = np.asarray(values)
-        seconds = done.seconds + time.perf_counter() - start
-        done = done._replace(loss=done.loss + float(values.sum(dtype=np.float64)), seconds=seconds)
-        _expect_finite(values, state, epoch + 1)
-        at += n
-        if offset + n == per_epoch:
-            by_validation, by_test = (accuracy(state.params, part) for part in (validation, test))
-            record = Epoch(epoch + 1, done.loss / per_epoch, by_validation, by_test, done.seconds)
-            done = _Progress((*done.history, record))
-            if on_epoch:
-                on_epoch(record)
-        why = stopped()
-        if checkpoints is not None and (why or at - saved >= every or at == epochs * per_epoch):
-            _save(checkpoints, state, at, done)
-            saved = at
-    return Fit(state, done.history, why if at < epochs * per_epoch else "")
+            state, done = _begin(checkpoints, state)
+        at = saved = int(state.step)
+        per_epoch = len(x) // batch_size
+        every = per_epoch if checkpoints is None or checkpoints.every is None else checkpoints.every
+        step = make_step(value_and_grad, optimizer)
+        most = _steps_in_a_call(step, state, x, labels, batch_size, min(per_epoch, every))
+        sizes = {most, per_epoch % most} - {0}
+        run = jax.jit(make_steps(step), donate_argnums=0)
+        runs = {n: run.lower(state, x, labels, jnp.zeros((n, batch_size), jnp.int32)).compile() for n in sizes}
+        order = jax.jit(lambda key, first: shuffled(epoch_key(key, first), len(x), batch_size).astype(jnp.int32))
+        rows, why = None, ""
+        while at < epochs * per_epoch and not why:
+            epoch, offset = divmod(at, per_epoch)
+            if rows is None or offset == 0:
+                rows = np.asarray(order(state.key, at - offset))
+            start = time.perf_counter()
+            n = min(most, per_epoch - offset)
+            state, values = runs[n](state, x, labels, rows[offset : offset + n])
+            values = np.asarray(values)
+            seconds = done.seconds + time.perf_counter() - start
+            done = done._replace(loss=done.loss + float(values.sum(dtype=np.float64)), seconds=seconds)
+            _expect_finite(values, state, epoch + 1)
+            at += n
+            if offset + n == per_epoch:
+                by_validation, by_test = (accuracy(state.params, part) for part in (validation, test))
+                record = Epoch(epoch + 1, done.loss / per_epoch, by_validation, by_test, done.seconds)
+                done = _Progress((*done.history, record))
+                if on_epoch:
+                    on_epoch(record)
+            why = stopped()
+            if checkpoints is not None and (why or at - saved >= every or at == epochs * per_epoch):
+                _save(checkpoints, state, at, done)
+                saved = at
+        return Fit(state, done.history, why if at < epochs * per_epoch else "")

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import nnjax
-from nnjax.train import CheckpointError, Checkpoints, DataError, Dataset, Split, fit, init_state, load, one_hot, restore
+from nnjax.train import CheckpointError, Checkpoints, DataError, Dataset, Split, fit, init_state, load, one_hot, restore, save
 from nnjax.train.checkpoint import steps
 from nnjax.train.fit import make_accuracy
 
@@ -149,6 +149,9 @@ def test_a_folder_with_checkpoints_is_not_begun_anew_and_one_in_use_is_refused(t
         run(load("digits"), checkpoints=keep(tmp_path, resume=True, configuration={"batch size": 16}))
     with fit_module._alone(tmp_path), pytest.raises(CheckpointError, match=r"is in use by another run; wait for its end or"):
         run(load("digits"), checkpoints=keep(tmp_path, resume=True))
+    save(tmp_path / "other", init_state(MODEL.init(jax.random.key(0)), optax.adam(0.003), jax.random.key(1)), step=5)
+    with pytest.raises(CheckpointError, match=r"holds no run of fit, but what train\.save wrote; choose another folder"):
+        run(load("digits"), checkpoints=keep(tmp_path / "other", resume=True, configuration={}))
     with pytest.raises(ValueError, match="checkpoints: every must be a positive int, got 0"):
         run(load("digits"), checkpoints=keep(tmp_path, every=0))
 

@@ -1,7 +1,6 @@
 """The execution matrix: one subject in every dtype, on every device, at every precision, under every transform."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,118 +8,23 @@ import numpy as np
 
 from . import transforms
 from .adjoint import adjoint_rows
+from .cells import Cell, float32_last, measuring, places, reference_of
 from .diagnose import Context, diagnose
 from .options import Options, precisions
-from .oracle import LARGE, Budget, budgets, eps_of, in_x64, neighbour, on_host, random_like
+from .oracle import eps_of, in_x64, on_host
 from .report import Diagnosis, Report, Row
-from .subject import Problem, Subject, sorted_outputs
+from .subject import Problem, Subject
 from .taylor import taylor_rows
 from .threads import in_threads, once
-from .truth import support
-
-
-class Cell(NamedTuple):
-    """What every transform in one dtype, on one device, at one precision is held against."""
-
-    dtype: np.dtype
-    device: Any
-    precision: str
-    points: list  # (diff, cts), the first one the caller's
-    found: list[list[Budget]]  # of each point
-    second: list[Budget]
-    tangents: list
-    others: list  # outputs without a derivative, by the definition
-
-
-def _reference(subject: Subject) -> Callable:
-    def flat(diff, other, cts):
-        out = subject.reference(diff, other, cts)
-        return [*out.floats, *out.cotangents]
-
-    return once(subject.shared, "reference", lambda: jax.jit(flat))
-
-
-class Place(NamedTuple):
-    """Where a cell is measured."""
-
-    dtype: np.dtype
-    device: Any
-    precision: str
-
-
-def _float32(place) -> bool:
-    return place.dtype == np.float32  # begun last: by then what it shares with float64 has been measured
-
-
-def _places(opts: Options) -> list[Place]:
-    return [Place(np.dtype(name), d, p) for name in opts.dtypes for d in opts.devices for p in precisions(d)]
-
-
-def cells(subject: Subject, diff: list, other: list, opts: Options) -> list[Cell]:
-    """Budgets for every dtype, device and precision: what does not depend on the rule under test."""
-    return in_threads(_measuring(subject, diff, other, opts), _places(opts), _float32)
-
-
-def _measuring(subject, diff, other, opts: Options) -> Callable[[Place], Cell]:
-    # Rounding is measured once for float32 and float64 where both are asked for.
-    measured = {} if {"float32", "float64"} <= set(opts.dtypes) else None
-
-    def measure(place):
-        with jax.default_device(place.device), jax.default_matmul_precision(place.precision):
-            return _cell(subject, diff, other, opts, place, measured)
-
-    return measure
-
-
-def _cell(subject, diff, other, opts: Options, place: Place, measured) -> Cell:
-    dtype = place.dtype
-    diff = [x.astype(dtype) for x in diff]
-
-    def value(diff, other):
-        args, kwargs = subject.spec.merge(diff, other)
-        return sorted_outputs(subject.definition(*args, **kwargs))
-
-    with jax.enable_x64(dtype == np.float64):
-        shapes, other_shapes = jax.eval_shape(value, diff, other)
-        others = jax.tree.map(np.asarray, jax.jit(value)(diff, other)[1]) if other_shapes else []
-    if not shapes:
-        raise TypeError(
-            f"check: {subject.case} has no output that is real floating point, so it has no gradient; "
-            "return the differentiable value."
-        )
-    rng = np.random.default_rng((opts.seed, 0))
-    cts = [random_like(rng, s.shape, s.dtype) for s in shapes]
-    chosen = opts.transforms_in(dtype.name)
-    reference = _reference(subject)
-    eps = once(subject.shared, "support", lambda: support(subject.reference, diff, other, cts))
-
-    def budget(f, d, linear, at):
-        at = (at, place.device, place.precision)
-        return budgets(f, d, other, linear, dtype, opts.seed, opts.compute_dtype, eps, measured, at)
-
-    points, found = [(diff, cts)], [budget(reference, diff, cts, 0)]
-    if {"vmap", "scan"} & set(chosen):
-        if all(b.truth.size >= LARGE for b in found[0]):  # other cotangents only, by a factor that scales every rounding
-            points.append((diff, [np.asarray(-2, c.dtype) * c for c in cts]))
-            found.append([*found[0][: len(cts)], *(b.scaled(-2.0) for b in found[0][len(cts) :])])
-        else:
-            points.append(([neighbour(x, opts.seed) for x in diff], [random_like(rng, c.shape, c.dtype) for c in cts]))
-            found.append(budget(reference, *points[1], 1))
-    tangents = [random_like(rng, x.shape, x.dtype) for x in diff]
-    second = []
-    if transforms.SECOND_ORDER in chosen:
-        directional = once(subject.shared, "second", lambda: transforms.second_order(subject.reference))
-        second = budget(directional, diff, [*tangents, *cts], "second")
-    return Cell(*place, points, found, second, tangents, others)
 
 
 def run_matrix(subject: Subject, diff: list, other: list, opts: Options, prepared: list[Cell] | None = None) -> Report:
     """Every dtype, transform, device and witness of the options, on these inputs."""
     if prepared is None:
-        measure = _measuring(subject, diff, other, opts)
-        found = in_threads(lambda place: _held(subject, measure(place), other, opts), _places(opts), _float32)
+        measure = measuring(subject, diff, other, opts)
+        found = in_threads(lambda place: _held(subject, measure(place), other, opts), places(opts), float32_last)
     else:
-        found = in_threads(lambda cell: _held(subject, cell, other, opts), prepared, _float32)
+        found = in_threads(lambda cell: _held(subject, cell, other, opts), prepared, float32_last)
     rows = [row for cell_rows, _ in found for row in cell_rows]
     notes = dict.fromkeys(note for _, cell_notes in found for note in cell_notes)
     return Report(tuple(rows), _missing(subject, rows, opts, tuple(notes)), tuple(notes))
@@ -256,7 +160,7 @@ def _transposed(subject, cell, other, names) -> list[tuple[str, dict[str, np.nda
     for i, (name, x) in enumerate(zip(subject.spec.names, diff)):
         if x.ndim == 2 and x.shape[0] == x.shape[1]:
             swapped = on_host([y.T if i == j else y for j, y in enumerate(diff)])
-            found.append((name, dict(zip(names, in_x64(_reference(subject), swapped, other, on_host(cts))))))
+            found.append((name, dict(zip(names, in_x64(reference_of(subject), swapped, other, on_host(cts))))))
     return found
 
 
@@ -300,7 +204,7 @@ def _witness_rows(subject, cell, other, opts: Options, notes: list[str]) -> list
     if "adjoint" in opts.witnesses:
         rows += adjoint_rows(subject, diff, other, cts, hand(diff)[n:], cell.found[0], opts.seed, notes)
     if "taylor" in opts.witnesses:
-        rows += taylor_rows(subject, _reference(subject), diff, other, cts, hand, n, cell.found[0], opts.seed)
+        rows += taylor_rows(subject, reference_of(subject), diff, other, cts, hand, n, cell.found[0], opts.seed)
     common = _common(subject, cell, "jit")
     return [row._replace(**common, layer=subject.owner(row.leaf)) for row in rows]
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..layer import Layer, parallel, residual, serial
-from .matrix import Cell, cells, ran, run_matrix
+from .cells import Cell, cells
+from .matrix import ran, run_matrix
 from .mutant_kinds import KINDS, Kind
 from .options import Options, options
 from .report import Report

@@ -12,22 +12,24 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def stoppable() -> Iterator[Callable[[], str]]:
     """A function that gives the name of the signal that came, "" while none has. A second one acts as it always does.
 
-    Outside the main thread Python lets nobody listen to signals: there it gives "" for ever.
+    A signal that is ignored, as SIGINT is in a shell's background job, stays so.  Outside the main thread Python lets nobody
+    listen to signals: there it gives "" for ever.
     """
     came: list[str] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: ""
         return
-    before = {s: signal.getsignal(s) for s in SIGNALS}
+    handlers = {s: signal.getsignal(s) for s in SIGNALS}
+    before = {s: h for s, h in handlers.items() if h not in (signal.SIG_IGN, None)}  # None: not set from Python
 
     def listen(number, frame):
         came.append(signal.Signals(number).name)
         signal.signal(number, before[number])
 
-    for s in SIGNALS:
+    for s in before:
         signal.signal(s, listen)
     try:
         yield lambda: came[0] if came else ""
     finally:
-        for s in SIGNALS:
-            signal.signal(s, before[s])
+        for s, handler in before.items():
+            signal.signal(s, handler)

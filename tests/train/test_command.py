@@ -55,9 +55,12 @@ def test_a_wrong_gradient_fails_the_run(capsys, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_asked_to_stop_is_saved_and_resumes(tmp_path, number):
     def command(epochs, *more):
-        program = (
-            f"from nnjax.cli import main; main(['train', '--epochs', '{epochs}', '--folder', {str(tmp_path)!r}, *{more!r}])"
-        )
+        program = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background job it is ignored
+from nnjax.cli import main
+main(['train', '--epochs', '{epochs}', '--folder', {str(tmp_path)!r}, *{more!r}])
+"""
         return [sys.executable, "-c", program]
 
     with subprocess.Popen(command(100_000), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

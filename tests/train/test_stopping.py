@@ -6,6 +6,24 @@ import pytest
 from nnjax.train.stopping import stoppable
 
 
+@pytest.fixture(autouse=True)
+def in_the_foreground():
+    """In a shell's background job, as the tests may be, Python finds SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_ignored_signal_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stoppable() as stopped:
+        signal.raise_signal(signal.SIGINT)
+        assert stopped() == ""
+        signal.raise_signal(signal.SIGTERM)
+        assert stopped() == "SIGTERM"
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_asks_once_and_handlers_are_put_back(number):
     before = signal.getsignal(number)

@@ -10,13 +10,20 @@ from jax import lax
 from ..linear import broadcast
 from .attend_blocks import accumulator, contract, exp_less, hide, numbers, visible
 
-CHUNK = 1 << 17  # products that exist at a time: half a megabyte in float32
-
-
 LANES = 16
 # Features of a head up to which ct_k and ct_v come out of their products with the features first. The step of a gpt with
 # heads of 32, over jax.grad, twice: 0.55, 0.59 so, 0.79, 0.64 otherwise; attention with heads of 64: 1.30 so, 1.12 otherwise.
 SMALL_HEAD = 32
+
+
+def products_at_a_time(keys: int) -> int:
+    """How many products may exist at a time.
+
+    1 << 17 / 18 / 19 over jax.grad, JAX 0.10 and 0.12: the step of a gpt with 256 keys: 0.62 / 0.60 / 0.59 and 0.67 / 0.70 /
+    0.63; attention with 256 keys, heads of 64: 0.83 / - / 0.75 and 0.88 / - / 0.73; with 1,024: 0.37 / - / 0.40 and 0.40 / -
+    / 0.51, where 1 << 19 takes 2.5 times the memory.
+    """
+    return 1 << 19 if keys <= 256 else 1 << 17
 
 
 def _along(reduce, x):
@@ -35,7 +42,7 @@ def _rows(queries: int, keys: int, n: int, causal: bool) -> list[tuple[slice, sl
 def _in_chunks(f, q, n: int, keys: int, arrays: tuple):
     """f of the arrays, (b, h, ...) each or None, with as many of the b h heads at a time as the limit allows."""
     b, h, g = q.shape[:3]
-    fits = [c for c in range(1, b * h + 1) if b * h % c == 0 and c * g * n * keys <= CHUNK]
+    fits = [c for c in range(1, b * h + 1) if b * h % c == 0 and c * g * n * keys <= products_at_a_time(keys)]
     size = max(fits, default=1)
     chunks = tuple(None if x is None else x.reshape(b * h // size if size else 0, size, *x.shape[2:]) for x in arrays)
     if b * h == size:

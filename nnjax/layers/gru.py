@@ -60,7 +60,7 @@ def gru_fwd(params, x, h):
     batch, time, _ = x.shape
     n = h.shape[-1]
     kept = (jnp.zeros_like(x, shape=(time, batch, n)),) * 4  # r, z, n, v
-    last, y, kept = over_windows(steps, (h, jnp.zeros_like(x, shape=(batch, time, n)), kept), time)
+    last, y, kept = over_windows(steps, (h, jnp.zeros_like(x, shape=(batch, time, n)), kept), batch, time)
     return (y, last), (params, x, h, y, kept)
 
 
@@ -94,7 +94,7 @@ def gru_bwd(residuals, cts):
         return ct_h, ct_p, window_t(ct_x, affine(ct_a, w_t), start)
 
     start = (ct_h, accumulators(params), jnp.zeros_like(x))
-    ct_h, ct_p, ct_x = over_windows(steps, start, x.shape[1], reverse=True)
+    ct_h, ct_p, ct_x = over_windows(steps, start, *x.shape[:2], reverse=True)
     return accumulated(ct_p, params), ct_x, ct_h
 
 

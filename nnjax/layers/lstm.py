@@ -65,7 +65,7 @@ def lstm_fwd(params, x, state):
     batch, time, _ = x.shape
     n = state.h.shape[-1]
     kept = (jnp.zeros_like(x, shape=(time, batch, n)),) * 5  # c_{t-1}, i, f, g, o
-    last, y, kept = over_windows(steps, (state, jnp.zeros_like(x, shape=(batch, time, n)), kept), time)
+    last, y, kept = over_windows(steps, (state, jnp.zeros_like(x, shape=(batch, time, n)), kept), batch, time)
     return (y, last), (params, x, state, y, kept)
 
 
@@ -98,7 +98,7 @@ def lstm_bwd(residuals, cts):
         return ct_state, ct_p, window_t(ct_x, affine(ct_a, w_t), start)
 
     start = (ct_state, accumulators(params), jnp.zeros_like(x))
-    ct_state, ct_p, ct_x = over_windows(steps, start, x.shape[1], reverse=True)
+    ct_state, ct_p, ct_x = over_windows(steps, start, *x.shape[:2], reverse=True)
     return accumulated(ct_p, params), ct_x, ct_state
 
 

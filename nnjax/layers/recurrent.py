@@ -49,7 +49,7 @@ def rnn_fwd(params, x, h):
         return h, window_t(y, h_window, start)
 
     first = h
-    h, y = over_windows(steps, (h, jnp.zeros_like(x, shape=(*x.shape[:2], h.shape[-1]))), x.shape[1])
+    h, y = over_windows(steps, (h, jnp.zeros_like(x, shape=(*x.shape[:2], h.shape[-1]))), *x.shape[:2])
     return (y, h), (params, x, first, y)
 
 
@@ -73,7 +73,7 @@ def rnn_bwd(residuals, cts):
         return ct_h, ct_p, window_t(ct_x, affine(ct_a, w_t), start)
 
     start = (ct_h, accumulators(params), jnp.zeros_like(x))
-    ct_h, ct_p, ct_x = over_windows(steps, start, x.shape[1], reverse=True)
+    ct_h, ct_p, ct_x = over_windows(steps, start, *x.shape[:2], reverse=True)
     return accumulated(ct_p, params), ct_x, ct_h
 
 

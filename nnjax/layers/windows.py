@@ -16,23 +16,31 @@ from jax import Array, lax
 from ..linear import broadcast, broadcast_t, fold
 
 # Steps in a window. Time of the tanh RNN, forward and backward, over that of jax.grad; 128 to 128 features, T = 800,
-# windows of 8 / 16 / 32 steps: batch 4: 0.45 / 0.40 / 0.53; batch 16: 0.61 / 0.57 / 0.53; batch 64: 0.79 / 0.60 / 0.76.
-WINDOW = 16
+# windows of 8 / 16 / 32 steps: batch 4: 0.45 / 0.40 / 0.53; batch 16: 0.61 / 0.57 / 0.53; batch 64: 0.79 / 0.60 / 0.76. On
+# JAX 0.12, batch 4, windows of 8 / 16 / 32 / 80: 0.51 / 0.48 / 0.47 / 0.44: a small batch takes more steps to make a product.
+WINDOW, LONG_WINDOW = 16, 80
+SMALL_BATCH, LONG = 8, 320  # up to this batch, from so many steps on, windows are long
 
 
-def over_windows(body: Callable[[Any, Any, int], Any], carry: Any, steps: int, *, reverse: bool = False) -> Any:
-    """carry = body(carry, start, length) for every window of WINDOW steps in turn, the last one perhaps shorter.
+def window_length(batch: int, steps: int) -> int:
+    """How many steps make a window."""
+    return LONG_WINDOW if batch <= SMALL_BATCH and steps >= LONG else WINDOW
+
+
+def over_windows(body: Callable[[Any, Any, int], Any], carry: Any, batch: int, steps: int, *, reverse: bool = False) -> Any:
+    """carry = body(carry, start, length) for every window of steps in turn, the last one perhaps shorter.
 
     With `reverse` the windows come from the end, the short one first. start may be a traced int32, length is an int.
     """
-    whole, rest = divmod(steps, WINDOW)
+    each = window_length(batch, steps)
+    whole, rest = divmod(steps, each)
     if rest and reverse:
-        carry = body(carry, whole * WINDOW, rest)
+        carry = body(carry, whole * each, rest)
     if whole:
-        starts = jnp.arange(0, whole * WINDOW, WINDOW, dtype=jnp.int32)
-        carry, _ = lax.scan(lambda c, start: (body(c, start, WINDOW), None), carry, starts, reverse=reverse)
+        starts = jnp.arange(0, whole * each, each, dtype=jnp.int32)
+        carry, _ = lax.scan(lambda c, start: (body(c, start, each), None), carry, starts, reverse=reverse)
     if rest and not reverse:
-        carry = body(carry, whole * WINDOW, rest)
+        carry = body(carry, whole * each, rest)
     return carry
 
 

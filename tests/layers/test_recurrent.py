@@ -31,7 +31,7 @@ def test_rnn_is_flaxs_simple_cell():
 
 
 @pytest.mark.parametrize("name", MAKE)
-@pytest.mark.parametrize("steps", [16, 19])
+@pytest.mark.parametrize("steps", [16, 19, 325])
 def test_the_value_of_fwd_is_that_of_apply_whatever_the_windows(name, steps):
     layer = jittered(MAKE[name](3, 4))
     params, x = layer.init(jax.random.key(0)), normal(1, 2, steps, 3)

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from nnjax.layers.windows import (
+    LONG,
+    LONG_WINDOW,
+    SMALL_BATCH,
     WINDOW,
     accumulated,
     accumulators,
@@ -14,23 +17,27 @@ from nnjax.layers.windows import (
     kept_at,
     over_windows,
     window,
+    window_length,
     window_t,
 )  # fmt: skip
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 7, 3)), jnp.float32)
 
 
-@pytest.mark.parametrize("steps", [0, 1, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW, 3 * WINDOW + 5])
+@pytest.mark.parametrize("steps", [0, 1, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW, 3 * WINDOW + 5, LONG, LONG + 5])
+@pytest.mark.parametrize("batch", [1, SMALL_BATCH + 1])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_every_step_lies_in_one_window_and_the_windows_come_in_order(steps, reverse):
+def test_every_step_lies_in_one_window_and_the_windows_come_in_order(steps, batch, reverse):
     def body(carry, start, length):
         number, seen = carry
         at = jnp.arange(length, dtype=jnp.int32) + start
         return number + 1, seen.at[at].set(number)
 
-    count, seen = over_windows(body, (jnp.int32(0), jnp.full(steps, -1, jnp.int32)), steps, reverse=reverse)
-    order = np.arange(steps) // WINDOW
-    assert count == -(-steps // WINDOW)
+    count, seen = over_windows(body, (jnp.int32(0), jnp.full(steps, -1, jnp.int32)), batch, steps, reverse=reverse)
+    each = window_length(batch, steps)
+    assert each == (LONG_WINDOW if batch == 1 and steps >= LONG else WINDOW)
+    order = np.arange(steps) // each
+    assert count == -(-steps // each)
     np.testing.assert_array_equal(seen, int(count) - 1 - order if reverse else order)
 
 

@@ -132,3 +132,42 @@ def add_l2(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
         return value + 0.5 * coefficient * squares, grads
 
     return penalised
+
+
+def add_l1(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
+    """value + coefficient sum |w| over every parameter with two axes or more.
+
+    Its gradient adds coefficient * sign(w), sign(0) = 0.  With `has_aux` only the value, not the output, is changed.
+    """
+    if not coefficient >= 0:
+        raise ValueError(f"add_l1: coefficient must be at least 0, got {coefficient!r}; 0 adds nothing.")
+
+    def penalised(params, x, labels, *, weights=None, key=None):
+        value, grads = f(params, x, labels, weights=weights, key=key)
+        sizes = sum((jnp.abs(w).sum() for w in jax.tree.leaves(params) if w.ndim >= 2), start=0.0)
+        grads = jax.tree.map(lambda g, w: g + coefficient * jnp.sign(w) if w.ndim >= 2 else g, grads, params)
+        if isinstance(value, tuple):
+            return (value[0] + coefficient * sizes, *value[1:]), grads
+        return value + coefficient * sizes, grads
+
+    return penalised
+
+
+def lower_precision(f: ValueAndGrad, dtype: Any) -> ValueAndGrad:
+    """f computed in `dtype` (bfloat16, float16) of parameters, inputs, floating labels and weights that stay as they are.
+
+    Value and gradient come back in the dtypes of the parameters. The cast down is linear, its transpose the cast back up.
+    """
+    low = jnp.dtype(dtype)
+    if not jnp.issubdtype(low, jnp.floating):
+        raise ValueError(f"lower_precision: dtype must be floating, got {low}; pass bfloat16.")
+
+    def cast(tree, to):
+        return jax.tree.map(lambda a: a.astype(to) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+
+    def lowered(params, x, labels, *, weights=None, key=None):
+        value, grads = f(*cast((params, x, labels), low), weights=cast(weights, low), key=key)
+        wide = jnp.result_type(*jax.tree.leaves(params))
+        return cast(value, wide), jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
+
+    return lowered

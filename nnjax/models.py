@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .chunks import in_chunks
 from .errors import describe, expect_positive, unknown_name
@@ -20,6 +23,7 @@ from .layers.norm import layer_norm
 from .layers.pool import flatten, max_pool
 from .layers.recurrent import rnn
 from .layers.unembedding import unembedding
+from .weights import read_tensors
 
 
 def mlp(sizes: Sequence[int], activation: Layer | None = None) -> Layer:
@@ -196,3 +200,44 @@ def gpt(
     blocks = scan_layers(block, layers, remat=remat) if scan else serial(*(block,) * layers)
     body = serial(learned_positions(context, width, init=normal), *dropped, blocks, layer_norm(width))
     return tied(embedding(vocab, width, init=normal), body, unembedding(vocab, width, fused=fused))._replace(name="gpt")
+
+
+# Of one block of GPT-2 in the Hugging Face layout, in the order of the leaves of ours. Its linear maps store (in, out) too.
+BLOCK = (
+    "ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias",
+    "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias",
+)  # fmt: skip
+
+
+def gpt2_from_safetensors(path: str | Path, *, heads: int | None = None, **options: Any) -> tuple[Layer, Any]:
+    """(gpt, params) from GPT-2 weights in the Hugging Face layout: `model.safetensors` of gpt2, gpt2-medium, ...
+
+    heads: width / 64, as in all of OpenAI's, unless given. options: those of `gpt` (dropout, fused, remat, scan).
+    Raises ValueError for a file that cannot be read, lacks an array, or holds one of another shape.
+    """
+    found = {name.removeprefix("transformer."): array for name, array in read_tensors(path).items()}
+    layers = sum(name.startswith("h.") and name.endswith(".ln_1.weight") for name in found)
+    if "wte.weight" not in found or "wpe.weight" not in found or not layers:
+        some = ", ".join(sorted(found)[:3]) or "nothing"
+        raise ValueError(f"{path}: expected the arrays of GPT-2, wte.weight, wpe.weight, h.0.ln_1.weight, ..., got {some}; "
+                         "pass a model.safetensors of the gpt2 family.")  # fmt: skip
+    (vocab, width), context = found["wte.weight"].shape, found["wpe.weight"].shape[0]
+    if heads is None and width % 64:
+        raise ValueError(f"{path}: a width of {width} is no multiple of 64, so the number of heads is not known; pass heads.")
+    model = gpt(vocab, context, layers, width // 64 if heads is None else heads, width, **options)
+    blocks = [[f"h.{i}.{name}" for name in BLOCK] for i in range(layers)]
+    names = ["wte.weight", "wpe.weight"]
+    names += [n for row in (zip(*blocks) if options.get("scan", True) else blocks) for n in row] + ["ln_f.weight", "ln_f.bias"]
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"{path}: {missing[0]} is missing; replace the file with a sound copy.")
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    arrays = iter(found[name] for name in names)
+    leaves = []
+    for leaf in jax.tree.leaves(shapes):
+        stacked = options.get("scan", True) and 2 <= len(leaves) < 2 + len(BLOCK)
+        leaves.append(jnp.stack([next(arrays) for _ in range(layers)]) if stacked else next(arrays))
+        if leaves[-1].shape != leaf.shape:
+            raise ValueError(f"{path}: expected shape {leaf.shape} in the place of leaf {len(leaves)}, got "
+                             f"{describe(leaves[-1])}; pass the right number of heads, or a sound copy.")  # fmt: skip
+    return model, jax.tree.unflatten(jax.tree.structure(shapes), leaves)

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from nnjax.cli import main
-from nnjax.train import data
+from nnjax.train import data, download
 
 
 def run(*args, capsys):
@@ -23,7 +23,7 @@ def test_train_prints_what_came_of_it(capsys):
     ("args", "message"),
     [
         (("--data", "digist"), "did you mean 'digits'?"),
-        (("--optimizer", "adma"), "did you mean 'adam'?"),
+        (("--optimizer", "addam"), "did you mean 'adam'?"),
         (("--activation", "tahn"), "did you mean 'tanh'?"),
         (("--loss", "softmax_crossentropy"), "did you mean 'softmax_cross_entropy'?"),
         (("--model", "mpl"), "did you mean 'mlp'?"),
@@ -33,10 +33,23 @@ def test_train_prints_what_came_of_it(capsys):
         (("--learning-rate", "-1"), "learning rate must be positive"),
         (
             ("--learning-rate", "1e30", "--optimizer", "sgd"),
-            "training has diverged; the first parameter that is not finite is params[0].w; lower the learning rate",
+            "diverged at step 2: the output of 2:dense(64, 10) is the first that is not finite; lower the learning",
         ),
+        (("--learning-rate", "1e6"), "so training has diverged; lower the learning rate"),
+        (("--learning-rate", "1e6", "--optimizer", "sgd"), "so training has diverged"),
+        (("--optimizer-args", "b7", "0.9"), "unknown argument of the optimizer adam 'b7'"),
+        (("--schedule", "cosine_decay"), "did you mean 'cosine_decay_schedule'?"),
+        (("--clip", "0"), "clip must be positive"),
+        (("--weight-decay", "-1"), "weight decay must be at least 0"),
+        (("--average", "1"), "must lie between 0 and 1, got 1.0"),
+        (("--patience", "0"), "patience must be a positive int"),
+        (("--microbatches", "5"), "cannot be shared among 5 equal parts"),
+        (("--compute-dtype", "int8"), "dtype must be floating"),
+        (("--dropout", "0.5"), "dropout is an option of the model lenet"),
+        (("--data", "mine.npz"), "mine.npz is not there"),
+        (("--tensorboard",), "--tensorboard is about a run that is saved"),
         (("--l2", "-1"), "l2 must be at least 0"),
-        (("--resume",), "--resume and --save-every are about a run that is saved; name its place by --folder"),
+        (("--resume",), "--resume is about a run that is saved; name its place by --folder"),
         (("--grad", "both", "--folder", "run"), "a run with --grad both is not saved"),
     ],
 )
@@ -55,8 +68,8 @@ def test_options_that_do_not_exist_or_do_not_parse_exit_with_2(capsys):
 
 
 def test_no_network_and_no_data_exits_with_2_and_leaves_nothing(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(data, "MNIST_MIRRORS", ("http://127.0.0.1:9/",))
-    monkeypatch.setattr(data, "cache_folder", lambda: tmp_path)
+    monkeypatch.setitem(data.SOURCES, "mnist", data.SOURCES["mnist"]._replace(mirrors=("http://127.0.0.1:9/",)))
+    monkeypatch.setattr(download, "cache_folder", lambda: tmp_path)
     monkeypatch.delenv("NNJAX_DATA", raising=False)
     code, _, err = run("train", "--data", "mnist", capsys=capsys)
     assert code == 2

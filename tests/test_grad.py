@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax.grad import accumulate, add_l2
+from nnjax.check.vjp import compare_gradients
+from nnjax.grad import accumulate, add_l1, add_l2, lower_precision
 
 MODEL, LOSS = nnjax.mlp([4, 6, 3], nnjax.gelu()), nnjax.softmax_cross_entropy()
 X, LABELS = jax.random.normal(jax.random.key(1), (5, 4)), jnp.array([0, 2, 1, 1, 0])
@@ -91,6 +92,63 @@ def test_microbatches_that_do_not_divide_the_batch_are_refused():
         accumulate(f, 0)
     with pytest.raises(TypeError, match=r"accumulate: f must give \(value, grads\).*leave out has_aux"):
         accumulate(nnjax.value_and_grad(MODEL, LOSS, has_aux=True), 1)(PARAMS, X, LABELS)
+
+
+def test_eight_batches_of_16_are_one_of_128_within_the_error_budget_ragged_too():
+    model = nnjax.serial(nnjax.embedding(7, 5), nnjax.tanh(), nnjax.dense(5, 7))
+    ids = jax.random.randint(jax.random.key(0), (128, 6), 0, 7, jnp.int32)
+    lengths = jax.random.randint(jax.random.key(1), (128, 1), 0, 7, jnp.int32)  # tokens that count, of each text
+    ragged = (jnp.broadcast_to(jnp.arange(6, dtype=jnp.int32)[None], (128, 6)) < lengths).astype(jnp.float32)
+    params, labels = model.init(jax.random.key(2)), jnp.roll(ids, 1, 1)
+
+    def weighted(f):  # in float64 the truth is computed, and a weight has the dtype of what it weighs
+        return lambda p, x, y: f(p, x, y, weights=ragged.astype(p[0].table.dtype))
+
+    hand, reference = nnjax.value_and_grad(model, LOSS), nnjax.reference_value_and_grad(model, LOSS)
+    for wrap in (lambda f: f, weighted):
+        assert all(d.ok for d in compare_gradients(wrap(accumulate(hand, 8)), wrap(reference), params, ids, labels))
+
+    def mean_of_means(params, x, labels):
+        batches = zip(*(jnp.split(a, 8) for a in (x, labels, ragged.astype(params[0].table.dtype))))
+        return jax.tree.map(lambda *g: sum(g) / 8, *(hand(params, x, y, weights=w) for x, y, w in batches))
+
+    assert not all(d.ok for d in compare_gradients(mean_of_means, weighted(reference), params, ids, labels))
+
+
+def test_l1_is_the_gradient_of_its_penalty_and_leaves_zeros_and_biases_alone():
+    params = (PARAMS[0]._replace(w=PARAMS[0].w.at[0, 0].set(0.0)), *PARAMS[1:])
+    hand = add_l1(nnjax.value_and_grad(MODEL, LOSS, has_aux=True), 0.3)
+    (value, _), grads = hand(params, X, LABELS)
+    plain, plain_grads = nnjax.value_and_grad(MODEL, LOSS)(params, X, LABELS)
+    sizes = sum(float(jnp.abs(w).sum()) for w in jax.tree.leaves(params) if w.ndim == 2)
+    assert float(value) == pytest.approx(float(plain) + 0.3 * sizes, rel=1e-5)
+    close(grads[0].w, plain_grads[0].w + 0.3 * jnp.sign(params[0].w))
+    assert grads[0].w[0, 0] == plain_grads[0].w[0, 0]
+    close(grads[0].b, plain_grads[0].b)
+    with pytest.raises(ValueError, match="coefficient must be at least 0, got -1"):
+        add_l1(hand, -1)
+
+
+@pytest.mark.parametrize(("low", "wrong"), [("bfloat16", 1.25), ("float16", 1.05)])
+def test_lower_precision_passes_the_check_at_its_dtype_and_a_wrong_one_does_not(low, wrong):
+    model = nnjax.mlp([16, 32, 5], nnjax.gelu())
+    params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (64, 16))
+    labels = jax.random.randint(jax.random.key(2), (64,), 0, 5, jnp.int32)
+    lowered = lower_precision(nnjax.value_and_grad(model, LOSS), low)
+    assert {g.dtype for g in jax.tree.leaves(lowered(params, x, labels))} == {jnp.dtype("float32")}
+
+    def report(factor):
+        return nnjax.check_pair(
+            lambda p: lowered(p, x.astype(p[0].w.dtype), labels),
+            lambda grads, ct: (jax.tree.map(lambda g: factor * ct * g, grads),),
+            params, reference=lambda p: LOSS.apply((), (model.apply(p, x.astype(p[0].w.dtype)), labels)), compute_dtype=low,
+            dtypes=["float32"], transforms=["jit"], witnesses=(),
+        )  # fmt: skip
+
+    report(1.0).raise_if_failed()
+    assert not report(wrong).ok
+    with pytest.raises(ValueError, match="dtype must be floating, got int8"):
+        lower_precision(lowered, "int8")
 
 
 def test_a_model_or_loss_that_is_no_layer_is_named():

@@ -12,6 +12,7 @@ import nnjax
 ROOT = Path(nnjax.__file__).parent
 FLOORS = [
     {"errors", "nielsen", "linear", "feedback"},
+    {"weights"},
     {"layer"},
     {"layers", "losses"},
     {"fused_loss", "chunks"},
@@ -22,6 +23,7 @@ FLOORS = [
     {"train"},
     {"parallel"},
     {"bench"},
+    {"reproduce"},
     {"cli"},
 ]
 HAND_WRITTEN = [

@@ -156,37 +156,42 @@ def lenet(x: Any, labels: Any, channels: tuple[int, int], hidden: int) -> dict[s
     return {"torch": torch, "flax": flax, "equinox": equinox}
 
 
+def torch_gpt(vocab: int, context: int, layers: int, heads: int, width: int) -> Any:
+    """GPT-2's architecture as a module of PyTorch."""
+    import torch as t
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+
+        def forward(self, h):
+            q, k, v = self.qkv(self.first(h)).unflatten(-1, (3, heads, width // heads)).permute(2, 0, 3, 1, 4)
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            h = h + self.out(mixed.transpose(1, 2).flatten(-2))
+            return h + self.mlp(self.second(h))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.positions = nn.Embedding(vocab, width), nn.Parameter(t.randn(context, width) * 0.02)
+            self.blocks, self.last = nn.Sequential(*[Block() for _ in range(layers)]), nn.LayerNorm(width)
+
+        def forward(self, ids):
+            h = self.tokens(ids) + self.positions[: ids.shape[1]]
+            return self.last(self.blocks(h)) @ self.tokens.weight.T
+
+    return Model()
+
+
 def gpt(vocab: int, context: int, layers: int, heads: int, width: int, x: Any, labels: Any) -> dict[str, Callable[[], Run]]:
     """GPT-2's architecture without dropout, its embedding tied to the output."""
 
     def torch():
-        import torch as t
-        from torch import nn
-
-        class Block(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
-                self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-                self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
-
-            def forward(self, h):
-                q, k, v = self.qkv(self.first(h)).unflatten(-1, (3, heads, width // heads)).permute(2, 0, 3, 1, 4)
-                mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-                h = h + self.out(mixed.transpose(1, 2).flatten(-2))
-                return h + self.mlp(self.second(h))
-
-        class Model(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.tokens, self.positions = nn.Embedding(vocab, width), nn.Parameter(t.randn(context, width) * 0.02)
-                self.blocks, self.last = nn.Sequential(*[Block() for _ in range(layers)]), nn.LayerNorm(width)
-
-            def forward(self, ids):
-                h = self.tokens(ids) + self.positions[: ids.shape[1]]
-                return self.last(self.blocks(h)) @ self.tokens.weight.T
-
-        return _torch(Model(), np.asarray(x).astype(np.int64), labels)
+        return _torch(torch_gpt(vocab, context, layers, heads, width), np.asarray(x).astype(np.int64), labels)
 
     def flax():
         from flax import linen as nn

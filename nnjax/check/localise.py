@@ -28,8 +28,8 @@ def localise(layer: Layer, params: Any, x: Any, key: Any, check: Callable[..., R
 
     check(layer, params, x, key) -> Report. Parts of a `serial` are taken from the last to the first.
     """
-    meets = _parts(layer, params, x, key)
-    for name, part, p, v, k in meets:
+    met = meets(layer, params, x, key)
+    for name, part, p, v, k in met:
         report = check(part, p, v, k)
         if report.failures:
             here = f"{path}/{name}:{part.name}".lstrip("/")
@@ -37,7 +37,7 @@ def localise(layer: Layer, params: Any, x: Any, key: Any, check: Callable[..., R
     return None
 
 
-def _parts(layer: Layer, params: Any, x: Any, key: Any) -> list[tuple[str, Layer, Any, Any, Any]]:
+def meets(layer: Layer, params: Any, x: Any, key: Any) -> list[tuple[str, Layer, Any, Any, Any]]:
     """(name, part, params, x, key) of every part of a composition, the last to act first."""
     parts = layer.parts
     if not parts:
@@ -47,8 +47,8 @@ def _parts(layer: Layer, params: Any, x: Any, key: Any) -> list[tuple[str, Layer
     if layer.name == "scan_layers":
         n = jax.tree.leaves(params)[0].shape[0] if jax.tree.leaves(params) else 1
         rows = [jax.tree.map(lambda p, i=i: p[i], params) for i in range(n)]
-        meets = _in_a_row([(str(i), parts[0], p) for i, p in enumerate(rows)], x, key)
-        return [(f"scan_layers[{name}]", *rest) for name, *rest in meets]
+        met = _in_a_row([(str(i), parts[0], p) for i, p in enumerate(rows)], x, key)
+        return [(f"scan_layers[{name}]", *rest) for name, *rest in met]
     if layer.name == "tied":
         table, inner = params
         named = zip(("embed", "body", "head"), parts, (table, inner, table))
@@ -61,8 +61,8 @@ def _parts(layer: Layer, params: Any, x: Any, key: Any) -> list[tuple[str, Layer
 
 def _in_a_row(named: list[tuple[str, Layer, Any]], x: Any, key: Any) -> list:
     keys = (None,) * len(named) if key is None else jax.random.split(key, len(named))
-    meets = []
+    met = []
     for (name, part, p), k in zip(named, keys):
-        meets.append((name, part, p, x, k))
+        met.append((name, part, p, x, k))
         x = part.apply(p, x, key=k)
-    return meets[::-1]
+    return met[::-1]

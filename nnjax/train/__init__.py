@@ -1,5 +1,7 @@
 """Data, optimisation steps, and the training loop: `load` or make a `Dataset`, then `fit`."""
 
+from ..weights import load_weights as load_weights
+from ..weights import save_weights as save_weights
 from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import Restored as Restored
 from .checkpoint import restore as restore
@@ -11,12 +13,20 @@ from .dataset import Split as Split
 from .dataset import expand as expand
 from .dataset import load_files as load_files
 from .dataset import standardise as standardise
-from .fit import Checkpoints as Checkpoints
-from .fit import Epoch as Epoch
-from .fit import Fit as Fit
+from .finite import first_not_finite as first_not_finite
 from .fit import fit as fit
 from .fit import one_hot as one_hot
+from .optimizers import average_parameters as average_parameters
+from .optimizers import averaged as averaged
+from .optimizers import make_optimizer as make_optimizer
+from .run import Checkpoints as Checkpoints
+from .run import Epoch as Epoch
+from .run import Fit as Fit
 from .step import TrainState as TrainState
 from .step import init_state as init_state
 from .step import make_epoch as make_epoch
 from .step import make_step as make_step
+from .text import Text as Text
+from .text import fit_text as fit_text
+from .text import load_text as load_text
+from .trajectory import trajectory as trajectory

@@ -1,10 +1,11 @@
 """`nnjax train`."""
 
+import json
 import signal
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,117 +13,209 @@ import jax
 import jax.numpy as jnp
 
 from ..check.vjp import Difference, compare_gradients
+from .both import fit_both
 from .data import load
-from .dataset import Dataset, expand, standardise
-from .fit import Checkpoints, Epoch, Fit, expect_batches, fit, make_accuracy
-from .metrics import log
+from .dataset import expand, standardise
+from .fit import expect_batches, fit
+from .metrics import Writers
+from .optimizers import averaged, make_optimizer
 from .progress import progress
-from .recipe import Recipe, make_optimizer, make_recipe
-from .step import TrainState, apply_gradients, epoch_key, init_state, shuffled, step_key
+from .recipe import Recipe, make_recipe
+from .run import Checkpoints, Fit
+from .text import Text
+from .text_command import train_text
+from .trajectory import trajectory
+from .watch import make_measure
 
 
 @dataclass
 class Train:
-    """Train a network on real images with gradients written by hand, checked against jax.grad."""
+    """Train a network on real images or text with gradients written by hand, checked against jax.grad."""
 
     data: str = "digits"
-    """digits (8x8, shipped), mnist (28x28; from $NNJAX_DATA, or downloaded), or an .npz file of your own."""
+    """digits (8x8, shipped); mnist, fashion_mnist, kmnist (28x28), tiny_shakespeare (from $NNJAX_DATA, or downloaded); or a
+    file of your own, .npz or .txt."""
     expand: bool = False
     """Also train on every image shifted by one pixel in the four directions."""
     standardise: bool = False
     """Give every feature mean 0 and deviation 1 over the training examples."""
-    model: str = "mlp"
-    """mlp, or nielsen: the book's own network and backprop."""
+    model: str | None = None
+    """Of images: mlp (default), lenet, or nielsen, the book's own network and backprop. Of text: gpt (default), char_rnn."""
     hidden: tuple[int, ...] = (64,)
     """Neurons of each hidden layer."""
+    channels: tuple[int, ...] = (20, 40)
+    """Maps of each convolution of a lenet."""
     activation: str | None = None
-    """Activation between the layers of an mlp: relu (default), sigmoid, tanh, leaky_relu, elu, gelu, silu, softplus."""
-    epochs: int = 40
-    """Passes over the training examples."""
+    """Activation between the layers: relu (default), sigmoid, tanh, leaky_relu, elu, gelu, silu, softplus."""
+    dropout: float = 0.0
+    """Share dropped before each dense layer of a lenet, or in each block of a gpt."""
+    layers: int = 4
+    """Blocks of a gpt, or recurrent layers of a char_rnn."""
+    heads: int = 4
+    """Heads of attention of a gpt."""
+    width: int = 128
+    """Width of a gpt or char_rnn."""
+    context: int = 64
+    """Characters in an example of text."""
+    epochs: int | None = None
+    """Passes over the training examples (40); of a text, times 250 batches (8)."""
     batch_size: int = 32
     """Examples in a step."""
+    microbatches: int = 1
+    """Compute each step in so many parts, one after the other: the same gradient in less memory."""
+    compute_dtype: str | None = None
+    """Compute in this dtype, bfloat16 or float16, while parameters stay in float32."""
     optimizer: str = "adam"
-    """An optimizer of optax: sgd, adam, adamw, adagrad, rmsprop, nadam, lamb, lion, radam, yogi, adabelief."""
+    """An optimizer of optax: sgd, adam, adamw, adagrad, rmsprop, nadam, lamb, lion, and more."""
+    optimizer_args: dict[str, float] = field(default_factory=dict)
+    """Arguments of the optimizer, names and numbers: b1 0.8 b2 0.99."""
     learning_rate: float = 0.002
-    """Its learning rate."""
+    """Its learning rate, or the highest of the schedule."""
+    schedule: str | None = None
+    """A schedule of optax for the learning rate, over the whole run: cosine_decay_schedule, linear_schedule, ..."""
+    schedule_args: dict[str, float] = field(default_factory=dict)
+    """Arguments of the schedule, names and numbers; of a piecewise one, steps and scales."""
+    clip: float | None = None
+    """Largest 2-norm of the gradient."""
     loss: str | None = None
     """softmax_cross_entropy (default), binary_cross_entropy, mean_squared_error; for nielsen: quadratic (default),
     cross_entropy."""
     l2: float = 0.0
-    """The book's lambda: the cost grows by (lambda / 2n) sum w^2, n the number of training examples."""
+    """The book's lambda, part of the loss: the cost grows by (lambda / 2n) sum w^2, n the number of training examples."""
+    l1: float = 0.0
+    """The cost grows by (l1 / n) sum |w|."""
+    weight_decay: float = 0.0
+    """Decoupled, not part of the loss: after each step the weights lose learning rate x this share of themselves."""
+    average: float | None = None
+    """Score an exponential moving average of the parameters, with this decay."""
+    patience: int | None = None
+    """Stop after so many epochs without a better validation accuracy."""
+    skip_non_finite: int = 0
+    """Skip gradients that are not finite, up to so many in a row, rather than stop at the first."""
     seed: int = 0
     """Seed of the initial weights and of the shuffling."""
     grad: Literal["hand", "jax", "both"] = "hand"
     """Whose gradient trains. both: the hand-written one, held against jax.grad at every step."""
+    trajectory: int = 0
+    """Also take so many first steps twice, by hand and by jax.grad, and record how far the two runs drift apart."""
     folder: Path | None = None
-    """Save the run here as it goes: checkpoints, and metrics.jsonl with a line for each epoch."""
+    """Save the run here as it goes: checkpoints, and metrics.jsonl with a line for each epoch; `nnjax plot` draws them."""
     save_every: int | None = None
     """Steps between two checkpoints; by default an epoch."""
     resume: bool = False
     """Go on from the newest sound checkpoint in the folder."""
+    tensorboard: bool = False
+    """Also write the metrics for TensorBoard, into the folder."""
+    wandb: str | None = None
+    """Also send the metrics to this project of Weights & Biases."""
 
     def run(self) -> int:
         """Train, print what came of it, and return the exit code: 1 where the gradients differ by too much."""
         checkpoints = self._checkpoints()
-        optimizer = make_optimizer(self.optimizer, self.learning_rate)
         data = load(self.data)
+        if isinstance(data, Text):
+            return self._ended(train_text(self, data, checkpoints))
         data = expand(data) if self.expand else data
         data = standardise(data) if self.standardise else data
-        expect_batches(data, self.batch_size, self.epochs)
+        epochs = 40 if self.epochs is None else self.epochs
+        expect_batches(data, self.batch_size, epochs)
+        optimizer = self._optimizer(epochs * (len(data.train.y) // self.batch_size))
         init_key, run_key = jax.random.split(jax.random.key(self.seed))
+        model = self.model or "mlp"
         recipe = make_recipe(
-            self.model, data, hidden=self.hidden, activation=self.activation, loss=self.loss, l2=self.l2, key=init_key
-        )
-        sizes = [data.train.x.shape[1], *self.hidden, data.classes]
-        by = {"hand": "hand", "jax": "jax.grad", "both": "hand, held against jax.grad at every step"}[self.grad]
+            model, data, hidden=self.hidden, channels=self.channels, activation=self.activation, loss=self.loss,
+            dropout=self.dropout, l2=self.l2, l1=self.l1, microbatches=self.microbatches, compute_dtype=self.compute_dtype,
+            key=init_key,
+        )  # fmt: skip
         print(f"{self.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
-        print(f"{self.model} {sizes}, {recipe.loss}, {self.optimizer}, learning rate {self.learning_rate}, gradients by {by}")
-        if checkpoints:
-            print(f"saving in {self.folder}")
+        print(f"{model} {recipe.sizes}, {recipe.loss}, {self.described()}")
         start = time.perf_counter()
-        first = _compare(recipe, recipe.params, data, self.batch_size)
-        with progress(self.epochs) as on_epoch:
+        x, labels = (jnp.asarray(a) for a in data.train)
+        labels = jnp.asarray(recipe.encode(data.train.y)) if recipe.encode else labels
+        first = self._compare(recipe, recipe.params, x, labels)
+        if self.trajectory:
+            self._trajectory(recipe, x, labels, optimizer, run_key)
+        with progress(epochs) as on_epoch, self.writers(len(x) // self.batch_size * self.batch_size) as write:
             if self.grad == "both":
-                done, broken = _fit_both(recipe, data, optimizer, self.epochs, self.batch_size, run_key, first, on_epoch)
+                done, broken = fit_both(recipe, data, optimizer, epochs, self.batch_size, run_key, first, on_epoch)
             else:
                 done, broken = fit(
                     recipe.hand if self.grad == "hand" else recipe.reference, recipe.params, data,
-                    predict=recipe.predict, optimizer=optimizer, epochs=self.epochs, batch_size=self.batch_size,
-                    key=run_key, encode=recipe.encode, on_epoch=self._logging(on_epoch, data), checkpoints=checkpoints,
+                    predict=recipe.predict, optimizer=optimizer, epochs=epochs, batch_size=self.batch_size,
+                    key=run_key, encode=recipe.encode, on_epoch=lambda record: (write(record), on_epoch(record)),
+                    checkpoints=checkpoints, evaluated=lambda state: averaged(state.opt_state, state.params),
+                    measure=make_measure(recipe, x[: self.batch_size], labels[: self.batch_size]) if self.folder else None,
+                    patience=self.patience, where=recipe.where, skipping=self.skip_non_finite > 0,
                 ), ""  # fmt: skip
-        if done.stopped:
-            print(
-                f"stopped by {done.stopped} after step {int(done.state.step)} and saved; the same command with --resume goes on"
-            )
-            return 128 + signal.Signals[done.stopped]
-        last = _compare(recipe, done.state.params, data, self.batch_size)
-        return self._summary(done, first, last, broken, time.perf_counter() - start)
+        if done.stopped in ("", "patience"):
+            last = self._compare(recipe, done.state.params, x, labels)
+            return self._summary(done, first, last, broken, time.perf_counter() - start)
+        return self._ended(done)
+
+    def _ended(self, done: Fit) -> int:
+        """The exit code of a run, and why it ended where a signal did it."""
+        if done.stopped in ("", "patience"):
+            return 0
+        print(f"stopped by {done.stopped} after step {int(done.state.step)} and saved; the same command with --resume goes on")
+        return 128 + signal.Signals[done.stopped]
+
+    def described(self) -> str:
+        """How the run optimises, in words; which of the two decays is meant is said."""
+        by = {"hand": "hand", "jax": "jax.grad", "both": "hand, held against jax.grad at every step"}[self.grad]
+        given = [f"{k} {v:g}" for k, v in self.optimizer_args.items()]
+        words = [" ".join([self.optimizer, *given]), f"learning rate {self.learning_rate}"]
+        words += [f"{self.schedule}"] if self.schedule else []
+        words += [f"gradient clipped to norm {self.clip:g}"] if self.clip else []
+        words += [f"L2 in the loss, lambda {self.l2:g}"] if self.l2 else []
+        words += [f"L1 in the loss, {self.l1:g}"] if self.l1 else []
+        words += [f"decoupled weight decay {self.weight_decay:g}, not in the loss"] if self.weight_decay else []
+        words += [f"scores of the moving average, decay {self.average:g}"] if self.average else []
+        words += [f"computed in {self.compute_dtype}"] if self.compute_dtype else []
+        words += [f"in {self.microbatches} microbatches"] if self.microbatches > 1 else []
+        words += [f"gradients by {by}"]
+        return ", ".join(words) + (f"\nsaving in {self.folder}" if self.folder else "")
+
+    def _optimizer(self, steps: int):
+        return make_optimizer(
+            self.optimizer, self.learning_rate, steps, arguments=self.optimizer_args, schedule=self.schedule,
+            schedule_arguments=self.schedule_args, clip=self.clip, weight_decay=self.weight_decay, average=self.average,
+            skip=self.skip_non_finite,
+        )  # fmt: skip
 
     def _checkpoints(self) -> Checkpoints | None:
         if self.folder is None:
-            if self.resume or self.save_every is not None:
-                raise ValueError("train: --resume and --save-every are about a run that is saved; name its place by --folder.")
+            asked = {"--resume": self.resume, "--save-every": self.save_every is not None, "--tensorboard": self.tensorboard}
+            for option in (name for name, given in asked.items() if given):
+                raise ValueError(f"train: {option} is about a run that is saved; name its place by --folder.")
             return None
         if self.grad == "both":
             raise ValueError("train: a run with --grad both is not saved; leave out --folder, or train by hand or by jax.")
-        own = ("epochs", "folder", "resume")  # may differ when a run is resumed
+        own = ("folder", "resume", "tensorboard", "wandb", "trajectory", "patience")  # may differ when a run is resumed
+        own += () if self.schedule else ("epochs",)  # a schedule spans the whole run
         configuration = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
         return Checkpoints(
             self.folder / "checkpoints", self.save_every, configuration=configuration, resume=self.resume, on_note=print
         )
 
-    def _logging(self, on_epoch: Callable[[Epoch], None], data: Dataset) -> Callable[[Epoch], None]:
-        if self.folder is None:
-            return on_epoch
-        path, examples = self.folder / "metrics.jsonl", len(data.train.y) // self.batch_size * self.batch_size
+    def writers(self, examples: int) -> Writers:
+        """Where each epoch's record goes beside the screen; examples: how many it trains on."""
+        configuration = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Writers(self.folder, examples, self.tensorboard, self.wandb, configuration)
 
-        def both(record: Epoch) -> None:
-            log(path, record, examples)
-            on_epoch(record)
-
-        return both
+    def _trajectory(self, recipe: Recipe, x, labels, optimizer, key) -> None:
+        found = trajectory(recipe.hand, recipe.reference, recipe.params, x, labels, optimizer=optimizer,
+                           batch_size=self.batch_size, steps=self.trajectory, key=key)  # fmt: skip
+        print(f"trajectory       after {self.trajectory} steps the parameters by hand and by jax.grad are "
+              f"{found.params_apart[-1]:.2g} apart, the losses {found.loss_apart[-1]:.2g} (relative)")  # fmt: skip
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            rows = zip(*(column.tolist() for column in found))
+            lines = (json.dumps({"step": i, **dict(zip(found._fields, row))}) for i, row in enumerate(rows, 1))
+            (self.folder / "trajectory.jsonl").write_text("\n".join(lines) + "\n")
 
     def _summary(self, done: Fit, first: list[Difference], last: list[Difference], broken: str, seconds: float) -> int:
+        if done.stopped:
+            print(f"stopped early: no better epoch in {self.patience}")
         best = max(done.history, key=lambda record: record.test_accuracy)
         print(f"test accuracy    {done.history[-1].test_accuracy:.4f} (best {best.test_accuracy:.4f}, epoch {best.epoch})")
         if done.history[-1].validation_accuracy == done.history[-1].validation_accuracy:
@@ -137,61 +230,17 @@ class Train:
             print(f"the gradient by hand left its error budget: {broken}")
         return 0 if not broken and all(d.ok for d in (*first, *last)) else 1
 
-
-def _compare(recipe: Recipe, params: Any, data: Dataset, batch_size: int) -> list[Difference]:
-    x, y = (jnp.asarray(a[:batch_size]) for a in data.train)
-    labels = jnp.asarray(recipe.encode(data.train.y[:batch_size])) if recipe.encode else y
-    return compare_gradients(recipe.hand, recipe.reference, params, x, labels)
+    def _compare(self, recipe: Recipe, params: Any, x, labels) -> list[Difference]:
+        if self.compute_dtype:  # its rounding is not float32's: the budget of the check is another
+            return []
+        key = jax.random.key(0) if self.dropout else None
+        hand, reference = (partial(f, key=key) for f in (recipe.hand, recipe.reference))
+        return compare_gradients(hand, reference, params, x[: self.batch_size], labels[: self.batch_size])
 
 
 def _worst(differences: list[Difference]) -> str:
+    if not differences:
+        return "not compared in lower precision; nnjax.check_vjp does it, with compute_dtype"
     worst = max(differences, key=lambda d: d.relative / d.budget if d.budget else float(d.relative > 0))
     verdict = "ok" if all(d.ok for d in differences) else "TOO FAR APART"
     return f"relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} ({worst.leaf}): {verdict}"
-
-
-def _fit_both(
-    recipe: Recipe, data: Dataset, optimizer, epochs: int, batch_size: int, key, first: list[Difference], on_epoch
-) -> tuple[Fit, str]:
-    """The epochs of `fit`, one step at a time, with both gradients from the same state at each.
-
-    What may differ is the first step's budget, relative to the gradient there or, where it has grown, to the present one.
-    Returns early, with a sentence, at the first step that breaks it.
-    """
-    budget = {d.leaf: (d.budget, d.scale) for d in first}
-    names = [d.leaf for d in first]
-
-    @jax.jit
-    def step(state: TrainState, x, labels):
-        value, grads = recipe.hand(state.params, x, labels, key=step_key(state))
-        value_r, grads_r = recipe.reference(state.params, x, labels, key=step_key(state))
-        pairs = zip(jax.tree.leaves((value, grads)), jax.tree.leaves((value_r, grads_r)))
-        norms = [(jnp.linalg.norm((h - r).ravel()), jnp.linalg.norm(r.ravel())) for h, r in pairs]
-        state = apply_gradients(state, grads, optimizer, value, lambda p: recipe.hand(p, x, labels, key=step_key(state))[0])
-        return state, value, norms
-
-    accuracy = make_accuracy(recipe.predict)
-    state = init_state(recipe.params, optimizer, key)
-    x = jnp.asarray(data.train.x)
-    labels = jnp.asarray(recipe.encode(data.train.y) if recipe.encode else data.train.y)
-    history, broken = [], ""
-    for number in range(1, epochs + 1):
-        start, losses = time.perf_counter(), []
-        for rows in shuffled(epoch_key(state.key, state.step), len(x), batch_size):
-            state, value, norms = step(state, x[rows], labels[rows])
-            losses.append(value)
-            for name, (apart, size) in zip(names, norms):
-                relative, scale = budget[name]
-                allowed = relative * max(scale, float(size))
-                if not float(apart) <= allowed and not broken:
-                    broken = f"{name} at step {int(state.step)} differs by {float(apart):.3g}, {allowed:.3g} is allowed"
-            if broken:
-                break
-        seconds = time.perf_counter() - start
-        loss = float(jnp.stack(losses).mean())
-        scores = [accuracy(state.params, part) for part in (data.validation, data.test)]
-        history.append(Epoch(number, loss, scores[0], scores[1], seconds))
-        on_epoch(history[-1])
-        if broken:
-            break
-    return Fit(state, tuple(history)), broken

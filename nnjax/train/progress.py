@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .fit import Epoch
+from .run import Epoch
 
 
 def epoch_line(record: Epoch, epochs: int) -> str:
@@ -12,7 +12,11 @@ def epoch_line(record: Epoch, epochs: int) -> str:
     line = f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  loss {record.loss:.4f}"
     if record.validation_accuracy == record.validation_accuracy:
         line += f"  validation {record.validation_accuracy:.4f}"
-    return f"{line}  test {record.test_accuracy:.4f}  {record.seconds:.3f} s"
+    if record.test_accuracy == record.test_accuracy:
+        line += f"  test {record.test_accuracy:.4f}"
+    if "validation_loss" in record.measured:
+        line += f"  validation loss {record.measured['validation_loss']:.4f}"
+    return f"{line}  {record.seconds:.3f} s"
 
 
 @contextmanager

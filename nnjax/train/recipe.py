@@ -1,17 +1,18 @@
 """From names, as on a command line, to what `fit` takes."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import optax
 
 from .. import layers, losses, nielsen
 from ..errors import expect_positive, unknown_name
-from ..grad import ValueAndGrad, add_l2, reference_value_and_grad, value_and_grad
+from ..grad import ValueAndGrad, accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad, value_and_grad
 from ..layer import Layer
-from ..models import mlp
+from ..models import lenet, mlp
 from .dataset import Dataset
+from .finite import first_not_finite
 from .fit import one_hot
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
@@ -21,16 +22,14 @@ LOSSES: dict[str, Callable[[], Layer]] = {
     name: getattr(losses, name) for name in ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 }
 COSTS = {"quadratic": nielsen.quadratic, "cross_entropy": nielsen.cross_entropy}
-OPTIMIZERS = tuple(
-    name
-    for name in ("sgd", "adam", "adamw", "adagrad", "rmsprop", "nadam", "lamb", "lion", "radam", "yogi", "adabelief")
-    if hasattr(optax, name)
-)
-MODELS = ("mlp", "nielsen")
+MODELS = ("mlp", "lenet", "nielsen")
 
 
 class Recipe(NamedTuple):
-    """params: initial; hand and reference: two functions of one signature; predict, encode: see `fit`."""
+    """params: initial; hand and reference: two functions of one signature; predict, encode, where: see `fit`.
+
+    sizes: of every layer, in words.
+    """
 
     params: Any
     hand: ValueAndGrad
@@ -38,6 +37,8 @@ class Recipe(NamedTuple):
     predict: Callable[[Any, Any], Any]
     encode: Callable | None
     loss: str
+    sizes: str
+    where: Callable[..., str] | None = None
 
 
 def named(what: str, name: str, table: Any) -> Any:
@@ -47,25 +48,25 @@ def named(what: str, name: str, table: Any) -> Any:
     return table[name] if isinstance(table, dict) else name
 
 
-def make_optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
-    """optax's optimizer of this name. Raises ValueError for one that is not known, or a rate that is not positive."""
-    if not learning_rate > 0:
-        raise ValueError(f"learning rate must be positive, got {learning_rate}; 0.001 suits adam, 0.1 sgd.")
-    return getattr(optax, named("optimizer", name, OPTIMIZERS))(learning_rate)
-
-
 def make_recipe(
-    model: str, data: Dataset, *, hidden: Sequence[int], activation: str | None, loss: str | None, l2: float, key: jax.Array
-) -> Recipe:
+    model: str, data: Dataset, *, hidden: Sequence[int] = (64,), channels: Sequence[int] = (20, 40),
+    activation: str | None = None, loss: str | None = None, dropout: float = 0.0, l2: float = 0.0, l1: float = 0.0,
+    microbatches: int = 1, compute_dtype: str | None = None, key: jax.Array,
+) -> Recipe:  # fmt: skip
     """The model of this name for this data. Raises ValueError for names that are not known and sizes that do not fit.
 
-    mlp: dense layers with `activation` between them. nielsen: the book's sigmoid network, by `nielsen.backprop`.
-    l2 is the book's lambda: the cost grows by (l2 / 2n) sum w^2, n the number of training examples.
+    mlp: dense layers with `activation` between them. lenet: `channels` convolutions and pools, then dense layers, on square
+    images. nielsen: the book's sigmoid network, by `nielsen.backprop`.  dropout: the share dropped before each dense layer of
+    a lenet.  l2 is the book's lambda: the cost grows by (l2 / 2n) sum w^2, n the number of training examples; l1 likewise by
+    (l1 / n) sum |w|.  microbatches: each batch in so many parts; compute_dtype: compute in it, the parameters stay.
     """
     named("model", model, MODELS)
-    if not l2 >= 0:
-        raise ValueError(f"l2 must be at least 0, got {l2}; 0 turns it off.")
+    for name, value in (("l2", l2), ("l1", l1)):
+        if not value >= 0:
+            raise ValueError(f"{name} must be at least 0, got {value}; 0 turns it off.")
     expect_positive("hidden", **{f"layer {i}": n for i, n in enumerate(hidden)})
+    if dropout and model != "lenet":
+        raise ValueError(f"dropout is an option of the model lenet, got it with {model}; leave it out.")
     sizes = [data.train.x.shape[1], *hidden, data.classes]
     n = len(data.train.y)
     if model == "nielsen":
@@ -73,17 +74,48 @@ def make_recipe(
             raise ValueError(
                 f"the model nielsen has sigmoid neurons, got activation {activation!r}; use the model mlp for others."
             )
-        return _nielsen(sizes, loss or "quadratic", l2, n, data.classes, key)
-    net = mlp(sizes, named("activation", activation or "relu", ACTIVATIONS)())
+        made = _nielsen(sizes, loss or "quadratic", l2, n, data.classes, key)
+    else:
+        made = _layered(model, data, hidden, channels, activation, loss, dropout, l2 / n, key)
+
+    def whole(f: ValueAndGrad) -> ValueAndGrad:
+        f = lower_precision(f, compute_dtype) if compute_dtype else f
+        f = accumulate(f, microbatches) if microbatches > 1 else f
+        return add_l1(f, l1 / n) if l1 else f
+
+    return made._replace(hand=whole(made.hand), reference=whole(made.reference))
+
+
+def _layered(model, data, hidden, channels, activation, loss, dropout, l2, key) -> Recipe:
+    act = named("activation", activation or "relu", ACTIVATIONS)()
+    pixels, side = data.train.x.shape[1], math.isqrt(data.train.x.shape[1])
+    if model == "mlp":
+        sizes = [pixels, *hidden, data.classes]
+        net, shape, words = mlp(sizes, act), (pixels,), str(sizes)
+    else:
+        if side * side != pixels:
+            raise ValueError(f"the model lenet sees square images, got rows of {pixels} numbers; use the model mlp.")
+        shape = (side, side, 1)
+        net = lenet(data.classes, channels=channels, hidden=hidden, activation=act, image=shape, dropout=dropout)
+        words = f"{side}x{side}, conv {list(channels)}, dense {[*hidden, data.classes]}"
     loss = loss or "softmax_cross_entropy"
     chosen = named("loss", loss, LOSSES)()
+
+    def shaped(f: ValueAndGrad) -> ValueAndGrad:
+        def on_rows(params, x, labels, *, weights=None, key=None):
+            return f(params, x.reshape(-1, *shape), labels, weights=weights, key=key)
+
+        return add_l2(on_rows, l2)
+
     return Recipe(
         net.init(key),
-        add_l2(value_and_grad(net, chosen), l2 / n),
-        add_l2(reference_value_and_grad(net, chosen), l2 / n),
-        net.apply,
+        shaped(value_and_grad(net, chosen)),
+        shaped(reference_value_and_grad(net, chosen)),
+        lambda params, x: net.apply(params, x.reshape(-1, *shape)),
         None if loss == "softmax_cross_entropy" else one_hot(data.classes),
         loss,
+        words,
+        lambda params, x, labels, key: first_not_finite(net, chosen, params, x.reshape(-1, *shape), labels, key),
     )
 
 
@@ -98,4 +130,4 @@ def _nielsen(sizes, loss, l2, n, classes, key) -> Recipe:
         return nielsen.feedforward(params, x.T).T
 
     hand = nielsen.value_and_grad(cost, l2, n)
-    return Recipe(nielsen.init(key, sizes), hand, reference, predict, one_hot(classes), loss)
+    return Recipe(nielsen.init(key, sizes), hand, reference, predict, one_hot(classes), loss, str(sizes))

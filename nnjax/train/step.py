@@ -73,15 +73,18 @@ def epoch_key(state_key: jax.Array, first_step: Any) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(state_key, 1), first_step)
 
 
-def make_steps(step: Callable, unroll: int = 4) -> Callable:
-    """steps(state, x, labels, rows) -> (state, values): a `lax.scan` over rows (n, batch size) of indices, values (n,)."""
+def examples(data: tuple, rows: jax.Array) -> tuple[Any, Any]:
+    """The batch (x, labels) of these examples of data = (x, labels)."""
+    how = {"mode": "promise_in_bounds", "unique_indices": True}
+    x, labels = data
+    return x.at[rows].get(**how), labels.at[rows].get(**how)
 
-    def steps(state: TrainState, x, labels, rows):
-        def one(state, rows):
-            take = {"mode": "promise_in_bounds", "unique_indices": True}
-            return step(state, x.at[rows].get(**take), labels.at[rows].get(**take))
 
-        return jax.lax.scan(one, state, rows, unroll=unroll)
+def make_steps(step: Callable, unroll: int = 4, take: Callable = examples) -> Callable:
+    """steps(state, data, rows) -> (state, values): a `lax.scan` of step(state, *take(data, row)) over rows; values (n,)."""
+
+    def steps(state: TrainState, data, rows):
+        return jax.lax.scan(lambda state, row: step(state, *take(data, row)), state, rows, unroll=unroll)
 
     return steps
 
@@ -94,7 +97,7 @@ def make_epoch(step: Callable, batch_size: int, unroll: int = 4) -> Callable:
     steps = make_steps(step, unroll)
 
     def epoch(state: TrainState, x, labels):
-        state, values = steps(state, x, labels, shuffled(epoch_key(state.key, state.step), x.shape[0], batch_size))
+        state, values = steps(state, (x, labels), shuffled(epoch_key(state.key, state.step), x.shape[0], batch_size))
         return state, values.mean()
 
     return jax.jit(epoch, donate_argnums=0)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnjax.train import DataError, Dataset, Split, data, load
+from nnjax.train import DataError, Dataset, Split, data, download, load
+from nnjax.train.download import Source
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -22,14 +23,13 @@ def idx(array: np.ndarray) -> bytes:
 def small_mnist(tmp_path, monkeypatch):
     """Four IDX files in MNIST's form but small, and a cache folder of the test's own."""
     rng, digests, files = np.random.default_rng(0), {}, {}
-    for name in data.MNIST_SHA256:
+    for name in data.IMAGES:
         n = 60_000 if "train" in name else 30
         shape = (n, 2, 2) if "images" in name else (n,)
         files[name] = idx(rng.integers(0, 10, shape, np.uint8))
         digests[name] = hashlib.sha256(files[name]).hexdigest()
-    monkeypatch.setattr(data, "MNIST_SHA256", digests)
-    monkeypatch.setattr(data, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(data, "MNIST_MIRRORS", ())
+    monkeypatch.setitem(data.SOURCES, "mnist", Source("mnist", (), digests))
+    monkeypatch.setattr(download, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.delenv("NNJAX_DATA", raising=False)
     folder = tmp_path / "given"
     folder.mkdir()
@@ -119,21 +119,25 @@ def server(small_mnist):
         httpd.shutdown()
 
 
+def mirrors(monkeypatch, *urls):
+    monkeypatch.setitem(data.SOURCES, "mnist", data.SOURCES["mnist"]._replace(mirrors=urls))
+
+
 def left_over(cache: Path) -> list[str]:
     return sorted(p.name for p in cache.rglob("*") if p.is_file())
 
 
 def test_a_download_is_verified_and_kept(small_mnist, server, monkeypatch, tmp_path):
-    monkeypatch.setattr(data, "MNIST_MIRRORS", ("http://127.0.0.1:9/", server))
+    mirrors(monkeypatch, "http://127.0.0.1:9/", server)
     load("mnist")
-    assert left_over(tmp_path / "cache") == sorted(f"{name}.gz" for name in data.MNIST_SHA256)
-    monkeypatch.setattr(data, "MNIST_MIRRORS", ())
+    assert left_over(tmp_path / "cache") == sorted(f"{name}.gz" for name in data.IMAGES)
+    mirrors(monkeypatch)
     load("mnist")
 
 
 @pytest.mark.parametrize("how", ["truncated", "flipped", "no gzip", "missing"])
 def test_a_bad_download_leaves_nothing_behind(small_mnist, server, monkeypatch, tmp_path, how):
-    monkeypatch.setattr(data, "MNIST_MIRRORS", (server,))
+    mirrors(monkeypatch, server)
     name = "train-images-idx3-ubyte"
     if how == "missing":
         (small_mnist / f"{name}.gz").unlink()
@@ -147,7 +151,7 @@ def test_a_bad_download_leaves_nothing_behind(small_mnist, server, monkeypatch, 
 
 
 def test_no_network_and_no_data_is_one_clear_error(small_mnist, monkeypatch, tmp_path):
-    monkeypatch.setattr(data, "MNIST_MIRRORS", ("http://127.0.0.1:9/",))
+    mirrors(monkeypatch, "http://127.0.0.1:9/")
     monkeypatch.setenv("NNJAX_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte was not found in .*nowhere.* and could not be downloaded"):
         load("mnist")
@@ -155,7 +159,10 @@ def test_no_network_and_no_data_is_one_clear_error(small_mnist, monkeypatch, tmp
 
 
 def test_an_unknown_name_suggests_the_nearest():
-    with pytest.raises(ValueError, match=r"unknown data set 'mnits': known are digits, mnist; did you mean 'mnist'\?"):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown data set 'mnits': known are digits, fashion_mnist, kmnist, mnist, .*; did you mean 'mnist'\?",
+    ):
         load("mnits")
 
 

@@ -9,10 +9,10 @@ import pytest
 
 import nnjax
 from nnjax.train import CheckpointError, Checkpoints, DataError, Dataset, Split, fit, init_state, load, one_hot, restore, save
+from nnjax.train import run as run_module
 from nnjax.train.checkpoint import steps
 from nnjax.train.fit import make_accuracy
 
-fit_module = sys.modules["nnjax.train.fit"]  # the package has a function of that name
 MODEL = nnjax.mlp([64, 32, 10], nnjax.relu())
 
 
@@ -103,7 +103,7 @@ def stop_after(monkeypatch, calls):
     def stoppable():
         yield lambda: "SIGTERM" if asked.append(1) or len(asked) >= calls else ""
 
-    monkeypatch.setattr(fit_module, "stoppable", stoppable)
+    monkeypatch.setattr(run_module, "stoppable", stoppable)
 
 
 def assert_same(a, b):
@@ -147,7 +147,7 @@ def test_a_folder_with_checkpoints_is_not_begun_anew_and_one_in_use_is_refused(t
         run(load("digits"), checkpoints=keep(tmp_path))
     with pytest.raises(CheckpointError, match=r"batch size was 32, is 16"):
         run(load("digits"), checkpoints=keep(tmp_path, resume=True, configuration={"batch size": 16}))
-    with fit_module._alone(tmp_path), pytest.raises(CheckpointError, match=r"is in use by another run; wait for its end or"):
+    with run_module.alone(tmp_path), pytest.raises(CheckpointError, match=r"is in use by another run; wait for its end or"):
         run(load("digits"), checkpoints=keep(tmp_path, resume=True))
     save(tmp_path / "other", init_state(MODEL.init(jax.random.key(0)), optax.adam(0.003), jax.random.key(1)), step=5)
     with pytest.raises(CheckpointError, match=r"holds no run of fit, but what train\.save wrote; choose another folder"):

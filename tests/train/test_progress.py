@@ -1,6 +1,6 @@
 import sys
 
-from nnjax.train.fit import Epoch
+from nnjax.train import Epoch
 from nnjax.train.progress import epoch_line, progress
 
 RECORD = Epoch(3, 0.51234, 0.9, 0.8, 0.1234)

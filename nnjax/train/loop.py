@@ -1,0 +1,150 @@
+"""The loop under every training run: an epoch is a few compiled scans, and between two the run can be saved.
+
+Where a scan ends depends on the sizes alone, and the order of an epoch on the key and its first step: so a run that was
+stopped, or killed, and resumed goes through the same programs on the same rows as one that was not.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import expect_positive
+from .run import Checkpoints, Epoch, Fit, OnEpoch, Progress, begin, held, keep
+from .step import TrainState, make_steps
+
+DIVERGED = 1e4  # times the first loss: a scan whose mean is above, if finite, has diverged like one that is not
+FLOPS = 1e10  # of one compiled scan: between two a run can be stopped. A second or so on a slow CPU.
+
+
+class Batches(NamedTuple):
+    """What there is to train on, all of it on the device.
+
+    data: arrays; take(data, row) -> (x, labels), the batch that a row of integers names; order(key, first step) -> the rows
+    of an epoch, (per_epoch, batch size).
+    """
+
+    data: Any
+    take: Callable[[Any, jax.Array], tuple[Any, Any]]
+    order: Callable[[jax.Array, Any], jax.Array]
+    per_epoch: int
+
+
+Score = Callable[[TrainState], tuple[float, float, dict[str, float]]]  # -> validation, test accuracy, whatever else
+
+
+def loop(
+    step: Callable,
+    state: TrainState,
+    batches: Batches,
+    epochs: int,
+    score: Score,
+    *,
+    checkpoints: Checkpoints | None = None,
+    on_epoch: OnEpoch | None = None,
+    patience: int | None = None,
+    where: Callable[[Any, Any, Any, jax.Array], str] | None = None,
+    skipping: bool = False,
+) -> Fit:
+    """Take step(state, x, labels) -> (state, value) over every row of every epoch, and keep the record.
+
+    where(params, x, labels, key): where a number that is not finite first appears; skipping: a loss that is not finite is
+    no reason to stop while the parameters are.  Raises FloatingPointError otherwise.
+    """
+    if checkpoints is not None and checkpoints.every is not None:
+        expect_positive("checkpoints", every=checkpoints.every)
+    if patience is not None:
+        expect_positive("fit", patience=patience)
+    with held(checkpoints) as stopped:
+        state, done = begin(checkpoints, state)
+        at = saved = int(state.step)
+        per_epoch = batches.per_epoch
+        every = per_epoch if checkpoints is None or checkpoints.every is None else checkpoints.every
+        order = jax.jit(lambda key, first: batches.order(key, first).astype(jnp.int32))
+        rows = np.asarray(order(state.key, at - at % per_epoch))
+        most = _steps_in_a_call(step, state, batches, rows[0], min(per_epoch, every))
+        run = jax.jit(make_steps(step, take=batches.take), donate_argnums=() if where else 0)
+        sizes = {most, per_epoch % most} - {0}
+        runs = {n: run.lower(state, batches.data, rows[:n]).compile() for n in sizes}
+        why = ""
+        while at < epochs * per_epoch and not why and not _idle(done.history, patience):
+            epoch, offset = divmod(at, per_epoch)
+            if offset == 0:
+                rows = np.asarray(order(state.key, at))
+            start = time.perf_counter()
+            n = min(most, per_epoch - offset)
+            before, (state, values) = state, runs[n](state, batches.data, rows[offset : offset + n])
+            values = np.asarray(values)
+            seconds = done.seconds + time.perf_counter() - start
+            done = done._replace(loss=done.loss + float(np.nansum(values, dtype=np.float64)), seconds=seconds)
+            if not np.isfinite(values).all() and not (skipping and _finite(state.params)):
+                found = _first(step, before, batches, rows[offset : offset + n], where) or _parameter(state)
+                raise FloatingPointError(
+                    f"fit: the loss of epoch {epoch + 1} is {values[int(np.argmin(np.isfinite(values)))]}, so training has "
+                    f"diverged{found}; lower the learning rate."
+                )
+            done = done._replace(first=float(values[0]) if done.first is None else done.first)
+            _expect_no_growth(float(values.mean()), done.first, epoch + 1)
+            at += n
+            if offset + n == per_epoch:
+                validation, test, measured = score(state)
+                record = Epoch(epoch + 1, done.loss / per_epoch, validation, test, done.seconds, measured)
+                done = Progress((*done.history, record))
+                if on_epoch:
+                    on_epoch(record)
+            why = stopped()
+            last = at == epochs * per_epoch or _idle(done.history, patience)
+            if checkpoints is not None and (why or last or at - saved >= every):
+                keep(checkpoints, state, at, done)
+                saved = at
+        if at == epochs * per_epoch:
+            why = ""
+        return Fit(state, done.history, why or ("patience" if at < epochs * per_epoch else ""))
+
+
+def _expect_no_growth(loss: float, first: float | None, epoch: int) -> None:
+    if first is not None and loss > DIVERGED * max(abs(first), 0.01):
+        raise FloatingPointError(
+            f"fit: the loss has grown from {first:.3g} to {loss:.3g} in epoch {epoch}, so training has diverged; lower the "
+            "learning rate."
+        )
+
+
+def _idle(history: tuple[Epoch, ...], patience: int | None) -> bool:
+    """Whether no epoch of the last `patience` was better than all before."""
+    scores = [record.score for record in history]
+    return patience is not None and len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
+
+
+def _steps_in_a_call(step: Callable, state: TrainState, batches: Batches, row: np.ndarray, most: int) -> int:
+    """As many as make up FLOPS of floating-point work, where XLA knows how much a step is."""
+    one = jax.jit(lambda state, data, row: step(state, *batches.take(data, row)))
+    cost = one.lower(state, batches.data, row).cost_analysis()
+    flops = cost.get("flops", 0.0) if isinstance(cost, dict) else 0.0
+    return min(most, max(1, int(FLOPS / flops))) if flops > 0 else most
+
+
+def _finite(params: Any) -> bool:
+    return all(bool(jnp.isfinite(p).all()) for p in jax.tree.leaves(params))
+
+
+def _parameter(state: TrainState) -> str:
+    bad = next((p for p, w in jax.tree_util.tree_leaves_with_path(state.params) if not bool(jnp.isfinite(w).all())), None)
+    return "" if bad is None else f"; the first parameter that is not finite is params{jax.tree_util.keystr(bad)}"
+
+
+def _first(step: Callable, state: TrainState, batches: Batches, rows: np.ndarray, where: Callable | None) -> str:
+    """Where the first number that is not finite appears, these steps taken again one by one; "" if it does not come again."""
+    if where is None:
+        return ""
+    one = jax.jit(step)
+    for row in rows:
+        x, labels = batches.take(batches.data, jnp.asarray(row))
+        before, (state, value) = state, one(state, x, labels)
+        if not (bool(jnp.isfinite(value)) and _finite(state.params)):
+            found = where(before.params, x, labels, jax.random.fold_in(before.key, before.step))
+            return f" at step {int(before.step) + 1}: {found}" if found else _parameter(state)
+    return ""

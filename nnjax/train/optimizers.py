@@ -1,0 +1,141 @@
+"""optax's optimizers and schedules by name, and what is put around them."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..errors import unknown_name
+
+OPTIMIZERS = tuple(
+    name
+    for name in ("sgd", "adam", "adamw", "adagrad", "rmsprop", "nadam", "lamb", "lion", "radam", "yogi", "adabelief", "adamax",
+                 "adamaxw", "adadelta", "adan", "amsgrad", "fromage", "lars", "nadamw", "novograd", "rprop", "sm3")
+    if hasattr(optax, name)
+)  # fmt: skip
+SCHEDULES = tuple(
+    name
+    for name in dir(optax.schedules)
+    if name.endswith(("_schedule", "_decay")) and not name.startswith(("_", "sgdr", "piecewise_interpolate"))
+)  # not those two, whose arguments are not numbers
+STEPS = ("decay_steps", "transition_steps")  # of a schedule: those of the whole run, unless given
+RATES = ("init_value", "peak_value", "value")  # of a schedule: which one the learning rate is, the last that it has
+
+
+def _made(what: str, function: Callable, arguments: Mapping[str, Any], **ours: Any) -> Any:
+    """function(**ours, **arguments), of ours only what it takes. Raises ValueError for an argument that it lacks."""
+    known = inspect.signature(function).parameters
+    for name in arguments:
+        if name not in known:
+            raise unknown_name(f"argument of {what}", name, known)
+    try:
+        return function(**{**{k: v for k, v in ours.items() if k in known}, **arguments})
+    except TypeError as error:
+        raise ValueError(f"{what}: {error}; pass the arguments that it needs.") from None
+
+
+def make_schedule(name: str | None, learning_rate: float, steps: int, arguments: Mapping[str, float] = {}) -> Any:
+    """optax's schedule of this name, over `steps` steps, or the learning rate itself where there is no name.
+
+    Of the piecewise ones an argument is a step and the scale from there on: {"1000": 0.1}.
+    """
+    if not learning_rate > 0:
+        raise ValueError(f"learning rate must be positive, got {learning_rate}; 0.001 suits adam, 0.1 sgd.")
+    if name is None:
+        if arguments:
+            raise ValueError(f"schedule arguments {', '.join(arguments)} were given without a schedule; name it.")
+        return learning_rate
+    if name not in SCHEDULES:
+        raise unknown_name("schedule", name, SCHEDULES)
+    known = inspect.signature(getattr(optax.schedules, name)).parameters
+    rate = next(rate for rate in reversed(RATES) if rate in known)
+    ours = {rate: learning_rate, **dict.fromkeys(STEPS, steps)}
+    if rate == "peak_value":  # a warm-up begins at 0
+        ours |= {"init_value": 0.0, "warmup_steps": max(1, steps // 20)}
+    whole: dict[str, Any] = {
+        k: int(v) if k.endswith(("steps", "begin")) else v for k, v in arguments.items() if not k.isdigit()
+    }
+    if "boundaries_and_scales" in known:
+        whole["boundaries_and_scales"] = {int(k): v for k, v in arguments.items() if k.isdigit()}
+    elif len(whole) < len(arguments):
+        raise ValueError(
+            f"the schedule {name} takes arguments by name, got {', '.join(arguments)}; it knows {', '.join(known)}."
+        )
+    return _made(f"the schedule {name}", getattr(optax.schedules, name), whole, **ours)
+
+
+class Averaged(NamedTuple):
+    """The state of `average_parameters`."""
+
+    average: Any
+
+
+def average_parameters(decay: float) -> optax.GradientTransformation:
+    """Keeps the exponential moving average of the parameters: average <- decay average + (1 - decay) parameters.
+
+    Put it last in a chain, where the updates are what is added. `averaged` finds the average in the optimizer's state.
+    """
+    if not 0 < decay < 1:
+        raise ValueError(f"the decay of the moving average must lie between 0 and 1, got {decay}; 0.999 is usual.")
+
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError("average_parameters: update needs the parameters; pass params.")
+        return updates, Averaged(optax.incremental_update(optax.apply_updates(params, updates), state.average, 1 - decay))
+
+    return optax.GradientTransformation(lambda params: Averaged(jax.tree.map(jnp.asarray, params)), update)
+
+
+def averaged(opt_state: Any, params: Any) -> Any:
+    """The average that `average_parameters` keeps in this state, or params where nobody keeps one."""
+    found = [s for s in jax.tree.leaves(opt_state, is_leaf=lambda s: isinstance(s, Averaged)) if isinstance(s, Averaged)]
+    return found[0].average if found else params
+
+
+def _matrices(params: Any) -> Any:
+    return jax.tree.map(lambda p: p.ndim >= 2, params)
+
+
+def make_optimizer(
+    name: str,
+    learning_rate: float,
+    steps: int = 1,
+    *,
+    arguments: Mapping[str, float] = {},
+    schedule: str | None = None,
+    schedule_arguments: Mapping[str, float] = {},
+    clip: float | None = None,
+    weight_decay: float = 0.0,
+    average: float | None = None,
+    skip: int = 0,
+) -> optax.GradientTransformation:
+    """optax's optimizer of this name with these arguments.
+
+    schedule: the learning rate's over `steps` steps; clip: the gradient's largest 2-norm; weight_decay: after each step the
+    weights, not the biases, lose learning rate x weight_decay of themselves (decoupled: Loshchilov and Hutter 2019);
+    average: see `average_parameters`; skip: how many gradients in a row may be not finite, and are skipped, before one is
+    taken all the same.
+    Raises ValueError for names and arguments that are not known, and for numbers that make no sense.
+    """
+    if name not in OPTIMIZERS:
+        raise unknown_name("optimizer", name, OPTIMIZERS)
+    rate = make_schedule(schedule, learning_rate, steps, schedule_arguments)
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be positive, got {clip}; 1 is usual.")
+    if not weight_decay >= 0:
+        raise ValueError(f"weight decay must be at least 0, got {weight_decay}; 0 turns it off.")
+    if skip < 0:
+        raise ValueError(f"skip must be at least 0, got {skip}; 0 stops at the first gradient that is not finite.")
+    made = _made(f"the optimizer {name}", getattr(optax, name), arguments, learning_rate=rate)
+    parts = [*([optax.clip_by_global_norm(clip)] if clip else []), made]
+    if weight_decay:
+        decay = optax.inject_hyperparams(optax.add_decayed_weights, static_args="mask")
+        at = rate if callable(rate) else optax.constant_schedule(rate)
+        parts.append(decay(weight_decay=lambda n: -weight_decay * at(n), mask=_matrices))
+    if average is not None:
+        parts.append(average_parameters(average))
+    whole = optax.chain(*parts) if len(parts) > 1 else made
+    return optax.apply_if_finite(whole, skip) if skip else whole

@@ -1,0 +1,113 @@
+"""`nnjax plot RUN`: what a run's metrics.jsonl and trajectory.jsonl hold, as pictures."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from .watch import APART, NORM
+
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+
+
+def read_lines(path: Path) -> dict[str, list[float]]:
+    """Every field of a file of JSON lines, as a column; what is missing is NaN. Raises ValueError where it cannot be read."""
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+    except FileNotFoundError:
+        raise ValueError(f"{path} is not there; train with --folder, and pass that folder.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no file of JSON lines: {error}; delete the line, or train anew.") from None
+    names = dict.fromkeys(name for line in lines for name in line)
+    return {n: [float("nan") if line.get(n) is None else line[n] for line in lines] for n in names}
+
+
+def _figure(panels: int) -> tuple[Any, list]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * panels, 3.8), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, panels)).tolist()
+    for ax in axes:
+        ax.grid(alpha=0.3)
+    return figure, axes
+
+
+def _finite(values: Iterable[float]) -> bool:
+    return any(v == v for v in values)
+
+
+def curves(columns: dict, file: Path) -> None:
+    """Loss and accuracies, epoch by epoch."""
+    figure, (left, right) = _figure(2)
+    epoch = columns["epoch"]
+    left.plot(epoch, columns["loss"], color=BLUE, label="training")
+    if "validation_loss" in columns:
+        left.plot(epoch, columns["validation_loss"], color=ORANGE, label="validation")
+    left.set(xlabel="epoch", ylabel="loss")
+    left.legend()
+    for name, color in (("validation_accuracy", ORANGE), ("test_accuracy", GREEN)):
+        if _finite(columns[name]):
+            right.plot(epoch, columns[name], color=color, label=name.removesuffix("_accuracy"))
+    right.set(xlabel="epoch", ylabel="accuracy")
+    if right.lines:
+        right.legend()
+    figure.savefig(file, dpi=100)
+
+
+def gradients(columns: dict, file: Path) -> None:
+    """The norm of every parameter's gradient, and the distance between the two gradients."""
+    figure, (left, right) = _figure(2)
+    names = [name for name in columns if name.startswith(NORM)]
+    for i, name in enumerate(names):
+        shade = i / max(1, len(names) - 1)
+        left.plot(columns["epoch"], columns[name], color=(0.1 + 0.8 * shade, 0.35, 0.75 - 0.6 * shade),
+                  label=name.removeprefix(NORM))  # fmt: skip
+    left.set(xlabel="epoch", ylabel="2-norm", yscale="log", title="gradient of each parameter")
+    left.legend(fontsize=7, ncols=1 + len(names) // 12)
+    right.plot(columns["epoch"], columns[APART], color=BLUE, marker=".")
+    right.axhline(np.finfo(np.float32).eps, color="black", lw=1, ls=":", label="float32's rounding")
+    right.set(xlabel="epoch", ylabel="|hand - jax| / |jax|", yscale="log", title="gradient by hand against jax.grad")
+    right.legend()
+    figure.savefig(file, dpi=100)
+
+
+def drift(columns: dict, file: Path) -> None:
+    """How far the run by hand and the run by jax.grad are apart, step by step."""
+    figure, (left, right) = _figure(2)
+    steps = range(1, len(columns["loss"]) + 1)
+    left.plot(steps, columns["loss"], color=BLUE, lw=0.8)
+    left.set(xlabel="step", ylabel="loss", title="the run by hand")
+    for name, color in (("params_apart", BLUE), ("loss_apart", ORANGE)):
+        values = np.asarray(columns[name], float)
+        right.plot(steps, np.where(values > 0, values, np.nan), color=color, lw=0.8, label=name.removesuffix("_apart"))
+    right.set(xlabel="step", ylabel="relative distance", yscale="log", title="from the run by jax.grad")
+    right.legend()
+    figure.savefig(file, dpi=100)
+
+
+@dataclass
+class Plot:
+    """Draw what a run recorded: curves, gradients, drift, as PNG files in its folder."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """The folder that `nnjax train --folder` wrote."""
+
+    def run(self) -> int:
+        """Write the pictures and name them."""
+        columns, folder = read_lines(self.run_folder / "metrics.jsonl"), self.run_folder
+        if not columns:
+            raise ValueError(f"{folder / 'metrics.jsonl'} is empty: no epoch has ended yet; wait for one.")
+        made = [folder / "curves.png"]
+        curves(columns, made[0])
+        if APART in columns:
+            made.append(folder / "gradients.png")
+            gradients(columns, made[-1])
+        if (folder / "trajectory.jsonl").is_file():
+            made.append(folder / "trajectory.png")
+            drift(read_lines(folder / "trajectory.jsonl"), made[-1])
+        print("\n".join(map(str, made)))
+        return 0

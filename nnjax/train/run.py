@@ -1,0 +1,122 @@
+"""What a run is: its record, where it is saved, and where it stands when it begins or is gone on with."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from .checkpoint import CheckpointError, restore, save, steps
+from .step import TrainState
+from .stopping import stoppable
+
+
+class Epoch(NamedTuple):
+    """What an epoch came to. Accuracies are shares of 1 (NaN for an empty split); seconds leave the evaluation out.
+
+    measured: whatever else was asked for, by name.
+    """
+
+    epoch: int
+    loss: float
+    validation_accuracy: float
+    test_accuracy: float
+    seconds: float
+    measured: Mapping[str, float] = {}
+
+    @property
+    def score(self) -> float:
+        """What the best epoch has the most of: validation accuracy, or test accuracy where nothing is held out."""
+        return self.validation_accuracy if self.validation_accuracy == self.validation_accuracy else self.test_accuracy
+
+
+OnEpoch = Callable[[Epoch], object]
+
+
+class Fit(NamedTuple):
+    """The last state, a record of every epoch, and why the run ended early: a signal's name, "patience", or ""."""
+
+    state: TrainState
+    history: tuple[Epoch, ...]
+    stopped: str = ""
+
+
+class Checkpoints(NamedTuple):
+    """Where a run is saved.  every: after how many steps, or each epoch; keep: how many of the newest stay, beside the one
+    of the best validation (or test) accuracy; configuration: what a run that resumes must share; resume: go on from the
+    newest sound one, from the beginning where nothing was saved yet; on_note: told of those that are damaged.
+    """
+
+    folder: str | Path
+    every: int | None = None
+    keep: int = 3
+    configuration: Mapping = {}
+    resume: bool = False
+    on_note: Callable[[str], None] | None = None
+
+
+class Progress(NamedTuple):
+    """Of a run: its records; of the epoch under way the sum of the losses so far and the seconds; the very first loss."""
+
+    history: tuple[Epoch, ...] = ()
+    loss: float = 0.0
+    seconds: float = 0.0
+    first: float | None = None
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Raise CheckpointError where another run holds this folder; until the end, or death, of this one others are refused."""
+    try:
+        import filelock
+    except ImportError:
+        raise CheckpointError("checkpoints need the train extra: python -m pip install 'nnjax[train]'.") from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise CheckpointError(f"{folder} is in use by another run; wait for its end or choose another folder.") from None
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written to: {error}; choose another folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def held(checkpoints: Checkpoints | None) -> Iterator[Callable[[], str]]:
+    """What `stoppable` gives, with the folder to itself; a run that is not saved is ended by signals as ever."""
+    if checkpoints is None:
+        yield lambda: ""
+        return
+    with alone(Path(checkpoints.folder)), stoppable() as stopped:
+        yield stopped
+
+
+def begin(checkpoints: Checkpoints | None, state: TrainState) -> tuple[TrainState, Progress]:
+    """Where the run stands: at its beginning, or as it was last saved."""
+    saved = steps(checkpoints.folder) if checkpoints else []
+    if not checkpoints or not saved:
+        return state, Progress()
+    if not checkpoints.resume:
+        raise CheckpointError(
+            f"{checkpoints.folder} has checkpoints up to step {saved[-1]}; resume from them, or choose another folder."
+        )
+    found = restore(checkpoints.folder, state, configuration=checkpoints.configuration)
+    for note in found.skipped:
+        if checkpoints.on_note:
+            checkpoints.on_note(f"{note}; going on from step {found.step}")
+    m = found.metrics
+    if "history" not in m:
+        raise CheckpointError(f"{checkpoints.folder} holds no run of fit, but what train.save wrote; choose another folder.")
+    return found.state, Progress(tuple(Epoch(*record) for record in m["history"]), m["loss"], m["seconds"], m["first"])
+
+
+def keep(checkpoints: Checkpoints, state: TrainState, step: int, done: Progress) -> None:
+    """Save the run as it stands."""
+    score = done.history[-1].score if done.history else None
+    metrics = {"accuracy": score, "history": done.history, "loss": done.loss, "seconds": done.seconds,
+               "first": done.first}  # fmt: skip
+    save(checkpoints.folder, state, step=step, configuration=checkpoints.configuration, metrics=metrics,
+         keep=checkpoints.keep, best="accuracy")  # fmt: skip

@@ -1,0 +1,35 @@
+import jax
+import numpy as np
+import pytest
+
+from nnjax.train.nanogpt import CPU, Configuration, make_nanogpt_optimizer, train_nanogpt
+from nnjax.train.text import make_text
+
+TEXT = make_text("words", "the cat sat on the mat and the rat sat on the cat. " * 40)
+SMALL = Configuration(layers=1, heads=2, width=16, context=12, batch_size=4, steps=40, every=20, warmup=5)
+
+
+def test_a_small_one_trains_and_writes():
+    seen = []
+    done = train_nanogpt(TEXT, 0, SMALL, seen.append)
+    assert len(seen) == 2
+    assert done.validation_loss == seen[-1].measured["validation_loss"] < seen[0].measured["validation_loss"]
+    assert len(done.sample) == 12
+    assert set(done.sample) <= set(TEXT.vocabulary)
+    assert done.seconds > 0
+
+
+def test_the_configuration_is_the_published_one():
+    assert CPU == Configuration(4, 4, 128, 64, 12, 2000, 250, 1e-3, 100, 0.99, 0.1, 1.0)
+
+
+def test_weights_decay_and_biases_do_not():
+    params = {"w": np.ones((2, 2), np.float32), "b": np.ones(2, np.float32)}
+    optimizer = make_nanogpt_optimizer(CPU._replace(warmup=1, learning_rate=0.1))
+    with jax.numpy_dtype_promotion("standard"):
+        state = optimizer.init(params)
+        zeros = jax.tree.map(np.zeros_like, params)
+        _, state = optimizer.update(zeros, state, params)
+        updates, _ = optimizer.update(zeros, state, params)
+    assert float(updates["w"][0, 0]) == pytest.approx(-0.1 * 0.1, rel=1e-3)
+    assert not np.asarray(updates["b"]).any()

@@ -17,7 +17,8 @@ from .run import Checkpoints, Epoch, Fit, OnEpoch, Progress, begin, held, keep
 from .step import TrainState, make_steps
 
 DIVERGED = 1e4  # times the first loss: a scan whose mean is above, if finite, has diverged like one that is not
-FLOPS = 1e10  # of one compiled scan: between two a run can be stopped. A second or so on a slow CPU.
+SMALL = 1e8  # flops: four steps of less are unrolled, for the loop's own share of the time; more would only compile longer
+FLOPS = 1e11  # of one compiled scan: between two a run can be stopped. A second or two on a slow CPU; calls cost fresh memory.
 
 
 class Batches(NamedTuple):
@@ -65,8 +66,10 @@ def loop(
         every = per_epoch if checkpoints is None or checkpoints.every is None else checkpoints.every
         order = jax.jit(lambda key, first: batches.order(key, first).astype(jnp.int32))
         rows = np.asarray(order(state.key, at - at % per_epoch))
-        most = _steps_in_a_call(step, state, batches, rows[0], min(per_epoch, every))
-        run = jax.jit(make_steps(step, take=batches.take), donate_argnums=() if where else 0)
+        work = _flops(step, state, batches, rows[0])
+        most = min(per_epoch, every, max(1, int(FLOPS / work)))
+        unroll = 4 if work < SMALL else 1
+        run = jax.jit(make_steps(step, unroll, batches.take), donate_argnums=() if where else 0)
         sizes = {most, per_epoch % most} - {0}
         runs = {n: run.lower(state, batches.data, rows[:n]).compile() for n in sizes}
         why = ""
@@ -119,12 +122,11 @@ def _idle(history: tuple[Epoch, ...], patience: int | None) -> bool:
     return patience is not None and len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
-def _steps_in_a_call(step: Callable, state: TrainState, batches: Batches, row: np.ndarray, most: int) -> int:
-    """As many as make up FLOPS of floating-point work, where XLA knows how much a step is."""
+def _flops(step: Callable, state: TrainState, batches: Batches, row: np.ndarray) -> float:
+    """The floating-point work of a step, next to nothing where XLA does not know it."""
     one = jax.jit(lambda state, data, row: step(state, *batches.take(data, row)))
     cost = one.lower(state, batches.data, row).cost_analysis()
-    flops = cost.get("flops", 0.0) if isinstance(cost, dict) else 0.0
-    return min(most, max(1, int(FLOPS / flops))) if flops > 0 else most
+    return max(1.0, cost.get("flops", 0.0)) if isinstance(cost, dict) else 1.0
 
 
 def _finite(params: Any) -> bool:

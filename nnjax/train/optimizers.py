@@ -133,7 +133,7 @@ def make_optimizer(
     parts = [*([optax.clip_by_global_norm(clip)] if clip else []), made]
     if weight_decay:
         decay = optax.inject_hyperparams(optax.add_decayed_weights, static_args="mask")
-        at = rate if callable(rate) else optax.constant_schedule(rate)
+        at: Any = rate if callable(rate) else optax.constant_schedule(rate)
         parts.append(decay(weight_decay=lambda n: -weight_decay * at(n), mask=_matrices))
     if average is not None:
         parts.append(average_parameters(average))

@@ -1,4 +1,4 @@
-"""Training on examples that fit on the device."""
+"""Training on examples with labels."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +14,7 @@ from .dataset import Dataset, Split, validated
 from .loop import Batches, loop
 from .run import Checkpoints, Fit, OnEpoch
 from .step import TrainState, epoch_key, examples, init_state, make_step, shuffled
+from .stream import DEVICE_BYTES, streamed
 
 EXAMPLES = 10_000  # whose scores are computed at a time
 
@@ -48,6 +49,15 @@ def expect_batches(data: Dataset, batch_size: int, epochs: int) -> None:
         )
 
 
+def _on_device(data: Dataset, batch_size: int, encode: Callable | None) -> Batches:
+    x, labels = jnp.asarray(data.train.x), jnp.asarray(encode(data.train.y) if encode else data.train.y)
+
+    def order(key, first):
+        return shuffled(epoch_key(key, first), len(x), batch_size)
+
+    return Batches((x, labels), examples, order, len(x) // batch_size)
+
+
 def fit(
     value_and_grad: ValueAndGrad,
     params: Any,
@@ -66,6 +76,8 @@ def fit(
     patience: int | None = None,
     where: Callable[..., str] | None = None,
     skipping: bool = False,
+    streaming: bool | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> Fit:
     """Train for `epochs` epochs, each a few compiled scans over data that stays on the device.
 
@@ -77,7 +89,8 @@ def fit(
     measure(state) -> numbers kept in each Epoch; evaluated(state): the parameters that are scored, e.g. their average;
     patience: stop after so many epochs without a better validation (or test) accuracy; where: names the layer at which a
     number that is not finite first appears (see `first_not_finite`); skipping: the optimizer skips gradients that are not
-    finite (`optax.apply_if_finite`), so that such a loss ends nothing.
+    finite (`optax.apply_if_finite`), so that such a loss ends nothing; streaming: read the training examples batch by batch
+    rather than put them on the device, by default where they are more than 2 GiB; shard: (i, n), the i-th of n equal shares.
     Raises DataError for unusable data, ValueError for sizes that do not fit it, FloatingPointError once the loss is not
     finite, CheckpointError where the run cannot be saved or resumed.
     """
@@ -94,8 +107,10 @@ def fit(
             "make the last layer as wide as there are classes."
         )
     expect_batches(data, batch_size, epochs)
-    x = jnp.asarray(data.train.x)
-    labels = jnp.asarray(encode(data.train.y) if encode else data.train.y)
+    if streaming or (streaming is None and data.train.x.nbytes > DEVICE_BYTES) or shard != (0, 1):
+        batches = streamed(data.train.x, data.train.y, batch_size, encode, shard)
+    else:
+        batches = _on_device(data, batch_size, encode)
     validation, test = (Split(jnp.asarray(s.x), jnp.asarray(s.y)) for s in (data.validation, data.test))
     accuracy = make_accuracy(predict)
 
@@ -104,11 +119,7 @@ def fit(
         measured = {name: float(v) for name, v in measure(state).items()} if measure else {}
         return accuracy(params, validation), accuracy(params, test), measured
 
-    def order(key, first):
-        return shuffled(epoch_key(key, first), len(x), batch_size)
-
     return loop(
-        make_step(value_and_grad, optimizer), init_state(params, optimizer, key),
-        Batches((x, labels), examples, order, len(x) // batch_size), epochs, score,
+        make_step(value_and_grad, optimizer), init_state(params, optimizer, key), batches, epochs, score,
         checkpoints=checkpoints, on_epoch=on_epoch, patience=patience, where=where, skipping=skipping,
     )  # fmt: skip

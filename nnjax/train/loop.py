@@ -22,16 +22,17 @@ FLOPS = 1e11  # of one compiled scan: between two a run can be stopped. A second
 
 
 class Batches(NamedTuple):
-    """What there is to train on, all of it on the device.
+    """What there is to train on.
 
-    data: arrays; take(data, row) -> (x, labels), the batch that a row of integers names; order(key, first step) -> the rows
-    of an epoch, (per_epoch, batch size).
+    data: arrays on the device; take(data, row) -> (x, labels), the batch that a row of integers names; order(key, first step)
+    -> the rows of an epoch, (per_epoch, batch size); feed(rows) -> what stands for these rows in `take`, on the device.
     """
 
     data: Any
     take: Callable[[Any, jax.Array], tuple[Any, Any]]
     order: Callable[[jax.Array, Any], jax.Array]
     per_epoch: int
+    feed: Callable[[np.ndarray], Any] = jnp.asarray
 
 
 Score = Callable[[TrainState], tuple[float, float, dict[str, float]]]  # -> validation, test accuracy, whatever else
@@ -66,12 +67,13 @@ def loop(
         every = per_epoch if checkpoints is None or checkpoints.every is None else checkpoints.every
         order = jax.jit(lambda key, first: batches.order(key, first).astype(jnp.int32))
         rows = np.asarray(order(state.key, at - at % per_epoch))
-        work = _flops(step, state, batches, rows[0])
+        work = _flops(step, state, batches, jax.tree.map(lambda r: r[0], batches.feed(rows[:1])))
         most = min(per_epoch, every, max(1, int(FLOPS / work)))
         unroll = 4 if work < SMALL else 1
         run = jax.jit(make_steps(step, unroll, batches.take), donate_argnums=() if where else 0)
         sizes = {most, per_epoch % most} - {0}
-        runs = {n: run.lower(state, batches.data, rows[:n]).compile() for n in sizes}
+        runs = {n: run.lower(state, batches.data, batches.feed(rows[:n])).compile() for n in sizes}
+        fed: dict[int, Any] = {}
         why = ""
         while at < epochs * per_epoch and not why and not _idle(done.history, patience):
             epoch, offset = divmod(at, per_epoch)
@@ -79,12 +81,15 @@ def loop(
                 rows = np.asarray(order(state.key, at))
             start = time.perf_counter()
             n = min(most, per_epoch - offset)
-            before, (state, values) = state, runs[n](state, batches.data, rows[offset : offset + n])
+            now = fed.pop(at) if at in fed else batches.feed(rows[offset : offset + n])
+            before, (state, values) = state, runs[n](state, batches.data, now)
+            if offset + n < per_epoch:  # read what comes next while these steps are taken
+                fed[at + n] = batches.feed(rows[offset + n : offset + n + min(most, per_epoch - offset - n)])
             values = np.asarray(values)
             seconds = done.seconds + time.perf_counter() - start
             done = done._replace(loss=done.loss + float(np.nansum(values, dtype=np.float64)), seconds=seconds)
             if not np.isfinite(values).all() and not (skipping and _finite(state.params)):
-                found = _first(step, before, batches, rows[offset : offset + n], where) or _parameter(state)
+                found = _first(step, before, batches, now, n, where) or _parameter(state)
                 raise FloatingPointError(
                     f"fit: the loss of epoch {epoch + 1} is {values[int(np.argmin(np.isfinite(values)))]}, so training has "
                     f"diverged{found}; lower the learning rate."
@@ -122,7 +127,7 @@ def _idle(history: tuple[Epoch, ...], patience: int | None) -> bool:
     return patience is not None and len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
-def _flops(step: Callable, state: TrainState, batches: Batches, row: np.ndarray) -> float:
+def _flops(step: Callable, state: TrainState, batches: Batches, row: Any) -> float:
     """The floating-point work of a step, next to nothing where XLA does not know it."""
     one = jax.jit(lambda state, data, row: step(state, *batches.take(data, row)))
     cost = one.lower(state, batches.data, row).cost_analysis()
@@ -138,13 +143,13 @@ def _parameter(state: TrainState) -> str:
     return "" if bad is None else f"; the first parameter that is not finite is params{jax.tree_util.keystr(bad)}"
 
 
-def _first(step: Callable, state: TrainState, batches: Batches, rows: np.ndarray, where: Callable | None) -> str:
+def _first(step: Callable, state: TrainState, batches: Batches, fed: Any, n: int, where: Callable | None) -> str:
     """Where the first number that is not finite appears, these steps taken again one by one; "" if it does not come again."""
     if where is None:
         return ""
     one = jax.jit(step)
-    for row in rows:
-        x, labels = batches.take(batches.data, jnp.asarray(row))
+    for i in range(n):
+        x, labels = batches.take(batches.data, jax.tree.map(lambda rows, i=i: rows[i], fed))
         before, (state, value) = state, one(state, x, labels)
         if not (bool(jnp.isfinite(value)) and _finite(state.params)):
             found = where(before.params, x, labels, jax.random.fold_in(before.key, before.step))

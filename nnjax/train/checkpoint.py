@@ -10,10 +10,13 @@ steps and either all or nothing of the new one.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,7 +86,8 @@ def _write(draft: Path, state: Any, step: int, configuration, metrics) -> None:
     leaves = _leaves(state)
     arrays = {number: _data(x) for number, _, x in leaves if x.size}
     if arrays:
-        _orbax().save(draft / "state", arrays)
+        with _quietly():
+            _orbax().save(draft / "state", arrays)
     manifest = {
         "format": FORMAT,
         "step": step,
@@ -221,6 +225,20 @@ def _orbax() -> Any:
     except ImportError:
         raise CheckpointError("checkpoints need the train extra: python -m pip install 'nnjax[train]'.") from None
     return v1
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Of a save that fails orbax's threads print pages of tracebacks beside the error that it raises: the error suffices."""
+    logger, hook = logging.getLogger("absl"), threading.excepthook
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    threading.excepthook = lambda args: None
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        threading.excepthook = hook
 
 
 def _files(path: Path) -> list[Path]:

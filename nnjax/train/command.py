@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ..check.vjp import Difference, compare_gradients
 from .both import fit_both
 from .data import load
-from .dataset import expand, standardise
+from .dataset import DataError, expand, standardise
 from .fit import expect_batches, fit
 from .metrics import Writers
 from .optimizers import averaged, make_optimizer
@@ -115,6 +115,8 @@ class Train:
         data = load(self.data)
         if isinstance(data, Text):
             return self._ended(train_text(self, data, checkpoints))
+        if not len(data.test.y):
+            raise DataError(f"data set {data.name!r}: the test split is empty; give it at least one example.")
         data = expand(data) if self.expand else data
         data = standardise(data) if self.standardise else data
         epochs = 40 if self.epochs is None else self.epochs

@@ -110,7 +110,7 @@ def begin(checkpoints: Checkpoints | None, state: TrainState) -> tuple[TrainStat
     m = found.metrics
     if "history" not in m:
         raise CheckpointError(f"{checkpoints.folder} holds no run of fit, but what train.save wrote; choose another folder.")
-    return found.state, Progress(tuple(Epoch(*record) for record in m["history"]), m["loss"], m["seconds"], m["first"])
+    return found.state, Progress(tuple(Epoch(*record) for record in m["history"]), m["loss"], m["seconds"], m.get("first"))
 
 
 def keep(checkpoints: Checkpoints, state: TrainState, step: int, done: Progress) -> None:

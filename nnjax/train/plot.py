@@ -83,7 +83,8 @@ def drift(columns: dict, file: Path) -> None:
     left.set(xlabel="step", ylabel="loss", title="the run by hand")
     for name, color in (("params_apart", BLUE), ("loss_apart", ORANGE)):
         values = np.asarray(columns[name], float)
-        right.plot(steps, np.where(values > 0, values, np.nan), color=color, lw=0.8, label=name.removesuffix("_apart"))
+        style = "-" if name == "params_apart" else "."  # the losses are often equal, and a line would be broken there
+        right.plot(steps, np.where(values > 0, values, np.nan), style, color=color, ms=2, label=name.removesuffix("_apart"))
     right.set(xlabel="step", ylabel="relative distance", yscale="log", title="from the run by jax.grad")
     right.legend()
     figure.savefig(file, dpi=100)

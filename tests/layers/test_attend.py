@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax.layers import attend, attend_rows
+from nnjax.layers import attend
 from nnjax.layers.attend import attend_apply, attend_bwd, attend_fwd, spelling
 
 
@@ -45,14 +45,6 @@ def both(q, k, v, keep, ct, causal):
 def test_each_spelling_gives_what_the_definition_gives(monkeypatch, how, s, t, causal, masked):
     monkeypatch.setattr(attend, "SPELLINGS", ((1000, how, 4),))
     hand, reference = both(*inputs(s, t, masked=masked), causal)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), hand, reference)
-
-
-@pytest.mark.parametrize("products", [1, 2 * 4 * 9, 2 * 2 * 4 * 9])  # one of the 4 heads at a time, one, two
-def test_heads_in_chunks_give_what_all_at_once_give(monkeypatch, products):
-    monkeypatch.setattr(attend, "SPELLINGS", ((1000, attend.ROWS, 4),))
-    monkeypatch.setattr(attend_rows, "products_at_a_time", lambda keys: products)
-    hand, reference = both(*inputs(9, 9, masked=True), True)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), hand, reference)
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnjax.train import load, recipe
+from nnjax.train import load, optimizers, recipe
 
 DIGITS = load("digits")
 DEFAULTS = {"hidden": (8,), "activation": None, "loss": None, "l2": 0.0, "key": jax.random.key(0)}
@@ -27,9 +27,9 @@ def test_every_activation_makes_a_network(name):
     assert jnp.isfinite(made.predict(made.params, jnp.asarray(DIGITS.test.x))).all()
 
 
-@pytest.mark.parametrize("name", recipe.OPTIMIZERS)
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_every_optimizer_can_be_made(name):
-    assert recipe.make_optimizer(name, 0.01).init is not None
+    assert optimizers.make_optimizer(name, 0.01).init is not None
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,6 @@ def test_bad_names_and_sizes_are_refused(changes, message):
 
 def test_a_learning_rate_must_be_positive():
     with pytest.raises(ValueError, match=r"learning rate must be positive, got 0"):
-        recipe.make_optimizer("sgd", 0)
+        optimizers.make_optimizer("sgd", 0)
     with pytest.raises(ValueError, match=r"unknown optimizer 'adma'.*did you mean 'adam'\?"):
-        recipe.make_optimizer("adma", 0.1)
+        optimizers.make_optimizer("adma", 0.1)

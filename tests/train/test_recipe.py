@@ -56,5 +56,5 @@ def test_bad_names_and_sizes_are_refused(changes, message):
 def test_a_learning_rate_must_be_positive():
     with pytest.raises(ValueError, match=r"learning rate must be positive, got 0"):
         optimizers.make_optimizer("sgd", 0)
-    with pytest.raises(ValueError, match=r"unknown optimizer 'adma'.*did you mean 'adam'\?"):
-        optimizers.make_optimizer("adma", 0.1)
+    with pytest.raises(ValueError, match=r"unknown optimizer 'addam'.*did you mean 'adam'\?"):
+        optimizers.make_optimizer("addam", 0.1)

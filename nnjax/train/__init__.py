@@ -7,11 +7,11 @@ from .checkpoint import Restored as Restored
 from .checkpoint import restore as restore
 from .checkpoint import save as save
 from .data import load as load
+from .data import load_files as load_files
 from .dataset import DataError as DataError
 from .dataset import Dataset as Dataset
 from .dataset import Split as Split
 from .dataset import expand as expand
-from .dataset import load_files as load_files
 from .dataset import standardise as standardise
 from .finite import first_not_finite as first_not_finite
 from .fit import fit as fit

@@ -137,7 +137,8 @@ class Train:
         first = self._compare(recipe, recipe.params, x, labels)
         if self.trajectory:
             self._trajectory(recipe, x, labels, optimizer, run_key)
-        with progress(epochs) as on_epoch, self.writers(len(x) // self.batch_size * self.batch_size) as write:
+        examples = len(x) // self.batch_size * self.batch_size
+        with progress(epochs, examples) as on_epoch, self.writers(examples) as write:
             if self.grad == "both":
                 done, broken = fit_both(recipe, data, optimizer, epochs, self.batch_size, run_key, first, on_epoch)
             else:

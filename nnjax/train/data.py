@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import unknown_name
-from .dataset import DataError, Dataset, Split, load_files, validated
+from .dataset import DataError, Dataset, Split, load_arrays, validated
 from .download import Source, content, expect_digest
 from .text import Text, load_text, make_text
 
@@ -63,18 +63,24 @@ def load(name: str) -> Dataset | Text:
     mnist, fashion_mnist, kmnist: 70,000 images of 28x28; 50,000 to train, the last 10,000 training images to validate,
     10,000 to test.  tiny_shakespeare: 1,115,394 characters, a Text.  All but the first are looked for under $NNJAX_DATA,
     then in the cache folder, then downloaded there.
-    A name that ends in .npz or .txt is a file of your own: see `load_files` and `load_text`.
+    A name that ends in .npz or .txt is a file of your own: see `load_files`.
     Pixels are scaled to 0 ... 1. Raises ValueError for a name that is not known, DataError for data that cannot be had or
     is damaged.
     """
-    if name.endswith(".npz"):
+    if name.endswith((".npz", ".txt")):
         return load_files(name)
-    if name.endswith(".txt"):
-        return load_text(name)
     if name not in _LOADERS:
         raise unknown_name("data set", name, _LOADERS)
     found = _LOADERS[name]()
     return validated(found) if isinstance(found, Dataset) else found
+
+
+def load_files(path: str | Path) -> Dataset | Text:
+    """A file of your own: an .npz file of arrays x and y (see `dataset.load_arrays`), or else text in UTF-8 (`load_text`).
+
+    Raises DataError for one that is missing, cannot be read, or holds what cannot be trained on.
+    """
+    return load_arrays(path) if Path(path).suffix == ".npz" else load_text(path)
 
 
 def load_images(name: str) -> Dataset:

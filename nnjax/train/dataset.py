@@ -59,7 +59,7 @@ def validated(data: Dataset) -> Dataset:
     return data
 
 
-def load_files(path: str | Path) -> Dataset:
+def load_arrays(path: str | Path) -> Dataset:
     """The data set in an .npz file of your own.
 
     It holds x (examples, ...) and y (examples,), which are shuffled, always alike, and split 80 : 10 : 10; or x_train,

@@ -61,7 +61,7 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         worst = max(compare_gradients(hand, reference, params, *batch), key=lambda d: d.relative / d.budget if d.budget else 0)
         print(f"hand / jax.grad  first step: relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} "
               f"({worst.leaf}): {'ok' if worst.ok else 'TOO FAR APART'}")  # fmt: skip
-    with progress(epochs) as on_epoch, o.writers(EVERY * o.batch_size) as write:
+    with progress(epochs, EVERY * o.batch_size) as on_epoch, o.writers(EVERY * o.batch_size) as write:
         done = fit_text(
             hand if o.grad == "hand" else reference, params, text, predict=model.apply,
             optimizer=o._optimizer(epochs * EVERY), steps=epochs * EVERY, context=o.context, batch_size=o.batch_size,

@@ -8,6 +8,7 @@ RECORD = Epoch(3, 0.51234, 0.9, 0.8, 0.1234)
 
 def test_a_line_names_everything_and_leaves_out_an_empty_split():
     assert epoch_line(RECORD, 40) == "epoch  3/40  loss 0.5123  validation 0.9000  test 0.8000  0.123 s"
+    assert epoch_line(RECORD, 40, 1234).endswith("  0.123 s  10,000 examples/s")
     assert "validation" not in epoch_line(RECORD._replace(validation_accuracy=float("nan")), 40)
 
 

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 import nnjax
-from nnjax.train import Checkpoints, DataError, Text, fit_text, load, load_text
+from nnjax.train import Checkpoints, DataError, Text, fit_text, load, load_files, load_text
 from nnjax.train.text import make_evaluate, make_text, windows
 
 WORDS = "the cat sat on the mat and the rat sat on the cat. " * 40
@@ -76,3 +76,4 @@ def test_bad_input_is_one_sentence(tmp_path):
     found = load(str(tmp_path / "mine.txt"))
     assert isinstance(found, Text)
     assert found.name == "mine.txt"
+    assert load_files(tmp_path / "mine.txt").vocabulary == TEXT.vocabulary

@@ -43,6 +43,7 @@ def test_bad_options_are_one_sentence(tmp_path, monkeypatch):
         Reproduce("nanogpt", peers=True, results=tmp_path).run()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "mnist").is_dir(), reason="the real MNIST files are not beside this checkout")
 def test_the_books_first_network_reaches_its_accuracy(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NNJAX_DATA", str(SHARED))

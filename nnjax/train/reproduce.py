@@ -182,7 +182,8 @@ class Table:
     def add(self, row: Row, found: list[Result]) -> dict:
         """One row with the results of its seeds."""
         entry = {
-            "name": row.name, "book": row.book, "of": row.of, "ours": round(max(r.accuracy for r in found), 4), "note": row.note,
+            "name": row.name, "book": row.book, "of": row.of, "ours": round(max(r.accuracy for r in found), 4),
+            "note": row.note,
             "settings": {k: v for k, v in _settings(row, 0).items() if k != "seed"},
             "seeds": [{k: v for k, v in r._asdict().items() if k != "epochs"} for r in found],
             "jax": jax.__version__, "device": jax.devices()[0].device_kind, "cores": os.cpu_count(),

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ..check.vjp import Difference, compare_gradients
 from .both import fit_both
 from .data import load
-from .dataset import DataError, expand, standardise
+from .dataset import DataError, Dataset, expand, standardise
 from .fit import expect_batches, fit
 from .metrics import Writers
 from .optimizers import averaged, make_optimizer
@@ -132,12 +132,11 @@ class Train:
         print(f"{self.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
         print(f"{model} {recipe.sizes}, {recipe.loss}, {self.described()}")
         start = time.perf_counter()
-        x, labels = (jnp.asarray(a) for a in data.train)
-        labels = jnp.asarray(recipe.encode(data.train.y)) if recipe.encode else labels
+        x, labels = _on_device(recipe, data, self.batch_size)
         first = self._compare(recipe, recipe.params, x, labels)
         if self.trajectory:
-            self._trajectory(recipe, x, labels, optimizer, run_key)
-        examples = len(x) // self.batch_size * self.batch_size
+            self._trajectory(recipe, *_on_device(recipe, data), optimizer, run_key)
+        examples = len(data.train.y) // self.batch_size * self.batch_size
         with progress(epochs, examples) as on_epoch, self.writers(examples) as write:
             if self.grad == "both":
                 done, broken = fit_both(recipe, data, optimizer, epochs, self.batch_size, run_key, first, on_epoch)
@@ -147,7 +146,7 @@ class Train:
                     predict=recipe.predict, optimizer=optimizer, epochs=epochs, batch_size=self.batch_size,
                     key=run_key, encode=recipe.encode, on_epoch=lambda record: (write(record), on_epoch(record)),
                     checkpoints=checkpoints, evaluated=lambda state: averaged(state.opt_state, state.params),
-                    measure=make_measure(recipe, x[: self.batch_size], labels[: self.batch_size]) if self.folder else None,
+                    measure=make_measure(recipe, x, labels) if self.folder else None,
                     patience=self.patience, where=recipe.where, skipping=self.skip_non_finite > 0,
                 ), ""  # fmt: skip
         if done.stopped in ("", "patience"):
@@ -238,7 +237,13 @@ class Train:
             return []
         key = jax.random.key(0) if self.dropout else None
         hand, reference = (partial(f, key=key) for f in (recipe.hand, recipe.reference))
-        return compare_gradients(hand, reference, params, x[: self.batch_size], labels[: self.batch_size])
+        return compare_gradients(hand, reference, params, x, labels)
+
+
+def _on_device(recipe: Recipe, data: Dataset, n: int | None = None) -> tuple[jax.Array, jax.Array]:
+    """The first n training examples, or all, and their targets."""
+    y = data.train.y[:n]
+    return jnp.asarray(data.train.x[:n]), jnp.asarray(recipe.encode(y) if recipe.encode else y)
 
 
 def _worst(differences: list[Difference]) -> str:

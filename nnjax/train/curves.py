@@ -11,8 +11,7 @@ import numpy as np
 from .. import nielsen
 from .dataset import DataError, Dataset
 from .fit import make_accuracy, one_hot
-
-N = 10_000  # validation images; the book counts how many of them are right
+from .recipe import nielsen_predict
 
 
 class Curve(NamedTuple):
@@ -74,11 +73,6 @@ def measures(curve: Curve, data: Dataset):
         return found
 
     return measure
-
-
-def nielsen_predict(params, x):
-    """Outputs of the book's network for rows of images."""
-    return nielsen.feedforward(params, x.T).T
 
 
 def overlay(pairs: list[tuple[Curve, dict[str, np.ndarray], dict[str, np.ndarray]]], file: Path) -> None:

@@ -94,7 +94,8 @@ def loop(
                     f"fit: the loss of epoch {epoch + 1} is {values[int(np.argmin(np.isfinite(values)))]}, so training has "
                     f"diverged{found}; lower the learning rate."
                 )
-            done = done._replace(first=float(values[0]) if done.first is None else done.first)
+            if done.first is None and np.isfinite(values[0]):
+                done = done._replace(first=float(values[0]))
             _expect_no_growth(float(values.mean()), done.first, epoch + 1)
             at += n
             if offset + n == per_epoch:

@@ -119,6 +119,11 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, key) 
     )
 
 
+def nielsen_predict(params: nielsen.Params, x: jax.Array) -> jax.Array:
+    """Outputs of the book's network for rows of images."""
+    return nielsen.feedforward(params, x.T).T
+
+
 def _nielsen(sizes, loss, l2, n, classes, key) -> Recipe:
     cost = named("loss of the model nielsen", loss, COSTS)
     objective = nielsen.objective(cost, l2, n)
@@ -126,8 +131,5 @@ def _nielsen(sizes, loss, l2, n, classes, key) -> Recipe:
     def reference(params, x, y, *, weights=None, key=None):
         return jax.value_and_grad(objective)(params, x, y, weights)
 
-    def predict(params, x):
-        return nielsen.feedforward(params, x.T).T
-
     hand = nielsen.value_and_grad(cost, l2, n)
-    return Recipe(nielsen.init(key, sizes), hand, reference, predict, one_hot(classes), loss, str(sizes))
+    return Recipe(nielsen.init(key, sizes), hand, reference, nielsen_predict, one_hot(classes), loss, str(sizes))

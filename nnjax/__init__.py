@@ -11,6 +11,7 @@ from .check import check_transpose as check_transpose
 from .check import check_vjp as check_vjp
 from .chunks import in_chunks as in_chunks
 from .decode import generate_gpt as generate_gpt
+from .direct import direct_value_and_grad as direct_value_and_grad
 from .fused_loss import linear_cross_entropy as linear_cross_entropy
 from .generate import generate as generate
 from .grad import accumulate as accumulate
@@ -33,6 +34,7 @@ from .layers import EmbeddingParams as EmbeddingParams
 from .layers import GRUParams as GRUParams
 from .layers import LSTMParams as LSTMParams
 from .layers import LSTMState as LSTMState
+from .layers import MirrorParams as MirrorParams
 from .layers import NormParams as NormParams
 from .layers import RNNParams as RNNParams
 from .layers import attention as attention

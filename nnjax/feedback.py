@@ -1,12 +1,165 @@
-"""What carries the error back through a weight matrix: the transpose.
+"""What carries the error back through a weight matrix: the transpose, and what people have tried in its place.
 
 An operator maps w to a matrix of the shape of `w.T`. In rows (`dense`) the error is sent back as `ct_y @ operator(w)`,
-in columns (`nielsen`) as `operator(w) @ delta`. Only the transpose gives the gradient.
+in columns (`nielsen`) as `operator(w) @ delta`; of a convolution, w is the matrix that its windows are multiplied by. Only
+the transpose gives the gradient: it alone satisfies <delta, w a> = <B delta, a> for every a and delta.
+`direct` feedback goes from the output straight to every layer: it is no operator of one, but a `value_and_grad` of its own
+(`nnjax.direct_value_and_grad`).
 """
 
-from jax import Array
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.core import Tracer
+
+from .errors import describe, expect_key, expect_positive, unknown_name
+from .linear import wide
+
+Operator = Callable[[Array], Array]
+EQUAL, FIXED, REDRAWN = "equal", "fixed", "redrawn"
+MAGNITUDES = (EQUAL, FIXED, REDRAWN)
 
 
 def transpose(w: Array) -> Array:
     """w: (m, n) -> w.T: (n, m), the one matrix B with <delta, w a> = <B delta, a> for every a and delta."""
     return w.T
+
+
+def inverse(w: Array) -> Array:
+    """w: (n, n) -> w⁻¹: what undoes w. It sends a *change* of the outputs back to the change of the inputs that makes it.
+
+    It is the transpose where w is orthogonal, and only there.  Raises ValueError where w is not square, or is singular and
+    no tracer; where a tracer is singular, no entry is finite.
+    """
+    if w.ndim != 2 or w.shape[0] != w.shape[1]:
+        raise ValueError(
+            f"feedback.inverse: w must be square to have an inverse, got {describe(w)}; use transpose, which every matrix has, "
+            "or pseudo_inverse."
+        )
+    widened = w.astype(wide(w))
+    found = jnp.linalg.inv(widened)
+    if not isinstance(w, Tracer):
+        # Rounding can hide an exact zero among the pivots: beyond 1 / eps nothing of an inverse is right.
+        condition = jnp.linalg.norm(widened, 1) * jnp.linalg.norm(found, 1)
+        if not bool(condition < 1 / jnp.finfo(found.dtype).eps):
+            raise ValueError(
+                "feedback.inverse: w is singular, so it has no inverse: it sends some change of the inputs to no change of the "
+                "outputs at all; use transpose, which every matrix has, or pseudo_inverse."
+            )
+    return found.astype(w.dtype)
+
+
+def pseudo_inverse(w: Array) -> Array:
+    """w: (m, n) -> w⁺: (n, m), Moore and Penrose's: of all changes of the inputs that come nearest, the smallest.
+
+    It is the inverse where there is one, and the transpose where every singular value is 0 or 1.
+    """
+    return jnp.linalg.pinv(w.astype(wide(w))).astype(w.dtype)
+
+
+def random(key: Array) -> Operator:
+    """w: (m, n) -> a fixed B: (n, m), drawn once from the key with Glorot's variance 2 / (m + n): it never looks at w.
+
+    Feedback alignment: training turns w until the error that comes through B descends (Lillicrap et al. 2016).
+    Raises TypeError where key is no key of jax.random.
+    """
+    expect_key("feedback.random", key)
+    return lambda w: _drawn(key, w)
+
+
+def sign_symmetric(magnitudes: str = EQUAL, key: Any = None) -> Operator:
+    """w -> sign(w.T) times magnitudes that are not w's: "equal" ones, "fixed" random ones, or ones "redrawn" at each step.
+
+    Liao, Leibo and Poggio 2016 call them uSF, frSF and brSF. equal: sqrt(2 / (m + n)), Glorot's deviation; the others are
+    |M|, M normal of that deviation.  Raises ValueError for magnitudes that are not known, TypeError for random ones without
+    a key.
+    """
+    if magnitudes not in MAGNITUDES:
+        raise unknown_name("magnitudes of feedback.sign_symmetric", magnitudes, MAGNITUDES)
+    if magnitudes == EQUAL:
+        return lambda w: jnp.sign(w.T) * _deviation(w)
+    expect_key(f"feedback.sign_symmetric({magnitudes!r})", key)
+    if magnitudes == FIXED:
+        return lambda w: jnp.sign(w.T) * jnp.abs(_drawn(key, w))
+
+    def redrawn(w):
+        # A step changes w, and so the numbers that its bits choose.
+        bits = lax.bitcast_convert_type(w.astype(jnp.float32).sum(), jnp.uint32)
+        return jnp.sign(w.T) * jnp.abs(_normal(jax.random.fold_in(key, bits), w))
+
+    return redrawn
+
+
+def mirror(w: Array) -> Array:
+    """A name to pass as `dense(..., feedback=mirror)`: B is a parameter beside w, and learns what w learns.
+
+    Kolen and Pollack 1994: both get the same update, transposed, and both decay, so that B - wᵀ decays too (train with L2).
+    It is no function of w: called, it raises TypeError.
+    """
+    raise TypeError(
+        "feedback.mirror: B is a parameter of its own, not a function of w; pass feedback=mirror to dense, conv, mlp or lenet, "
+        "or to nielsen.backprop the matrices themselves."
+    )
+
+
+def named(name: str, key: Array, n: int = 1) -> tuple[Operator, ...]:
+    """Operators for n layers by name, each with random numbers of its own.
+
+    transpose, inverse, pseudo_inverse, random, sign_symmetric, sign_symmetric_fixed, sign_symmetric_redrawn, mirror.
+    Raises ValueError for a name that is not known.
+    """
+    expect_positive("feedback.named", n=n)
+    expect_key("feedback.named", key)
+    if name not in LOCAL:
+        raise unknown_name("feedback", name, LOCAL)
+    return tuple(LOCAL[name](k) for k in jax.random.split(key, n))
+
+
+LOCAL: dict[str, Callable[[Array], Operator]] = {
+    "transpose": lambda key: transpose,
+    "inverse": lambda key: inverse,
+    "pseudo_inverse": lambda key: pseudo_inverse,
+    "random": random,
+    "sign_symmetric": lambda key: sign_symmetric(),
+    "sign_symmetric_fixed": lambda key: sign_symmetric(FIXED, key),
+    "sign_symmetric_redrawn": lambda key: sign_symmetric(REDRAWN, key),
+    "mirror": lambda key: mirror,
+}
+
+
+def for_layers(who: str, feedback: Operator | Sequence[Operator], n: int) -> tuple[Operator, ...]:
+    """One operator for each of n layers.  Raises ValueError for another number of them."""
+    found = (feedback,) * n if callable(feedback) else tuple(feedback)
+    if len(found) != n or not all(callable(f) for f in found):
+        raise ValueError(
+            f"{who}: feedback must be one operator or one for each of its {n} layers with weights, got {len(found)}; pass "
+            f"e.g. feedback.named('random', key, {n})."
+        )
+    return found
+
+
+def angle(u: Any, v: Any) -> Array:
+    """Degrees between two arrays (or trees of them) taken as vectors: 0 exactly where they are one, NaN where one is zero.
+
+    2 atan2(|a - b|, |a + b|) of the vectors scaled to length 1, which loses nothing at 0 and 180 (Kahan 2006).
+    """
+    a, b = (jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(t)]) for t in (u, v))
+    a, b = a / jnp.linalg.norm(a), b / jnp.linalg.norm(b)
+    return 2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)) * (180 / math.pi)
+
+
+def _deviation(w):
+    return math.sqrt(2 / sum(w.shape))
+
+
+def _normal(key, w):
+    return (_deviation(w) * jax.random.normal(key, w.shape[::-1], jnp.float32)).astype(w.dtype)
+
+
+def _drawn(key, w):
+    with jax.ensure_compile_time_eval():  # a constant of the compiled program, not drawn again at each step
+        return _normal(key, w)

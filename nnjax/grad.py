@@ -17,12 +17,14 @@ from .layers.dropout import draws_from_key
 ValueAndGrad = Callable[..., tuple[Any, Any]]
 
 
-def _expect(who: str, model: Layer, loss: Layer) -> None:
+def expect_model_and_loss(who: str, model: Layer, loss: Layer) -> None:
+    """Raise TypeError unless both are layers."""
     expect_layer(f"{who}: model", model)
     expect_layer(f"{who}: loss", loss)
 
 
-def _loss_input(y, labels, weights):
+def loss_input(y: Any, labels: Any, weights: Any) -> tuple:
+    """What a loss takes as x."""
     return (y, labels) if weights is None else (y, labels, weights)
 
 
@@ -40,12 +42,12 @@ def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> Value
     value: (), the loss of the model's output; grads: a tree like params.  With `has_aux` the first result is
     (value, y), y the model's output, as in JAX.  Warns where a model with dropout is given no key.
     """
-    _expect("value_and_grad", model, loss)
+    expect_model_and_loss("value_and_grad", model, loss)
 
     def f(params, x, labels, *, weights=None, key=None):
         _warn_without_key("value_and_grad", model, key)
         y, residuals = model.fwd(params, x, key=key)
-        value, loss_residuals = loss.fwd((), _loss_input(y, labels, weights))
+        value, loss_residuals = loss.fwd((), loss_input(y, labels, weights))
         _, (ct_y, *_) = loss.bwd(loss_residuals, jnp.ones_like(value))
         grads, _ = model.bwd(residuals, ct_y)
         return ((value, y) if has_aux else value), grads
@@ -55,11 +57,11 @@ def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> Value
 
 def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> ValueAndGrad:
     """The same function, made by `jax.value_and_grad` of `model.apply` and `loss.apply`."""
-    _expect("reference_value_and_grad", model, loss)
+    expect_model_and_loss("reference_value_and_grad", model, loss)
 
     def objective(params, x, labels, weights, key):
         y = model.apply(params, x, key=key)
-        return loss.apply((), _loss_input(y, labels, weights)), y
+        return loss.apply((), loss_input(y, labels, weights)), y
 
     def f(params, x, labels, *, weights=None, key=None):
         _warn_without_key("reference_value_and_grad", model, key)

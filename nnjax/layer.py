@@ -53,7 +53,7 @@ def _expect_parts(who: str, params: Any, n: int) -> None:
         )
 
 
-def _split(key: Key, n: int) -> Any:
+def split_key(key: Key, n: int) -> Any:
     """n keys from one, or n times None."""
     return (None,) * n if key is None else jax.random.split(key, n)
 
@@ -78,18 +78,18 @@ def serial(*layers: Layer) -> Layer:
         expect_layer(who, layer)
 
     def init(key):
-        return tuple(layer.init(k) for layer, k in zip(layers, _split(key, len(layers))))
+        return tuple(layer.init(k) for layer, k in zip(layers, split_key(key, len(layers))))
 
     def apply(params, x, *, key=None):
         _expect_parts(who, params, len(layers))
-        for layer, p, k in zip(layers, params, _split(key, len(layers))):
+        for layer, p, k in zip(layers, params, split_key(key, len(layers))):
             x = layer.apply(p, x, key=k)
         return x
 
     def fwd(params, x, *, key=None):
         _expect_parts(who, params, len(layers))
         residuals = []
-        for layer, p, k in zip(layers, params, _split(key, len(layers))):
+        for layer, p, k in zip(layers, params, split_key(key, len(layers))):
             x, kept = layer.fwd(p, x, key=k)
             residuals.append(kept)
         return x, tuple(residuals)
@@ -163,15 +163,15 @@ def parallel(*layers: Layer) -> Layer:
         expect_layer(who, layer)
 
     def init(key):
-        return tuple(layer.init(k) for layer, k in zip(layers, _split(key, len(layers))))
+        return tuple(layer.init(k) for layer, k in zip(layers, split_key(key, len(layers))))
 
     def apply(params, x, *, key=None):
         _expect_parts(who, params, len(layers))
-        return tuple(layer.apply(p, x, key=k) for layer, p, k in zip(layers, params, _split(key, len(layers))))
+        return tuple(layer.apply(p, x, key=k) for layer, p, k in zip(layers, params, split_key(key, len(layers))))
 
     def fwd(params, x, *, key=None):
         _expect_parts(who, params, len(layers))
-        pairs = [layer.fwd(p, x, key=k) for layer, p, k in zip(layers, params, _split(key, len(layers)))]
+        pairs = [layer.fwd(p, x, key=k) for layer, p, k in zip(layers, params, split_key(key, len(layers)))]
         return tuple(y for y, _ in pairs), tuple(kept for _, kept in pairs)
 
     def bwd(residuals, ct_ys):
@@ -295,13 +295,13 @@ def tied(embed: Layer, body: Layer, head: Layer) -> Layer:
 
     def apply(params, x, *, key=None):
         table, inner = checked(params)
-        k_embed, k_body, k_head = _split(key, 3)
+        k_embed, k_body, k_head = split_key(key, 3)
         e = embed.apply(table, x, key=k_embed)
         return head.apply(table, body.apply(inner, e, key=k_body), key=k_head)
 
     def fwd(params, x, *, key=None):
         table, inner = checked(params)
-        k_embed, k_body, k_head = _split(key, 3)
+        k_embed, k_body, k_head = split_key(key, 3)
         e, embed_residuals = embed.fwd(table, x, key=k_embed)
         h, body_residuals = body.fwd(inner, e, key=k_body)
         y, head_residuals = head.fwd(table, h, key=k_head)

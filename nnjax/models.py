@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from .chunks import in_chunks
 from .errors import describe, expect_positive, unknown_name
+from .feedback import Operator, for_layers, transpose
 from .layer import Layer, expect_layer, recompute, residual, scan_layers, serial, tied
 from .layers.activation import gelu, relu, sigmoid
 from .layers.attention import attention
@@ -25,11 +26,14 @@ from .layers.recurrent import rnn
 from .layers.unembedding import unembedding
 from .weights import read_tensors
 
+Feedback = Operator | Sequence[Operator]
 
-def mlp(sizes: Sequence[int], activation: Layer | None = None) -> Layer:
+
+def mlp(sizes: Sequence[int], activation: Layer | None = None, *, feedback: Feedback = transpose) -> Layer:
     """dense, activation, dense, activation, ..., dense: len(sizes) - 1 dense layers, none after the last.
 
-    x: (..., sizes[0]), y: (..., sizes[-1]).  The activation defaults to sigmoid.
+    x: (..., sizes[0]), y: (..., sizes[-1]).  The activation defaults to sigmoid.  feedback: one operator of `nnjax.feedback`,
+    or one for each layer after the first: the first has nothing before it to send an error to.
     Raises ValueError for fewer than two sizes or one that is not a positive int.
     """
     if isinstance(sizes, int) or len(sizes) < 2:
@@ -38,8 +42,8 @@ def mlp(sizes: Sequence[int], activation: Layer | None = None) -> Layer:
     activation = sigmoid() if activation is None else activation
     expect_layer("mlp", activation)
     layers = [dense(sizes[0], sizes[1])]
-    for n_in, n_out in zip(sizes[1:-1], sizes[2:]):
-        layers += [activation, dense(n_in, n_out)]
+    for n_in, n_out, back in zip(sizes[1:-1], sizes[2:], for_layers("mlp", feedback, len(sizes) - 2)):
+        layers += [activation, dense(n_in, n_out, feedback=back)]
     return serial(*layers)._replace(name="mlp")
 
 
@@ -56,12 +60,13 @@ def lenet(
     activation: Layer | None = None,
     image: Sequence[int] = (28, 28, 1),
     dropout: float = 0.0,
+    feedback: Feedback = transpose,
 ) -> Layer:
     """For each entry of `channels`: conv 5 x 5 without padding, max-pool 2 x 2, activation; then dense layers.
 
     x: (..., *image), image = (height, width, channels); y: (..., classes), logits.  hidden: the width, or widths, of the
-    dense layers between, each followed by the activation (relu by default); dropout: before each dense layer.  Two
-    conv-pool layers are LeNet (LeCun et al. 1998), and chapter 6 of Nielsen's book.
+    dense layers between, each followed by the activation (relu by default); dropout: before each dense layer; feedback:
+    as of `mlp`.  Two conv-pool layers are LeNet (LeCun et al. 1998), and chapter 6 of Nielsen's book.
     Raises ValueError for sizes that are not positive ints, and for an image too small for the kernels.
     """
     hidden = (hidden,) if isinstance(hidden, int) else tuple(hidden)
@@ -72,10 +77,11 @@ def lenet(
     expect_positive("lenet", **sizes)
     activation = relu() if activation is None else activation
     expect_layer("lenet", activation)
+    backs = iter((transpose, *for_layers("lenet", feedback, len(channels) + len(hidden))))
     height, width, n_in = image
     layers = []
     for n_out in channels:
-        layers += [conv(n_in, n_out, (5, 5), padding="VALID"), max_pool((2, 2)), activation]
+        layers += [conv(n_in, n_out, (5, 5), padding="VALID", feedback=next(backs)), max_pool((2, 2)), activation]
         height, width, n_in = (height - 4) // 2, (width - 4) // 2, n_out
         if height < 1 or width < 1:
             raise ValueError(
@@ -85,7 +91,8 @@ def lenet(
     layers = [in_chunks(serial(*layers, flatten(3)), CHUNK, axes=3)]
     widths = (height * width * n_in, *hidden, classes)
     for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:])):
-        layers += [activation] * (i > 0) + [drop(dropout)] * (dropout > 0) + [dense(n_in, n_out)]
+        layers += [activation] * (i > 0) + [drop(dropout)] * (dropout > 0)
+        layers.append(dense(n_in, n_out, feedback=next(backs)))
     return serial(*layers)._replace(name="lenet")
 
 

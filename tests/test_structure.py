@@ -11,19 +11,19 @@ import nnjax
 
 ROOT = Path(nnjax.__file__).parent
 FLOORS = [
-    {"errors", "nielsen", "linear", "feedback"},
-    {"weights"},
+    {"errors", "nielsen", "linear"},
+    {"weights", "feedback", "draw"},
     {"layer"},
     {"layers", "losses"},
     {"fused_loss", "chunks"},
     {"models", "ops"},
     {"grad", "cases", "generate"},
-    {"decode"},
+    {"decode", "direct"},
     {"check"},
     {"train"},
     {"parallel"},
     {"bench"},
-    {"reproduce"},
+    {"reproduce", "explain"},
     {"cli"},
 ]
 HAND_WRITTEN = [
@@ -33,6 +33,7 @@ HAND_WRITTEN = [
     "losses.py",
     "fused_loss.py",
     "feedback.py",
+    "direct.py",
     "models.py",
     "layers",
     "parallel",

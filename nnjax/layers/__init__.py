@@ -26,6 +26,7 @@ from .gru import gru as gru
 from .lstm import LSTMParams as LSTMParams
 from .lstm import LSTMState as LSTMState
 from .lstm import lstm as lstm
+from .mirrored import MirrorParams as MirrorParams
 from .norm import NormParams as NormParams
 from .norm import group_norm as group_norm
 from .norm import layer_norm as layer_norm

@@ -25,9 +25,11 @@ from ..errors import (
     expect_same_dtype,
     expect_shape,
 )
+from ..feedback import transpose
 from ..layer import Layer
-from ..linear import Amounts, broadcast, broadcast_t
+from ..linear import Amounts, broadcast, broadcast_t, fold
 from .conv_transposes import Plane, depthwise, input_cotangent, weight_cotangent
+from .mirrored import carried_by
 
 LAYOUT = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
 
@@ -113,11 +115,13 @@ def conv_fwd(params, x, *, key=None, window):
     return (y if params.b is None else y + broadcast(params.b, y.shape)), (params, x)
 
 
-def conv_bwd(residuals, ct_y, *, window):
+def conv_bwd(residuals, ct_y, *, window, feedback=transpose):
     params, x = residuals
     w2, x2, plane = _in_the_plane(params.w, x, window)
     ct2 = ct_y.reshape(x2.shape[0], *(1,) * (2 - len(window.stride)), *ct_y.shape[-1 - len(window.stride) :])
-    ct_x = input_cotangent(w2, ct2, x2.shape, plane)  # the transpose of x -> conv(x, w): each window returns what it took
+    # conv(x, w) = windows(x) @ fold(w), and feedback(fold(w)) stands for its transpose: a kernel again, w itself by default.
+    back = w2 if feedback is transpose else feedback(fold(params.w)).T.reshape(w2.shape)
+    ct_x = input_cotangent(back, ct2, x2.shape, plane)  # the transpose of x -> conv(x, w): each window returns what it took
     ct_w = weight_cotangent(x2, ct2, w2.shape, plane)  # that of w -> conv(x, w): what each window saw, weighed by its ct_y
     ct_b = None if params.b is None else broadcast_t(ct_y, params.b.shape)  # b was copied to every place: sum them
     return ConvParams(ct_w.reshape(params.w.shape), ct_b), ct_x.reshape(x.shape)
@@ -144,6 +148,7 @@ def conv(
     groups: int = 1,
     bias: bool = True,
     init: Callable[..., Array] | None = None,
+    feedback: Callable[[Array], Array] = transpose,
 ) -> Layer:
     """y[p] = b + sum_i w[i] x[p stride + i dilation - padding], channels last.
 
@@ -152,7 +157,8 @@ def conv(
     padding: "SAME" (as many places as x has, over the stride, rounded up), "VALID" (no zeros around), or a pair (before,
     after) for each axis of space. With groups, output channels of group g see the input channels of group g alone;
     groups = in_channels is the depthwise convolution. w: (*kernel, in_channels / groups, out_channels), by default from
-    Glorot's uniform distribution, b: (out_channels,), zero at first, or none (`bias=False`).
+    Glorot's uniform distribution, b: (out_channels,), zero at first, or none (`bias=False`). feedback: as of `dense`, of the
+    matrix of one row for each entry of a window.
     Raises ValueError for sizes that are not positive ints, and for groups that do not divide the channels.
     """
     expect_positive("conv", in_channels=in_channels, out_channels=out_channels, groups=groups)
@@ -173,7 +179,8 @@ def conv(
         return ConvParams(w, jnp.zeros((out_channels,), w.dtype) if bias else None)
 
     apply, fwd, bwd = partial(conv_apply, window=window), partial(conv_fwd, window=window), partial(conv_bwd, window=window)
-    return Layer(f"conv({in_channels}, {out_channels}, {kernel})", init_params, apply, fwd, bwd)
+    layer = Layer(f"conv({in_channels}, {out_channels}, {kernel})", init_params, apply, fwd, bwd)
+    return layer if feedback is transpose else carried_by(feedback, layer, bwd)
 
 
 def _expect_padding(padding, dims) -> str | Amounts:

@@ -1,7 +1,6 @@
 """The dense layer: an affine map on row vectors."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ from ..errors import describe, expect_float, expect_params, expect_positive, exp
 from ..feedback import transpose
 from ..layer import Layer
 from ..linear import broadcast, broadcast_t, fold
+from .mirrored import carried_by
 
 
 class DenseParams(NamedTuple):
@@ -75,7 +75,7 @@ def dense(
 
     init(key, shape, dtype) makes W: by default Glorot's uniform distribution, variance 2 / (n_in + n_out)
     (Glorot and Bengio 2010, eq. 16); b starts at zero. feedback(W) is the matrix that sends the error back: anything but
-    the transpose gives something that is not the gradient.
+    the transpose gives something that is not the gradient (see `nnjax.feedback`).
     Raises ValueError for sizes that are not positive ints.
     """
     expect_positive("dense", n_in=n_in, n_out=n_out)
@@ -85,5 +85,5 @@ def dense(
         w = init(key, (n_in, n_out), jnp.float32)
         return DenseParams(w, jnp.zeros((n_out,), w.dtype) if bias else None)
 
-    bwd = dense_bwd if feedback is transpose else partial(dense_bwd, feedback=feedback)
-    return Layer(f"dense({n_in}, {n_out})", init_params, dense_apply, dense_fwd, bwd)
+    layer = Layer(f"dense({n_in}, {n_out})", init_params, dense_apply, dense_fwd, dense_bwd)
+    return layer if feedback is transpose else carried_by(feedback, layer, dense_bwd)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ..check.vjp import Difference, compare_gradients
+from .alignment import angle_lines, make_alignment
 from .both import fit_both
 from .data import load
 from .dataset import DataError, Dataset, expand, standardise
@@ -94,6 +95,9 @@ class Train:
     """Skip gradients that are not finite, up to so many in a row, rather than stop at the first."""
     seed: int = 0
     """Seed of the initial weights and of the shuffling."""
+    feedback: str = "transpose"
+    """What carries the error back, of mlp, lenet and nielsen: transpose, which gives the gradient; or inverse, pseudo_inverse,
+    random, direct, sign_symmetric, sign_symmetric_fixed, sign_symmetric_redrawn, mirror, which do not."""
     grad: Literal["hand", "jax", "both"] = "hand"
     """Whose gradient trains. both: the hand-written one, held against jax.grad at every step."""
     trajectory: int = 0
@@ -112,6 +116,8 @@ class Train:
     def run(self) -> int:
         """Train, print what came of it, and return the exit code: 1 where the gradients differ by too much."""
         checkpoints = self._checkpoints()
+        if self.feedback != "transpose" and self.grad != "hand":
+            raise ValueError(f"train: --feedback {self.feedback} gives no gradient for jax.grad to compute; leave out --grad.")
         data = load(self.data)
         if isinstance(data, Text):
             return self._ended(train_text(self, data, checkpoints))
@@ -127,13 +133,15 @@ class Train:
         recipe = make_recipe(
             model, data, hidden=self.hidden, channels=self.channels, activation=self.activation, loss=self.loss,
             dropout=self.dropout, l2=self.l2, l1=self.l1, microbatches=self.microbatches, compute_dtype=self.compute_dtype,
-            key=init_key,
+            feedback=self.feedback, key=init_key,
         )  # fmt: skip
         print(f"{self.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
         print(f"{model} {recipe.sizes}, {recipe.loss}, {self.described()}")
         start = time.perf_counter()
         x, labels = _on_device(recipe, data, self.batch_size)
         first = self._compare(recipe, recipe.params, x, labels)
+        aligned = make_alignment(recipe.aligned, x, labels) if recipe.aligned else None
+        angles = [aligned(recipe.params)] if aligned else []
         if self.trajectory:
             self._trajectory(recipe, *_on_device(recipe, data), optimizer, run_key)
         examples = len(data.train.y) // self.batch_size * self.batch_size
@@ -151,6 +159,8 @@ class Train:
                 ), ""  # fmt: skip
         if done.stopped in ("", "patience"):
             last = self._compare(recipe, done.state.params, x, labels)
+            if aligned:
+                print(angle_lines(angles[0], aligned(done.state.params)))
             return self._summary(done, first, last, broken, time.perf_counter() - start)
         return self._ended(done)
 
@@ -174,7 +184,7 @@ class Train:
         words += [f"scores of the moving average, decay {self.average:g}"] if self.average else []
         words += [f"computed in {self.compute_dtype}"] if self.compute_dtype else []
         words += [f"in {self.microbatches} microbatches"] if self.microbatches > 1 else []
-        words += [f"gradients by {by}"]
+        words += [f"gradients by {by}" if self.feedback == "transpose" else f"errors sent back by {self.feedback} feedback"]
         return ", ".join(words) + (f"\nsaving in {self.folder}" if self.folder else "")
 
     def _optimizer(self, steps: int):
@@ -226,14 +236,15 @@ class Train:
                   f"epoch {best.epoch})")  # fmt: skip
         per_epoch = statistics.median(record.seconds for record in done.history)
         print(f"seconds          {per_epoch:.3f} an epoch (median), {seconds:.1f} in all")
-        print(f"hand / jax.grad  first step: {_worst(first)}")
-        print(f"                 last step:  {_worst(last)}")
+        if self.feedback == "transpose":
+            print(f"hand / jax.grad  first step: {_worst(first)}")
+            print(f"                 last step:  {_worst(last)}")
         if broken:
             print(f"the gradient by hand left its error budget: {broken}")
         return 0 if not broken and all(d.ok for d in (*first, *last)) else 1
 
     def _compare(self, recipe: Recipe, params: Any, x, labels) -> list[Difference]:
-        if self.compute_dtype:  # its rounding is not float32's: the budget of the check is another
+        if self.compute_dtype or self.feedback != "transpose":  # another rounding, or no gradient at all
             return []
         key = jax.random.key(0) if self.dropout else None
         hand, reference = (partial(f, key=key) for f in (recipe.hand, recipe.reference))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from .alignment import ANGLE, PSEUDO, RATIO
 from .watch import APART, NORM
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -58,16 +59,35 @@ def curves(columns: dict, file: Path) -> None:
     figure.savefig(file, dpi=100)
 
 
+def _by_layer(ax: Any, columns: dict, prefix: str) -> None:
+    """What was measured of every layer or parameter, from blue for the first to orange for the last."""
+    names = [name for name in columns if name.startswith(prefix)]
+    for i, name in enumerate(names):
+        shade = i / max(1, len(names) - 1)
+        ax.plot(columns["epoch"], columns[name], color=(0.1 + 0.8 * shade, 0.35, 0.75 - 0.6 * shade),
+                label=name.removeprefix(prefix))  # fmt: skip
+    ax.legend(fontsize=7, ncols=1 + len(names) // 12)
+
+
+def angles(columns: dict, file: Path) -> None:
+    """How far what carried the error back was from the gradient, layer by layer."""
+    panels = [(ANGLE, "angle to the gradient", "degrees"), (RATIO, "norm over the gradient's", "ratio")]
+    if any(name.startswith(PSEUDO) for name in columns):
+        panels.append((PSEUDO, "W against B's pseudo-inverse", "degrees"))
+    figure, axes = _figure(len(panels))
+    for ax, (prefix, title, unit) in zip(axes, panels):
+        _by_layer(ax, columns, prefix)
+        if unit == "degrees":
+            ax.axhline(90, color="black", lw=1, ls=":")
+        ax.set(xlabel="epoch", ylabel=unit, title=title, yscale="log" if unit == "ratio" else "linear")
+    figure.savefig(file, dpi=100)
+
+
 def gradients(columns: dict, file: Path) -> None:
     """The norm of every parameter's gradient, and the distance between the two gradients."""
     figure, (left, right) = _figure(2)
-    names = [name for name in columns if name.startswith(NORM)]
-    for i, name in enumerate(names):
-        shade = i / max(1, len(names) - 1)
-        left.plot(columns["epoch"], columns[name], color=(0.1 + 0.8 * shade, 0.35, 0.75 - 0.6 * shade),
-                  label=name.removeprefix(NORM))  # fmt: skip
+    _by_layer(left, columns, NORM)
     left.set(xlabel="epoch", ylabel="2-norm", yscale="log", title="gradient of each parameter")
-    left.legend(fontsize=7, ncols=1 + len(names) // 12)
     right.plot(columns["epoch"], columns[APART], color=BLUE, marker=".")
     right.axhline(np.finfo(np.float32).eps, color="black", lw=1, ls=":", label="float32's rounding")
     right.set(xlabel="epoch", ylabel="|hand - jax| / |jax|", yscale="log", title="gradient by hand against jax.grad")
@@ -107,6 +127,9 @@ class Plot:
         if APART in columns:
             made.append(folder / "gradients.png")
             gradients(columns, made[-1])
+        if any(name.startswith(ANGLE) for name in columns):
+            made.append(folder / "angles.png")
+            angles(columns, made[-1])
         if (folder / "trajectory.jsonl").is_file():
             made.append(folder / "trajectory.png")
             drift(read_lines(folder / "trajectory.jsonl"), made[-1])

@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
+from .. import feedback as back
 from .. import layers, losses, nielsen
+from ..direct import direct_value_and_grad
 from ..errors import expect_positive, unknown_name
 from ..grad import ValueAndGrad, accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad, value_and_grad
 from ..layer import Layer
 from ..models import lenet, mlp
+from .alignment import Aligned
 from .dataset import Dataset
 from .finite import first_not_finite
 from .fit import one_hot
@@ -23,12 +27,13 @@ LOSSES: dict[str, Callable[[], Layer]] = {
 }
 COSTS = {"quadratic": nielsen.quadratic, "cross_entropy": nielsen.cross_entropy}
 MODELS = ("mlp", "lenet", "nielsen")
+FEEDBACK = (*back.LOCAL, "direct")
 
 
 class Recipe(NamedTuple):
     """params: initial; hand and reference: two functions of one signature; predict, encode, where: see `fit`.
 
-    sizes: of every layer, in words.
+    sizes: of every layer, in words. aligned: what is compared where something else than the transpose carries the error back.
     """
 
     params: Any
@@ -39,6 +44,7 @@ class Recipe(NamedTuple):
     loss: str
     sizes: str
     where: Callable[..., str] | None = None
+    aligned: Aligned | None = None
 
 
 def named(what: str, name: str, table: Any) -> Any:
@@ -51,7 +57,7 @@ def named(what: str, name: str, table: Any) -> Any:
 def make_recipe(
     model: str, data: Dataset, *, hidden: Sequence[int] = (64,), channels: Sequence[int] = (20, 40),
     activation: str | None = None, loss: str | None = None, dropout: float = 0.0, l2: float = 0.0, l1: float = 0.0,
-    microbatches: int = 1, compute_dtype: str | None = None, key: jax.Array,
+    microbatches: int = 1, compute_dtype: str | None = None, feedback: str | Sequence[back.Operator] = "transpose", key: jax.Array,
 ) -> Recipe:  # fmt: skip
     """The model of this name for this data. Raises ValueError for names that are not known and sizes that do not fit.
 
@@ -59,8 +65,12 @@ def make_recipe(
     images. nielsen: the book's sigmoid network, by `nielsen.backprop`.  dropout: the share dropped before each dense layer of
     a lenet.  l2 is the book's lambda: the cost grows by (l2 / 2n) sum w^2, n the number of training examples; l1 likewise by
     (l1 / n) sum |w|.  microbatches: each batch in so many parts; compute_dtype: compute in it, the parameters stay.
+    feedback: what carries the error back, by its name in `nnjax.feedback`, or "direct"; or one operator for each layer with
+    weights after the first.
     """
     named("model", model, MODELS)
+    if isinstance(feedback, str):
+        named("feedback", feedback, FEEDBACK)
     for name, value in (("l2", l2), ("l1", l1)):
         if not value >= 0:
             raise ValueError(f"{name} must be at least 0, got {value}; 0 turns it off.")
@@ -74,9 +84,9 @@ def make_recipe(
             raise ValueError(
                 f"the model nielsen has sigmoid neurons, got activation {activation!r}; use the model mlp for others."
             )
-        made = _nielsen(sizes, loss or "quadratic", l2, n, data.classes, key)
+        made = _nielsen(sizes, loss or "quadratic", l2, n, data.classes, feedback, key)
     else:
-        made = _layered(model, data, hidden, channels, activation, loss, dropout, l2 / n, key)
+        made = _layered(model, data, hidden, channels, activation, loss, dropout, l2 / n, feedback, key)
 
     def whole(f: ValueAndGrad) -> ValueAndGrad:
         f = lower_precision(f, compute_dtype) if compute_dtype else f
@@ -86,36 +96,52 @@ def make_recipe(
     return made._replace(hand=whole(made.hand), reference=whole(made.reference))
 
 
-def _layered(model, data, hidden, channels, activation, loss, dropout, l2, key) -> Recipe:
+def _operators(feedback: str | Sequence[back.Operator], key: jax.Array, n: int) -> tuple[back.Operator, ...]:
+    """Of the n layers with weights after the first; direct feedback has none."""
+    if not isinstance(feedback, str):
+        return back.for_layers("make_recipe", feedback, n)
+    local = "transpose" if feedback == "direct" else feedback
+    return back.named(local, jax.random.fold_in(key, 1), n) if n else ()
+
+
+def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedback, key) -> Recipe:
     act = named("activation", activation or "relu", ACTIVATIONS)()
     pixels, side = data.train.x.shape[1], math.isqrt(data.train.x.shape[1])
+    loss = loss or "softmax_cross_entropy"
+    chosen = named("loss", loss, LOSSES)()
+    operators = _operators(feedback, key, len(hidden) + (0 if model == "mlp" else len(channels)))
     if model == "mlp":
         sizes = [pixels, *hidden, data.classes]
-        net, shape, words = mlp(sizes, act), (pixels,), str(sizes)
+        shape, words, make = (pixels,), str(sizes), partial(mlp, sizes, act)
     else:
         if side * side != pixels:
             raise ValueError(f"the model lenet sees square images, got rows of {pixels} numbers; use the model mlp.")
         shape = (side, side, 1)
-        net = lenet(data.classes, channels=channels, hidden=hidden, activation=act, image=shape, dropout=dropout)
+        make = partial(lenet, data.classes, channels=channels, hidden=hidden, activation=act, image=shape, dropout=dropout)
         words = f"{side}x{side}, conv {list(channels)}, dense {[*hidden, data.classes]}"
-    loss = loss or "softmax_cross_entropy"
-    chosen = named("loss", loss, LOSSES)()
+    net = make(feedback=operators)
 
-    def shaped(f: ValueAndGrad) -> ValueAndGrad:
+    def on_images(f: ValueAndGrad) -> ValueAndGrad:
         def on_rows(params, x, labels, *, weights=None, key=None):
             return f(params, x.reshape(-1, *shape), labels, weights=weights, key=key)
 
-        return add_l2(on_rows, l2)
+        return on_rows
 
+    direct = feedback == "direct"
+    hand = direct_value_and_grad(net, chosen, jax.random.fold_in(key, 1)) if direct else value_and_grad(net, chosen)
+    # What the hand-written backward gives with the transpose; the parameters of mirror are others, and are left to jax.grad.
+    right = reference_value_and_grad(net, chosen) if feedback == "mirror" else value_and_grad(make(), chosen)
+    carried = None if feedback == "transpose" else Aligned(on_images(hand), on_images(right), () if direct else operators)
     return Recipe(
         net.init(key),
-        shaped(value_and_grad(net, chosen)),
-        shaped(reference_value_and_grad(net, chosen)),
+        add_l2(on_images(hand), l2),
+        add_l2(on_images(reference_value_and_grad(net, chosen)), l2),
         lambda params, x: net.apply(params, x.reshape(-1, *shape)),
         None if loss == "softmax_cross_entropy" else one_hot(data.classes),
         loss,
         words,
         lambda params, x, labels, key: first_not_finite(net, chosen, params, x.reshape(-1, *shape), labels, key),
+        carried,
     )
 
 
@@ -124,12 +150,18 @@ def nielsen_predict(params: nielsen.Params, x: jax.Array) -> jax.Array:
     return nielsen.feedforward(params, x.T).T
 
 
-def _nielsen(sizes, loss, l2, n, classes, key) -> Recipe:
+def _nielsen(sizes, loss, l2, n, classes, feedback, key) -> Recipe:
     cost = named("loss of the model nielsen", loss, COSTS)
+    if feedback in ("direct", "mirror"):
+        raise ValueError(f"the model nielsen sends the error back from layer to layer through its own w, got feedback "
+                         f"{feedback!r}; use the model mlp.")  # fmt: skip
     objective = nielsen.objective(cost, l2, n)
+    operators = _operators(feedback, key, len(sizes) - 2)
 
     def reference(params, x, y, *, weights=None, key=None):
         return jax.value_and_grad(objective)(params, x, y, weights)
 
-    hand = nielsen.value_and_grad(cost, l2, n)
-    return Recipe(nielsen.init(key, sizes), hand, reference, nielsen_predict, one_hot(classes), loss, str(sizes))
+    hand = nielsen.value_and_grad(cost, l2, n, operators)
+    bare, right = nielsen.value_and_grad(cost, send_back=operators), nielsen.value_and_grad(cost)
+    carried = None if feedback == "transpose" else Aligned(bare, right, operators)
+    return Recipe(nielsen.init(key, sizes), hand, reference, nielsen_predict, one_hot(classes), loss, str(sizes), None, carried)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .alignment import make_alignment
 from .recipe import Recipe
 from .step import TrainState
 
@@ -13,7 +14,11 @@ NORM, APART = "gradient norm of ", "hand against jax"
 
 
 def make_measure(recipe: Recipe, x: jax.Array, labels: jax.Array) -> Callable[[TrainState], dict[str, Any]]:
-    """measure(state) -> the 2-norm of each parameter's gradient on this batch, and |hand - jax| / |jax| over all of them."""
+    """measure(state) -> the 2-norm of each parameter's gradient on this batch, and |hand - jax| / |jax| over all of them.
+
+    Where something else than the transpose carries the error back, also what `make_alignment` measures.
+    """
+    aligned = make_alignment(recipe.aligned, x, labels) if recipe.aligned else None
 
     @jax.jit
     def both(params):
@@ -27,6 +32,7 @@ def make_measure(recipe: Recipe, x: jax.Array, labels: jax.Array) -> Callable[[T
     def measure(state):
         norms, apart = both(state.params)
         leaves = jax.tree_util.tree_leaves_with_path(norms)
-        return {APART: apart, **{NORM + jax.tree_util.keystr(path).lstrip("."): norm for path, norm in leaves}}
+        found = {APART: apart, **{NORM + jax.tree_util.keystr(path).lstrip("."): norm for path, norm in leaves}}
+        return found | (aligned(state.params) if aligned else {})
 
     return measure

@@ -1,0 +1,130 @@
+"""Pictures of matrices, and of the neurons between which they stand, as the notebooks show them.
+
+Everything is drawn on a matplotlib axis that is passed in. Colours are Okabe and Ito's, which the colour-blind tell apart;
+numbers run from orange (negative) over white to blue.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = PALETTE[:6]
+
+
+def use_style() -> None:
+    """What every figure has in common: set once at the top of a notebook. 8 x 3.6 inches at 100 dots: 800 pixels wide."""
+    import matplotlib as mpl
+    from cycler import cycler
+
+    mpl.rcParams.update({
+        "figure.figsize": (8, 3.6), "figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True,
+        "font.size": 10, "axes.titlesize": 10, "axes.prop_cycle": cycler(color=PALETTE), "axes.spines.top": False,
+        "axes.spines.right": False, "axes.grid": False, "legend.frameon": False,
+    })  # fmt: skip
+
+
+def diverging() -> Any:
+    """Orange (negative), white (zero), blue (positive)."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("orange_blue", [ORANGE, "#FFFFFF", BLUE])
+
+
+def matrix(
+    ax: Any, values: Any, title: str = "", *, numbers: bool | None = None, limit: float | None = None,
+    rows: str | Sequence[str] = "", columns: str | Sequence[str] = "", row: int | None = None, column: int | None = None,
+) -> Any:  # fmt: skip
+    """A matrix (or a vector, as a column) as coloured cells, white at zero; numbers written in where there are at most 64.
+
+    limit: the size at which colours are full, by default the largest entry's; rows, columns: a label for the axis, or one
+    for each row or column; row, column: the number of one to frame.
+    """
+    values = np.asarray(values, float)
+    values = values[:, None] if values.ndim == 1 else values
+    finite = np.abs(values[np.isfinite(values)])
+    limit = limit or float(finite.max(initial=0.0)) or 1.0
+    image = ax.imshow(values, cmap=diverging(), vmin=-limit, vmax=limit, aspect="equal" if values.size <= 400 else "auto")
+    if numbers if numbers is not None else values.size <= 64:
+        for (i, j), v in np.ndenumerate(values):
+            dark = np.isfinite(v) and abs(v) > 0.7 * limit
+            ax.text(j, i, f"{v:.3g}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    for axis, labels in ((ax.yaxis, rows), (ax.xaxis, columns)):
+        if isinstance(labels, str):
+            axis.set_ticks([])
+            axis.set_label_text(labels)
+        else:
+            axis.set_ticks(range(len(labels)), labels)
+    for spine in ax.spines.values():
+        spine.set_visible(True)
+    if row is not None:
+        _frame(ax, -0.5, row - 0.5, values.shape[1], 1)
+    if column is not None:
+        _frame(ax, column - 0.5, -0.5, 1, values.shape[0])
+    ax.set_title(title)
+    return image
+
+
+def _frame(ax, x, y, width, height) -> None:
+    from matplotlib.patches import Rectangle
+
+    ax.add_patch(Rectangle((x, y), width, height, fill=False, lw=2.5, ec="black", clip_on=False))
+
+
+def layers(
+    ax: Any, w: Any, title: str = "", *, backward: bool = False, into: int | None = None, out_of: int | None = None,
+    left: Sequence[str] | None = None, right: Sequence[str] | None = None, numbers: bool = True,
+) -> None:  # fmt: skip
+    """Two layers of neurons and the weights between them, w: (neurons out, neurons in) as in the book: an arrow for each.
+
+    backward: the arrows point back. into: only what arrives at this neuron of the right layer, a row of w, is in colour;
+    out_of: only what leaves this neuron of the left layer, a column of w.  left, right: what is written in the neurons.
+    """
+    w = np.asarray(w, float)
+    n_out, n_in = w.shape
+    y_in, y_out = -(np.arange(n_in) - (n_in - 1) / 2), -(np.arange(n_out) - (n_out - 1) / 2)
+    limit = np.abs(w).max() or 1.0
+    for j in range(n_out):
+        for k in range(n_in):
+            shown = (into is None or into == j) and (out_of is None or out_of == k)
+            ends = [(0.0, y_in[k]), (2.0, y_out[j])]
+            start, end = ends[::-1] if backward else ends
+            color = "#BBBBBB" if not shown else BLUE if w[j, k] >= 0 else ORANGE
+            ax.annotate("", xy=end, xytext=start, zorder=2 if shown else 1, arrowprops={
+                "arrowstyle": "-|>", "color": color, "lw": 0.6 + 2.4 * abs(w[j, k]) / limit if shown else 0.6,
+                "shrinkA": 15, "shrinkB": 15})  # fmt: skip
+            if numbers and shown:
+                at = 0.62 if backward else 0.3  # near where the arrow starts, so that crossing arrows keep their numbers
+                at = at if n_in * n_out > 1 else 0.5
+                ax.text(2 * at, y_in[k] + at * (y_out[j] - y_in[k]), f"{w[j, k]:.3g}", fontsize=8, ha="center", va="center",
+                        zorder=4, bbox={"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none"})  # fmt: skip
+    for x, ys, labels in ((0.0, y_in, left), (2.0, y_out, right)):
+        for i, y in enumerate(ys):
+            ax.plot(x, y, "o", ms=26, mfc="white", mec="black", mew=1.2, zorder=3)
+            if labels is not None:
+                ax.text(x, y, labels[i], ha="center", va="center", fontsize=9, zorder=5)
+    ax.set(xlim=(-0.5, 2.5), ylim=(min(y_in.min(), y_out.min()) - 0.6, max(y_in.max(), y_out.max()) + 0.6), title=title)
+    ax.set_aspect("equal")
+    ax.axis("off")
+
+
+def transposes(
+    axes: Sequence[Any], values: Any, title: str = "", *, rows: str | Sequence[str] = "outputs y",
+    columns: str | Sequence[str] = "inputs x", blocks: tuple[int, int] | None = None, numbers: bool | None = None,
+) -> None:  # fmt: skip
+    """A matrix J on the first of two axes and its transpose on the second: rows and columns change places, and their labels.
+
+    blocks: (rows, columns) of the blocks of J that lines mark off.
+    """
+    values = np.asarray(values, float)
+    cut = blocks or values.shape
+    for ax, name, shown, labels, (high, across) in (
+        (axes[0], "$J$", values, (rows, columns), cut), (axes[1], "$J^T$", values.T, (columns, rows), cut[::-1]),
+    ):  # fmt: skip
+        matrix(ax, shown, f"{title}: {name}" if title else name, numbers=numbers, rows=labels[0], columns=labels[1])
+        ax.set_aspect("equal")
+        for at in range(high, shown.shape[0], high):
+            ax.axhline(at - 0.5, color="black", lw=0.8)
+        for at in range(across, shown.shape[1], across):
+            ax.axvline(at - 0.5, color="black", lw=0.8)

@@ -13,6 +13,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit("nnjax: the command line needs the train extra: python -m pip install 'nnjax[train]'")
     from .bench.command import Bench
     from .check.command import Audit, Check
+    from .explain import Explain
     from .reproduce import Reproduce
     from .train.command import Train
     from .train.plot import Plot
@@ -20,11 +21,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (sys.argv[1:] if argv is None else list(argv)) == ["--version"]:
         sys.exit(print(f"nnjax {metadata.version('nnjax')}, JAX {metadata.version('jax')}"))
     command = tyro.extras.subcommand_cli_from_dict(
-        {"train": Train, "check": Check, "audit": Audit, "bench": Bench, "reproduce": Reproduce, "plot": Plot},
+        {"train": Train, "check": Check, "audit": Audit, "bench": Bench, "reproduce": Reproduce, "plot": Plot,
+         "explain": Explain},
         prog="nnjax",
         description="Backpropagation written out by hand in JAX, every gradient checked against jax.grad.",
         args=argv,
-    )
+    )  # fmt: skip
     try:
         code = command.run()
     except (ValueError, OSError, FloatingPointError) as error:

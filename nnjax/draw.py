@@ -20,6 +20,7 @@ def use_style() -> None:
 
     mpl.rcParams.update({
         "figure.figsize": (8, 3.6), "figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True,
+        "savefig.pad_inches": 0.04,
         "font.size": 10, "axes.titlesize": 10, "axes.prop_cycle": cycler(color=PALETTE), "axes.spines.top": False,
         "axes.spines.right": False, "axes.grid": False, "legend.frameon": False,
     })  # fmt: skip
@@ -128,3 +129,22 @@ def transposes(
             ax.axhline(at - 0.5, color="black", lw=0.8)
         for at in range(across, shown.shape[1], across):
             ax.axvline(at - 0.5, color="black", lw=0.8)
+
+
+def arrows(ax: Any, vectors: Any, start: Sequence[float] = (0.0, 0.0), colors: Sequence[str] = PALETTE) -> None:
+    """Vectors of the plane, (n, 2), as arrows of their true length from one point, each in a colour of its own."""
+    vectors = np.asarray(vectors, float).reshape(-1, 2)
+    x, y = np.broadcast_to(np.asarray(start, float), vectors.shape).T
+    width = {"width": 2.6 / 72, "units": "inches"}
+    ax.quiver(x, y, *vectors.T, angles="xy", scale_units="xy", scale=1, color=list(colors[: len(vectors)]), zorder=3, **width)
+
+
+def contours(
+    ax: Any, f: Any, x: tuple[float, float], y: tuple[float, float], levels: Any = 10, colors: Any = "#AAAAAA"
+) -> Any:  # fmt: skip
+    """Lines of the rectangle x times y along which f: (points, 2) -> (points,) is constant; both axes to one scale."""
+    grid = np.stack(np.meshgrid(np.linspace(*x, 81), np.linspace(*y, 81)), -1)
+    values = np.asarray(f(grid.reshape(-1, 2))).reshape(81, 81)
+    lines = ax.contour(grid[..., 0], grid[..., 1], values, levels=levels, colors=colors, linewidths=0.9)
+    ax.set(aspect="equal", xlim=x, ylim=y)
+    return lines

@@ -13,10 +13,12 @@ import tyro
 
 from .bench.nanogpt_peer import train_by_torch
 from .train.data import load, load_images
+from .train.dataset import DataError
 from .train.nanogpt import PUBLISHED, train_nanogpt
 from .train.progress import epoch_line
 from .train.reproduce import Stopped, chosen, reproduce, write_json
 from .train.text import Text
+from .train.without_transpose import DIGITS, MNIST, compare
 
 
 @dataclass
@@ -24,11 +26,12 @@ class Reproduce:
     """Train published networks again, by gradients written by hand, and print their figures beside ours.
 
     nielsen: the networks of Nielsen's book, chapters 1 to 6, on MNIST. nanogpt: nanoGPT's small configuration for CPUs on
-    tiny Shakespeare. A run that was stopped is gone on with by the same command.
+    tiny Shakespeare. feedback: networks whose error is carried back by something else than the transpose, on digits, and on
+    MNIST where $NNJAX_DATA has it. A run that was stopped is gone on with by the same command.
     """
 
-    what: tyro.conf.Positional[Literal["nielsen", "nanogpt"]]
-    """nielsen or nanogpt."""
+    what: tyro.conf.Positional[Literal["nielsen", "nanogpt", "feedback"]]
+    """nielsen, nanogpt or feedback."""
     quick: bool = False
     """Of nielsen: the fully connected rows, in a minute or two."""
     all: bool = False
@@ -53,7 +56,7 @@ class Reproduce:
             raise ValueError(f"reproduce: seeds must be at least 1, got {self.seeds}; 1 to 3 are usual.")
         self.results.mkdir(parents=True, exist_ok=True)
         try:
-            return self._nielsen() if self.what == "nielsen" else self._nanogpt()
+            return {"nielsen": self._nielsen, "nanogpt": self._nanogpt, "feedback": self._feedback}[self.what]()
         except Stopped as stopped:
             name = str(stopped)
             print(f"stopped by {name} and saved; the same command goes on")
@@ -72,6 +75,18 @@ class Reproduce:
         data = load_images("mnist")
         reproduce(data, rows, seeds=self.seeds, folder=self.folder / "nielsen", results=self.results, curves=curves, say=say)
         print(f"written to {self.results / 'nielsen.json'}")
+        return 0
+
+    def _feedback(self) -> int:
+        file = self.results / "feedback.json"
+        compare(DIGITS, load_images("digits"), self.seeds, file)
+        try:
+            mnist = load_images("mnist") if os.environ.get("NNJAX_DATA") else None
+        except DataError:
+            mnist = None
+        if mnist is not None:
+            compare(MNIST, mnist, self.seeds, file)
+        print(f"written to {file}")
         return 0
 
     def _nanogpt(self) -> int:

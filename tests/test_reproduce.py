@@ -51,3 +51,16 @@ def test_the_books_first_network_reaches_its_accuracy(tmp_path, monkeypatch, cap
     (row,) = json.loads((tmp_path / "nielsen.json").read_text())["rows"]
     assert row["ours"] >= 95.3
     assert "[784, 30, 10], quadratic: the book 95.42 %" in capsys.readouterr().out
+
+
+def test_feedback_is_compared_on_digits_and_on_mnist_only_where_it_is(tmp_path, monkeypatch, capsys):
+    done = []
+    monkeypatch.setattr(reproduce, "compare", lambda setting, data, seeds, file: done.append((setting.data, data.name, seeds)))
+    monkeypatch.delenv("NNJAX_DATA", raising=False)
+    assert Reproduce("feedback", seeds=2, results=tmp_path).run() == 0
+    assert done == [("digits", "digits", 2)]
+    assert str(tmp_path / "feedback.json") in capsys.readouterr().out
+    if SHARED.is_dir():
+        monkeypatch.setenv("NNJAX_DATA", str(SHARED))
+        Reproduce("feedback", results=tmp_path).run()
+        assert done[1:] == [("digits", "digits", 1), ("mnist", "mnist", 1)]

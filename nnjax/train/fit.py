@@ -71,7 +71,7 @@ def fit(
     encode: Callable[[np.ndarray], np.ndarray] | None = None,
     on_epoch: OnEpoch | None = None,
     checkpoints: Checkpoints | None = None,
-    measure: Callable[[TrainState], Mapping[str, float]] | None = None,
+    measure: Callable[[TrainState], Mapping[str, Any]] | None = None,
     evaluated: Callable[[TrainState], Any] = lambda state: state.params,
     patience: int | None = None,
     where: Callable[..., str] | None = None,

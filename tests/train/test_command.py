@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 
 from nnjax.train import CheckpointError, command, load
 from nnjax.train.command import Train
+from nnjax.train.plot import Plot
 
 QUICK = {"epochs": 2, "hidden": (8,)}
 
@@ -56,6 +58,7 @@ def test_a_wrong_gradient_fails_the_run(capsys, monkeypatch):
 def test_a_run_that_is_asked_to_stop_is_saved_and_resumes(tmp_path, number):
     def command(epochs, *more):
         program = f"""
+import re
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background job it is ignored
 from nnjax.cli import main
@@ -98,3 +101,27 @@ def test_a_file_of_ones_own_trains_expanded_and_standardised(tmp_path, capsys):
     np.savez(tmp_path / "mine.npz", x=digits.x[:100], y=digits.y[:100])
     assert Train(data=str(tmp_path / "mine.npz"), expand=True, standardise=True, **QUICK).run() == 0
     assert "mine.npz: 400 examples to train on, 10 to test" in capsys.readouterr().out
+
+
+def test_another_feedback_is_said_trained_and_measured(tmp_path, capsys):
+    assert Train(feedback="random", epochs=2, hidden=(16,), folder=tmp_path).run() == 0
+    out = capsys.readouterr().out
+    assert "errors sent back by random feedback" in out
+    assert "hand / jax.grad" not in out
+    assert re.search(r"\[0\]\.w +\d+\.\d at first, +\d+\.\d at last\n\[2\]\.w +0\.0 at first, +0\.0 at last", out)
+    assert Plot(tmp_path).run() == 0
+    assert (tmp_path / "angles.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"feedback": "transposed"}, r"unknown feedback 'transposed'.*did you mean 'transpose'"),
+        ({"feedback": "inverse"}, r"feedback\.inverse: w must be square to have an inverse, got float32 \(64, 10\)"),
+        ({"feedback": "random", "grad": "both"}, r"--feedback random gives no gradient for jax\.grad to compute"),
+        ({"feedback": "mirror", "model": "nielsen"}, r"got feedback 'mirror'; use the model mlp"),
+    ],
+)
+def test_feedback_that_cannot_be_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Train(epochs=1, **options).run()

@@ -197,3 +197,13 @@ def test_shapes_that_a_combinator_cannot_join_are_refused():
         nnjax.scan_layers(nnjax.relu(), 0)
     with pytest.raises(ValueError, match=r"parallel: expected at least one layer, got none"):
         nnjax.parallel()
+
+
+def test_loops_within_loops_give_each_its_own_parameters_back():
+    inner = nnjax.scan_layers(nnjax.serial(nnjax.dense(3, 3), nnjax.tanh()), 2)
+    for layer in (
+        nnjax.scan_layers(inner, 3),
+        nnjax.scan_layers(nnjax.in_chunks(nnjax.serial(inner, nnjax.dense(3, 3)), 2, axes=1), 3),
+    ):
+        params, x = layer.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (4, 3))
+        nnjax.check_layer(layer, params, x, dtypes=("float32",), transforms=("jit",), witnesses=()).raise_if_failed()

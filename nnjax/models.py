@@ -1,7 +1,7 @@
 """Models: compositions of layers, no mathematics of their own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,22 @@ def _carried(name: str, embed: Layer, recurrent: Sequence[Layer], head: Layer) -
     return Layer(name, plain.init, apply, fwd, bwd)
 
 
+def gpt_initializers(layers: int) -> tuple[Callable, Callable]:
+    """Normal with deviation 0.02, and that divided by sqrt(2 layers) for weights into the residual sum."""
+    return jax.nn.initializers.normal(0.02), jax.nn.initializers.normal(0.02 / math.sqrt(2 * layers))
+
+
+def gpt_block(layers: int, heads: int, width: int, *, dropout: float = 0.0) -> Layer:
+    """One of the `layers` blocks of a `gpt`: x + attention(norm(x)), then x + mlp(norm(x))."""
+    normal, small = gpt_initializers(layers)
+    dropped = (drop(dropout),) if dropout else ()
+    attend = serial(layer_norm(width), attention(width, heads, init=normal, init_out=small), *dropped)
+    # gelu's input is kept and its output computed again: four of the block's widths for one tanh.
+    out = recompute(serial(gelu(approximate=True), dense(4 * width, width, init=small)))
+    feed = serial(layer_norm(width), dense(width, 4 * width, init=normal), out, *dropped)
+    return serial(residual(attend), residual(feed))
+
+
 def gpt(
     vocab: int,
     context: int,
@@ -196,14 +212,9 @@ def gpt(
     expect_positive("gpt", vocab=vocab, context=context, layers=layers, heads=heads, width=width)
     if remat and not scan:
         raise ValueError("gpt: remat recomputes blocks inside the scan and needs it, got scan=False; leave one of them out.")
-    normal = jax.nn.initializers.normal(0.02)
-    small = jax.nn.initializers.normal(0.02 / math.sqrt(2 * layers))
+    normal, _ = gpt_initializers(layers)
     dropped = (drop(dropout),) if dropout else ()
-    attend = serial(layer_norm(width), attention(width, heads, init=normal, init_out=small), *dropped)
-    # gelu's input is kept and its output computed again: four of the block's widths for one tanh.
-    out = recompute(serial(gelu(approximate=True), dense(4 * width, width, init=small)))
-    feed = serial(layer_norm(width), dense(width, 4 * width, init=normal), out, *dropped)
-    block = serial(residual(attend), residual(feed))
+    block = gpt_block(layers, heads, width, dropout=dropout)
     blocks = scan_layers(block, layers, remat=remat) if scan else serial(*(block,) * layers)
     body = serial(learned_positions(context, width, init=normal), *dropped, blocks, layer_norm(width))
     return tied(embedding(vocab, width, init=normal), body, unembedding(vocab, width, fused=fused))._replace(name="gpt")

@@ -3,6 +3,7 @@ import pytest
 
 from nnjax.check.compiling import compiled_lightly
 
+jax.config.update("jax_num_cpu_devices", 8)  # for tests/parallel; the others use the first
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -1,0 +1,68 @@
+"""Meshes of devices, and functions of whole arrays that run on one."""
+
+from typing import Any
+
+import jax
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ..errors import describe, expect_positive
+from ..grad import ValueAndGrad
+from .collectives import Axis, names
+from .sharded import Sharded, expect_divides
+
+
+def make_mesh(**axes: int) -> Mesh:
+    """A mesh with these axes, as in make_mesh(data=4, model=2), over the first devices there are.
+
+    Raises ValueError for sizes that are not positive ints, and for more devices than are present.
+    """
+    if not axes:
+        raise ValueError("make_mesh: expected at least one axis, got none; name one with its size, as in make_mesh(data=8).")
+    expect_positive("make_mesh", **axes)
+    n, present = 1, jax.device_count()
+    for size in axes.values():
+        n *= size
+    if n > present:
+        raise ValueError(
+            f"make_mesh: {' x '.join(f'{k}={v}' for k, v in axes.items())} needs {n} devices, and {present} are present; make "
+            "an axis smaller, or on a CPU set jax.config.update('jax_num_cpu_devices', N) before JAX is first used."
+        )
+    return jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(AxisType.Auto,) * len(axes), devices=jax.devices()[:n])
+
+
+def place(tree: Any, specs: Any, mesh: Mesh) -> Any:
+    """The arrays of a tree, put where their specs say."""
+    return jax.device_put(tree, jax.tree.map(lambda s: NamedSharding(mesh, s), specs, is_leaf=lambda s: isinstance(s, P)))
+
+
+def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") -> ValueAndGrad:
+    """f, which runs on each device with its part, as a function of whole arrays: a `value_and_grad` like that of one device.
+
+    f: `nnjax.value_and_grad(model.layer, loss)` or its reference; the batch is the first axis of x, labels and weights, and
+    lies on the devices of `axis`. Each of these draws random numbers of its own from the key.
+    Raises ValueError for a batch that is no multiple of the axis, or an axis that the mesh lacks.
+    """
+    batch = P(names(axis))
+
+    def local(params, x, labels, weights, key):
+        if key is not None:
+            for name in names(axis):
+                key = jax.random.fold_in(key, lax.axis_index(name))
+        return f(params, x, labels, weights=weights, key=key)
+
+    def whole(params, x, labels, *, weights=None, key=None):
+        expect_batch("on_mesh", (x, labels, weights), mesh, axis)
+        run = jax.shard_map(local, mesh=mesh, in_specs=(model.specs, batch, batch, batch, P()), out_specs=(P(), model.specs))
+        return run(params, x, labels, weights, key)
+
+    return whole
+
+
+def expect_batch(who: str, batch: Any, mesh: Mesh, axis: Axis) -> None:
+    """Raise ValueError unless the first axis of every array of the batch is a multiple of the mesh axis."""
+    for leaf in jax.tree.leaves(batch):
+        if not leaf.ndim:
+            raise ValueError(f"{who}: expected a batch along the first axis, got {describe(leaf)}; pass arrays of examples.")
+        expect_divides(who, "the batch", leaf.shape[0], mesh, axis)

@@ -39,7 +39,7 @@ def mean_over(loss: Layer, axis: Axis) -> Layer:
         ct = reduce_from_t(ct_value, axis)
         ct_params, (ct_y, ct_labels, *ct_weights) = loss.bwd(residuals, ct * share)
         if ct_weights:  # weight on one device also takes from the share of the others: sum_k W_k (value_k - value) / sum W
-            apart = jnp.where(share == 0, jnp.zeros_like(local), (local - value) / total)
+            apart = (jnp.where(share == 0, jnp.zeros_like(local), local) - value) / total
             ct_weights = [w + broadcast(ct * apart, w.shape) for w in ct_weights]
         return ct_params, (ct_y, ct_labels, *ct_weights)
 

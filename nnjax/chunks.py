@@ -8,7 +8,8 @@ import numpy as np
 from jax import lax
 
 from .errors import expect_positive
-from .layer import Layer, expect_layer, with_parameters, without_parameters
+from .layer import Layer, expect_layer
+from .residuals import with_parameters, without_parameters
 
 
 def in_chunks(layer: Layer, size: int, *, axes: int) -> Layer:

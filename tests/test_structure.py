@@ -12,7 +12,7 @@ import nnjax
 ROOT = Path(nnjax.__file__).parent
 FLOORS = [
     {"errors", "nielsen", "linear"},
-    {"weights", "feedback", "draw"},
+    {"weights", "feedback", "draw", "residuals"},
     {"layer"},
     {"layers", "losses"},
     {"fused_loss", "chunks"},

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from .. import layer as one_device
-from ..layer import Layer, TiedParams, expect_layer, with_parameters, without_parameters
+from ..layer import Layer, TiedParams, expect_layer
+from ..residuals import with_parameters, without_parameters
 from .collectives import Axis, copy_to, copy_to_t, gather, gather_t, names
 
 

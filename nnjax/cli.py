@@ -14,8 +14,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from .bench.command import Bench
     from .check.command import Audit, Check
     from .explain import Explain
+    from .parallel.command import Train
     from .reproduce import Reproduce
-    from .train.command import Train
     from .train.plot import Plot
 
     if (sys.argv[1:] if argv is None else list(argv)) == ["--version"]:

@@ -18,6 +18,8 @@ from .mesh import place as place
 from .models import gpt as gpt
 from .models import gpt_by_heads as gpt_by_heads
 from .models import gpt_by_heads_t as gpt_by_heads_t
+from .models import gpt_stacked as gpt_stacked
+from .models import gpt_stacked_t as gpt_stacked_t
 from .models import mlp as mlp
 from .sharded import Sharded as Sharded
 from .sharded import fully_sharded as fully_sharded

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ..layer import Layer, recompute
+from ..layer import Layer, TiedParams, recompute
 from ..layers.activation import gelu, sigmoid
 from ..layers.attention import AttentionParams
 from ..layers.dense import dense
+from ..layers.dropout import dropout as drop
 from ..layers.embedding import embedding, learned_positions
 from ..layers.norm import layer_norm
 from ..layers.unembedding import unembedding
@@ -43,46 +45,74 @@ def mlp(
 
 def gpt(
     vocab: int, context: int, layers: int, heads: int, width: int, mesh: Mesh, *, data: Axis | None = "data",
-    model: str | None = None, shard: str | None = None, remat: bool = False,
+    model: str | None = None, shard: str | None = None, whole_table: bool = False, dropout: float = 0.0, remat: bool = False,
 ) -> Sharded:  # fmt: skip
     """`nnjax.gpt(..., fused=True)` over a mesh, for `linear_cross_entropy`, or `vocabulary_cross_entropy` where model is given.
 
     data: axes with a copy of the parameters each, or None; model: the axis that heads, the mlp's width and the vocabulary are
     cut over; shard: the axis that every parameter is fully sharded over, block by block. Examples lie on data and shard.
+    whole_table: every device of the axis model has the whole vocabulary, for `linear_cross_entropy`.
     The parameters are those of `nnjax.gpt`, laid out by `gpt_by_heads` where model is given.
-    Raises ValueError for heads, 4 width or vocab that are no multiples of the axis model.
+    Raises ValueError for heads, 4 width or, without whole_table, vocab that are no multiples of the axis model.
     """
     normal, small = gpt_initializers(layers)
+    dropped = (drop(dropout),) if dropout else ()
     if model is None:
-        block = lifted("parallel.gpt", gpt_block(layers, heads, width))
-        embed = lifted("parallel.gpt", embedding(vocab, width, init=normal))
+        block = lifted("parallel.gpt", gpt_block(layers, heads, width, dropout=dropout))
     else:
-        attend = serial(layer_norm(width), head_attention(width, heads, mesh, model, init=normal, init_out=small))
+        attend = serial(layer_norm(width), head_attention(width, heads, mesh, model, init=normal, init_out=small), *dropped)
         out = serial(gelu(approximate=True), row_dense(4 * width, width, mesh, model, init=small))
         out = out._replace(layer=recompute(out.layer))
-        feed = serial(layer_norm(width), column_dense(width, 4 * width, mesh, model, init=normal), out)
-        block, embed = serial(residual(attend), residual(feed)), vocabulary_embedding(vocab, width, mesh, model, init=normal)
+        feed = serial(layer_norm(width), column_dense(width, 4 * width, mesh, model, init=normal), out, *dropped)
+        block = serial(residual(attend), residual(feed))
+    if model is None or whole_table:
+        embed = lifted("parallel.gpt", embedding(vocab, width, init=normal))
+    else:
+        embed = vocabulary_embedding(vocab, width, mesh, model, init=normal)
     head = Sharded(unembedding(vocab, width, fused=True), embed.specs)
     ends: list[Any] = [learned_positions(context, width, init=normal), layer_norm(width)]
     if shard is not None:
         block, embed, head, *ends = (fully_sharded(part, mesh, shard) for part in (block, embed, head, *ends))
-    body = serial(ends[0], scan_layers(block, layers, remat=remat), ends[1])
+    body = serial(ends[0], *dropped, scan_layers(block, layers, remat=remat), ends[1])
     whole = tied(embed, body, head)
     return whole if data is None else replicated(whole, data)
 
 
 def gpt_by_heads(params: Any) -> Any:
     """The parameters of `nnjax.gpt` as `gpt(..., model=)` takes them."""
-    return _each_attention(by_heads, params)
+    return _each(AttentionParams, by_heads, params)
 
 
 def gpt_by_heads_t(params: Any) -> Any:
     """Back again."""
-    return _each_attention(by_heads_t, params)
+    return _each(AttentionParams, by_heads_t, params)
 
 
-def _each_attention(change, params):
-    def is_attention(p):
-        return isinstance(p, AttentionParams)
+def gpt_stacked(params: Any) -> Any:
+    """The parameters of `nnjax.gpt(..., scan=False)` as scan=True has them: those of all blocks along a new first axis."""
 
-    return jax.tree.map(lambda p: change(p) if is_attention(p) else p, params, is_leaf=is_attention)
+    def stacked(p):
+        *before, blocks, norm = p.body
+        return p._replace(body=(*before, jax.tree.map(lambda *a: jnp.stack(a), *blocks), norm))
+
+    return _each(TiedParams, stacked, params)
+
+
+def gpt_stacked_t(params: Any) -> Any:
+    """Back again."""
+
+    def apart(p):
+        *before, stack, norm = p.body
+        n = jax.tree.leaves(stack)[0].shape[0]
+        return p._replace(body=(*before, tuple(jax.tree.map(lambda a, i=i: a[i], stack) for i in range(n)), norm))
+
+    return _each(TiedParams, apart, params)
+
+
+def _each(kind, change, params):
+    """change(p) of every p of this kind in a tree."""
+
+    def is_kind(p):
+        return isinstance(p, kind)
+
+    return jax.tree.map(lambda p: change(p) if is_kind(p) else p, params, is_leaf=is_kind)

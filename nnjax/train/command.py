@@ -7,12 +7,13 @@ import time
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
 from ..check.vjp import Difference, compare_gradients
+from ..layer import Layer
 from .alignment import angle_lines, make_alignment
 from .both import fit_both
 from .data import load
@@ -20,8 +21,9 @@ from .dataset import DataError, Dataset, expand, standardise
 from .fit import expect_batches, fit
 from .metrics import Writers
 from .optimizers import averaged, make_optimizer
+from .placement import as_on_one_device, on_host
 from .progress import progress
-from .recipe import Recipe, make_recipe
+from .recipe import Gradients, Recipe, gradients, make_recipe
 from .run import Checkpoints, Fit
 from .text import Text
 from .text_command import train_text
@@ -32,6 +34,8 @@ from .watch import make_measure
 @dataclass
 class Train:
     """Train a network on real images or text with gradients written by hand, checked against jax.grad."""
+
+    MAY_DIFFER: ClassVar[tuple[str, ...]] = ()  # options, when a run is resumed
 
     data: str = "digits"
     """digits (8x8, shipped); mnist, fashion_mnist, kmnist (28x28), tiny_shakespeare (from $NNJAX_DATA, or downloaded); or a
@@ -133,7 +137,7 @@ class Train:
         recipe = make_recipe(
             model, data, hidden=self.hidden, channels=self.channels, activation=self.activation, loss=self.loss,
             dropout=self.dropout, l2=self.l2, l1=self.l1, microbatches=self.microbatches, compute_dtype=self.compute_dtype,
-            feedback=self.feedback, key=init_key,
+            feedback=self.feedback, gradients=self.gradients, key=init_key,
         )  # fmt: skip
         print(f"{self.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
         print(f"{model} {recipe.sizes}, {recipe.loss}, {self.described()}")
@@ -156,13 +160,18 @@ class Train:
                     checkpoints=checkpoints, evaluated=lambda state: averaged(state.opt_state, state.params),
                     measure=make_measure(recipe, x, labels) if self.folder else None,
                     patience=self.patience, where=recipe.where, skipping=self.skip_non_finite > 0,
+                    placement=recipe.placement,
                 ), ""  # fmt: skip
         if done.stopped in ("", "patience"):
-            last = self._compare(recipe, done.state.params, x, labels)
+            last = self._compare(recipe, on_host(done.state.params, recipe.placement), x, labels)
             if aligned:
                 print(angle_lines(angles[0], aligned(done.state.params)))
             return self._summary(done, first, last, broken, time.perf_counter() - start)
         return self._ended(done)
+
+    def gradients(self, model: Layer, loss: Layer) -> Gradients:
+        """By hand and by jax.grad, on the devices to train on: one."""
+        return gradients(model, loss)
 
     def _ended(self, done: Fit) -> int:
         """The exit code of a run, and why it ended where a signal did it."""
@@ -202,7 +211,7 @@ class Train:
             return None
         if self.grad == "both":
             raise ValueError("train: a run with --grad both is not saved; leave out --folder, or train by hand or by jax.")
-        own = ("folder", "resume", "tensorboard", "wandb", "trajectory", "patience")  # may differ when a run is resumed
+        own = (*self.MAY_DIFFER, "folder", "resume", "tensorboard", "wandb", "trajectory", "patience")
         own += () if self.schedule else ("epochs",)  # a schedule spans the whole run
         configuration = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
         return Checkpoints(
@@ -246,8 +255,11 @@ class Train:
     def _compare(self, recipe: Recipe, params: Any, x, labels) -> list[Difference]:
         if self.compute_dtype or self.feedback != "transpose":  # another rounding, or no gradient at all
             return []
-        key = jax.random.key(0) if self.dropout else None
-        hand, reference = (partial(f, key=key) for f in (recipe.hand, recipe.reference))
+        key = jax.random.key(0) if self.dropout else None  # each device drops others than one alone would
+        reference = recipe.one_device
+        if reference is None or self.dropout:
+            reference = as_on_one_device(recipe.reference, recipe.placement)
+        hand, reference = (partial(f, key=key) for f in (as_on_one_device(recipe.hand, recipe.placement), reference))
         return compare_gradients(hand, reference, params, x, labels)
 
 

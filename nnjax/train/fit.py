@@ -12,8 +12,9 @@ from ..errors import describe, expect_key, expect_positive
 from ..grad import ValueAndGrad
 from .dataset import Dataset, Split, validated
 from .loop import Batches, loop
+from .placement import Placement, everywhere, expect_batch, placed_state, predicting
 from .run import Checkpoints, Fit, OnEpoch
-from .step import TrainState, epoch_key, examples, init_state, make_step, shuffled
+from .step import TrainState, epoch_key, examples, make_step, shuffled
 from .stream import DEVICE_BYTES, streamed
 
 EXAMPLES = 10_000  # whose scores are computed at a time
@@ -78,6 +79,7 @@ def fit(
     skipping: bool = False,
     streaming: bool | None = None,
     shard: tuple[int, int] = (0, 1),
+    placement: Placement | None = None,
 ) -> Fit:
     """Train for `epochs` epochs, each a few compiled scans over data that stays on the device.
 
@@ -90,7 +92,8 @@ def fit(
     patience: stop after so many epochs without a better validation (or test) accuracy; where: names the layer at which a
     number that is not finite first appears (see `first_not_finite`); skipping: the optimizer skips gradients that are not
     finite (`optax.apply_if_finite`), so that such a loss ends nothing; streaming: read the training examples batch by batch
-    rather than put them on the device, by default where they are more than 2 GiB; shard: (i, n), the i-th of n equal shares.
+    rather than put them on the device, by default where they are more than 2 GiB; shard: (i, n), the i-th of n equal shares;
+    placement: of more devices than one, which share each batch, and read of it what each of them needs.
     Raises DataError for unusable data, ValueError for sizes that do not fit it, FloatingPointError once the loss is not
     finite, CheckpointError where the run cannot be saved or resumed.
     """
@@ -107,12 +110,14 @@ def fit(
             "make the last layer as wide as there are classes."
         )
     expect_batches(data, batch_size, epochs)
-    if streaming or (streaming is None and data.train.x.nbytes > DEVICE_BYTES) or shard != (0, 1):
-        batches = streamed(data.train.x, data.train.y, batch_size, encode, shard)
+    expect_batch("fit", placement, batch_size)
+    large = streaming is None and data.train.x.nbytes > DEVICE_BYTES
+    if streaming or large or shard != (0, 1) or placement is not None:
+        batches = streamed(data.train.x, data.train.y, batch_size, encode, shard, placement)
     else:
         batches = _on_device(data, batch_size, encode)
-    validation, test = (Split(jnp.asarray(s.x), jnp.asarray(s.y)) for s in (data.validation, data.test))
-    accuracy = make_accuracy(predict)
+    validation, test = (Split(*(everywhere(a, placement) for a in s)) for s in (data.validation, data.test))
+    accuracy = make_accuracy(predicting(predict, placement))
 
     def score(state):
         params = evaluated(state)
@@ -120,6 +125,6 @@ def fit(
         return accuracy(params, validation), accuracy(params, test), measured
 
     return loop(
-        make_step(value_and_grad, optimizer), init_state(params, optimizer, key), batches, epochs, score,
-        checkpoints=checkpoints, on_epoch=on_epoch, patience=patience, where=where, skipping=skipping,
+        make_step(value_and_grad, optimizer), placed_state(params, optimizer, key, placement), batches, epochs, score,
+        checkpoints=checkpoints, on_epoch=on_epoch, patience=patience, where=where, skipping=skipping, placement=placement,
     )  # fmt: skip

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import expect_positive
+from .placement import Placement, joined, put, staying
 from .run import Checkpoints, Epoch, Fit, OnEpoch, Progress, begin, held, keep
 from .step import TrainState, make_steps
 
@@ -50,18 +51,23 @@ def loop(
     patience: int | None = None,
     where: Callable[[Any, Any, Any, jax.Array], str] | None = None,
     skipping: bool = False,
+    placement: Placement | None = None,
 ) -> Fit:
     """Take step(state, x, labels) -> (state, value) over every row of every epoch, and keep the record.
 
     where(params, x, labels, key): where a number that is not finite first appears; skipping: a loss that is not finite is
     no reason to stop while the parameters are.  Raises FloatingPointError otherwise.
+    placement: where the state lies, before and after.
     """
     if checkpoints is not None and checkpoints.every is not None:
         expect_positive("checkpoints", every=checkpoints.every)
     if patience is not None:
         expect_positive("fit", patience=patience)
     with held(checkpoints) as stopped:
-        state, done = begin(checkpoints, state)
+        found, done = begin(checkpoints, joined(state, placement))
+        state = put(found, placement)
+        step = staying(step, placement)
+        located = where and (lambda params, *batch: where(joined(params, placement), *batch))
         at = saved = int(state.step)
         per_epoch = batches.per_epoch
         every = per_epoch if checkpoints is None or checkpoints.every is None else checkpoints.every
@@ -89,7 +95,7 @@ def loop(
             seconds = done.seconds + time.perf_counter() - start
             done = done._replace(loss=done.loss + float(np.nansum(values, dtype=np.float64)), seconds=seconds)
             if not np.isfinite(values).all() and not (skipping and _finite(state.params)):
-                found = _first(step, before, batches, now, n, where) or _parameter(state)
+                found = _first(step, before, batches, now, n, located) or _parameter(state)
                 raise FloatingPointError(
                     f"fit: the loss of epoch {epoch + 1} is {values[int(np.argmin(np.isfinite(values)))]}, so training has "
                     f"diverged{found}; lower the learning rate."
@@ -107,7 +113,7 @@ def loop(
             why = stopped()
             last = at == epochs * per_epoch or _idle(done.history, patience)
             if checkpoints is not None and (why or last or at - saved >= every):
-                keep(checkpoints, state, at, done)
+                keep(checkpoints, joined(state, placement), at, done)
                 saved = at
         if at == epochs * per_epoch:
             why = ""

@@ -18,6 +18,7 @@ from .alignment import Aligned
 from .dataset import Dataset
 from .finite import first_not_finite
 from .fit import one_hot
+from .placement import Placement
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     name: getattr(layers, name) for name in ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
@@ -34,6 +35,8 @@ class Recipe(NamedTuple):
     """params: initial; hand and reference: two functions of one signature; predict, encode, where: see `fit`.
 
     sizes: of every layer, in words. aligned: what is compared where something else than the transpose carries the error back.
+    hand and reference are of parameters that lie as `placement` says, where it is given; one_device: the reference of those
+    on one device, where it is another.
     """
 
     params: Any
@@ -45,6 +48,21 @@ class Recipe(NamedTuple):
     sizes: str
     where: Callable[..., str] | None = None
     aligned: Aligned | None = None
+    placement: Placement | None = None
+    one_device: ValueAndGrad | None = None
+
+
+class Gradients(NamedTuple):
+    """Of a model and its loss, by hand and by jax.grad; placement: of parameters on more devices than one."""
+
+    hand: ValueAndGrad
+    reference: ValueAndGrad
+    placement: Placement | None = None
+
+
+def gradients(model: Layer, loss: Layer) -> Gradients:
+    """On one device."""
+    return Gradients(value_and_grad(model, loss), reference_value_and_grad(model, loss))
 
 
 def named(what: str, name: str, table: Any) -> Any:
@@ -58,7 +76,7 @@ def make_recipe(
     model: str, data: Dataset, *, hidden: Sequence[int] = (64,), channels: Sequence[int] = (20, 40),
     activation: str | None = None, loss: str | None = None, dropout: float = 0.0, l2: float = 0.0, l1: float = 0.0,
     microbatches: int = 1, compute_dtype: str | None = None, feedback: str | Sequence[back.Operator] = "transpose",
-    key: jax.Array,
+    gradients: Callable[[Layer, Layer], Gradients] = gradients, key: jax.Array,
 ) -> Recipe:  # fmt: skip
     """The model of this name for this data. Raises ValueError for names that are not known and sizes that do not fit.
 
@@ -67,7 +85,7 @@ def make_recipe(
     a lenet.  l2 is the book's lambda: the cost grows by (l2 / 2n) sum w^2, n the number of training examples; l1 likewise by
     (l1 / n) sum |w|.  microbatches: each batch in so many parts; compute_dtype: compute in it, the parameters stay.
     feedback: what carries the error back, by its name in `nnjax.feedback`, or "direct"; or one operator for each layer with
-    weights after the first.
+    weights after the first.  gradients(model, loss): of the model on the devices to train on.
     """
     named("model", model, MODELS)
     if isinstance(feedback, str):
@@ -87,14 +105,15 @@ def make_recipe(
             )
         made = _nielsen(sizes, loss or "quadratic", l2, n, data.classes, feedback, key)
     else:
-        made = _layered(model, data, hidden, channels, activation, loss, dropout, l2 / n, feedback, key)
+        made = _layered(model, data, hidden, channels, activation, loss, dropout, l2 / n, feedback, gradients, key)
 
     def whole(f: ValueAndGrad) -> ValueAndGrad:
         f = lower_precision(f, compute_dtype) if compute_dtype else f
         f = accumulate(f, microbatches) if microbatches > 1 else f
         return add_l1(f, l1 / n) if l1 else f
 
-    return made._replace(hand=whole(made.hand), reference=whole(made.reference))
+    one = whole(made.one_device) if made.one_device else None
+    return made._replace(hand=whole(made.hand), reference=whole(made.reference), one_device=one)
 
 
 def _operators(feedback: str | Sequence[back.Operator], key: jax.Array, n: int) -> tuple[back.Operator, ...]:
@@ -105,7 +124,7 @@ def _operators(feedback: str | Sequence[back.Operator], key: jax.Array, n: int) 
     return back.named(local, jax.random.fold_in(key, 1), n) if n else ()
 
 
-def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedback, key) -> Recipe:
+def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedback, gradients, key) -> Recipe:
     act = named("activation", activation or "relu", ACTIVATIONS)()
     pixels, side = data.train.x.shape[1], math.isqrt(data.train.x.shape[1])
     loss = loss or "softmax_cross_entropy"
@@ -129,20 +148,23 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedb
         return on_rows
 
     direct = feedback == "direct"
-    hand = direct_value_and_grad(net, chosen, jax.random.fold_in(key, 1)) if direct else value_and_grad(net, chosen)
+    found = gradients(net, chosen)
+    hand = direct_value_and_grad(net, chosen, jax.random.fold_in(key, 1)) if direct else found.hand
     # What the hand-written backward gives with the transpose; the parameters of mirror are others, and are left to jax.grad.
     right = reference_value_and_grad(net, chosen) if feedback == "mirror" else value_and_grad(make(), chosen)
     carried = None if feedback == "transpose" else Aligned(on_images(hand), on_images(right), () if direct else operators)
     return Recipe(
         net.init(key),
         add_l2(on_images(hand), l2),
-        add_l2(on_images(reference_value_and_grad(net, chosen)), l2),
+        add_l2(on_images(found.reference), l2),
         lambda params, x: net.apply(params, x.reshape(-1, *shape)),
         None if loss == "softmax_cross_entropy" else one_hot(data.classes),
         loss,
         words,
         lambda params, x, labels, key: first_not_finite(net, chosen, params, x.reshape(-1, *shape), labels, key),
         carried,
+        found.placement,
+        add_l2(on_images(reference_value_and_grad(net, chosen)), l2) if found.placement else None,
     )
 
 

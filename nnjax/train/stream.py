@@ -1,6 +1,7 @@
 """Examples that do not fit on the device: read from where they lie, by grain's threads, while the steps before them run."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from .dataset import DataError
 from .loop import Batches
+from .placement import Placement
 from .step import epoch_key, shuffled
 
 DEVICE_BYTES = 2 << 30  # of training examples that are put on the device as a whole; more are streamed
@@ -39,10 +41,14 @@ def _grain() -> Any:
     return grain
 
 
-def streamed(x: Any, labels: Any, batch_size: int, encode: Callable | None = None, shard: tuple[int, int] = (0, 1)) -> Batches:
+def streamed(
+    x: Any, labels: Any, batch_size: int, encode: Callable | None = None, shard: tuple[int, int] = (0, 1),
+    placement: Placement | None = None,
+) -> Batches:  # fmt: skip
     """Batches of x and labels, NumPy arrays or memory maps, in the order that `fit` would take them in.
 
     shard: (i, n): of every n examples the i-th alone, shuffled among themselves; the same key and shard, the same batches.
+    placement: of the devices that share a batch; a process reads those examples that lie on devices of its own.
     Raises ValueError for a shard that there is not, or with too few examples for a batch.
     """
     index, count = shard
@@ -52,15 +58,17 @@ def streamed(x: Any, labels: Any, batch_size: int, encode: Callable | None = Non
     if examples < batch_size:
         raise ValueError(f"a shard of {examples} examples is less than a batch of {batch_size}; take fewer shards.")
     grain = _grain()
+    own = slice(None) if placement is None else placement.own(batch_size)
+    put = jnp.asarray if placement is None else partial(placement.steps, batch_size=batch_size)
 
     def order(key, first):
         return shuffled(epoch_key(key, first), examples, batch_size) * count + index
 
     def feed(rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
-        source = grain.MapDataset.source(_Rows(x, labels, rows, encode))
+        source = grain.MapDataset.source(_Rows(x, labels, rows[:, own], encode))
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2 * THREADS)
         read = list(source.to_iter_dataset(options))
-        return jnp.asarray(np.stack([a for a, _ in read])), jnp.asarray(np.stack([b for _, b in read]))
+        return put(np.stack([a for a, _ in read])), put(np.stack([b for _, b in read]))
 
     def take(data, batch) -> tuple[Any, Any]:
         return batch

@@ -13,8 +13,9 @@ from ..errors import describe, expect_key, expect_positive
 from ..grad import ValueAndGrad
 from .dataset import DataError
 from .loop import Batches, loop
+from .placement import Placement, everywhere, expect_batch, feeding, placed_state, predicting
 from .run import Checkpoints, Fit, OnEpoch
-from .step import TrainState, epoch_key, init_state, make_step
+from .step import TrainState, epoch_key, make_step
 
 SHARE = 0.9  # of a text, its beginning, to train on; the rest validates
 WINDOWS = 32  # whose predictions are computed at a time: of a small gpt 128 take 1.7 times as long, for fresh memory
@@ -69,7 +70,7 @@ def windows(ids: jax.Array, starts: jax.Array, context: int) -> tuple[jax.Array,
     return ids[at], ids[at + 1]
 
 
-def make_evaluate(predict: Callable, ids: np.ndarray, context: int) -> Callable[[Any], tuple[float, float]]:
+def make_evaluate(predict: Callable, ids: jax.Array, context: int) -> Callable[[Any], tuple[float, float]]:
     """evaluate(params) -> (mean cross-entropy, share of characters foretold rightly), over all whole windows side by side."""
     count = (len(ids) - 1) // context
     starts = np.arange(count, dtype=np.int32) * context
@@ -81,10 +82,8 @@ def make_evaluate(predict: Callable, ids: np.ndarray, context: int) -> Callable[
         losses = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
         return losses.sum(), (scores.argmax(-1).astype(jnp.int32) == labels).sum(dtype=jnp.int32)
 
-    on_device = jnp.asarray(ids)
-
     def evaluate(params):
-        found = [sums(params, on_device, starts[i : i + WINDOWS]) for i in range(0, count, WINDOWS)]
+        found = [sums(params, ids, starts[i : i + WINDOWS]) for i in range(0, count, WINDOWS)]
         n = count * context
         return (sum(float(a) for a, _ in found) / n, sum(int(b) for _, b in found) / n) if n else (float("nan"), float("nan"))
 
@@ -96,7 +95,7 @@ def fit_text(
     optimizer: optax.GradientTransformation, steps: int, context: int, batch_size: int, key: jax.Array, every: int = 250,
     on_epoch: OnEpoch | None = None, checkpoints: Checkpoints | None = None,
     evaluated: Callable[[TrainState], Any] = lambda state: state.params, patience: int | None = None,
-    where: Callable[..., str] | None = None, skipping: bool = False,
+    where: Callable[..., str] | None = None, skipping: bool = False, placement: Placement | None = None,
 ) -> Fit:  # fmt: skip
     """Train for `steps` steps on random windows of `context` characters, batch_size at a time; the rest as in `fit`.
 
@@ -108,6 +107,7 @@ def fit_text(
         raise TypeError(f"fit_text: text must be a train.Text, got {describe(text)}; make one with train.load_text(path).")
     expect_key("fit_text", key)
     expect_positive("fit_text", steps=steps, context=context, batch_size=batch_size, every=every)
+    expect_batch("fit_text", placement, batch_size)
     if steps % every:
         raise ValueError(f"fit_text: steps must be a multiple of every, got {steps} and {every}; change one of them.")
     if len(text.train) <= context:
@@ -115,7 +115,8 @@ def fit_text(
             f"text {text.name!r}: a window needs {context + 1} characters, there are {len(text.train)} to train on; "
             "shorten the context."
         )
-    ids, evaluate = jnp.asarray(text.train), make_evaluate(predict, text.validation, context)
+    ids, validation = (everywhere(part, placement) for part in (text.train, text.validation))
+    evaluate = make_evaluate(predicting(predict, placement), validation, context)
 
     def order(key, first):
         return jax.random.randint(epoch_key(key, first), (every, batch_size), 0, len(text.train) - context, jnp.int32)
@@ -125,7 +126,8 @@ def fit_text(
         return accuracy, float("nan"), {"validation_loss": loss}
 
     return loop(
-        make_step(value_and_grad, optimizer), init_state(params, optimizer, key),
-        Batches(ids, lambda ids, starts: windows(ids, starts, context), order, every), steps // every, score,
-        checkpoints=checkpoints, on_epoch=on_epoch, patience=patience, where=where, skipping=skipping,
+        make_step(value_and_grad, optimizer), placed_state(params, optimizer, key, placement),
+        Batches(ids, lambda ids, starts: windows(ids, starts, context), order, every, feeding(placement)),
+        steps // every, score,
+        checkpoints=checkpoints, on_epoch=on_epoch, patience=patience, where=where, skipping=skipping, placement=placement,
     )  # fmt: skip

@@ -10,11 +10,12 @@ from ..decode import generate_gpt
 from ..errors import unknown_name
 from ..fused_loss import linear_cross_entropy
 from ..generate import generate
-from ..grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad, value_and_grad
+from ..grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad
 from ..losses import softmax_cross_entropy
 from ..models import char_rnn, gpt
 from .finite import first_not_finite
 from .optimizers import averaged
+from .placement import as_on_one_device, on_host
 from .progress import progress
 from .run import Checkpoints, Fit
 from .text import Text, fit_text, windows
@@ -52,7 +53,8 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         f = accumulate(f, o.microbatches) if o.microbatches > 1 else f
         return add_l1(f, o.l1 / len(text.train)) if o.l1 else f
 
-    hand, reference = (whole(make(trained, loss)) for make in (value_and_grad, reference_value_and_grad))
+    found = o.gradients(trained, loss)
+    hand, reference, placement = whole(found.hand), whole(found.reference), found.placement
     print(f"{text.name}: {len(text.train)} characters to train on, {len(text.validation)} to validate, {vocab} different ones")
     sizes = f"{o.layers} x {o.width}" + (f", {o.heads} heads" if name == "gpt" else "")
     print(f"{name} {sizes}, context {o.context}, {loss.name}, {o.described()}")
@@ -60,7 +62,8 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     if not o.compute_dtype:
         starts = jnp.arange(o.batch_size, dtype=jnp.int32) * ((len(text.train) - o.context) // o.batch_size)
         batch = windows(jnp.asarray(text.train), starts, o.context)
-        worst = max(compare_gradients(hand, reference, params, *batch), key=lambda d: d.relative / d.budget if d.budget else 0)
+        pair = as_on_one_device(hand, placement), whole(reference_value_and_grad(trained, loss))
+        worst = max(compare_gradients(*pair, params, *batch), key=lambda d: d.relative / d.budget if d.budget else 0)
         print(f"hand / jax.grad  first step: relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} "
               f"({worst.leaf}): {'ok' if worst.ok else 'TOO FAR APART'}")  # fmt: skip
     with progress(epochs, EVERY * o.batch_size) as on_epoch, o.writers(EVERY * o.batch_size) as write:
@@ -70,11 +73,13 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
             key=run_key, every=EVERY, on_epoch=lambda record: (write(record), on_epoch(record)), checkpoints=checkpoints,
             evaluated=lambda state: averaged(state.opt_state, state.params), patience=o.patience,
             where=lambda p, x, y, k: first_not_finite(trained, loss, p, x, y, k), skipping=o.skip_non_finite > 0,
+            placement=placement,
         )  # fmt: skip
     if done.stopped in ("", "patience"):
         last = done.history[-1]
         print(f"validation loss  {last.measured['validation_loss']:.4f}, {last.validation_accuracy:.4f} of characters foretold")
-        print(f"it writes: {_sample(name, o, averaged(done.state.opt_state, done.state.params), text, text_key)!r}")
+        last_params = on_host(averaged(done.state.opt_state, done.state.params), placement)
+        print(f"it writes: {_sample(name, o, last_params, text, text_key)!r}")
     return done
 
 

@@ -70,11 +70,10 @@ def gpt(
     else:
         embed = vocabulary_embedding(vocab, width, mesh, model, init=normal)
     head = Sharded(unembedding(vocab, width, fused=True), embed.specs)
-    ends: list[Any] = [learned_positions(context, width, init=normal), layer_norm(width)]
-    if shard is not None:
-        block, embed, head, *ends = (fully_sharded(part, mesh, shard) for part in (block, embed, head, *ends))
-    body = serial(ends[0], *dropped, scan_layers(block, layers, remat=remat), ends[1])
-    whole = tied(embed, body, head)
+    block = block if shard is None else fully_sharded(block, mesh, shard)
+    stack, positions = scan_layers(block, layers, remat=remat), learned_positions(context, width, init=normal)
+    whole = tied(embed, serial(positions, *dropped, stack, layer_norm(width)), head)
+    whole = whole if shard is None else fully_sharded(whole, mesh, shard)  # what is in no block: together, the table once
     return whole if data is None else replicated(whole, data)
 
 

@@ -5,6 +5,7 @@ device inside `jax.shard_map`, on its own part of the parameters and of the exam
 transpose is sent back (`collectives`); all else is the mathematics of one device, unchanged.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -97,42 +98,59 @@ def fully_sharded(part: Sharded | Layer, mesh: Mesh, axis: str) -> Sharded:
 
     Forward gathers them; backward gathers them again, so that none stay in between; and the transpose of the gathering, one
     reduce-scatter, sums the gradients and leaves each device those of its share (Rajbhandari et al. 2020, stage 3).
-    A parameter is cut along its first axis that the size of the mesh axis divides; one without stays whole.
+    A parameter is cut along its first axis that the size of the mesh axis divides; one without stays whole. Those that are
+    cut over this axis already, by a `fully_sharded` inside, are left to it.
     """
     found = lifted("parallel.fully_sharded", part)
-    layer, n = found.layer, mesh.shape[axis]
-    shapes = jax.eval_shape(layer.init, jax.random.key(0))
+    layer, shapes = found.layer, jax.tree.leaves(jax.eval_shape(found.layer.init, jax.random.key(0)))
     specs, treedef = jax.tree.flatten(found.specs, is_leaf=_is_spec)
-    dims = [cut(leaf.shape, spec, n) for leaf, spec in zip(jax.tree.leaves(shapes), specs)]
+    own = [i for i, spec in enumerate(specs) if axis not in _axes(spec)]
+    dims = [cut(shapes[i].shape, specs[i], mesh, axis) for i in own]
+
+    def through(collective, tree):
+        leaves, structure = jax.tree.flatten(tree)
+        for i, leaf in zip(own, collective([leaves[i] for i in own], axis, dims)):
+            leaves[i] = leaf
+        return jax.tree.unflatten(structure, leaves)
 
     def apply(params, x, *, key=None):
-        return layer.apply(gather(params, axis, dims), x, key=key)
+        return layer.apply(through(gather, params), x, key=key)
 
     def fwd(params, x, *, key=None):
-        whole = gather(params, axis, dims)
+        whole = through(gather, params)
         y, kept = layer.fwd(whole, x, key=key)
         return y, (params, without_parameters(kept, whole))
 
     def bwd(residuals, ct_y):
         params, kept = residuals
-        ct_whole, ct_x = layer.bwd(with_parameters(kept, gather(params, axis, dims)), ct_y)
-        return gather_t(ct_whole, axis, dims), ct_x
+        ct_whole, ct_x = layer.bwd(with_parameters(kept, through(gather, params)), ct_y)
+        return through(gather_t, ct_whole), ct_x
 
-    placed = [_along(spec, d, axis, leaf.ndim) for spec, d, leaf in zip(specs, dims, jax.tree.leaves(shapes))]
-    return Sharded(layer._replace(apply=apply, fwd=fwd, bwd=bwd), jax.tree.unflatten(treedef, placed))
+    for i, d in zip(own, dims):
+        specs[i] = _along(specs[i], d, axis, shapes[i].ndim)
+    return Sharded(layer._replace(apply=apply, fwd=fwd, bwd=bwd), jax.tree.unflatten(treedef, specs))
 
 
-def cut(shape: tuple[int, ...], spec: P, n: int) -> int | None:
-    """The first axis of this shape that n divides and no mesh axis shares yet."""
-    taken = (*spec, *(None,) * (len(shape) - len(spec)))
-    return next((d for d, size in enumerate(shape) if taken[d] is None and size and size % n == 0), None)
+def cut(shape: tuple[int, ...], spec: P, mesh: Mesh, axis: str) -> int | None:
+    """The first axis of this shape that the mesh axis divides: one that no other shares, or else what another leaves of it."""
+    taken = [math.prod(mesh.shape[name] for name in names(entry or ())) for entry in _entries(spec, len(shape))]
+    fits = [d for d, size in enumerate(shape) if size and size % (taken[d] * mesh.shape[axis]) == 0]
+    return min(fits, key=lambda d: taken[d] > 1, default=None)
+
+
+def _entries(spec: P, ndim: int) -> list[Any]:
+    return [*spec, *(None,) * (ndim - len(spec))]
+
+
+def _axes(spec: P) -> set[str]:
+    return {name for entry in spec for name in names(entry or ())}
 
 
 def _along(spec: P, d: int | None, axis: str, ndim: int) -> P:
     if d is None:
         return spec
-    entries = [*spec, *(None,) * (ndim - len(spec))]
-    entries[d] = axis
+    entries = _entries(spec, ndim)
+    entries[d] = axis if entries[d] is None else (*names(entries[d]), axis)
     return P(*entries)
 
 

@@ -2,61 +2,158 @@
 
 import math
 import re
+from collections.abc import Collection, Mapping
+from itertools import chain, combinations
 from typing import NamedTuple
 
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8,
-         "u64": 8}  # fmt: skip
-SHAPE = re.compile(r"\b(" + "|".join(BYTES) + r")\[([\d,]*)\]")
-CALL = re.compile(r"= (.*?) (" + "|".join(KINDS) + r")(-start)?\((.*)")
-COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-LOOP = re.compile(r"body=%?([\w.\-]+).*?\"known_trip_count\":\{\"n\":\"(\d+)\"\}")
-CALLED = re.compile(r"(?:calls|to_apply|condition|body|true_computation|false_computation)=%?([\w.\-]+)")
+import numpy as np
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast",
+         "ragged-all-to-all")  # fmt: skip
+ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\]")
+DTYPE = re.compile(r"(?:bf|f|s|u|c)(\d+)(?:e\d+m\d+\w*)?|pred")
+CALL = re.compile(r" = (\(.*?\)|\S+) (" + "|".join(KINDS) + r")(-start)?\((.*)")
+COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*->.*\{$")
+TRIPS = re.compile(r"\"known_trip_count\":\{\"n\":\"(\d+)\"\}")
+CALLED = re.compile(r"(?:calls|to_apply|condition|body)=%?([\w.\-]+)")
+BRANCHES = re.compile(r"branch_computations=\{(.*?)\}")
+BRANCH = re.compile(r"(?:true|false)_computation=(%?[\w.\-]+)")
+LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}")
+COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+NAMED = re.compile(r"replica_groups=mesh\[((?:'\w+'=\d+,?)+)\] \{((?:'\w+',?)+)\}")
+PARTITIONS = re.compile(r"(?:num_partitions|replica_count)=(\d+)")
 
 
 class Message(NamedTuple):
-    """One collective of a program.  bytes: of its result on one device; times: how often a run comes by."""
+    """One collective of a program, on each device.
+
+    bytes: of the whole vector that the algorithms of Thakur et al. 2005 call n: what is reduced (all-reduce,
+    reduce-scatter), what comes together (all-gather), what a device hands out (all-to-all, permute, broadcast).
+    times: how often a run comes by.  groups: the devices, by their place in the mesh, that take part with one another; of a
+    collective-permute the pairs (from, to).
+    """
 
     kind: str
     bytes: int
     times: int
-
-
-def _size(shapes: str) -> int:
-    return sum(BYTES[t] * math.prod(int(d) for d in dims.split(",") if d) for t, dims in SHAPE.findall(shapes))
+    groups: tuple[tuple[int, ...], ...]
 
 
 def collectives_of(text: str) -> list[Message]:
     """The collectives of a compiled program (`compiled.as_text()`), those in loops counted as often as they run.
 
-    Raises ValueError for a loop with collectives whose number of rounds XLA does not know.
+    One that XLA starts and ends apart counts once, one among a single device not at all.
+    Raises ValueError where the text does not say how often one runs (a loop of unknown length, branches that differ), and for
+    what is no compiled program.
     """
     bodies: dict[str, list[str]] = {}
-    entry, current = "", None
+    entry, current, head = None, None, ""
     for line in text.splitlines():
-        start = COMPUTATION.match(line.strip()) if line.rstrip().endswith("{") and "->" in line else None
+        start = COMPUTATION.match(line.rstrip())
+        head = line if line.startswith("HloModule") else head
         if start:
             current = bodies.setdefault(start.group(1), [])
             entry = start.group(1) if line.startswith("ENTRY") else entry
         elif current is not None:
             current.append(line)
+    if entry is None:
+        raise ValueError("cost: expected the text of a compiled program, got one without ENTRY; pass compiled.as_text().")
+    devices = math.prod(int(n) for n in PARTITIONS.findall(head))
 
     def of(name: str) -> list[Message]:
-        found = []
-        for line in bodies.get(name, ()):
-            call = CALL.search(line)
-            if call:
-                found.append(Message(call.group(2), _size(call.group(1)), 1))
-                continue
-            loop = LOOP.search(line)
-            for inner in CALLED.findall(line):
-                messages = of(inner)
-                if messages and " while(" in line and not loop:
-                    raise ValueError(
-                        f"cost: XLA does not know how often the loop {inner} runs, so its messages cannot be counted."
-                    )
-                rounds = int(loop.group(2)) if loop and inner == loop.group(1) else 1
-                found += [m._replace(times=m.times * rounds) for m in messages]
-        return found
+        return [message for line in bodies.get(name, ()) for message in sent_by(line)]
+
+    def sent_by(line: str) -> list[Message]:
+        call = CALL.search(line)
+        if call:
+            message = _message(call, devices)
+            return [message] if any(len(group) > 1 for group in message.groups) else []
+        if "-done(" in line or "-update(" in line:
+            return []  # of what was counted where it starts
+        branches = [of(name) for name in _branches(line)]
+        if any(branch != branches[0] for branch in branches):
+            raise ValueError("cost: the branches of a condition send different messages, so they cannot be counted.")
+        found = [message for name in CALLED.findall(line) for message in of(name)] + (branches[0] if branches else [])
+        if not found or " while(" not in line:
+            return found
+        trips = TRIPS.search(line)
+        if not trips or any(of(name) for name in re.findall(r"condition=%?([\w.\-]+)", line)):
+            loop = line.split("=")[0].strip().removeprefix("ROOT ")
+            raise ValueError(f"cost: XLA does not know how often the loop {loop} runs, so its messages cannot be counted.")
+        return [message._replace(times=message.times * int(trips.group(1))) for message in found]
 
     return of(entry)
+
+
+def axes_of(message: Message, sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """The axes of a mesh of these sizes along which the message goes.  Raises ValueError where its groups are no axes."""
+    axes = [name for name, n in sizes.items() if n > 1]
+    for subset in chain.from_iterable(combinations(axes, n) for n in range(1, len(axes) + 1)):
+        if sorted(groups_along(sizes, subset)) == sorted(message.groups):
+            return subset
+    raise ValueError(f"cost: the devices of this {message.kind} lie along no axes of the mesh {dict(sizes)}: {message.groups}.")
+
+
+def _branches(line: str) -> list[str]:
+    listed = BRANCHES.search(line)
+    found = listed.group(1).split(",") if listed else BRANCH.findall(line)
+    return [name.strip().removeprefix("%") for name in found]
+
+
+def _message(call: re.Match[str], devices: int) -> Message:
+    shape, kind, start, rest = call.groups()
+    if start and kind != "all-reduce":
+        shape = _second(shape)  # (operands, results, ...)
+    groups = _groups(rest, devices)
+    scattered = len(groups[0]) if kind == "reduce-scatter" else 1  # the result is one share of what was reduced
+    return Message(kind, _bytes(shape) * scattered, 1, groups)
+
+
+def _second(shape: str) -> str:
+    """The second part of a tuple of shapes, a tuple or one."""
+    depth, parts = 0, [""]
+    for letter in re.sub(r"/\*.*?\*/", "", shape)[1:-1]:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts[1]
+
+
+def _bytes(shape: str) -> int:
+    total = 0
+    for name, dims in ARRAY.findall(shape):
+        dtype = DTYPE.fullmatch(name)
+        if not dtype:
+            raise ValueError(f"cost: the size of a number of type {name} is not known, so its bytes cannot be counted.")
+        bits = int(dtype.group(1) or 8) * math.prod(int(d.removeprefix("<=")) for d in dims.split(",") if d)
+        total += -(-bits // 8)
+    return total
+
+
+def _groups(rest: str, devices: int) -> tuple[tuple[int, ...], ...]:
+    """{{0,1},{2,3}}; [2,4]<=[8] or [4,2]<=[2,4]T(1,0), which count; mesh['a'=2,'b'=4] {'b'}, axes of a mesh; or {}, all."""
+    listed, counted, named = LISTED.search(rest), COUNTED.search(rest), NAMED.search(rest)
+    if listed:
+        return tuple(tuple(int(d) for d in group.split(",")) for group in re.findall(r"\{([\d,]+)\}", listed.group(1)))
+    if counted:
+        rows, columns = int(counted.group(1)), int(counted.group(2))
+        dims = [int(d) for d in counted.group(3).split(",")]
+        order = [int(d) for d in counted.group(4).split(",")] if counted.group(4) else None
+        ids = np.arange(math.prod(dims)).reshape(dims).transpose(order).reshape(rows, columns)
+        return tuple(tuple(row) for row in ids.tolist())
+    if named:
+        sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", named.group(1))}
+        return groups_along(sizes, re.findall(r"\w+", named.group(2)))
+    if "replica_groups={}" not in rest and "replica_groups=" in rest:
+        raise ValueError(f"cost: cannot read which devices take part in {rest[rest.index('replica_groups=') :][:60]!r}.")
+    return (tuple(range(devices)),)
+
+
+def groups_along(sizes: Mapping[str, int], axes: Collection[str]) -> tuple[tuple[int, ...], ...]:
+    """The devices of a mesh, by their place in it, that differ only in these axes.  sizes: of all its axes, in order."""
+    ids = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+    order = sorted(range(len(sizes)), key=lambda i: list(sizes)[i] in axes)
+    rows = ids.transpose(order).reshape(-1, math.prod(n for name, n in sizes.items() if name in axes))
+    return tuple(tuple(row) for row in rows.tolist())

@@ -15,6 +15,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..errors import describe
+from .inside import Inside
 from .report import Report, Row, merged
 from .vjp import check_vjp
 
@@ -23,11 +24,13 @@ RULES = (jax.custom_vjp, jax.custom_jvp)
 
 
 class Heard(NamedTuple):
-    """A rule, the calls it got, and arguments of some of them; drawn: whether values had to be drawn."""
+    """A rule, the calls it got, and arguments of some of them; drawn: whether values had to be drawn; on: where inside
+    `jax.shard_map` it was called, if it was.
+    """
 
     rule: Any
     calls: list[int]
-    samples: list[tuple[tuple, dict, bool]]
+    samples: list[tuple[tuple, dict, bool, Inside | None]]
     shapes: set
 
 
@@ -40,12 +43,13 @@ def listening(heard: dict[int, Heard]) -> Iterator[None]:
         def call(self, *args, **kwargs):
             entry = heard.setdefault(id(self), Heard(self, [0], [], set()))
             entry.calls[0] += 1
-            signature = str(jax.tree.map(describe, (args, kwargs)))
+            on = Inside.now((args, kwargs))
+            signature = str((jax.tree.map(describe, (args, kwargs)), on))
             if signature not in entry.shapes or len(entry.samples) < SAMPLES:
                 entry.shapes.add(signature)
                 drawn = any(isinstance(v, Tracer) for v in jax.tree.leaves((args, kwargs)))
-                args_kept, kwargs_kept = _values(args, kwargs, len(entry.samples))
-                entry.samples.append((args_kept, kwargs_kept, drawn))
+                args_kept, kwargs_kept = _values(args, kwargs, len(entry.samples), on)
+                entry.samples.append((args_kept, kwargs_kept, drawn, on))
             return originals[cls](self, *args, **kwargs)
 
         return call
@@ -59,20 +63,22 @@ def listening(heard: dict[int, Heard]) -> Iterator[None]:
             setattr(cls, "__call__", originals[cls])  # noqa: B010
 
 
-def _values(args: tuple, kwargs: dict, seed: int) -> tuple[tuple, dict]:
-    """The same arguments, with drawn values in the place of tracers."""
+def _values(args: tuple, kwargs: dict, seed: int, on: Inside | None) -> tuple[tuple, dict]:
+    """The same arguments, with drawn values in the place of tracers; inside `jax.shard_map`, those of all devices."""
     rng = np.random.default_rng(seed)
 
-    def value(v):
+    def value(i, v):
         if not isinstance(v, Tracer):
             return v
+        shape = v.shape if on is None else on.stacked(i, v.shape)
         if jnp.issubdtype(v.dtype, jax.dtypes.prng_key):
-            return jax.random.split(jax.random.key(seed), v.shape) if v.shape else jax.random.key(seed)
+            return jax.random.split(jax.random.key(seed), shape) if shape else jax.random.key(seed)
         if jnp.issubdtype(v.dtype, jnp.floating):
-            return rng.standard_normal(v.shape).astype(v.dtype)
-        return rng.integers(0, 2, v.shape).astype(v.dtype)
+            return rng.standard_normal(shape).astype(v.dtype)
+        return rng.integers(0, 2, shape).astype(v.dtype)
 
-    return jax.tree.map(value, (args, kwargs))
+    leaves, treedef = jax.tree.flatten((args, kwargs))
+    return jax.tree.unflatten(treedef, [value(i, v) for i, v in enumerate(leaves)])
 
 
 def audit(fn: Callable, *args: Any, seed: int = 0, **kwargs: Any) -> Report:
@@ -81,6 +87,8 @@ def audit(fn: Callable, *args: Any, seed: int = 0, **kwargs: Any) -> Report:
     Each rule is held against its undecorated body, in the dtype of the call and in float64. A note for each says its
     name, file and line, the calls seen and the verdict: ok, FAULT, or convention, for a rule that differs from its body
     at a kink or tie only (`jax.nn.relu` at 0), which is not a fault. A report without any rule is not ok.
+    A rule met inside `jax.shard_map` is checked inside one, on drawn values; with check_vma=False, where JAX's own
+    transposes of what communicates are no reference, such a rule is not checked, and the report says so.
     Raises TypeError where fn is not callable; what fn raises passes through.
     """
     if not callable(fn):
@@ -111,17 +119,19 @@ def _source(rule: Any) -> tuple[str, str]:
 def _verdict(entry: Heard, seed: int) -> tuple[Report, str]:
     name, where = _source(entry.rule)
     reports, verdicts = [], set()
-    for args, kwargs, drawn in entry.samples:
+    for args, kwargs, drawn, on in entry.samples:
         try:
-            report = _check(entry.rule, args, kwargs, seed)
-        except (TypeError, ValueError) as error:
+            report = _check(entry.rule, args, kwargs, seed, on)
+        except (TypeError, ValueError, NameError) as error:
             words = str(error).splitlines()[0]
+            if "axis name" in words or "no mesh axis" in words:
+                words = "it communicates in a jax.shard_map without check_vma or over some axes alone: jax.grad is no reference"
             nothing = words.startswith("check: no argument") or "no output that is real floating" in words
             verdicts.add("no derivative to check" if nothing else f"not checked: {words}")
             if not nothing:
                 reports.append(Report((), (f"{name} ({where}): {words}",)))
             continue
-        if report.failures and _only_at_kinks(entry.rule, report, args, kwargs, seed):
+        if report.failures and _only_at_kinks(entry.rule, report, args, kwargs, seed, on):
             verdicts.add("convention: differs from its body at kinks or ties only")
             report = report._replace(rows=tuple(_excused(row) for row in report.rows))
         else:
@@ -132,19 +142,22 @@ def _verdict(entry: Heard, seed: int) -> tuple[Report, str]:
     return merged(reports), ranked[0]
 
 
-def _check(rule, args, kwargs, seed) -> Report:
+def _check(rule, args, kwargs, seed, on) -> Report:
     with jax.disable_jit(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         dtypes = [v.dtype for v in jax.tree.leaves((args, kwargs)) if hasattr(v, "dtype")]
         floats = [np.dtype(d).name for d in dtypes if jnp.issubdtype(d, jnp.floating)]
         dtypes = dict.fromkeys([floats[0] if floats else "float32", "float64"])
-        return check_vjp(rule, *args, dtypes=tuple(dtypes), transforms=("jit",), witnesses=(), seed=seed, **kwargs)
+        how: dict[str, Any] = {"dtypes": tuple(dtypes), "transforms": ("jit",), "witnesses": (), "seed": seed, **kwargs}
+        if on is None:
+            return check_vjp(rule, *args, **how)
+        return check_vjp(on.whole(rule), *args, reference=on.whole(rule.fun), mesh=on.mesh, **how)
 
 
 def _excused(row: Row) -> Row:
     return row if row.ok else row._replace(ok=True, status="ok", note="a convention at kinks or ties", diagnosis=None)
 
 
-def _only_at_kinks(rule, report: Report, args, kwargs, seed: int) -> bool:
+def _only_at_kinks(rule, report: Report, args, kwargs, seed: int, on) -> bool:
     """Whether the rule's value is right, and its gradient is at points nearby without ties, zeros or round numbers."""
     if any(row.leaf.startswith(("output", "exact output")) for row in report.failures):
         return False
@@ -159,6 +172,6 @@ def _only_at_kinks(rule, report: Report, args, kwargs, seed: int) -> bool:
             return (v + 0.01 * scale * rng.standard_normal(v.shape)).astype(v.dtype)
 
         args_moved, kwargs_moved = jax.tree.map(moved, (args, kwargs))
-        if _check(rule, args_moved, kwargs_moved, seed).failures:
+        if _check(rule, args_moved, kwargs_moved, seed, on).failures:
             return False
     return True

@@ -12,7 +12,8 @@ from .report import Diagnosis
 class Context(NamedTuple):
     """What a diagnosis may compare with. sizes: named lengths that a factor may equal; found: every leaf's budget;
     inputs: the arguments' leaves; transposed() -> [(square leaf, {leaf: truth with that leaf transposed})];
-    ct: the cotangent, where it is a single number.
+    ct: the cotangent, where it is a single number; axes: the sizes of a mesh, in words; suspects(leaf) -> [(kind, detail,
+    what the leaf would be)] under faults that are known.
     """
 
     sizes: Sequence[tuple[str, int]] = ()
@@ -20,6 +21,8 @@ class Context(NamedTuple):
     inputs: dict[str, np.ndarray] = {}  # noqa: RUF012
     transposed: Callable[[], list[tuple[str, dict[str, np.ndarray]]]] = list
     ct: float | None = None
+    axes: Sequence[tuple[str, int]] = ()
+    suspects: Callable[[str], list[tuple[str, str, np.ndarray]]] = lambda leaf: []
 
     @classmethod
     def of(
@@ -41,8 +44,9 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
     """The kind of error in h, the gradient of this leaf, held against its budget."""
     t, bound, finite = budget.truth, budget.bound, budget.finite
     where = _where(h, budget)
-    if primal:
-        return Diagnosis("wrong_primal", f"the value that fwd returns is not the reference's: {where}")
+    wrong_value = "the value that fwd returns is not the reference's"
+    if primal and not np.isfinite(h[finite]).all():
+        return Diagnosis("wrong_primal", f"{wrong_value}: {where}")
     bad = ~np.isfinite(h) & finite
     if bad.any():
         first = np.unravel_index(np.flatnonzero(bad)[0], h.shape)
@@ -51,13 +55,22 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
     def close(a, slack=1.0, more: np.ndarray | float = 0.0):
         return a.shape == h.shape and bool((norms((h - a)[finite]) <= slack * bound + more).all())
 
-    if not np.any(h):
+    if not np.any(h) and not primal:
         return Diagnosis("zero", f"zero everywhere, where the reference has norm {budget.size[0]:.3g}")
-    if close(-t):
-        return Diagnosis("negated", "equals minus the reference")
     energy = float(np.vdot(t[finite], t[finite]))
     factor = float(np.vdot(t[finite], h[finite])) / energy if energy > 0 else 0.0
-    if factor != 0 and t.size > 1 and close(factor * t, 1.5 * max(1.0, abs(factor))):
+    told = t.size > 1 or _axis_words(factor, context)  # one number is a multiple of any other
+    scaled = factor != 0 and told and close(factor * t, 1.5 * max(1.0, abs(factor)))
+    if primal and scaled and _axis_words(factor, context):
+        return Diagnosis("wrong_primal", f"{wrong_value}: {_scaled(factor, context)}")
+    for kind, detail, other in context.suspects(leaf):
+        if not scaled and close(other):
+            return Diagnosis(kind, detail)
+    if primal:
+        return Diagnosis("wrong_primal", f"{wrong_value}: {where}")
+    if close(-t):
+        return Diagnosis("negated", "equals minus the reference")
+    if scaled:
         return Diagnosis("scaled", _scaled(factor, context))
     if t.ndim == 2 and t.shape[0] == t.shape[1] and close(t.T):
         return Diagnosis("transposed", "equals the transpose of the reference")
@@ -88,12 +101,24 @@ def _scaled(factor: float, context: Context) -> str:
     words += ", and negated" if factor < 0 else ""
     if context.ct and np.isclose(factor * context.ct, 1, rtol=1e-3):
         return f"{words}: it is the gradient at a cotangent of 1 where ct_y was {context.ct:.6g}; is ct_y left out?"
+    if _axis_words(factor, context):
+        return f"{words}, {_axis_words(factor, context)}"
     for name, n in context.sizes:
         if n > 1 and np.isclose(abs(factor), n, rtol=1e-3):
             return f"{words}, {name}: a mean written as a sum?"
         if n > 1 and np.isclose(abs(factor), 1 / n, rtol=1e-3):
             return f"{words}, {name}: a sum written as a mean?"
     return words
+
+
+def _axis_words(factor: float, context: Context) -> str:
+    """What a factor of the size of a mesh axis comes from."""
+    for name, n in context.axes:
+        if np.isclose(abs(factor), n, rtol=1e-3):
+            return f"{name}: summed twice? or is it a pmean of what was summed already, which changes nothing?"
+        if np.isclose(abs(factor), 1 / n, rtol=1e-3):
+            return f"{name}: averaged where a sum was meant?"
+    return ""
 
 
 def _mask(h, entries, leaf, context) -> str:

@@ -10,6 +10,7 @@ from . import transforms
 from .adjoint import adjoint_rows
 from .cells import Cell, float32_last, measuring, places, reference_of
 from .diagnose import Context, diagnose
+from .mesh_faults import axis_sizes, suspects
 from .options import Options, precisions
 from .oracle import eps_of, in_x64, on_host
 from .report import Diagnosis, Report, Row
@@ -20,11 +21,12 @@ from .threads import in_threads, once
 
 def run_matrix(subject: Subject, diff: list, other: list, opts: Options, prepared: list[Cell] | None = None) -> Report:
     """Every dtype, transform, device and witness of the options, on these inputs."""
+    alone = subject.sharding is not None
     if prepared is None:
         measure = measuring(subject, diff, other, opts)
-        found = in_threads(lambda place: _held(subject, measure(place), other, opts), places(opts), float32_last)
+        found = in_threads(lambda place: _held(subject, measure(place), other, opts), places(opts), float32_last, alone=alone)
     else:
-        found = in_threads(lambda cell: _held(subject, cell, other, opts), prepared, float32_last)
+        found = in_threads(lambda cell: _held(subject, cell, other, opts), prepared, float32_last, alone=alone)
     rows = [row for cell_rows, _ in found for row in cell_rows]
     notes = dict.fromkeys(note for _, cell_notes in found for note in cell_notes)
     return Report(tuple(rows), _missing(subject, rows, opts, tuple(notes)), tuple(notes))
@@ -67,7 +69,8 @@ def _precision_notes(subject, cell) -> list[str]:
     ]
 
 
-def _output_names(n: int) -> list[str]:
+def output_names(n: int) -> list[str]:
+    """The names of a function's n outputs in a report."""
     return ["output"] if n == 1 else [f"output[{i}]" for i in range(n)]
 
 
@@ -121,7 +124,7 @@ def _run_rows(subject: Subject, cell: Cell, other, transform: str) -> list[Row]:
     rows = _problem_rows(subject, problems, common)
     spoiled = {p.leaf for p in problems if p.kind == "wrong_shape"}
     n_outputs = len(cell.points[0][1])
-    names = [*_output_names(n_outputs), *subject.spec.names]
+    names = [*output_names(n_outputs), *subject.spec.names]
     for h, found in zip(at_points, cell.found):
         judged = _judged(subject, cell, other, names, h, found, common, n_outputs)
         rows = _worst_of(rows, [row for row in judged if row.leaf not in spoiled])
@@ -138,6 +141,13 @@ def _judged(subject, cell, other, names, h, found, common, n_outputs) -> list[Ro
     cts = cell.points[0][1]
     if n_outputs == 1 and cts[0].size == 1:
         context = context._replace(ct=float(cts[0].item()))
+    if subject.sharding:
+
+        def truth(diff, cts):
+            return dict(zip(names, in_x64(reference_of(subject), diff, other, cts)))
+
+        faults = suspects(subject.sharding, dict(zip(subject.spec.names, on_host(diff))), on_host(cts), truth)
+        context = context._replace(axes=axis_sizes(subject.sharding.mesh), suspects=faults if n_outputs else context.suspects)
     rows = []
     for i, (leaf, value, budget) in enumerate(zip(names, h, found)):
         error, bound, status = budget.judge(value)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import describe
 from ..layer import Layer
+from .mesh_faults import Sharding
 
 FLOAT0 = jax.dtypes.float0
 
@@ -52,7 +53,7 @@ def split(args: tuple, kwargs: dict, names: tuple[str, ...]) -> tuple[Spec, list
     for path, leaf in paths:
         if isinstance(leaf, (float, complex)) and not isinstance(leaf, np.generic):
             leaf = np.asarray(leaf, np.float32 if isinstance(leaf, float) else np.complex64)
-        name = _leaf_name(path, names)
+        name = leaf_name(path, names)
         if is_key(leaf):
             kinds.append("other")
             other.append(leaf)
@@ -79,7 +80,8 @@ def split(args: tuple, kwargs: dict, names: tuple[str, ...]) -> tuple[Spec, list
     return Spec(treedef, tuple(kinds), tuple(static), tuple(diff_names)), diff, other
 
 
-def _leaf_name(path, names) -> str:
+def leaf_name(path, names) -> str:
+    """`params.w`: the name of the argument, then the path inside it; path: one of (args, kwargs)."""
     top, index, *rest = path
     if isinstance(index, jax.tree_util.DictKey):
         head = str(index.key)
@@ -156,7 +158,7 @@ class Subject(NamedTuple):
     definition: the function itself. reference, hand, rematerialised: run(diff, other, cts) -> Outputs, by jax.vjp of the
     definition, by the rule under test, and by that rule under jax.checkpoint. problems: filled while `hand` is traced.
     compiled, shared: what was compiled so far for the rule, and for the definition. owner: the layer inside that owns a
-    leaf. layer: the layer under test, if it is one.
+    leaf. layer: the layer under test, if it is one. sharding: where the rule runs, if on more devices than one.
     """
 
     case: str
@@ -170,6 +172,7 @@ class Subject(NamedTuple):
     shared: dict
     owner: Callable[[str], str]
     layer: Layer | None = None
+    sharding: Sharding | None = None
 
 
 def pair_run(fwd: Callable, bwd: Callable, spec: Spec) -> tuple[Callable, Problems]:
@@ -202,6 +205,17 @@ def pair_run(fwd: Callable, bwd: Callable, spec: Spec) -> tuple[Callable, Proble
         return Outputs(*sorted_outputs(y), _aligned(spec, args, diff, ct_args, report))
 
     return run, problems
+
+
+def paired(fwd: Callable, bwd: Callable) -> Callable:
+    """The function whose rule the pair is."""
+
+    @jax.custom_vjp
+    def function(*args):
+        return fwd(*args)[0]
+
+    function.defvjp(fwd, bwd)
+    return function
 
 
 def _aligned(spec, args, diff, ct_args, report) -> list:

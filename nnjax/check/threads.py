@@ -10,13 +10,16 @@ import jax
 WORKERS = 2
 
 
-def in_threads(f: Callable, items: Sequence, last: Callable[[Any], bool] = lambda item: False) -> list:
+def in_threads(f: Callable, items: Sequence, last: Callable[[Any], bool] = lambda item: False, *, alone: bool = False) -> list:
     """[f(item) for item in items], two at a time; those of which `last` is true are begun last.
+
+    alone: one at a time. Programs that communicate must: of two at once, some devices may begin one and some the other, and
+    then all wait.
 
     JAX's context managers hold for one thread. Where the caller is inside one (`jax.disable_jit`, a mesh), everything runs
     in this thread instead.
     """
-    if len(items) < 2:
+    if len(items) < 2 or alone:
         return [f(item) for item in items]
     with ThreadPoolExecutor(WORKERS) as pool:
         if pool.submit(_settings).result() != _settings():

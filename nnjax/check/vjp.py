@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from ..errors import describe
 from ..layer import Layer, as_custom_vjp, expect_layer
 from .localise import localise
 from .matrix import run_matrix
-from .options import Options, options
+from .mesh_faults import Sharding
+from .options import EVERYWHERE, Options, options
 from .oracle import budgets, norms, on_host
 from .report import Report
-from .subject import Problems, Spec, Subject, argument_names, layer_owner, pair_run, split, vjp_of
+from .sharding import check_on_mesh, expect_sharding
+from .subject import Problems, Spec, Subject, argument_names, layer_owner, pair_run, paired, split, vjp_of
 
 
 @functools.lru_cache(maxsize=256)
@@ -72,7 +75,8 @@ def forget() -> None:
 def check_layer(
     layer: Layer, params: Any, x: Any, *, key: Any = None, dtypes: Sequence[str] | None = None,
     transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None, compute_dtype: str | None = None,
-    seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None,
+    seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None,
+    specs: tuple[Any, Any, Any] | None = None, reference: Layer | None = None,
 ) -> Report:  # fmt: skip
     """Hold layer.fwd and layer.bwd against jax.vjp of layer.apply, at these parameters and inputs.
 
@@ -85,11 +89,21 @@ def check_layer(
     witnesses   of adjoint and taylor, both by default, in float64: proofs that need no reverse mode.
     compute_dtype   the precision in which the layer computes inside, if lower than that of its arguments.
 
+    With `mesh`, the layer runs on each device inside `jax.shard_map`, on its part of the whole arrays params and x: as
+    `specs` = (of params, of x, of y) say, PartitionSpecs in trees or for a whole tree at once. Value and gradients, and those
+    of its apply, are held against `reference`, the layer on one device, which takes the same params and x. Transforms are
+    eager and jit there, witnesses none, unless named. A sum over devices that is missing is a failed row.
+
     The Report names leaf, layer, and what an error looks like. Nothing is raised for a wrong gradient:
     `.raise_if_failed()` does that. Raises TypeError where `layer` is no Layer, or no leaf has a derivative, and ValueError
-    for an unknown dtype, transform or witness.
+    for an unknown dtype, transform or witness, or specs that do not fit.
     """
     expect_layer("check_layer", layer)
+    expect_sharding(mesh, specs, reference, devices)
+    if mesh is not None and specs is not None and reference is not None:
+        chosen = transforms or (None if full else EVERYWHERE)
+        opts = options(dtypes, chosen, mesh.devices.flat[:1], compute_dtype, seed, full, witnesses or ())
+        return check_on_mesh(layer, (params, x, key), opts, mesh, specs, reference)
     spec, diff, other = split((params, x, key), {}, ("params", "x", "key"))
     opts = options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses)
     report = run_matrix(layer_subject(layer, spec), diff, other, opts)
@@ -128,14 +142,15 @@ def located(report: Report, layer: Layer, params: Any, x: Any, key: Any, opts: O
 def check_vjp(
     f: Callable, *args: Any, reference: Callable | None = None, dtypes: Sequence[str] | None = None,
     transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None, compute_dtype: str | None = None,
-    seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, **kwargs: Any,
+    seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None, **kwargs: Any,
 ) -> Report:  # fmt: skip
     """Hold the gradient rule of f against jax.vjp of its definition, at these arguments.
 
     f is a `jax.custom_vjp` function, whose undecorated body is the definition unless `reference` is given, or any
     function with an explicit `reference` of the same arguments. Arguments are pytrees; arrays of integers, flags and keys
     are passed on, Python ints, strings and None are static, as is what `nondiff_argnums` names. The other options are those
-    of `check_layer`. Raises TypeError where there is no reference, no differentiable argument, or no differentiable output.
+    of `check_layer`; mesh: where f communicates, the devices. Raises TypeError where there is no reference, no
+    differentiable argument, or no differentiable output.
     """
     if not callable(f):
         raise TypeError(f"check_vjp: f must be a function, got {describe(f)}; pass the function, then its arguments.")
@@ -163,7 +178,7 @@ def check_vjp(
         )
     subject = Subject(
         name, spec, definition, vjp_of(definition, spec), vjp_of(f, spec), vjp_of(f, spec, jax.checkpoint), Problems(), {}, {},
-        lambda leaf: "",
+        lambda leaf: "", None, None if mesh is None else Sharding(mesh),
     )  # fmt: skip
     return run_matrix(subject, diff, other, options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses))
 
@@ -191,13 +206,13 @@ def _bind(f, definition, args, names, static) -> tuple:
 def check_pair(
     fwd: Callable, bwd: Callable, *args: Any, reference: Callable, dtypes: Sequence[str] | None = None,
     transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None, compute_dtype: str | None = None,
-    seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None,
+    seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None,
 ) -> Report:  # fmt: skip
     """Hold a bare pair, as `jax.custom_vjp.defvjp` takes it, against jax.vjp of `reference`, at these arguments.
 
     fwd(*args) -> (y, residuals); bwd(residuals, ct_y) -> one cotangent for each argument, None for an argument without a
     derivative. Besides what `check_vjp` compares, residuals must be arrays and every cotangent must have the shape, dtype
-    and tree of its argument. The options are those of `check_layer`.
+    and tree of its argument. The options are those of `check_vjp`.
     """
     for what, f in (("fwd", fwd), ("bwd", bwd), ("reference", reference)):
         if not callable(f):
@@ -205,15 +220,10 @@ def check_pair(
     spec, diff, other = split(args, {}, argument_names(reference, len(args)))
     hand, problems = pair_run(fwd, bwd, spec)
 
-    @jax.custom_vjp
-    def function(*args):
-        return fwd(*args)[0]
-
-    function.defvjp(fwd, bwd)
     name = getattr(fwd, "__name__", "pair")
     subject = Subject(
-        name, spec, reference, vjp_of(reference, spec), hand, vjp_of(function, spec, jax.checkpoint), problems, {}, {},
-        lambda leaf: "",
+        name, spec, reference, vjp_of(reference, spec), hand, vjp_of(paired(fwd, bwd), spec, jax.checkpoint), problems, {}, {},
+        lambda leaf: "", None, None if mesh is None else Sharding(mesh),
     )  # fmt: skip
     return run_matrix(subject, diff, other, options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses))
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from jax.sharding import PartitionSpec as P
 
 import nnjax
 
@@ -148,3 +149,47 @@ def test_the_rules_of_jax_and_optax_are_no_faults():
             if report.failures:
                 blamed[f.__name__] = str(report)
     assert not blamed, "\n".join(f"{name}: {text[:600]}" for name, text in blamed.items())
+
+
+def summing(factor):
+    """The sum over the devices, of a rule that communicates in its forward and casts in its backward."""
+
+    @jax.custom_vjp
+    def over_devices(x):
+        return jax.lax.psum(x, "data")
+
+    over_devices.defvjp(
+        lambda x: (jax.lax.psum(x, "data"), None),
+        lambda r, ct: (factor * jax.lax.pcast(ct, ("data",), to="varying"),),
+    )
+    return over_devices
+
+
+CUT = P("data")
+
+
+def on_devices(f, out=CUT, **how):
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.jit(jax.shard_map(f, mesh=mesh, in_specs=P("data"), out_specs=out, **how))
+
+
+WHOLE = jnp.linspace(-1.0, 1.0, 24).reshape(8, 3)
+
+
+@pytest.mark.parametrize("rule", [sine, summing])
+def test_rules_inside_shard_map_are_examined_there(rule):
+    out = P("data") if rule is sine else P()
+    nnjax.audit(on_devices(rule(1.0), out), WHOLE).raise_if_failed()
+    wrong = nnjax.audit(on_devices(rule(4.0), out), WHOLE)
+    assert {row.leaf for row in wrong.failures} == {"x"}
+    assert "larger by 4, the size of mesh axis data: summed twice?" in str(wrong)
+    by_grad = nnjax.audit(jax.grad(lambda x: on_devices(rule(4.0), out)(x).sum()), WHOLE)
+    assert "larger by 4, the size of mesh axis data" in str(by_grad)
+
+
+def test_a_rule_that_communicates_without_the_books_is_said_not_to_be_examined():
+    report = nnjax.audit(on_devices(summing(1.0), P(), check_vma=False), WHOLE)
+    assert not report.ok
+    assert "over_devices" in report.missing[0]
+    assert "it communicates in a jax.shard_map without check_vma" in report.missing[0]
+    nnjax.audit(on_devices(sine(1.0), check_vma=False), WHOLE).raise_if_failed()

@@ -46,3 +46,17 @@ def test_once_makes_a_thing_once_whoever_asks():
         return len(made)
 
     assert in_threads(lambda _: once(table, "thing", make), range(6)) == [1] * 6
+
+
+def test_programs_that_communicate_run_one_at_a_time():
+    running, most = [], []
+
+    def f(i):
+        running.append(i)
+        most.append(len(running))
+        time.sleep(0.01)
+        running.remove(i)
+        return i
+
+    assert in_threads(f, range(6), alone=True) == list(range(6))
+    assert max(most) == 1

@@ -12,8 +12,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ImportError:
         sys.exit("nnjax: the command line needs the train extra: python -m pip install 'nnjax[train]'")
     from .bench.command import Bench
-    from .check.command import Audit, Check
+    from .check.command import Audit
     from .explain import Explain
+    from .parallel.check_command import Check
     from .parallel.command import Train
     from .reproduce import Reproduce
     from .train.plot import Plot

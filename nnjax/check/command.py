@@ -26,7 +26,6 @@ from .options import precisions
 from .report import Report, Row, merged
 from .vjp import check_layer, crowded, forget
 
-WORKERS = 2  # cases checked at once: most of the time goes into compiling, which leaves Python's lock alone
 SEEDS = 5  # of a case checked in one go
 
 
@@ -55,9 +54,10 @@ class Check:
             return self._run()
 
     def _run(self) -> int:
-        chosen = [case for case in cases() if self.only is None or self.only in case.name]
+        found = self._cases()
+        chosen = [case for case in found if self.only is None or self.only in case.name]
         if not chosen:
-            raise unknown_name("case", self.only or "", [case.name for case in cases()])
+            raise unknown_name("case", self.only or "", [case.name for case in found])
         devices = _devices(self.device)
         named = ", ".join(f"{d.device_kind} ({'/'.join(precisions(d))})" for d in devices)
         print(f"JAX {jax.__version__} on {named}; {len(chosen)} cases, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
@@ -73,18 +73,24 @@ class Check:
             self.json.write_text(json.dumps({**head, **found}, indent=1) + "\n")
         return code
 
-    def _check(self, chosen: list[Case], devices: list) -> tuple[int, dict]:
-        def one(unit: tuple[Case, range]) -> Report:
+    def _workers(self) -> int:
+        return 2  # cases at once: most of the time goes into compiling, which leaves Python's lock alone
+
+    def _cases(self) -> Sequence[Any]:
+        return cases()
+
+    def _held(self, case: Any, seed: int, devices: list) -> Report:
+        params, x, key = case.make(seed)
+        report = check_layer(case.layer, params, x, key=key, seed=seed, devices=devices, full=self.full)
+        return report._replace(rows=tuple(row._replace(case=case.name) for row in report.rows))
+
+    def _check(self, chosen: list, devices: list) -> tuple[int, dict]:
+        def one(unit: tuple[Any, range]) -> Report:
             case, seeds = unit
-            reports = []
-            for seed in seeds:
-                params, x, key = case.make(seed)
-                report = check_layer(case.layer, params, x, key=key, seed=seed, devices=devices, full=self.full)
-                reports.append(report._replace(rows=tuple(row._replace(case=case.name) for row in report.rows)))
-            return merged(reports)
+            return merged(self._held(case, seed, devices) for seed in seeds)
 
         parts = [range(first, min(first + SEEDS, self.seeds)) for first in range(0, self.seeds, SEEDS)]
-        found = _in_parallel(one, [(case, seeds) for case in chosen for seeds in parts])
+        found = _in_parallel(one, [(case, seeds) for case in chosen for seeds in parts], self._workers())
         reports = []
         for case in chosen:
             report = merged([next(found) for _ in parts])
@@ -110,7 +116,7 @@ class Check:
             return hunt(case.layer, params, x, key=key)
 
         rows, total = [], Counter()
-        for outcomes, case in zip(_in_parallel(one, chosen), chosen):
+        for outcomes, case in zip(_in_parallel(one, chosen, self._workers()), chosen):
             counts = Counter(o.status for o in outcomes)
             total += counts
             rows += [{"case": case.name, **{k: v for k, v in o._asdict().items() if k != "report"}} for o in outcomes]
@@ -128,7 +134,7 @@ class Check:
         return (1 if total["survived"] else 0), {"mutants": rows}
 
 
-def _in_parallel(one: Callable[[Any], Any], units: Sequence) -> Iterator:
+def _in_parallel(one: Callable[[Any], Any], units: Sequence, workers: int) -> Iterator:
     """one(unit) of each, in order; between two units programs are dropped where they take up too much."""
     turn, busy = threading.Condition(), [0]
 
@@ -145,7 +151,7 @@ def _in_parallel(one: Callable[[Any], Any], units: Sequence) -> Iterator:
                 busy[0] -= 1
                 turn.notify_all()
 
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(in_turn, units)
 
 

@@ -2,6 +2,7 @@ import jax
 import pytest
 
 from nnjax.check.compiling import compiled_lightly
+from nnjax.check.vjp import crowded, forget
 
 jax.config.update("jax_num_cpu_devices", 8)  # for tests/parallel; the others use the first
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -14,6 +15,14 @@ def pytest_configure(config):
         light = compiled_lightly()
         light.__enter__()
         config.add_cleanup(lambda: light.__exit__(None, None, None))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_dropped():
+    """A worker runs most of the modules, and all that they compile is more than a process may map."""
+    yield
+    if crowded():
+        forget()
 
 
 @pytest.fixture

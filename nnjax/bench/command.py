@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import expect_folder, unknown_name
+from . import mesh
 from .book import epoch_seconds
+from .links import Links
 from .measure import Comparison, compare
 from .plot import bars
 from .table import Entry, entries
@@ -34,10 +36,21 @@ class Bench:
     json: Path | None = None
     """Write the figures to this file."""
     plot: Path | None = None
-    """Draw the ratios as bars into this PNG."""
+    """Draw the ratios as bars into this PNG; with --mesh, the predicted times."""
+    mesh: tuple[str, ...] = ()
+    """Instead: what a GPT's training step sends over these meshes (data=8 shard=8 data=4,model=2), read from the compiled
+    program, beside the least possible; and how long a step would take on up to 4,096 devices. On a CPU they are simulated."""
+    bandwidth: float = Links().bandwidth
+    """With --mesh: bytes a second that a device sends."""
+    latency: float = Links().latency
+    """With --mesh: seconds of a message."""
+    rate: float = Links().rate
+    """With --mesh: floating-point operations a second of a device."""
 
     def run(self) -> int:
         """Print a row for each case, and below the table what the whole comes to."""
+        if self.mesh:
+            return self._run_mesh()
         table = entries()
         chosen = [entry for entry in table if self.only is None or self.only in entry.name]
         book = self.only is None or self.only in BOOK
@@ -67,6 +80,15 @@ class Bench:
         if self.plot and measured:
             bars([c for _, c, _ in measured], self.plot, f"{device.device_kind}, JAX {jax.__version__}")
         return 0
+
+    def _run_mesh(self) -> int:
+        for option in (name for name, given in (("--only", self.only), ("--peers", self.peers)) if given):
+            raise ValueError(f"bench: {option} is for what is measured, --mesh for what is counted; leave either out.")
+        for file in (self.json, self.plot):
+            expect_folder(file)
+        if self.device not in (None, "cpu"):
+            _device(self.device)
+        return mesh.run(self.mesh, Links(self.bandwidth, self.latency, self.rate), self.device, self.json, self.plot)
 
     def _measured(self, entry: Entry, found: dict) -> tuple[Entry, Comparison, dict[str, float]]:
         hand, references, args = entry.make()

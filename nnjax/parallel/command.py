@@ -71,10 +71,10 @@ class Train(command.Train):
             raise ValueError(f"train: {option} is for one device; leave it out, or --devices and --mesh.")
 
 
-def mesh_sizes(mesh: str | None, devices: int | None) -> dict[str, int] | None:
+def mesh_sizes(mesh: str | None, devices: int | None, who: str = "train") -> dict[str, int] | None:
     """{"data": 4, "model": 2} of "data=4,model=2", or all devices along data. Raises ValueError where they do not agree."""
     if devices is not None:
-        expect_positive("train", devices=devices)
+        expect_positive(who, devices=devices)
     if mesh is None:
         return None if devices is None else {"data": devices}
     entries = [entry.strip() for entry in mesh.split(",")]
@@ -82,14 +82,14 @@ def mesh_sizes(mesh: str | None, devices: int | None) -> dict[str, int] | None:
     for entry, match in zip(entries, found):
         if match is None:
             raise ValueError(
-                f"train: --mesh lists axes with their sizes, as data=4,model=2, of {', '.join(AXES)}, got {entry!r}; write so."
+                f"{who}: --mesh lists axes with their sizes, as data=4,model=2, of {', '.join(AXES)}, got {entry!r}; write so."
             )
     sizes = {match[1]: int(match[2]) for match in found if match}
     if len(sizes) < len(entries):
-        raise ValueError(f"train: --mesh names an axis twice, got {mesh!r}; give each axis one size.")
+        raise ValueError(f"{who}: --mesh names an axis twice, got {mesh!r}; give each axis one size.")
     n = math.prod(sizes.values())
     if devices is not None and n != devices:
-        raise ValueError(f"train: --mesh {mesh} has {n} places for --devices {devices}; make them as many as each other.")
+        raise ValueError(f"{who}: --mesh {mesh} has {n} places for --devices {devices}; make them as many as each other.")
     return sizes
 
 

@@ -84,21 +84,25 @@ def minimum(sizes: Sizes, mesh: Mapping[str, int], itemsize: int = 4) -> list[Ne
     return [need for need in needs if mesh.get(need.axes[0], 1) > 1] + loss
 
 
-class Sum(NamedTuple):
-    """The messages of one kind along the same axes: how many, and the bytes of all."""
-
-    count: int
-    bytes: int
+Counts = dict[tuple[tuple[str, ...], str, int], int]  # {(axes, kind, bytes): how many messages}
 
 
-def summed(messages: Sequence[Message | Need], mesh: Mapping[str, int]) -> dict[tuple[tuple[str, ...], str], Sum]:
-    """{(axes, kind): how many messages, and their bytes together}, of a program or of the minimum."""
-    found: dict[tuple[tuple[str, ...], str], Sum] = {}
+def counted(messages: Sequence[Message | Need], mesh: Mapping[str, int]) -> Counts:
+    """The messages of a program or of the minimum: how many there are along each axis, of each kind and size."""
+    found: Counts = {}
     for m in messages:
-        key = (m.axes if isinstance(m, Need) else axes_of(m, mesh), m.kind)
-        before = found.get(key, Sum(0, 0))
-        found[key] = Sum(before.count + m.times, before.bytes + m.times * m.bytes)
+        key = (m.axes if isinstance(m, Need) else axes_of(m, mesh), m.kind, m.bytes)
+        found[key] = found.get(key, 0) + m.times
     return dict(sorted(found.items()))
+
+
+def summed(counts: Counts) -> dict[tuple[tuple[str, ...], str], tuple[int, int]]:
+    """{(axes, kind): (messages, bytes of all)}: what stays the same where XLA puts two messages together and a third apart."""
+    found: dict[tuple[tuple[str, ...], str], tuple[int, int]] = {}
+    for (axes, kind, size), times in counts.items():
+        messages, total = found.get((axes, kind), (0, 0))
+        found[axes, kind] = messages + times, total + times * size
+    return found
 
 
 def compiled_step(sizes: Sizes, mesh: Mesh) -> Any:

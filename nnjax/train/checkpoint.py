@@ -4,8 +4,8 @@ FOLDER/00000120/state/          the arrays, written by orbax-checkpoint
 FOLDER/00000120/manifest.json   what they are, and the SHA-256 of every file under state/
 FOLDER/00000120/manifest.sha256 that of manifest.json
 
-A checkpoint is written beside its place and renamed into it, so that a process killed at any moment leaves those of other
-steps and either all or nothing of the new one.
+A checkpoint is written beside its place and renamed into it, and one that goes is renamed before it is removed, so that a
+process killed at any moment leaves those of other steps whole and either all or nothing of the new one.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,8 @@ import jax.numpy as jnp
 from ..errors import expect_positive
 
 FORMAT = 1
-UNFINISHED = ".saving-"
+UNFINISHED = ".saving-"  # begins the names of what is being written or removed: no checkpoint, and gone with the next save
+REPLACED = ".replaced-"  # and of a checkpoint that another of its step is about to replace: it counts until that one is there
 
 
 class CheckpointError(ValueError):
@@ -58,15 +59,17 @@ def save(
     final = folder / f"{step:08d}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob(f"{UNFINISHED}*"):  # a process that was killed while it saved
-            shutil.rmtree(old, ignore_errors=True)
+        _clear(folder)
         draft = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
         try:
             _write(draft, state, step, configuration, metrics)
+            replaced = folder / f"{REPLACED}{final.name}"
             if final.exists():
-                shutil.rmtree(final)
+                os.rename(final, replaced)
             os.rename(draft, final)
             _sync(folder)
+            if replaced.exists():
+                _remove(replaced)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except CheckpointError:
@@ -106,7 +109,14 @@ def _write(draft: Path, state: Any, step: int, configuration, metrics) -> None:
 def steps(folder: str | Path) -> list[int]:
     """The steps of which there is a checkpoint, damaged or not, in order."""
     folder = Path(folder)
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+    names = {p.name.removeprefix(REPLACED) for p in folder.iterdir()} if folder.is_dir() else set()
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def _at(folder: Path, step: int) -> Path:
+    final = folder / f"{step:08d}"
+    replaced = folder / f"{REPLACED}{final.name}"
+    return replaced if replaced.exists() and not final.exists() else final
 
 
 def restore(folder: str | Path, like: Any, *, configuration: Mapping | None = None) -> Restored:
@@ -117,7 +127,7 @@ def restore(folder: str | Path, like: Any, *, configuration: Mapping | None = No
     """
     folder, skipped = Path(folder), []
     for step in reversed(steps(folder)):
-        path = folder / f"{step:08d}"
+        path = _at(folder, step)
         try:
             manifest = verify(path)
             _expect_fit(path, manifest, like, configuration)
@@ -263,11 +273,28 @@ def _prune(folder: Path, keep: int, best: str | None) -> None:
     saved = steps(folder)
     stay = set(saved[-keep:])
     if best is not None:
-        scores = {step: _score(folder / f"{step:08d}", best) for step in saved}
+        scores = {step: _score(_at(folder, step), best) for step in saved}
         known = {step: score for step, score in scores.items() if score is not None}
         stay |= {max(known, key=lambda step: (known[step], -step))} if known else set()
     for step in set(saved) - stay:
-        shutil.rmtree(folder / f"{step:08d}", ignore_errors=True)
+        _remove(_at(folder, step))
+
+
+def _remove(path: Path) -> None:
+    """At once by name, then file by file."""
+    going = path.with_name(f"{UNFINISHED}{path.name}")
+    with suppress(OSError):
+        os.rename(path, going)
+        shutil.rmtree(going)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a process left that was killed while it saved."""
+    for old in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(old, ignore_errors=True)
+    for old in folder.glob(f"{REPLACED}*"):
+        if (folder / old.name.removeprefix(REPLACED)).exists():
+            _remove(old)
 
 
 def _score(path: Path, name: str) -> float | None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nnjax.cli import main
-from nnjax.train import checkpoint
-from nnjax.train.checkpoint import steps, verify
+from nnjax.train import checkpoint_folder
+from nnjax.train.checkpoint_folder import steps, verify
 from nnjax.train.run import alone
 
 QUICK = ("train", "--hidden", "8", "--epochs")
@@ -84,7 +84,7 @@ def test_two_runs_in_one_folder(refused, trained):
 
 
 def test_a_checkpoint_of_another_version_and_of_another_model(refused, trained, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 99)
+    monkeypatch.setattr(checkpoint_folder, "FORMAT", 99)
     assert "was saved by another version, in format 1" in refused(*QUICK, "3", "--folder", str(trained), "--resume")
     monkeypatch.undo()
     assert "hidden was [8], is [9]" in refused("train", "--hidden", "9", "--folder", str(trained), "--resume")

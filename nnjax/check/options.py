@@ -52,7 +52,7 @@ def options(dtypes=None, transforms_=None, devices=None, compute_dtype=None, see
     return Options(
         tuple(np.dtype(d).name for d in (dtypes or DTYPES)),
         tuple(transforms_) if transforms_ else None,
-        tuple(devices) if devices else (jax.devices()[0],),
+        tuple(devices) if devices else (jax.local_devices()[0],),
         compute_dtype,
         seed,
         full,

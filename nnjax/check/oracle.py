@@ -116,7 +116,7 @@ def in_x64(f: Callable, *lists: Any) -> list[np.ndarray]:
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
         jax.default_matmul_precision("highest"),
-        jax.default_device(jax.devices("cpu")[0]),
+        jax.default_device(jax.local_devices(backend="cpu")[0]),
     ):
         return on_host(f(*lists))
 

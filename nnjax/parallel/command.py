@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import jax
@@ -15,6 +15,7 @@ from ..train.placement import expect_batch
 from ..train.recipe import ACTIVATIONS, Gradients
 from ..train.recipe import gradients as on_one_device
 from .mesh import make_mesh
+from .processes import CONNECT, Place, expect_alike, found_place, join, together
 from .training import AXES, gradients
 
 
@@ -22,24 +23,48 @@ from .training import AXES, gradients
 class Train(command.Train):
     """Train a network on real images or text with gradients written by hand, checked against jax.grad."""
 
-    MAY_DIFFER: ClassVar[tuple[str, ...]] = ("devices", "mesh")
+    MAY_DIFFER: ClassVar[tuple[str, ...]] = (
+        "devices", "mesh", "coordinator", "num_processes", "process_id", "connect_seconds",
+    )  # fmt: skip
 
     devices: int | None = None
-    """Train on so many devices; of a CPU, as many are simulated."""
+    """Train on so many devices; of a CPU, as many are simulated, an equal share in each process."""
     mesh: str | None = None
     """How they are laid out, as data=4,model=2: by default data=DEVICES. data: each has its own examples; shard: and its
     share of every parameter and of what the optimizer keeps; model: layers of an mlp or a gpt are cut."""
+    coordinator: str | None = None
+    """Train in several processes, on one machine or many; HOST:PORT, where process 0 can be reached. Each runs the same command
+    but for its --process-id. Under SLURM's srun and Open MPI's mpirun these three options are known: leave them out."""
+    num_processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
+    connect_seconds: int = CONNECT
+    """How long to wait for all processes to come."""
 
     def __post_init__(self):
         self._mesh: Mesh | None = None
 
     def run(self) -> int:
-        """As `nnjax.train.command.Train.run`. Raises ValueError where the devices are not there."""
+        """As `nnjax.train.command.Train.run`. Raises ValueError where the devices or the other processes are not there."""
+        place = found_place(self.coordinator, self.num_processes, self.process_id)
         sizes = mesh_sizes(self.mesh, self.devices)
-        if sizes is not None:
-            self._expect_on_mesh()
-            simulate(self.devices)
-            self._mesh = mesh_of(sizes)
+        if place is None and sizes is None:
+            return super().run()
+        self._expect_on_mesh()
+        simulate(_share(self.devices, place.count if place else 1))
+        if place is None:
+            return self._on(sizes)
+        join(place, self.connect_seconds)
+        return together(place, lambda: self._in_company(place, sizes))
+
+    def _in_company(self, place: Place, sizes: dict[str, int] | None) -> int:
+        own = ("coordinator", "process_id")
+        expect_alike({f.name: getattr(self, f.name) for f in fields(self) if f.name not in own})
+        return self._on(sizes or {"data": jax.device_count()})
+
+    def _on(self, sizes: dict[str, int]) -> int:
+        self._mesh = mesh_of(sizes)
         return super().run()
 
     def gradients(self, model: Layer, loss: Layer) -> Gradients:
@@ -61,7 +86,9 @@ class Train(command.Train):
         if self._mesh is None:
             return super().described()
         sizes = ", ".join(f"{name}={size}" for name, size in self._mesh.shape.items())
-        return f"{super().described()}\non {self._mesh.size} devices ({self._mesh.devices.flat[0].platform}), mesh {sizes}"
+        where = f"{self._mesh.size} devices ({self._mesh.devices.flat[0].platform})"
+        where += f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+        return f"{super().described()}\non {where}, mesh {sizes}"
 
     def _expect_on_mesh(self) -> None:
         """Raise ValueError for what only one device does."""
@@ -93,6 +120,15 @@ def mesh_sizes(mesh: str | None, devices: int | None, who: str = "train") -> dic
     return sizes
 
 
+def _share(devices: int | None, processes: int) -> int | None:
+    """How many of the devices each process has."""
+    if devices is not None and devices % processes:
+        raise ValueError(
+            f"train: --devices must be a multiple of the {processes} processes, which have equal shares, got {devices}."
+        )
+    return None if devices is None else devices // processes
+
+
 def simulate(devices: int | None) -> None:
     """Have a CPU show so many devices, unless JAX has been used already. Accelerators are as many as there are."""
     if devices is not None:
@@ -108,4 +144,6 @@ def mesh_of(sizes: dict[str, int]) -> Mesh:
     if n > present:
         remedy = f"pass --devices {n} to simulate them" if platform == "cpu" else "make an axis smaller"
         raise ValueError(f"train: a mesh of {n} devices, and {present} of platform {platform} are present; {remedy}.")
+    if n < present and jax.process_count() > 1:
+        raise ValueError(f"train: a mesh of {n} devices, and the processes have {present}; name a mesh of all of them.")
     return make_mesh(**sizes)

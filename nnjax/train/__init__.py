@@ -2,10 +2,10 @@
 
 from ..weights import load_weights as load_weights
 from ..weights import save_weights as save_weights
-from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import Restored as Restored
 from .checkpoint import restore as restore
 from .checkpoint import save as save
+from .checkpoint_folder import CheckpointError as CheckpointError
 from .data import load as load
 from .data import load_files as load_files
 from .dataset import DataError as DataError

@@ -8,15 +8,13 @@ A checkpoint is written beside its place and renamed into it, and one that goes 
 process killed at any moment leaves those of other steps whole and either all or nothing of the new one.
 """
 
-import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,14 +22,19 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import expect_positive
-
-FORMAT = 1
-UNFINISHED = ".saving-"  # begins the names of what is being written or removed: no checkpoint, and gone with the next save
-REPLACED = ".replaced-"  # and of a checkpoint that another of its step is about to replace: it counts until that one is there
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be written, is damaged, or does not fit; the message says which, and the remedy."""
+from .checkpoint_folder import (
+    UNFINISHED,
+    CheckpointError,
+    Damaged,
+    clear,
+    place,
+    prune,
+    seal,
+    steps,
+    take_place,
+    verify,
+)
+from .processes import by_first
 
 
 class Restored(NamedTuple):
@@ -52,27 +55,52 @@ def save(
 
     configuration: what a resumed run must share; metrics: whatever else should be remembered; both as JSON.  Of all
     checkpoints the newest `keep` stay, and the one whose metrics[best] is largest.
+    In a run of several processes all of them call it, with a folder that all see: each writes what its own devices hold.
     Raises CheckpointError where it cannot be written: what was there before is left whole.
     """
     expect_positive("save", keep=keep)
     folder = Path(folder)
     final = folder / f"{step:08d}"
+    draft = Path(by_first(lambda: _begun(folder, step), CheckpointError))
     try:
+        with _told(folder, step):
+            leaves = _leaves(state)
+            arrays = {number: _data(x) for number, _, x in leaves if x.size}
+            if arrays:
+                with _quietly():
+                    _orbax().save((draft / "state").absolute(), arrays)
+        manifest = {
+            "step": step,
+            "leaves": [_described(name, x) for _, name, x in leaves],
+            "configuration": dict(configuration or {}),
+            "metrics": dict(metrics or {}),
+        }
+        by_first(lambda: _ended(draft, final, step, manifest), CheckpointError)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    by_first(lambda: prune(folder, keep, best), CheckpointError)
+    return final
+
+
+def _begun(folder: Path, step: int) -> str:
+    with _told(folder, step):
         folder.mkdir(parents=True, exist_ok=True)
-        _clear(folder)
-        draft = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
-        try:
-            _write(draft, state, step, configuration, metrics)
-            replaced = folder / f"{REPLACED}{final.name}"
-            if final.exists():
-                os.rename(final, replaced)
-            os.rename(draft, final)
-            _sync(folder)
-            if replaced.exists():
-                _remove(replaced)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    except CheckpointError:
+        clear(folder)
+        return tempfile.mkdtemp(prefix=UNFINISHED, dir=folder)
+
+
+def _ended(draft: Path, final: Path, step: int, manifest: dict) -> None:
+    with _told(final.parent, step):
+        seal(draft, manifest)
+        take_place(draft, final)
+
+
+@contextmanager
+def _told(folder: Path, step: int) -> Iterator[None]:
+    """Whatever goes wrong, as a CheckpointError that says what is left."""
+    try:
+        yield
+    except (CheckpointError, jax.errors.JaxRuntimeError):  # the latter: another process is gone
         raise
     except Exception as error:  # orbax has errors of many kinds for a full disk
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -81,42 +109,6 @@ def save(
         raise CheckpointError(
             f"checkpoint of step {step} could not be saved in {folder}: {reason}; {left}. Free space or choose another folder."
         ) from error
-    _prune(folder, keep, best)
-    return final
-
-
-def _write(draft: Path, state: Any, step: int, configuration, metrics) -> None:
-    leaves = _leaves(state)
-    arrays = {number: _data(x) for number, _, x in leaves if x.size}
-    if arrays:
-        with _quietly():
-            _orbax().save(draft / "state", arrays)
-    manifest = {
-        "format": FORMAT,
-        "step": step,
-        "leaves": [_described(name, x) for _, name, x in leaves],
-        "configuration": dict(configuration or {}),
-        "metrics": dict(metrics or {}),
-        "files": {str(p.relative_to(draft)): _digest(p) for p in _files(draft)},
-    }
-    written = draft / "manifest.json"
-    written.write_text(json.dumps(manifest, indent=1) + "\n")
-    (draft / "manifest.sha256").write_text(_digest(written) + "\n")
-    for path in [*_files(draft), *(p for p in draft.rglob("*") if p.is_dir()), draft]:
-        _sync(path)
-
-
-def steps(folder: str | Path) -> list[int]:
-    """The steps of which there is a checkpoint, damaged or not, in order."""
-    folder = Path(folder)
-    names = {p.name.removeprefix(REPLACED) for p in folder.iterdir()} if folder.is_dir() else set()
-    return sorted(int(name) for name in names if name.isdigit())
-
-
-def _at(folder: Path, step: int) -> Path:
-    final = folder / f"{step:08d}"
-    replaced = folder / f"{REPLACED}{final.name}"
-    return replaced if replaced.exists() and not final.exists() else final
 
 
 def restore(folder: str | Path, like: Any, *, configuration: Mapping | None = None) -> Restored:
@@ -125,45 +117,25 @@ def restore(folder: str | Path, like: Any, *, configuration: Mapping | None = No
     A damaged one is passed over, and named in `skipped`.  Raises CheckpointError where there is no sound one, where it is of
     another version, and where its arrays or `configuration`, if given, are not those of this run: it says what differs.
     """
-    folder, skipped = Path(folder), []
+    folder = Path(folder)
+    step, manifest, skipped = by_first(lambda: _newest(folder, like, configuration), CheckpointError)
+    state = _read(place(folder, step), like)
+    return Restored(state, step, manifest["configuration"], manifest["metrics"], tuple(skipped))
+
+
+def _newest(folder: Path, like: Any, configuration: Mapping | None) -> tuple[int, dict, list[str]]:
+    """The step of the newest sound checkpoint, its manifest, and a sentence for each damaged newer one."""
+    skipped = []
     for step in reversed(steps(folder)):
-        path = _at(folder, step)
+        path = place(folder, step)
         try:
             manifest = verify(path)
             _expect_fit(path, manifest, like, configuration)
-            return Restored(_read(path, like), step, manifest["configuration"], manifest["metrics"], tuple(skipped))
-        except _Damaged as error:
+            return step, manifest, skipped
+        except Damaged as error:
             skipped.append(str(error))
     found = "; ".join(skipped) or "none was ever saved there"
     raise CheckpointError(f"no sound checkpoint in {folder}: {found}. Start anew, in another folder.")
-
-
-class _Damaged(CheckpointError):
-    pass
-
-
-def verify(path: str | Path) -> dict:
-    """The manifest of the checkpoint at this path. Raises CheckpointError unless every file is as it was written."""
-    path = Path(path)
-    try:
-        written, digest = (path / name for name in ("manifest.json", "manifest.sha256"))
-        if digest.read_bytes() != f"{_digest(written)}\n".encode():
-            raise _Damaged(f"{path} is damaged: manifest.json is not what was written")
-        manifest = json.loads(written.read_text())
-        if manifest["format"] != FORMAT:
-            raise CheckpointError(
-                f"{path} was saved by another version, in format {manifest['format']}; this one reads format {FORMAT}. "
-                "Resume with the version that saved it."
-            )
-        there = {str(p.relative_to(path)): p for p in _files(path) if p.parent != path}
-        for name in sorted({*manifest["files"], *there}):
-            if name not in there or name not in manifest["files"]:
-                raise _Damaged(f"{path} is damaged: {name} is {'missing' if name not in there else 'not part of it'}")
-            if _digest(there[name]) != manifest["files"][name]:
-                raise _Damaged(f"{path} is damaged: {name} is not what was written")
-    except FileNotFoundError as error:
-        raise _Damaged(f"{path} is damaged: {Path(error.filename).name} is missing") from None
-    return manifest
 
 
 def _expect_fit(path: Path, manifest: dict, like: Any, configuration: Mapping | None) -> None:
@@ -198,7 +170,7 @@ def _read(path: Path, like: Any) -> Any:
         for number, _, x in numbered
         if x.size
     }
-    found = _orbax().load(path / "state", wanted) if wanted else {}
+    found = _orbax().load((path / "state").absolute(), wanted) if wanted else {}
     read = []
     for number, _, x in numbered:
         data = found[number] if x.size else x
@@ -249,57 +221,3 @@ def _quietly() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         threading.excepthook = hook
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Have what was written reach the disk before what is written next."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _prune(folder: Path, keep: int, best: str | None) -> None:
-    saved = steps(folder)
-    stay = set(saved[-keep:])
-    if best is not None:
-        scores = {step: _score(_at(folder, step), best) for step in saved}
-        known = {step: score for step, score in scores.items() if score is not None}
-        stay |= {max(known, key=lambda step: (known[step], -step))} if known else set()
-    for step in set(saved) - stay:
-        _remove(_at(folder, step))
-
-
-def _remove(path: Path) -> None:
-    """At once by name, then file by file."""
-    going = path.with_name(f"{UNFINISHED}{path.name}")
-    with suppress(OSError):
-        os.rename(path, going)
-        shutil.rmtree(going)
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a process left that was killed while it saved."""
-    for old in folder.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(old, ignore_errors=True)
-    for old in folder.glob(f"{REPLACED}*"):
-        if (folder / old.name.removeprefix(REPLACED)).exists():
-            _remove(old)
-
-
-def _score(path: Path, name: str) -> float | None:
-    try:
-        score = json.loads((path / "manifest.json").read_text())["metrics"].get(name)
-    except (OSError, ValueError, KeyError):
-        return None
-    return score if isinstance(score, (int, float)) and score == score else None

@@ -22,6 +22,7 @@ from .fit import expect_batches, fit
 from .metrics import Writers
 from .optimizers import averaged, make_optimizer
 from .placement import as_on_one_device, on_host
+from .processes import is_first
 from .progress import progress
 from .recipe import Gradients, Recipe, gradients, make_recipe
 from .run import Checkpoints, Fit
@@ -221,6 +222,8 @@ class Train:
     def writers(self, examples: int) -> Writers:
         """Where each epoch's record goes beside the screen; examples: how many it trains on."""
         configuration = {f.name: getattr(self, f.name) for f in fields(self)}
+        if not is_first():
+            return Writers(None, examples)
         return Writers(self.folder, examples, self.tensorboard, self.wandb, configuration)
 
     def _trajectory(self, recipe: Recipe, x, labels, optimizer, key) -> None:

@@ -71,7 +71,9 @@ def loop(
         at = saved = int(state.step)
         per_epoch = batches.per_epoch
         every = per_epoch if checkpoints is None or checkpoints.every is None else checkpoints.every
-        order = jax.jit(lambda key, first: batches.order(key, first).astype(jnp.int32))
+        order = jax.jit(
+            lambda key, first: batches.order(key, first).astype(jnp.int32), out_shardings=placement and placement.whole
+        )
         rows = np.asarray(order(state.key, at - at % per_epoch))
         work = _flops(step, state, batches, jax.tree.map(lambda r: r[0], batches.feed(rows[:1])))
         most = min(per_epoch, every, max(1, int(FLOPS / work)))

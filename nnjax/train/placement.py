@@ -108,7 +108,7 @@ def staying(step: Callable, placement: Placement | None) -> Callable:
 
     def stays(state, x, labels):
         state, value = step(state, x, labels)
-        return jax.lax.with_sharding_constraint(state, placement.of(state)), value
+        return jax.lax.with_sharding_constraint((state, value), (placement.of(state), placement.whole))
 
     return stays
 

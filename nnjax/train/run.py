@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .checkpoint import CheckpointError, restore, save, steps
+from .checkpoint import restore, save
+from .checkpoint_folder import CheckpointError, steps
+from .processes import by_first, gathered
 from .step import TrainState
 from .stopping import stoppable
 
@@ -66,6 +68,16 @@ class Progress(NamedTuple):
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Raise CheckpointError where another run holds this folder; until the end, or death, of this one others are refused."""
+    locks = []
+    by_first(lambda: locks.append(_lock(folder)), CheckpointError)
+    try:
+        yield
+    finally:
+        for lock in locks:
+            lock.release()
+
+
+def _lock(folder: Path) -> Any:
     try:
         import filelock
     except ImportError:
@@ -78,25 +90,25 @@ def alone(folder: Path) -> Iterator[None]:
         raise CheckpointError(f"{folder} is in use by another run; wait for its end or choose another folder.") from None
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written to: {error}; choose another folder.") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    return lock
 
 
 @contextmanager
 def held(checkpoints: Checkpoints | None) -> Iterator[Callable[[], str]]:
-    """What `stoppable` gives, with the folder to itself; a run that is not saved is ended by signals as ever."""
+    """What `stoppable` gives, with the folder to itself; a run that is not saved is ended by signals as ever.
+
+    A signal that came to one of several processes has come to all.
+    """
     if checkpoints is None:
         yield lambda: ""
         return
     with alone(Path(checkpoints.folder)), stoppable() as stopped:
-        yield stopped
+        yield lambda: next((name for name in gathered(stopped()) if name), "")
 
 
 def begin(checkpoints: Checkpoints | None, state: TrainState) -> tuple[TrainState, Progress]:
     """Where the run stands: at its beginning, or as it was last saved."""
-    saved = steps(checkpoints.folder) if checkpoints else []
+    saved = by_first(lambda: steps(checkpoints.folder), CheckpointError) if checkpoints else []
     if not checkpoints or not saved:
         return state, Progress()
     if not checkpoints.resume:

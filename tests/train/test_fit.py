@@ -10,7 +10,7 @@ import pytest
 import nnjax
 from nnjax.train import CheckpointError, Checkpoints, DataError, Dataset, Split, fit, init_state, load, one_hot, restore, save
 from nnjax.train import run as run_module
-from nnjax.train.checkpoint import steps
+from nnjax.train.checkpoint_folder import steps
 from nnjax.train.fit import make_accuracy
 
 MODEL = nnjax.mlp([64, 32, 10], nnjax.relu())

@@ -1,0 +1,60 @@
+"""One sentence where JAX ends a process in the middle of C++, with a stack trace and no chance for Python to speak.
+
+All that this process writes to stderr goes through a second one, which passes it on line by line. Once the lines are those of
+such an end it keeps them back, and says instead which of the sentences it was given fits.
+Run as a program it is that second process: it imports nothing but the standard library.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+Sentences = Sequence[tuple[str, str]]  # (pattern, sentence): the first whose pattern is found in the last words is said
+
+FATAL = re.compile(r"F\d{4} .*client\.h.*Terminating process because the JAX distributed service")  # and all that follows
+TROUBLE = re.compile(r"[EW]\d{4} .*(coordination_service|preemption_sync)")  # just before
+MORE = re.compile(r"\s*$|Additional GRPC error|:UNKNOWN|RPC: ")  # of a line of trouble
+SPOKEN = "nnjax: error: "
+
+
+def watch(sentences: Sentences) -> None:
+    """From now on, have the last words of this process said in one of these sentences."""
+    sys.stderr.flush()
+    program = [sys.executable, "-I", "-S", __file__, json.dumps(list(sentences))]
+    second = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
+    assert second.stdin is not None
+    os.dup2(second.stdin.fileno(), 2)
+    second.stdin.close()
+
+
+def translated(lines: Iterable[str], sentences: Sentences) -> Iterator[str]:
+    """The lines, those of such an end replaced by a sentence, or by nothing where Python has said why before."""
+    kept: list[str] = []
+    spoken = fatal = trouble = False
+    for line in lines:
+        spoken = spoken or line.startswith(SPOKEN)
+        fatal = fatal or bool(FATAL.match(line))
+        trouble = bool(TROUBLE.match(line) or (trouble and MORE.match(line)))
+        if (fatal or trouble) and not line.startswith(SPOKEN):
+            kept.append(line)
+        else:
+            yield line
+    if fatal and not spoken:
+        words = "".join(kept)
+        yield SPOKEN + next(sentence for pattern, sentence in sentences if re.search(pattern, words, re.DOTALL)) + "\n"
+    elif not fatal:
+        yield from kept
+
+
+def main() -> None:
+    """Pass stdin on to stdout until it ends."""
+    for line in translated(sys.stdin, json.loads(sys.argv[1])):
+        sys.stdout.write(line)
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

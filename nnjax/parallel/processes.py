@@ -1,0 +1,156 @@
+"""Joining the other processes of a run, through `jax.distributed`, before JAX is first used."""
+
+import os
+import re
+import socket
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import jax
+
+from ..errors import expect_positive
+from ..train.processes import gathered, is_first
+from .last_words import SPOKEN, Sentences, watch
+
+CONNECT = 120  # seconds for all processes to come
+LINGER = 3  # seconds that process 0 stays when all end, as its end cuts the others short
+SILENCE = 30  # seconds without a sign of life after which a process counts as dead
+# What SLURM's srun and Open MPI's mpirun set, each by all of these names: how many processes, and which this is.
+LAUNCHERS = {
+    "SLURM": ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_LOCALID"),
+    "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_LOCAL_RANK"),
+}
+
+AGAIN = "see what that one said. A saved run goes on by the same command with --resume."
+STATUS = re.compile(r"[A-Z_]{5,}: ")  # begins what C++ says, of which some comes as a ValueError
+
+
+class Place(NamedTuple):
+    """Of this process in a run: the address of process 0, or None where JAX knows it from the launcher; how many; which."""
+
+    coordinator: str | None
+    count: int
+    index: int
+
+    def __str__(self):
+        return f"process {self.index} of {self.count}"
+
+
+def found_place(
+    coordinator: str | None, count: int | None, index: int | None, environment: Mapping[str, str] = os.environ
+) -> Place | None:
+    """This process's place by what was given, or else by what launched it; None where it is alone.
+
+    Raises ValueError for a place that is incomplete or cannot be.
+    """
+    if (coordinator, count, index) == (None, None, None):
+        return _launched(environment)
+    given = {"--coordinator": coordinator, "--num-processes": count, "--process-id": index}
+    for option in (name for name, value in given.items() if value is None):
+        raise ValueError(f"train: a run of several processes needs {option} too; give all three of {', '.join(given)}.")
+    assert coordinator is not None
+    assert count is not None
+    assert index is not None
+    expect_positive("train", num_processes=count)
+    if not 0 <= index < count:
+        raise ValueError(f"train: --process-id must be from 0 to {count - 1} for --num-processes {count}, got {index}.")
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise ValueError(f"train: --coordinator must be HOST:PORT, the address of process 0, got {coordinator!r}.")
+    return Place(coordinator, count, index)
+
+
+def _launched(environment: Mapping[str, str]) -> Place | None:
+    for names in LAUNCHERS.values():
+        if all(name in environment for name in names) and int(environment[names[0]]) > 1:
+            return Place(None, int(environment[names[0]]), int(environment[names[1]]))
+    return None
+
+
+def join(place: Place, seconds: int) -> None:
+    """Wait until all processes have come, at most about so many seconds, and then belong together until the end.
+
+    JAX ends a process that cannot join, or that has lost another, where no Python runs: what it should have said is said by
+    `watch`.  Raises ValueError where another process has the port of process 0.
+    """
+    expect_positive("train", connect_seconds=seconds)
+    if place.index == 0 and place.coordinator is not None and _answers(place.coordinator):
+        raise ValueError(
+            f"train: {place} cannot listen at {place.coordinator}, where another does: a second process with --process-id 0, "
+            "or another run; give each process its own id, and each run its own port."
+        )
+    watch(sentences(place, seconds))
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours to listen to
+    jax.distributed.initialize(
+        place.coordinator, place.count, place.index, initialization_timeout=seconds, heartbeat_timeout_seconds=SILENCE
+    )
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def sentences(place: Place, seconds: int) -> Sentences:
+    """What to say for what JAX writes as its last words."""
+    at = f" at {place.coordinator}" if place.coordinator else ""
+    found = {
+        "newer incarnation": f"gave way to another with id {place.index}; give each process its own id.",
+        "Unexpected task registered": "is one too many for process 0, whose --num-processes is smaller; give all the same.",
+        "unexpectedly tried to connect": "has ended, as one came whose id another has, or that was started again; start all of "
+        "them anew, each with its own id.",
+        "RegisterTask": f"was not let in by process 0{at} within {seconds} seconds; check that it runs there, that all "
+        f"{place.count} were started, and that no two have one id.",
+        "": f"has ended, as another has ended or fallen silent; {AGAIN}",
+    }
+    return [(pattern, f"train: {place} {said}") for pattern, said in found.items()]
+
+
+def expect_alike(options: Mapping[str, Any]) -> None:
+    """Raise ValueError, in every process, unless all have the same options, versions and number of devices."""
+    devices = Counter(device.process_index for device in jax.devices())
+    for index, n in devices.items():
+        if n != devices[0]:
+            raise ValueError(f"train: process 0 has {devices[0]} devices and process {index} has {n}; give all as many.")
+    here = {name.replace("_", "-"): repr(value) for name, value in options.items()}
+    here |= {"version of " + name: metadata.version(name) for name in ("nnjax", "jax")}
+    first, *others = gathered(here)
+    for index, there in enumerate(others, 1):
+        differ = [f"{name} is {first[name]} in process 0, {there[name]} in process {index}"
+                  for name in first if first[name] != there[name]]  # fmt: skip
+        if differ:
+            raise ValueError(f"train: {'; '.join(differ)}; run the same command in all processes.")
+
+
+def together(place: Place, run: Callable[[], int]) -> int:
+    """run(), with the output of process 0 alone. Where it fails in one process all end, each with a sentence.
+
+    One that fails ends at once: Python's own exit would wait for the others, which may wait for this one.
+    """
+    try:
+        with redirect_stdout(sys.stdout if is_first() else open(os.devnull, "w")):
+            return run()
+    except KeyboardInterrupt:
+        said, code = f"train: {place} was interrupted.", 130
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        if isinstance(error, jax.errors.JaxRuntimeError) or STATUS.match(reason):
+            said, code = f"train: {place} cannot go on: {reason}. Most likely another has ended; {AGAIN}", 1
+        elif isinstance(error, (ValueError, OSError, FloatingPointError)):
+            said, code = f"{error} ({place})", 2
+        else:
+            traceback.print_exc()
+            said, code = f"train: {place} has failed, as above.", 1
+    print(f"{SPOKEN}{said}", file=sys.stderr, flush=True)
+    time.sleep(LINGER if place.index == 0 else 0)
+    os._exit(code)

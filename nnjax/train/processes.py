@@ -1,0 +1,48 @@
+"""What the processes of a run tell each other, beside the numbers of the steps. One that runs alone talks to itself.
+
+All processes call these functions, in the same order, as they do with every computation on devices of several processes.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+T = TypeVar("T")
+SHORTEST = 1024  # bytes: shorter texts are sent as so many, so that few programs are compiled
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints, and writes what one alone can write."""
+    return jax.process_index() == 0
+
+
+def gathered(value: Any) -> list:
+    """What each process gives, as JSON carries it, in the order of the processes."""
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(text))))
+    sent = np.zeros(max(SHORTEST, 1 << int(sizes.max() - 1).bit_length()), np.uint8)
+    sent[: len(text)] = text
+    rows = np.asarray(multihost_utils.process_allgather(sent))
+    return [json.loads(bytes(row[:n])) for row, n in zip(rows, sizes)]
+
+
+def by_first(make: Callable[[], T], error: type[Exception]) -> T:
+    """make(), called in the first process alone, for all of them; JSON carries it.  Where it raises `error`, all raise it."""
+    if jax.process_count() == 1:
+        return make()
+    said: tuple[Any, str | None] = (None, None)
+    if is_first():
+        try:
+            said = make(), None
+        except error as problem:
+            said = None, str(problem)
+    value, problem = gathered(said)[0]
+    if problem is not None:
+        raise error(problem)
+    return value

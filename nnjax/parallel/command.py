@@ -61,10 +61,10 @@ class Train(command.Train):
     def _in_company(self, place: Place, sizes: dict[str, int] | None) -> int:
         own = ("coordinator", "process_id")
         expect_alike({f.name: getattr(self, f.name) for f in fields(self) if f.name not in own})
-        return self._on(sizes or {"data": jax.device_count()})
+        return self._on(sizes)
 
-    def _on(self, sizes: dict[str, int]) -> int:
-        self._mesh = mesh_of(sizes)
+    def _on(self, sizes: dict[str, int] | None) -> int:
+        self._mesh = mesh_of(sizes or {"data": jax.device_count()})
         return super().run()
 
     def gradients(self, model: Layer, loss: Layer) -> Gradients:

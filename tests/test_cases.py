@@ -51,7 +51,7 @@ def test_hard_inputs_hold_zeros_ties_and_saturation():
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_case_passes_its_check(case):
-    run(case, (7,), range(2))
+    run(case, (7,), [0])
 
 
 @pytest.mark.slow

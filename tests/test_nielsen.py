@@ -65,7 +65,8 @@ def test_backprop_agrees_with_the_book_with_jax_and_with_components(x64, sizes, 
     for i in range(batch):
         one = jax.tree.map(lambda g, i=i: g[i], ours)
         close(one, nielsen.Params(*map(tuple, numpy_backprop(w, b, x[i], y[i], cost))))
-    close(ours, jax.vmap(jax.grad(lambda p, x, y: c.value(nielsen.feedforward(p, x), y)), (None, 0, 0))(params, x, y))
+    by_jax = jax.jit(jax.vmap(jax.grad(lambda p, x, y: c.value(nielsen.feedforward(p, x), y)), (None, 0, 0)))
+    close(ours, by_jax(params, x, y))
     close(ours, jax.jit(jax.vmap(lambda x, y: by_components(params, x, y, c)))(x, y))
     columns = jax.jit(lambda x, y: nielsen.backprop(params, x, y, c))(x.T, y.T)
     close(columns, jax.tree.map(lambda g: g.sum(0), ours))

@@ -160,6 +160,7 @@ def test_a_launcher_tells_the_place():
     assert "on 2 devices (cpu) of 2 processes, mesh data=2" in done[0][1]
 
 
+@pytest.mark.slow
 def test_an_unreachable_coordinator_and_a_missing_process_end_in_time():
     port = free_port()
     at = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", 2, "--connect-seconds", 3)
@@ -229,14 +230,18 @@ def test_devices_are_shared_evenly():
         Train(coordinator="host:1", num_processes=2, process_id=0, devices=3).run()
 
 
+def slowly(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("each", "message"),
     [
         (lambda i: ("--learning-rate", (0.1, 0.2)[i]), "learning-rate is 0.1 in process 0, 0.2 in process 1; run the same"),
         (lambda i: ("--devices", (4, 2)[i]), "process 0 has 2 devices and process 1 has 1; give all as many."),
-        (lambda i: ("--mesh", "data=4"), "a mesh of 4 devices, and 2 of platform cpu are present; pass --devices 4"),
-        (lambda i: ("--batch-size", 33), "the batch size must be a multiple of 2, the devices that share a batch"),
-        (lambda i: ("--data", ("digits", "nowhere.npz")[i]), "data is 'digits' in process 0, 'nowhere.npz' in process 1"),
+        slowly(lambda i: ("--mesh", "data=4"), "a mesh of 4 devices, and 2 of platform cpu are present; pass --devices 4"),
+        slowly(lambda i: ("--batch-size", 33), "the batch size must be a multiple of 2, the devices that share a batch"),
+        slowly(lambda i: ("--data", ("digits", "nowhere.npz")[i]), "data is 'digits' in process 0, 'nowhere.npz' in process 1"),
     ],
     ids=["options", "devices", "mesh", "batch", "data"],
 )  # fmt: skip

@@ -54,7 +54,7 @@ def test_a_wrong_gradient_fails_the_run(capsys, monkeypatch):
     assert Train(grad="hand", **QUICK).run() == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_run_that_is_asked_to_stop_is_saved_and_resumes(tmp_path, number):
     def command(epochs, *more):
         program = f"""

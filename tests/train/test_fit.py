@@ -223,8 +223,9 @@ def _killed(folder, out, seconds):
     return False
 
 
-@pytest.mark.parametrize("runs", [1, pytest.param(25, marks=pytest.mark.slow)])
-def test_runs_killed_at_random_moments_end_as_the_one_that_was_not(tmp_path, runs):
+@pytest.mark.slow
+def test_25_runs_killed_at_random_moments_end_as_the_one_that_was_not(tmp_path):
+    runs = 25
     subprocess.run([sys.executable, "-c", PROGRAM, tmp_path / "whole", tmp_path / "whole.npz"], check=True, capture_output=True)
     rng = np.random.default_rng(runs)
     killed = 0

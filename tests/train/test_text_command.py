@@ -14,7 +14,7 @@ def words(tmp_path):
     return str(path)
 
 
-@pytest.mark.parametrize("model", [None, "char_rnn"])
+@pytest.mark.parametrize("model", [None, pytest.param("char_rnn", marks=pytest.mark.slow)])
 def test_a_text_of_ones_own_trains_is_compared_and_written_on(words, tmp_path, capsys, model):
     folder = tmp_path / "run"
     assert Train(data=words, model=model, folder=folder, average=0.9, clip=1.0, l2=0.1, l1=0.1, **QUICK).run() == 0

@@ -13,7 +13,9 @@ FATAL = (
 )
 STACK = ["\n", "RPC: /xla.coordination.CoordinationService/{}\n", "*** Check failure stack trace: ***\n", "    @  0x7f  f()\n"]
 TROUBLE = ["E1126 17:00:56.1 2 coordination_service_agent.cc:289] Polled an error.\n", "Additional GRPC error information\n",
-           ":UNKNOWN:Error received from peer\n"]  # fmt: skip
+           ":UNKNOWN:Error received from peer\n",
+           "W1127 00:09:15.7 3 coordination_service.cc:388] CANCELLED: there's a more recent barrier call\n",
+           "=== Source Location Trace: === \n", "external/xla+/coordination/coordination_service.cc:956\n"]  # fmt: skip
 
 
 def words(status, call):

@@ -16,7 +16,9 @@ Sentences = Sequence[tuple[str, str]]  # (pattern, sentence): the first whose pa
 
 FATAL = re.compile(r"F\d{4} .*client\.h.*Terminating process because the JAX distributed service")  # and all that follows
 TROUBLE = re.compile(r"[EW]\d{4} .*(coordination_service|preemption_sync)")  # just before
-MORE = re.compile(r"\s*$|Additional GRPC error|:UNKNOWN|RPC: |=== Source Location Trace|\S+\.cc:\d+$")  # of a line of trouble
+MORE = re.compile(
+    r"\s*$|Additional GRPC error|:UNKNOWN|RPC: |=== Source Location Trace|\S+\.cc:\d+$|\d+$|The tasks have crashed"
+)  # of a line of trouble
 SPOKEN = "nnjax: error: "
 
 

@@ -7,9 +7,10 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -85,6 +86,8 @@ def join(place: Place, seconds: int) -> None:
             f"train: {place} cannot listen at {place.coordinator}, where another does: a second process with --process-id 0, "
             "or another run; give each process its own id, and each run its own port."
         )
+    if place.index == 0:
+        print(f"{place}: waiting for the others, at most {seconds} s", flush=True)
     watch(sentences(place, seconds))
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours to listen to
     jax.distributed.initialize(
@@ -104,13 +107,16 @@ def _answers(address: str) -> bool:
 def sentences(place: Place, seconds: int) -> Sentences:
     """What to say for what JAX writes as its last words."""
     at = f" at {place.coordinator}" if place.coordinator else ""
+    missed, check = "was not let in by process 0", "it runs there, that "
+    if place.index == 0:
+        missed, check = f"did not see all {place.count} come", ""
     found = {
         "newer incarnation": f"gave way to another with id {place.index}; give each process its own id.",
         "Unexpected task registered": "is one too many for process 0, whose --num-processes is smaller; give all the same.",
         "unexpectedly tried to connect": "has ended, as one came whose id another has, or that was started again; start all of "
         "them anew, each with its own id.",
-        "RegisterTask": f"was not let in by process 0{at} within {seconds} seconds; check that it runs there, that all "
-        f"{place.count} were started, and that no two have one id.",
+        "RegisterTask": f"{missed}{at} within {seconds} seconds; check that {check}all {place.count} were started, and that no "
+        "two have one id.",
         "": f"has ended, as another has ended or fallen silent; {AGAIN}",
     }
     return [(pattern, f"train: {place} {said}") for pattern, said in found.items()]
@@ -122,14 +128,29 @@ def expect_alike(options: Mapping[str, Any]) -> None:
     for index, n in devices.items():
         if n != devices[0]:
             raise ValueError(f"train: process 0 has {devices[0]} devices and process {index} has {n}; give all as many.")
-    here = {name.replace("_", "-"): repr(value) for name, value in options.items()}
+    here = {name.replace("_", "-"): repr(str(v) if isinstance(v, Path) else v) for name, v in options.items()}
     here |= {"version of " + name: metadata.version(name) for name in ("nnjax", "jax")}
-    first, *others = gathered(here)
+    with _without_stdout():  # there Gloo greets each process when they first meet
+        first, *others = gathered(here)
     for index, there in enumerate(others, 1):
         differ = [f"{name} is {first[name]} in process 0, {there[name]} in process {index}"
                   for name in first if first[name] != there[name]]  # fmt: skip
         if differ:
             raise ValueError(f"train: {'; '.join(differ)}; run the same command in all processes.")
+
+
+@contextmanager
+def _without_stdout() -> Iterator[None]:
+    """What anyone writes to stdout meanwhile, C++ too, is lost."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def together(place: Place, run: Callable[[], int]) -> int:

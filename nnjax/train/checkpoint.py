@@ -104,6 +104,8 @@ def _told(folder: Path, step: int) -> Iterator[None]:
         raise
     except Exception as error:  # orbax has errors of many kinds for a full disk
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if jax.process_count() > 1 and "barrier" in reason.lower():  # where orbax waits for another process
+            raise jax.errors.JaxRuntimeError(reason.split(". ")[0]) from error
         newest = max(steps(folder), default=None)
         left = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
         raise CheckpointError(

@@ -45,7 +45,7 @@ class Fit(NamedTuple):
 class Checkpoints(NamedTuple):
     """Where a run is saved.  every: after how many steps, or each epoch; keep: how many of the newest stay, beside the one
     of the best validation (or test) accuracy; configuration: what a run that resumes must share; resume: go on from the
-    newest sound one, from the beginning where nothing was saved yet; on_note: told of those that are damaged.
+    newest sound one, from the beginning where nothing was saved yet; on_note: told of damaged ones, and where it begins.
     """
 
     folder: str | Path
@@ -109,19 +109,23 @@ def held(checkpoints: Checkpoints | None) -> Iterator[Callable[[], str]]:
 def begin(checkpoints: Checkpoints | None, state: TrainState) -> tuple[TrainState, Progress]:
     """Where the run stands: at its beginning, or as it was last saved."""
     saved = by_first(lambda: steps(checkpoints.folder), CheckpointError) if checkpoints else []
+    say = (checkpoints and checkpoints.on_note) or (lambda note: None)
     if not checkpoints or not saved:
+        if checkpoints and checkpoints.resume:
+            say(f"nothing is saved in {checkpoints.folder} yet: starting from the beginning")
         return state, Progress()
     if not checkpoints.resume:
         raise CheckpointError(
-            f"{checkpoints.folder} has checkpoints up to step {saved[-1]}; resume from them, or choose another folder."
+            f"{checkpoints.folder} has checkpoints up to step {saved[-1]}; go on from them with resume (--resume), or choose "
+            "another folder."
         )
     found = restore(checkpoints.folder, state, configuration=checkpoints.configuration)
     for note in found.skipped:
-        if checkpoints.on_note:
-            checkpoints.on_note(f"{note}; going on from step {found.step}")
+        say(note)
     m = found.metrics
     if "history" not in m:
         raise CheckpointError(f"{checkpoints.folder} holds no run of fit, but what train.save wrote; choose another folder.")
+    say(f"going on from step {found.step}")
     return found.state, Progress(tuple(Epoch(*record) for record in m["history"]), m["loss"], m["seconds"], m.get("first"))
 
 

@@ -14,6 +14,8 @@ FATAL = (
 STACK = ["\n", "RPC: /xla.coordination.CoordinationService/{}\n", "*** Check failure stack trace: ***\n", "    @  0x7f  f()\n"]
 TROUBLE = ["E1126 17:00:56.1 2 coordination_service_agent.cc:289] Polled an error.\n", "Additional GRPC error information\n",
            ":UNKNOWN:Error received from peer\n",
+           "E1127 01:34:16.2 3 coordination_service.cc:1549] UNAVAILABLE: The following tasks are unhealthy:\n", "1\n",
+           "The tasks have crashed. Check the task logs for an earlier error\n",
            "W1127 00:09:15.7 3 coordination_service.cc:388] CANCELLED: there's a more recent barrier call\n",
            "=== Source Location Trace: === \n", "external/xla+/coordination/coordination_service.cc:956\n"]  # fmt: skip
 

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import nnjax
-from nnjax.train import CheckpointError, checkpoint_folder, init_state, restore, save
+from nnjax.train import CheckpointError, checkpoint, checkpoint_folder, init_state, restore, save
 
 
 class Extra(NamedTuple):
@@ -159,6 +159,14 @@ except CheckpointError as error:
     assert "that of step 1 is whole" in done.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
     checkpoint_folder.verify(tmp_path / "00000001")
+
+
+def test_another_process_that_is_gone_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Timeout waiting at barrier"), checkpoint._told(tmp_path, 1):
+        raise ValueError("Timeout waiting at barrier 'state'. Tasks: 1\nand more")
+    with pytest.raises(CheckpointError, match="could not be saved"), checkpoint._told(tmp_path, 1):
+        raise ValueError("No space left on device")
 
 
 def test_a_process_killed_while_it_saves_leaves_a_sound_checkpoint(tmp_path):

@@ -90,7 +90,7 @@ def test_resuming_with_something_else_says_what_differs(tmp_path, capsys):
     Train(folder=tmp_path, **QUICK).run()
     with pytest.raises(CheckpointError, match=r"batch_size was 32, is 16; learning_rate was 0\.002, is 0\.1\. Resume"):
         Train(folder=tmp_path, resume=True, learning_rate=0.1, batch_size=16, **QUICK).run()
-    with pytest.raises(CheckpointError, match=r"has checkpoints up to step 78; resume from them"):
+    with pytest.raises(CheckpointError, match=r"has checkpoints up to step 78; go on from them with resume"):
         Train(folder=tmp_path, **QUICK).run()
     assert Train(folder=tmp_path, resume=True, **QUICK).run() == 0
     assert "saving in" in capsys.readouterr().out

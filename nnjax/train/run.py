@@ -108,10 +108,12 @@ def held(checkpoints: Checkpoints | None) -> Iterator[Callable[[], str]]:
 
 def begin(checkpoints: Checkpoints | None, state: TrainState) -> tuple[TrainState, Progress]:
     """Where the run stands: at its beginning, or as it was last saved."""
-    saved = by_first(lambda: steps(checkpoints.folder), CheckpointError) if checkpoints else []
-    say = (checkpoints and checkpoints.on_note) or (lambda note: None)
-    if not checkpoints or not saved:
-        if checkpoints and checkpoints.resume:
+    if checkpoints is None:
+        return state, Progress()
+    say = checkpoints.on_note or (lambda note: None)
+    saved = by_first(lambda: steps(checkpoints.folder), CheckpointError)
+    if not saved:
+        if checkpoints.resume:
             say(f"nothing is saved in {checkpoints.folder} yet: starting from the beginning")
         return state, Progress()
     if not checkpoints.resume:

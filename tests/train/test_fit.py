@@ -131,10 +131,12 @@ def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(tmp_path, m
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(tmp_path):
-    whole = run(load("digits"), checkpoints=keep(tmp_path))
+    notes = []
+    whole = run(load("digits"), checkpoints=keep(tmp_path, resume=True, on_note=notes.append))
+    assert notes == [f"nothing is saved in {tmp_path} yet: starting from the beginning"]
     manifest = tmp_path / f"{int(whole.state.step):08d}" / "manifest.json"
     manifest.write_bytes(manifest.read_bytes() + b" ")
-    notes = []
+    notes.clear()
     again = run(load("digits"), checkpoints=keep(tmp_path, resume=True, on_note=notes.append))
     assert_same(again.state, whole.state)
     assert len(notes) == 2
@@ -144,7 +146,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(tmp_pa
 
 def test_a_folder_with_checkpoints_is_not_begun_anew_and_one_in_use_is_refused(tmp_path):
     run(load("digits"), epochs=1, checkpoints=keep(tmp_path))
-    with pytest.raises(CheckpointError, match=r"has checkpoints up to step 39; go on from them with resume"):
+    with pytest.raises(CheckpointError, match=r"39; go on from them with resume \(--resume\), or choose another folder"):
         run(load("digits"), checkpoints=keep(tmp_path))
     with pytest.raises(CheckpointError, match=r"batch size was 32, is 16"):
         run(load("digits"), checkpoints=keep(tmp_path, resume=True, configuration={"batch size": 16}))

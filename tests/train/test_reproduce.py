@@ -48,7 +48,8 @@ def test_a_row_is_trained_once_and_gone_on_with_where_it_was_stopped(tmp_path, m
     monkeypatch.undo()
     lines = []
     rest, here = reproduce.run_row(SMALL, 1, DATA, tmp_path / "cut", lines.append)
-    assert [line.split("epoch ")[1][:3] for line in lines[1:]] == ["3/3"]
+    assert lines.pop(0).startswith("going on from step ")
+    assert [line.split("epoch ")[1][:3] for line in lines] == ["3/3"]
     assert rest._replace(seconds=0) == whole._replace(seconds=0)
     lines.clear()
     assert reproduce.run_row(SMALL, 1, DATA, tmp_path / "cut", lines.append)[0] == rest

@@ -13,6 +13,7 @@ import logging
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -212,14 +213,23 @@ def _orbax() -> Any:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Of a save that fails orbax's threads print pages of tracebacks beside the error that it raises: the error suffices."""
+def _quietly(seconds: float = 5.0) -> Iterator[None]:
+    """Of a save that fails orbax's threads print pages of tracebacks beside the error that it raises: the error suffices.
+
+    Some still write when it is raised, and fail only then: they are waited for, at most so many seconds.
+    """
     logger, hook = logging.getLogger("absl"), threading.excepthook
-    level = logger.level
+    level, before = logger.level, set(threading.enumerate())
     logger.setLevel(logging.CRITICAL)
     threading.excepthook = lambda args: None
     try:
         yield
+    except BaseException:
+        end = time.monotonic() + seconds
+        for thread in set(threading.enumerate()) - before:
+            if type(thread).__module__.startswith("orbax."):
+                threading.Thread.join(thread, max(0.0, end - time.monotonic()))  # orbax's own join raises what the thread did
+        raise
     finally:
         logger.setLevel(level)
         threading.excepthook = hook

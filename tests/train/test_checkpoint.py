@@ -2,8 +2,10 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -159,6 +161,33 @@ except CheckpointError as error:
     assert "that of step 1 is whole" in done.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
     checkpoint_folder.verify(tmp_path / "00000001")
+
+
+def test_a_thread_that_still_writes_when_a_save_fails_is_waited_for_and_prints_nothing(tmp_path, monkeypatch, capfd):
+    """As orbax's threads do: the error of one is raised while another is at work, which fails once the folder is removed."""
+    found = []
+
+    def run(self):
+        time.sleep(0.3)
+        found.append((self.path / "written before").exists())
+        raise FileNotFoundError(2, "No such file or directory")
+
+    Writer = type("Writer", (threading.Thread,), {"__module__": "orbax.checkpoint.future", "run": run})
+
+    def fail(path, arrays):
+        path.mkdir()
+        (path / "written before").touch()
+        writer = Writer()
+        writer.path = path
+        writer.start()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_orbax", lambda: SimpleNamespace(save=fail))
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        save(tmp_path, trained(), step=1)
+    assert found == [True]
+    assert capfd.readouterr().err == ""
+    assert not any(type(thread) is Writer for thread in threading.enumerate())
 
 
 def test_another_process_that_is_gone_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):

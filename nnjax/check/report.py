@@ -83,10 +83,29 @@ class Report(NamedTuple):
             lines.append("nothing was compared")
         lines += [f"not compared: {what}" for what in self.missing]
         lines += [f"note: {note}" for note in self.notes]
-        lines += [str(row) for row in self.failures[:20]]
-        if len(self.failures) > 20:
-            lines.append(f"... and {len(self.failures) - 20} more failures")
+        alike = _alike(self.failures)
+        lines += [f"{rows[0]}{_likewise(rows[1:])}" for rows in alike[:20]]
+        if len(alike) > 20:
+            lines.append(f"... and {sum(map(len, alike[20:]))} more failures")
         return "\n".join(lines)
+
+
+def _alike(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows by what they say of which leaf: a fault shows in most dtypes and transforms, and is told once."""
+    found: dict[tuple, list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.case, row.leaf, row.layer, row.witness, row.diagnosis, row.note), []).append(row)
+    return list(found.values())
+
+
+def _likewise(rows: Iterable[Row]) -> str:
+    """Where else: the transforms of each dtype, device and precision."""
+    transforms: dict[tuple, list[str]] = {}
+    for row in rows:
+        transforms.setdefault((row.dtype, row.device, row.precision), []).append(row.transform)
+    several = len({place[1:] for place in transforms}) > 1
+    where = [f"{' '.join(filter(None, place if several else place[:1]))} {' '.join(t)}" for place, t in transforms.items()]
+    return f"\n    likewise: {', '.join(where)}" if where else ""
 
 
 def merged(reports: Iterable[Report]) -> Report:

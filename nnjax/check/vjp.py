@@ -1,6 +1,7 @@
 """The entry points: check_layer, check_vjp and check_pair, each a function under test held against its definition."""
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,6 +162,8 @@ def check_vjp(
             f"check_vjp: {name} is not a jax.custom_vjp function, so a reference is needed; "
             "pass reference=, the same function in plain jax.numpy."
         )
+    for g in (f, definition):
+        _expect_arguments("check_vjp", g, args, kwargs)
     names = argument_names(f, len(args))
     static = rule_of(f).nondiff_argnums if rule_of(f) is not None else ()
     f, definition, args, names = _bind(f, definition, args, names, static)
@@ -181,6 +184,22 @@ def check_vjp(
         lambda leaf: "", None, None if mesh is None else Sharding(mesh),
     )  # fmt: skip
     return run_matrix(subject, diff, other, options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses))
+
+
+def _expect_arguments(who: str, f: Callable, args: tuple, kwargs: dict) -> None:
+    """Raise TypeError where f, as far as it has a signature, cannot be called with these arguments."""
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        came = ", ".join([*map(describe, args), *(f"{name}={describe(x)}" for name, x in kwargs.items())])
+        raise TypeError(
+            f"{who}: {getattr(f, '__name__', type(f).__name__)}{signature} cannot be called with ({came}): {error}; pass it "
+            "the arguments that it takes."
+        ) from None
 
 
 def _bind(f, definition, args, names, static) -> tuple:
@@ -217,6 +236,8 @@ def check_pair(
     for what, f in (("fwd", fwd), ("bwd", bwd), ("reference", reference)):
         if not callable(f):
             raise TypeError(f"check_pair: {what} must be a function, got {describe(f)}; pass fwd, bwd, then the arguments.")
+    for f in (fwd, reference):
+        _expect_arguments("check_pair", f, args, {})
     spec, diff, other = split(args, {}, argument_names(reference, len(args)))
     hand, problems = pair_run(fwd, bwd, spec)
 

@@ -115,9 +115,15 @@ def test_an_exact_output_that_differs_is_reported():
 
 
 def test_what_jax_cannot_run_is_a_failure_and_not_an_exception():
-    report = nnjax.check_pair(*pair(bwd=lambda x, ct: (ct[:, :2] @ jnp.ones(5),)), jnp.ones((3, 4)), reference=jnp.sin)
+    report = nnjax.check_pair(
+        *pair(bwd=lambda x, ct: (ct[:, :2] @ jnp.ones(5, ct.dtype),)), jnp.ones((3, 4)), reference=jnp.sin
+    )
     assert not report.ok
-    assert "JAX cannot run it" in str(report)
+    assert report.missing == ()  # each row has failed, so that none was left out
+    assert {row.leaf for row in report.rows} == {"cotangents"}
+    assert str(report).count("JAX cannot run it") == 1
+    assert len(report.failures) == 16
+    assert len(str(report).splitlines()) == 4
 
 
 def test_mixed_precision_is_checked_at_compute_dtype():

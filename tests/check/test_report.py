@@ -27,6 +27,32 @@ def test_failures_are_named_and_raised():
     assert Report((GOOD,)).raise_if_failed().ok
 
 
+def test_a_fault_that_shows_everywhere_is_told_once():
+    wide = BAD._replace(dtype="float64", transform="eager")
+    elsewhere = [
+        BAD._replace(leaf="params.b"),
+        BAD._replace(witness="adjoint"),
+        BAD._replace(diagnosis=Diagnosis("zero", "is zero")),
+    ]
+    text = str(Report((wide, wide._replace(transform="jit"), BAD, GOOD, BAD._replace(transform="scan"), *elsewhere)))
+    assert text.splitlines() == [
+        "FAILED: 8 comparisons, 7 failed",
+        "dense: params.w [float64 eager cpu, reference] error 1, bound 1e-06: failed",
+        "    negated: equals minus the reference",
+        "    likewise: float64 jit, float32 jit scan",
+        *(line for row in elsewhere for line in str(row).splitlines()),
+    ]
+    on_two = [BAD, BAD._replace(device="gpu", precision="high"), BAD._replace(device="gpu", precision="default")]
+    assert "likewise: float32 gpu high jit, float32 gpu default jit" in str(Report(tuple(on_two)))
+
+
+def test_failures_of_many_kinds_are_counted():
+    many = [BAD._replace(leaf=f"params[{i}].w", transform=t) for i in range(22) for t in ("eager", "jit")]
+    lines = str(Report(tuple(many))).splitlines()
+    assert lines[-1] == "... and 4 more failures"
+    assert sum("likewise: float32 jit" in line for line in lines) == 20
+
+
 def test_to_dict_is_json():
     found = json.loads(json.dumps(Report((GOOD, BAD)).to_dict()))
     assert found["ok"] is False

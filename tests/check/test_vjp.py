@@ -225,6 +225,22 @@ def test_check_vjp_takes_any_function_with_a_reference_and_keyword_arguments():
             TypeError,
             r"argmax has no output that is real floating point",
         ),
+        (
+            lambda: nnjax.check_vjp(double_sine(), X, X),
+            TypeError,
+            r"check_vjp: f\(x\) cannot be called with \(float32 \(8, 4\), float32 \(8, 4\)\): too many positional "
+            r"arguments; pass it the arguments that it takes\.",
+        ),
+        (
+            lambda: nnjax.check_vjp(double_sine(), X, reference=lambda x, scale: scale * x),
+            TypeError,
+            r"check_vjp: <lambda>\(x, scale\) cannot be called with \(float32 \(8, 4\)\): missing a required argument: 'scale'",
+        ),
+        (
+            lambda: nnjax.check_pair(lambda x: (x, ()), lambda r, ct: (ct,), X, X, reference=jnp.add),
+            TypeError,
+            r"check_pair: <lambda>\(x\) cannot be called with",
+        ),
     ],
 )
 def test_what_cannot_be_checked_is_refused_in_one_sentence(call, error, message):

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 Sentences = Sequence[tuple[str, str]]  # (pattern, sentence): the first whose pattern is found in the last words is said
 
 FATAL = re.compile(r"F\d{4} .*client\.h.*Terminating process because the JAX distributed service")  # and all that follows
-TROUBLE = re.compile(r"[EW]\d{4} .*(coordination_service|preemption_sync)")  # just before
+TROUBLE = re.compile(r"[EW]\d{4} .*(coordination_service|preemption_sync)|\[external/\S*gloo/\S*debug_logger")  # just before
 MORE = re.compile(
     r"\s*$|Additional GRPC error|:UNKNOWN|RPC: |=== Source Location Trace|\S+\.cc:\d+$|\d+$|The tasks have crashed"
 )  # of a line of trouble
@@ -47,7 +47,7 @@ def translated(lines: Iterable[str], sentences: Sentences) -> Iterator[str]:
     if fatal and not spoken:
         words = "".join(kept)
         yield SPOKEN + next(sentence for pattern, sentence in sentences if re.search(pattern, words, re.DOTALL)) + "\n"
-    elif not fatal:
+    elif not spoken:
         yield from kept
 
 

@@ -8,8 +8,9 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
-from importlib import metadata
+from contextlib import contextmanager, redirect_stdout, suppress
+from functools import partial
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,9 @@ LAUNCHERS = {
 }
 
 AGAIN = "see what that one said. A saved run goes on by the same command with --resume."
+OPEN = (
+    "All must reach each other, at any port: open the ports between the machines, and give the address of process 0 in numbers."
+)
 STATUS = re.compile(r"[A-Z_]{5,}: ")  # begins what C++ says, of which some comes as a ValueError
 
 
@@ -93,6 +97,31 @@ def join(place: Place, seconds: int) -> None:
     jax.distributed.initialize(
         place.coordinator, place.count, place.index, initialization_timeout=seconds, heartbeat_timeout_seconds=SILENCE
     )
+    if place.coordinator is not None and (address := own_address(place.coordinator)):
+        _listen_at(address)
+
+
+def own_address(coordinator: str) -> str | None:
+    """The address of this machine on the way to process 0, where the others can reach it; None where that is unknown."""
+    host, _, port = coordinator.rpartition(":")
+    try:
+        family, kind, _, _, there = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as s:
+            s.connect(there)  # sends nothing
+            return s.getsockname()[0]
+    except OSError:
+        return None
+
+
+def _listen_at(address: str) -> None:
+    """Have Gloo, by which CPUs talk, listen at this address.
+
+    Of itself it takes the one that belongs to the machine's name, on many machines 127.0.1.1, where only their own processes
+    reach it. JAX has no option for it: what it calls is replaced, or all is left as it is where it calls something else.
+    """
+    with suppress(ImportError, AttributeError):
+        cpp: Any = import_module("jaxlib._jax")
+        cpp.make_gloo_tcp_collectives = partial(cpp.make_gloo_tcp_collectives, hostname=address)
 
 
 def _answers(address: str) -> bool:
@@ -165,7 +194,9 @@ def together(place: Place, run: Callable[[], int]) -> int:
         said, code = f"train: {place} was interrupted.", 130
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
-        if isinstance(error, jax.errors.JaxRuntimeError) or STATUS.match(reason):
+        if "Gloo context initialization failed" in reason:
+            said, code = f"train: {place} cannot reach another: {reason.rsplit('] ', 1)[-1]}. {OPEN}", 1
+        elif isinstance(error, jax.errors.JaxRuntimeError) or STATUS.match(reason):
             said, code = f"train: {place} cannot go on: {reason}. Most likely another has ended; {AGAIN}", 1
         elif isinstance(error, (ValueError, OSError, FloatingPointError)):
             said, code = f"{error} ({place})", 2

@@ -48,6 +48,14 @@ def test_what_python_has_said_is_not_said_again():
         assert list(translated(lines, SENTENCES)) == [said]
 
 
+@pytest.mark.parametrize("built", ["external/gloo", "external/xla++third_party_ext+gloo"])
+def test_what_gloo_says_beside_a_sentence_is_dropped(built):
+    trouble = f"[{built}/gloo/transport/tcp/debug_logger.cc:25] ERROR failed to connect, remote=[127.0.0.1]:7565$0\n"
+    said = "nnjax: error: train: process 1 of 2 cannot reach another\n"
+    assert list(translated(["before\n", trouble, trouble, said], SENTENCES)) == ["before\n", said]
+    assert list(translated(["before\n", trouble], SENTENCES)) == ["before\n", trouble]
+
+
 def test_all_else_passes_and_nothing_is_lost():
     lines = ["W1126 17:00:56.1 2 cpu.cc:1] Slow.\n", "Traceback\n", "\n", "Error\n"]
     assert list(translated(lines, SENTENCES)) == lines

@@ -22,7 +22,7 @@ from .fit import expect_batches, fit
 from .metrics import Writers
 from .optimizers import averaged, make_optimizer
 from .placement import as_on_one_device, on_host
-from .processes import is_first
+from .processes import expect_same_data, is_first
 from .progress import progress
 from .recipe import Gradients, Recipe, gradients, make_recipe
 from .run import Checkpoints, Fit
@@ -124,6 +124,7 @@ class Train:
         if self.feedback != "transpose" and self.grad != "hand":
             raise ValueError(f"train: --feedback {self.feedback} gives no gradient for jax.grad to compute; leave out --grad.")
         data = load(self.data)
+        expect_same_data(data)
         if isinstance(data, Text):
             return self._ended(train_text(self, data, checkpoints))
         if not len(data.test.y):

@@ -1,12 +1,16 @@
 """What a run is: its record, where it is saved, and where it stands when it begins or is gone on with."""
 
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from .checkpoint import restore, save
-from .checkpoint_folder import CheckpointError, steps
+from .checkpoint_folder import UNFINISHED, CheckpointError, steps
 from .processes import by_first, gathered
 from .step import TrainState
 from .stopping import stoppable
@@ -71,6 +75,7 @@ def alone(folder: Path) -> Iterator[None]:
     locks = []
     by_first(lambda: locks.append(_lock(folder)), CheckpointError)
     try:
+        expect_shared(folder)
         yield
     finally:
         for lock in locks:
@@ -91,6 +96,23 @@ def _lock(folder: Path) -> Any:
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written to: {error}; choose another folder.") from None
     return lock
+
+
+def expect_shared(folder: Path, seconds: float = 5.0) -> None:
+    """Raise CheckpointError, in every process, unless all see in this folder what the first writes there, so much later."""
+    if jax.process_count() == 1:
+        return
+    made = folder / by_first(lambda: Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder)).name, OSError)
+    end = time.monotonic() + seconds  # a network disk may take its time
+    while not made.is_dir() and time.monotonic() < end:
+        time.sleep(0.1)
+    sees = gathered(made.is_dir())
+    by_first(made.rmdir, OSError)
+    if not all(sees):
+        raise CheckpointError(
+            f"{folder} is not one folder for all processes: process {sees.index(False)} does not see what process 0 writes "
+            "there; choose one on a disk that all share."
+        )
 
 
 @contextmanager

@@ -13,7 +13,11 @@ TALK = """
 import jax, sys
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.distributed.initialize("127.0.0.1:{port}", 2, int(sys.argv[1]))
-from nnjax.train.processes import by_first, gathered, is_first
+import numpy as np
+from pathlib import Path
+from nnjax.train import load
+from nnjax.train.processes import by_first, expect_same_data, gathered, is_first
+from nnjax.train.run import CheckpointError, expect_shared
 me = jax.process_index()
 assert is_first() == (me == 0)
 assert gathered(["short", "long " * 1000][me]) == ["short", "long " * 1000]
@@ -23,19 +27,43 @@ try:
 except ValueError as error:
     assert str(error).startswith("invalid literal"), error
     print("all heard")
+digits, text = load("digits"), ("name", np.arange(1_000_000), "abc")
+expect_same_data(digits)
+expect_same_data(text)
+digits.test.y[-1] += me
+for data in (digits, (*text[:2], "abd" if me else "abc"), ("name", np.arange(1_000_000 + me), "abc")):
+    try:
+        expect_same_data(data)
+    except ValueError as error:
+        assert str(error).startswith("train: the data of process 1 are not those of process 0"), error
+        print("data differ")
+folder = Path(sys.argv[2])
+expect_shared(folder)
+assert gathered(list(map(str, folder.iterdir()))) == [[], []]
+own = folder / str(me)
+own.mkdir()
+try:
+    expect_shared(own, seconds=0.3)
+except CheckpointError as error:
+    assert "is not one folder for all processes: process 1 does not see what process 0 writes there" in str(error), error
+    print("folders differ")
+assert list(own.iterdir()) == []
 """
 
 
-def test_two_processes_hear_each_other_and_the_first_ones_errors():
+def test_two_processes_hear_each_other_and_the_first_ones_errors(tmp_path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         program = TALK.format(port=s.getsockname()[1])
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX", "XLA"))} | {"JAX_PLATFORMS": "cpu"}
     both = [
-        subprocess.Popen([sys.executable, "-c", program, str(i)], stdout=subprocess.PIPE, text=True, env=environment)
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(i), str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+        )
         for i in (0, 1)
     ]
-    assert ["all heard" in p.communicate(timeout=60)[0] for p in both] == [True, True]
+    for process in both:
+        assert process.communicate(timeout=60)[0].splitlines()[-5:] == ["all heard", *["data differ"] * 3, "folders differ"]
 
 
 def test_one_process_talks_to_itself():

@@ -1,5 +1,6 @@
 """The execution matrix: one subject in every dtype, on every device, at every precision, under every transform."""
 
+import re
 from collections.abc import Sequence
 
 import jax
@@ -17,6 +18,8 @@ from .report import Diagnosis, Report, Row
 from .subject import Problem, Subject
 from .taylor import taylor_rows
 from .threads import in_threads, once
+
+RETURNED = re.compile(r"bwd rule .*must produce .*(structure|shapes do not match)")  # JAX, of cotangents unlike the arguments
 
 
 def run_matrix(subject: Subject, diff: list, other: list, opts: Options, prepared: list[Cell] | None = None) -> Report:
@@ -87,9 +90,9 @@ def _transform_rows(subject: Subject, cell: Cell, other, transform: str) -> list
             why = "not differentiated twice: fwd calls the function itself, which JAX cannot push forward; call its body there"
             row = Row(subject.case, "", "", "", "", 0.0, 0.0, True, None, "vacuous", note=why)
             return [row._replace(leaf=leaf, **_common(subject, cell, transform)) for leaf in subject.spec.names]
-        problems = subject.problems.found or [
-            Problem("cotangents", "unknown", f"JAX cannot run it: {str(error).splitlines()[0]}")
-        ]
+        said = str(error).splitlines()[0]
+        kind = "wrong_shape" if RETURNED.search(said) else "unknown"
+        problems = subject.problems.found or [Problem("cotangents", kind, f"JAX cannot run it: {said}")]
         return _problem_rows(subject, problems, _common(subject, cell, transform))
 
 

@@ -248,6 +248,18 @@ def test_what_cannot_be_checked_is_refused_in_one_sentence(call, error, message)
         call()
 
 
+@pytest.mark.parametrize("bwd", [lambda r, ct: (ct * r,), lambda r, ct: (ct.sum(0), ct)], ids=["too few", "another shape"])
+def test_cotangents_unlike_the_arguments_are_named(bwd):
+    @jax.custom_vjp
+    def f(x, y):
+        return x * y
+
+    f.defvjp(lambda x, y: (x * y, y), bwd)
+    report = nnjax.check_vjp(f, X, X, dtypes=["float32"])
+    assert {row.diagnosis.kind for row in report.failures} == {"wrong_shape"}
+    assert "bwd rule" in str(report)
+
+
 def test_compare_gradients_gives_each_leaf_a_difference_and_a_budget():
     loss = nnjax.softmax_cross_entropy()
     hand, reference = nnjax.value_and_grad(MODEL, loss), nnjax.reference_value_and_grad(MODEL, loss)

@@ -18,6 +18,7 @@ import optax
 
 from .. import nielsen
 from .checkpoint import restore
+from .checkpoint_folder import steps
 from .curves import CURVES, Curve, measures, overlay, published
 from .dataset import DataError, Dataset, expand
 from .fit import fit, one_hot
@@ -60,7 +61,8 @@ def _keys(seed: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _checkpoints(folder: Path, settings: dict, note: Callable[[str], None]) -> Checkpoints:
-    return Checkpoints(folder / "checkpoints", keep=1, configuration=settings, resume=True, on_note=note)
+    folder = folder / "checkpoints"
+    return Checkpoints(folder, keep=1, configuration=settings, resume=bool(steps(folder)), on_note=note)
 
 
 def _ended(done: Fit) -> Fit:

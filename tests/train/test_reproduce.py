@@ -35,7 +35,9 @@ def test_the_epoch_that_counts_is_the_books_for_each_kind_of_row():
 
 
 def test_a_row_is_trained_once_and_gone_on_with_where_it_was_stopped(tmp_path, monkeypatch):
-    whole, _ = reproduce.run_row(SMALL, 1, DATA, tmp_path / "whole", quiet)
+    lines = []
+    whole, _ = reproduce.run_row(SMALL, 1, DATA, tmp_path / "whole", lines.append)
+    assert [line.split("epoch ")[1][:3] for line in lines] == ["1/3", "2/3", "3/3"]
     asked = []
 
     @contextlib.contextmanager
@@ -46,7 +48,7 @@ def test_a_row_is_trained_once_and_gone_on_with_where_it_was_stopped(tmp_path, m
     with pytest.raises(reproduce.Stopped, match="SIGTERM"):
         reproduce.run_row(SMALL, 1, DATA, tmp_path / "cut", quiet)
     monkeypatch.undo()
-    lines = []
+    lines.clear()
     rest, here = reproduce.run_row(SMALL, 1, DATA, tmp_path / "cut", lines.append)
     assert lines.pop(0).startswith("going on from step ")
     assert [line.split("epoch ")[1][:3] for line in lines] == ["3/3"]

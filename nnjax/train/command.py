@@ -17,7 +17,7 @@ from ..layer import Layer
 from .alignment import angle_lines, make_alignment
 from .both import fit_both
 from .data import load
-from .dataset import DataError, Dataset, expand, standardise
+from .dataset import DataError, Dataset, digest, expand, standardise
 from .fit import expect_batches, fit
 from .metrics import Writers
 from .optimizers import averaged, make_optimizer
@@ -125,6 +125,9 @@ class Train:
             raise ValueError(f"train: --feedback {self.feedback} gives no gradient for jax.grad to compute; leave out --grad.")
         data = load(self.data)
         expect_same_data(data)
+        if checkpoints is not None:
+            known = {**checkpoints.configuration, "data": f"{Path(self.data).name}, SHA-256 {digest(data)[:16]}"}
+            checkpoints = checkpoints._replace(configuration=known)
         if isinstance(data, Text):
             return self._ended(train_text(self, data, checkpoints))
         if not len(data.test.y):

@@ -3,7 +3,6 @@
 All processes call these functions, in the same order, as they do with every computation on devices of several processes.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,8 +11,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from .dataset import digest
+
 T = TypeVar("T")
-ROWS = 1 << 16  # of an array, at most, tell whether data are the same
 SHORTEST = 1024  # bytes: shorter texts are sent as so many, so that few programs are compiled
 
 
@@ -35,23 +35,15 @@ def gathered(value: Any) -> list:
 
 
 def expect_same_data(data: Any) -> None:
-    """Raise ValueError, in every process, unless all have read the same: of long arrays every so-manieth row is looked at."""
+    """Raise ValueError, in every process, unless all have read the same."""
     if jax.process_count() == 1:
         return
-    found = gathered(_digest(data))
+    found = gathered(digest(data))
     for index, there in enumerate(found):
         if there != found[0]:
             raise ValueError(
                 f"train: the data of process {index} are not those of process 0, under one name; give all the same file."
             )
-
-
-def _digest(data: Any) -> str:
-    digest = hashlib.sha256()
-    for leaf in map(np.asarray, jax.tree.leaves(data)):
-        digest.update(f"{leaf.dtype} {leaf.shape} ".encode())
-        digest.update(np.ascontiguousarray(leaf[:: len(leaf) // ROWS + 1] if leaf.ndim else leaf).tobytes())
-    return digest.hexdigest()
 
 
 def by_first(make: Callable[[], T], error: type[Exception]) -> T:

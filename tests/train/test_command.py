@@ -96,6 +96,19 @@ def test_resuming_with_something_else_says_what_differs(tmp_path, capsys):
     assert "saving in" in capsys.readouterr().out
 
 
+def test_data_are_known_by_what_they_hold_when_a_run_is_resumed(tmp_path, monkeypatch):
+    digits = load("digits").train
+    x, y = digits.x[:100], digits.y[:100]
+    np.savez(tmp_path / "mine.npz", x=x, y=y)
+    run = {**QUICK, "folder": tmp_path / "run"}
+    assert Train(data=str(tmp_path / "mine.npz"), **run).run() == 0
+    monkeypatch.chdir(tmp_path)
+    assert Train(data="mine.npz", resume=True, **run).run() == 0  # the same file by another path
+    np.savez(tmp_path / "mine.npz", x=x, y=np.roll(y, 1))
+    with pytest.raises(CheckpointError, match=r"data was 'mine\.npz, SHA-256 \w{16}', is 'mine\.npz, SHA-256 \w{16}'\. Resume"):
+        Train(data="mine.npz", resume=True, **run).run()
+
+
 def test_a_file_of_ones_own_trains_expanded_and_standardised(tmp_path, capsys):
     digits = load("digits").train
     np.savez(tmp_path / "mine.npz", x=digits.x[:100], y=digits.y[:100])

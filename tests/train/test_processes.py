@@ -15,7 +15,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.distributed.initialize("127.0.0.1:{port}", 2, int(sys.argv[1]))
 import numpy as np
 from pathlib import Path
-from nnjax.train import load
+from nnjax.train import Text, load
 from nnjax.train.processes import by_first, expect_same_data, gathered, is_first
 from nnjax.train.run import CheckpointError, expect_shared
 me = jax.process_index()
@@ -27,11 +27,11 @@ try:
 except ValueError as error:
     assert str(error).startswith("invalid literal"), error
     print("all heard")
-digits, text = load("digits"), ("name", np.arange(1_000_000), "abc")
+digits, text = load("digits"), Text(str(me), np.arange(1_000_000), np.arange(9), "abc")
 expect_same_data(digits)
 expect_same_data(text)
 digits.test.y[-1] += me
-for data in (digits, (*text[:2], "abd" if me else "abc"), ("name", np.arange(1_000_000 + me), "abc")):
+for data in (digits, text._replace(vocabulary="abd" if me else "abc"), text._replace(train=np.arange(1_000_000 + me))):
     try:
         expect_same_data(data)
     except ValueError as error:

@@ -12,7 +12,7 @@ from .adjoint import adjoint_rows
 from .cells import Cell, float32_last, measuring, places, reference_of
 from .diagnose import Context, diagnose
 from .mesh_faults import axis_sizes, suspects
-from .options import Options, precisions
+from .options import WIDE, Options, precisions
 from .oracle import eps_of, in_x64, on_host
 from .report import Diagnosis, Report, Row
 from .subject import Problem, Subject
@@ -27,7 +27,19 @@ def run_matrix(subject: Subject, diff: list, other: list, opts: Options, prepare
     alone = subject.sharding is not None
     if prepared is None:
         measure = measuring(subject, diff, other, opts)
-        found = in_threads(lambda place: _held(subject, measure(place), other, opts), places(opts), float32_last, alone=alone)
+
+        def held(place):
+            try:
+                cell = measure(place)
+            except (NotImplementedError, TypeError, ValueError) as error:
+                if opts.named or place.dtype.name in WIDE:
+                    raise
+                return [], [
+                    f"{subject.case}: not held in {place.dtype}, in which it does not run: {str(error).splitlines()[0]}"
+                ]
+            return _held(subject, cell, other, opts)
+
+        found = in_threads(held, places(opts), float32_last, alone=alone)
     else:
         found = in_threads(lambda cell: _held(subject, cell, other, opts), prepared, float32_last, alone=alone)
     rows = [row for cell_rows, _ in found for row in cell_rows]
@@ -216,7 +228,11 @@ def _witness_rows(subject, cell, other, opts: Options, notes: list[str]) -> list
     rows = []
     if "adjoint" in opts.witnesses:
         rows += adjoint_rows(subject, diff, other, cts, hand(diff)[n:], cell.found[0], opts.seed, notes)
-    if "taylor" in opts.witnesses:
+    if "taylor" in opts.witnesses and any(b.truth_eps > eps_of(np.float64) for b in cell.found[0]):
+        notes.append(
+            f"{subject.case}: no taylor remainder: its small steps are lost where the definition casts to lower precision"
+        )
+    elif "taylor" in opts.witnesses:
         rows += taylor_rows(subject, reference_of(subject), diff, other, cts, hand, n, cell.found[0], opts.seed)
     common = _common(subject, cell, "jit")
     return [row._replace(**common, layer=subject.owner(row.leaf)) for row in rows]
@@ -231,6 +247,8 @@ def _missing(subject, rows: Sequence[Row], opts: Options, notes: Sequence[str]) 
     broken = {key[1:] for key in seen if key[0] == "cotangents" and key[0] not in subject.spec.names}
     missing = []
     for d in opts.dtypes:
+        if any(f"not held in {d}," in note for note in notes):
+            continue
         for device in opts.devices:
             for p in precisions(device):
                 keys = [(leaf, d, t, p, device.device_kind) for leaf in subject.spec.names for t in opts.transforms_in(d)]

@@ -17,7 +17,10 @@ WITNESSES = ("adjoint", "taylor")
 
 
 class Options(NamedTuple):
-    """What to compare. transforms None: EVERYWHERE, and IN_WIDE where the dtype is wide, or everywhere if `full`."""
+    """What to compare. transforms None: EVERYWHERE, and IN_WIDE where the dtype is wide, or everywhere if `full`.
+
+    named: the dtypes were named, so that a definition which does not run in one of them is an error.
+    """
 
     dtypes: tuple[str, ...]
     transforms: tuple[str, ...] | None
@@ -26,6 +29,7 @@ class Options(NamedTuple):
     seed: int
     full: bool
     witnesses: tuple[str, ...]
+    named: bool = False
 
     def transforms_in(self, dtype: str) -> tuple[str, ...]:
         """The transforms asked for in this dtype."""
@@ -57,6 +61,7 @@ def options(dtypes=None, transforms_=None, devices=None, compute_dtype=None, see
         seed,
         full,
         WITNESSES if witnesses is None else tuple(witnesses),
+        bool(dtypes),
     )
 
 

@@ -141,6 +141,43 @@ def test_mixed_precision_is_checked_at_compute_dtype():
     assert {row.leaf for row in wrong.failures} == {"x"}
 
 
+@pytest.mark.parametrize(("factor", "ok"), [(1.0, True), (1.001, False)])
+def test_a_product_summed_in_float32_has_no_taylor_remainder(factor, ok):
+    def wide(a, b):
+        return jnp.matmul(a, b, preferred_element_type=jnp.float32).astype(a.dtype)
+
+    def bwd(r, ct):
+        return wide(factor * ct, r[1].T), wide(r[0].T, ct)
+
+    a, b = jax.random.normal(jax.random.key(0), (5, 7)), jax.random.normal(jax.random.key(1), (7, 3))
+    report = nnjax.check_pair(lambda a, b: (wide(a, b), (a, b)), bwd, a, b, reference=wide)
+    assert report.ok == ok
+    assert not report.missing
+    assert {row.witness for row in report.rows} == {"reference", "adjoint"}
+    assert any("no taylor remainder" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_what_does_not_run_in_lower_precision_is_held_in_the_others(factor):
+    @jax.custom_vjp
+    def solve(a, b):
+        return jnp.linalg.solve(a, b)
+
+    def bwd(r, ct):
+        ct_b = jnp.linalg.solve(r[0].T, ct)
+        return -jnp.outer(ct_b, r[1]) * factor, ct_b
+
+    solve.defvjp(lambda a, b: (solve(a, b), (a, jnp.linalg.solve(a, b))), bwd)
+    a, b = jax.random.normal(jax.random.key(0), (4, 4)) + 3 * jnp.eye(4), jnp.arange(1.0, 5.0)
+    report = nnjax.check_vjp(solve, a, b)
+    assert report.ok == (factor == 1.0), str(report)
+    assert {row.dtype for row in report.rows} == {"float32", "float64"}
+    assert any("not held in bfloat16, in which it does not run: " in note for note in report.notes)
+    assert not report.missing
+    with pytest.raises((NotImplementedError, TypeError), match="bfloat16"):
+        nnjax.check_vjp(solve, a, b, dtypes=["bfloat16"])
+
+
 def test_a_pair_must_be_functions():
     with pytest.raises(TypeError, match=r"check_pair: bwd must be a function, got NoneType"):
         nnjax.check_pair(jnp.sin, None, jnp.ones(3), reference=jnp.sin)  # type: ignore[arg-type]

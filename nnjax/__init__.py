@@ -73,3 +73,4 @@ from .models import char_rnn as char_rnn
 from .models import gpt as gpt
 from .models import lenet as lenet
 from .models import mlp as mlp
+from .parallel import make_mesh as _  # noqa: F401  (the package takes the place of the combinator, and can be called as it is)

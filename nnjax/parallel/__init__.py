@@ -1,7 +1,7 @@
 """From one core to many devices: layers and training over a mesh, every collective beside its transpose.
 
-Import from it, as in `from nnjax.parallel import make_mesh`. Python puts the package where the combinator `nnjax.parallel`
-stands, so the package can be called as well: `nnjax.parallel(f, g)` is the combinator either way.
+Python puts the package where the combinator `nnjax.parallel` stands, so the package can be called as well:
+`nnjax.parallel(f, g)` is the combinator, `nnjax.parallel.make_mesh` a function of the package.
 """
 
 import sys

@@ -7,7 +7,7 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ..errors import describe, expect_positive
+from ..errors import describe, expect_positive, unknown_name
 from ..grad import ValueAndGrad
 from .collectives import Axis, names
 from .sharded import Sharded, expect_divides
@@ -42,8 +42,14 @@ def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") ->
 
     f: `nnjax.value_and_grad(model.layer, loss)` or its reference; the batch is the first axis of x, labels and weights, and
     lies on the devices of `axis`. Each of these draws random numbers of its own from the key.
-    Raises ValueError for a batch that is no multiple of the axis, or an axis that the mesh lacks.
+    Raises TypeError for a model that is not Sharded, and ValueError for an axis that the mesh lacks, a batch that is no
+    multiple of it, and an f that gives each device a value or gradients of its own.
     """
+    if not isinstance(model, Sharded):
+        raise TypeError(f"on_mesh: model must be Sharded, got {describe(model)}; make it one, as in replicated(model, 'data').")
+    for name in names(axis):
+        if name not in mesh.shape:
+            raise unknown_name("axis of this mesh", name, tuple(mesh.shape))
     batch = P(names(axis))
 
     def local(params, x, labels, weights, key):
@@ -55,7 +61,15 @@ def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") ->
     def whole(params, x, labels, *, weights=None, key=None):
         expect_batch("on_mesh", (x, labels, weights), mesh, axis)
         run = jax.shard_map(local, mesh=mesh, in_specs=(model.specs, batch, batch, batch, P()), out_specs=(P(), model.specs))
-        return run(params, x, labels, weights, key)
+        try:
+            return run(params, x, labels, weights, key)
+        except ValueError as error:
+            if "require replication" not in str(error):
+                raise
+            raise ValueError(
+                "on_mesh: the value or a gradient is not the same on all devices, as its spec has it; take f of "
+                "mean_over(loss, axis), and of a model that is replicated(model, axis) or fully_sharded."
+            ) from error
 
     return whole
 

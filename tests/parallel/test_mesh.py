@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +30,12 @@ def test_a_mesh_has_its_axes_over_the_first_devices():
     mesh = make_mesh(data=2, model=3)
     assert dict(mesh.shape) == {"data": 2, "model": 3}
     assert [d.id for d in mesh.devices.ravel()] == list(range(6))
+
+
+def test_the_package_is_there_without_being_imported():
+    program = "import nnjax; nnjax.parallel.make_mesh(data=1); print(nnjax.parallel(nnjax.relu()).name)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "parallel" in done.stdout
 
 
 def test_placed_parameters_and_their_optimizer_state_take_an_nth_of_the_memory():
@@ -61,9 +70,21 @@ def f_of(mesh):
     return f, model.layer.init(KEY)
 
 
+MLP = nnjax.mlp([4, 3])
+
+
+def misused(model, loss=LOSS, axis="data"):
+    mesh = make_mesh(data=4)
+    f = on_mesh(nnjax.value_and_grad(getattr(model, "layer", model), loss), model, mesh, axis)
+    return f(MLP.init(KEY), jnp.ones((8, 4)), jnp.zeros(8, jnp.int32))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (lambda m: misused(MLP), TypeError, r"on_mesh: model must be Sharded, got Layer; make it"),
+        (lambda m: misused(replicated(MLP, "data")), ValueError, r"take f of mean_over\(loss, axis"),
+        (lambda m: misused(replicated(MLP, "data"), axis="date"), ValueError, r"unknown axis of this mesh 'date'"),
         (lambda m: make_mesh(data=16), ValueError, r"data=16 needs 16 devices, and 8 are present; make an"),
         (lambda m: make_mesh(), ValueError, r"expected at least one axis, got none; name one with its size"),
         (lambda m: make_mesh(data=0), ValueError, r"make_mesh: data must be a positive int, got 0"),

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .errors import describe, expect_positive
+from .errors import describe, expect_positive, unknown_name
 from .layer import Layer, expect_layer
 from .layers.dropout import draws_from_key
 
@@ -160,7 +160,10 @@ def lower_precision(f: ValueAndGrad, dtype: Any) -> ValueAndGrad:
 
     Value and gradient come back in the dtypes of the parameters. The cast down is linear, its transpose the cast back up.
     """
-    low = jnp.dtype(dtype)
+    try:
+        low = jnp.dtype(dtype)
+    except TypeError:
+        raise unknown_name("dtype to compute in", str(dtype), ("bfloat16", "float16", "float32")) from None
     if not jnp.issubdtype(low, jnp.floating):
         raise ValueError(f"lower_precision: dtype must be floating, got {low}; pass bfloat16.")
 

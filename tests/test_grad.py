@@ -149,6 +149,8 @@ def test_lower_precision_passes_the_check_at_its_dtype_and_a_wrong_one_does_not(
     assert not report(wrong).ok
     with pytest.raises(ValueError, match="dtype must be floating, got int8"):
         lower_precision(lowered, "int8")
+    with pytest.raises(ValueError, match=r"unknown dtype to compute in 'bflot16'.*did you mean 'bfloat16'"):
+        lower_precision(lowered, "bflot16")
 
 
 def test_a_model_or_loss_that_is_no_layer_is_named():

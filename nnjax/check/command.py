@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,14 @@ class Audit:
             raise ValueError(f"audit: module {name} has no function {attribute!r}; check its name.") from None
         if not callable(fn):
             raise ValueError(f"audit: {self.target} is no function but {describe(fn)}; name a function without arguments.")
+        try:
+            signature(fn).bind()
+        except TypeError as error:
+            raise ValueError(
+                f"audit: {self.target} takes arguments ({error}); name a function that calls it with some."
+            ) from None
+        except ValueError:  # it has no signature
+            pass
         expect_folder(self.json)
         report = audit(fn)
         for note in report.notes:

@@ -86,6 +86,9 @@ def load_arrays(path: str | Path) -> Dataset:
         raise DataError(f"{path} is not there; check the path of the .npz file.") from None
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as an .npz file of plain arrays: {error}; save it with np.savez.") from None
+    pairs = [(name, f"y{name[1:]}") for name in arrays if name.startswith("x") and f"y{name[1:]}" in arrays]
+    for x, y in pairs:
+        _expect_usable(path, x, arrays[x], y, arrays[y], sum(arrays[labels].size for _, labels in pairs))
     if {"x", "y"} <= set(arrays):
         found = _split(path, arrays["x"], arrays["y"])
     elif {"x_train", "y_train", "x_test", "y_test"} <= set(arrays):
@@ -96,16 +99,37 @@ def load_arrays(path: str | Path) -> Dataset:
         raise DataError(
             f"{path} must hold x and y, or x_train, y_train, x_test and y_test, got {', '.join(sorted(arrays)) or 'nothing'}."
         )
-    if any(not np.issubdtype(s.y.dtype, np.integer) for s in found):
-        raise DataError(f"{path}: labels must be integers from 0, got {describe(found[0].y)}; convert them.")
     classes = max((int(s.y.max()) + 1 for s in found if s.y.size), default=0)
     rows = [Split(s.x.reshape(len(s.x), math.prod(s.x.shape[1:])).astype(np.float32), s.y.astype(np.int32)) for s in found]
     return validated(Dataset(path.name, *rows, classes=classes))
 
 
+def _expect_usable(path: Path, x_name: str, x: np.ndarray, y_name: str, y: np.ndarray, n: int) -> None:
+    """Raise DataError, in terms of the file of n labels, for examples and labels of which no data set can be made."""
+    if x.ndim < 1 or y.shape != x.shape[:1]:
+        raise DataError(
+            f"{path}: expected one label for each example, got {x_name} {describe(x)} and {y_name} {describe(y)}; give "
+            f"{y_name} the shape {tuple(x.shape[:1])}."
+        )
+    if not np.issubdtype(y.dtype, np.integer):
+        raise DataError(f"{path}: labels must be integers from 0, got {y_name} {describe(y)}; convert them.")
+    if not np.issubdtype(x.dtype, np.number) or np.issubdtype(x.dtype, np.complexfloating):
+        raise DataError(f"{path}: examples must be real numbers, got {x_name} {describe(x)}; convert them.")
+    wrong = np.flatnonzero(~np.isfinite(x).reshape(len(x), math.prod(x.shape[1:])).all(1))
+    if len(wrong):
+        raise DataError(
+            f"{path}: every number must be finite, got NaN or infinity in {len(wrong)} rows of {x_name}, the first in row "
+            f"{wrong[0]}; remove these rows or replace the values."
+        )
+    if y.size and (y.min() < 0 or y.max() >= max(n, 2)):
+        row = int(y.argmin() if y.min() < 0 else y.argmax())
+        raise DataError(
+            f"{path}: labels must number the classes from 0, got {y[row]} in row {row} of {y_name}, of {n} examples; "
+            "renumber them."
+        )
+
+
 def _split(path: Path, x: np.ndarray, y: np.ndarray) -> list[Split]:
-    if x.ndim < 1 or len(x) != len(y):
-        raise DataError(f"{path}: expected one label for each example, got x {describe(x)} and y {describe(y)}.")
     order = np.random.default_rng(0).permutation(len(x))
     ends = [0, *(round(len(x) * sum(SHARES[: i + 1])) for i in range(len(SHARES)))]
     return [Split(x[order[a:b]], y[order[a:b]]) for a, b in zip(ends, ends[1:])]

@@ -17,12 +17,22 @@ def values(record: Epoch, examples: int) -> dict[str, float | None]:
     return {name: value if value == value else None for name, value in fields.items()}
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines. Raises ValueError where one cannot be read: it says which."""
+    found = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            found.append(dict(json.loads(line)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}, line {number}, is no JSON object: {error}; delete the line, or train anew.") from None
+    return found
+
+
 def log(path: Path, record: Epoch, examples: int) -> None:
     """Put this epoch into the file, in one rename; later epochs, of a run that has gone back to a checkpoint, are dropped."""
-    lines = (
-        [line for line in path.read_text().splitlines() if json.loads(line)["epoch"] < record.epoch] if path.exists() else []
-    )
-    lines.append(json.dumps(values(record, examples)))
+    before = read_lines(path) if path.exists() else []
+    kept = [line for line in before if line["epoch"] < record.epoch]
+    lines = [json.dumps(line) for line in [*kept, values(record, examples)]]
     draft = path.with_name(f".{path.name}")
     draft.write_text("\n".join(lines) + "\n")
     os.replace(draft, path)

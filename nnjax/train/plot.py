@@ -1,6 +1,5 @@
 """`nnjax plot RUN`: what a run's metrics.jsonl and trajectory.jsonl hold, as pictures."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +9,18 @@ import numpy as np
 import tyro
 
 from .alignment import ANGLE, PSEUDO, RATIO
+from .metrics import read_lines
 from .watch import APART, NORM
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 
 
-def read_lines(path: Path) -> dict[str, list[float]]:
+def columns(path: Path) -> dict[str, list[float]]:
     """Every field of a file of JSON lines, as a column; what is missing is NaN. Raises ValueError where it cannot be read."""
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = read_lines(path)
     except FileNotFoundError:
         raise ValueError(f"{path} is not there; train with --folder, and pass that folder.") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is no file of JSON lines: {error}; delete the line, or train anew.") from None
     names = dict.fromkeys(name for line in lines for name in line)
     return {n: [float("nan") if line.get(n) is None else line[n] for line in lines] for n in names}
 
@@ -119,19 +117,19 @@ class Plot:
 
     def run(self) -> int:
         """Write the pictures and name them."""
-        columns, folder = read_lines(self.run_folder / "metrics.jsonl"), self.run_folder
-        if not columns:
+        found, folder = columns(self.run_folder / "metrics.jsonl"), self.run_folder
+        if not found:
             raise ValueError(f"{folder / 'metrics.jsonl'} is empty: no epoch has ended yet; wait for one.")
         made = [folder / "curves.png"]
-        curves(columns, made[0])
-        if APART in columns:
+        curves(found, made[0])
+        if APART in found:
             made.append(folder / "gradients.png")
-            gradients(columns, made[-1])
-        if any(name.startswith(ANGLE) for name in columns):
+            gradients(found, made[-1])
+        if any(name.startswith(ANGLE) for name in found):
             made.append(folder / "angles.png")
-            angles(columns, made[-1])
+            angles(found, made[-1])
         if (folder / "trajectory.jsonl").is_file():
             made.append(folder / "trajectory.png")
-            drift(read_lines(folder / "trajectory.jsonl"), made[-1])
+            drift(columns(folder / "trajectory.jsonl"), made[-1])
         print("\n".join(map(str, made)))
         return 0

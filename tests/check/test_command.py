@@ -110,6 +110,9 @@ def right():
 
 def nothing():
     return jnp.ones(3)
+
+def wants(x):
+    return x
 """
 
 
@@ -123,6 +126,10 @@ def test_audit_runs_a_function_by_name(capsys, monkeypatch, tmp_path):
     for target, message in (
         ("a_program", "expected module:function, got 'a_program'"),
         ("a_program:jax", "a_program:jax is no function but module"),
+        (
+            "a_program:wants",
+            r"a_program:wants takes arguments \(missing a required argument: 'x'\); name a function that calls",
+        ),
         ("a_program:wrong", "module a_program has no function 'wrong'"),
         ("no_program:f", "No module named 'no_program'"),
     ):

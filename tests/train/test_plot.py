@@ -1,7 +1,7 @@
 import pytest
 
 from nnjax.train.command import Train
-from nnjax.train.plot import Plot, read_lines
+from nnjax.train.plot import Plot, columns
 
 
 def test_a_run_is_drawn_with_gradients_and_drift(tmp_path, capsys):
@@ -12,7 +12,7 @@ def test_a_run_is_drawn_with_gradients_and_drift(tmp_path, capsys):
     assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in names]
     for name in names:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    assert len(read_lines(tmp_path / "trajectory.jsonl")["params_apart"]) == 20
+    assert len(columns(tmp_path / "trajectory.jsonl")["params_apart"]) == 20
 
 
 def test_what_is_missing_or_no_json_is_said(tmp_path):
@@ -22,5 +22,5 @@ def test_what_is_missing_or_no_json_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"is empty: no epoch has ended yet; wait for one"):
         Plot(tmp_path).run()
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
-    with pytest.raises(ValueError, match=r"is no file of JSON lines: .*; delete the line, or train anew"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is no JSON object: .*; delete the line, or train"):
         Plot(tmp_path).run()

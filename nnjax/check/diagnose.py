@@ -157,4 +157,6 @@ def _where(h, budget) -> str:
     worst = np.unravel_index(np.argmax(difference), difference.shape)
     over = _off(h, budget)
     first = np.unravel_index(np.flatnonzero(over)[0], h.shape) if over.any() else worst
-    return f"{_share(over)} off, first at {_index(first)}, worst at {_index(worst)}: {h[worst]:.6g} instead of {t[worst]:.6g}"
+    digits = next((n for n in (6, 9, 13) if f"{h[worst]:.{n}g}" != f"{t[worst]:.{n}g}"), 17)
+    values = f"{h[worst]:.{digits}g} instead of {t[worst]:.{digits}g}"
+    return f"{_share(over)} off, first at {_index(first)}, worst at {_index(worst)}: {values}"

@@ -275,8 +275,8 @@ def _budget(r, t, rho, moved, floor, eps, terms) -> Budget:
     if (apart > limit).all() and (zero or (apart > bound).any()):
         disagreement = (
             f"reference and truth disagree: in this dtype and in float64 the reference differs by {apart.max():.3g}, far "
-            f"above what rounding its inputs explains ({limit.max():.3g}); does it draw other random numbers under x64, "
-            "or cast inside?"
+            f"above what rounding its inputs explains ({limit.max():.3g}); does it cast inside, or draw other random numbers "
+            "under x64? Draw them in a dtype of their own, as in jax.random.bernoulli(key, jnp.float32(0.5), x.shape)."
         )
     if not disagreement:
         bound = np.maximum(bound, FACTOR * own + loses)

@@ -41,6 +41,13 @@ def test_kinds(h, kind, words):
     assert words in found.detail
 
 
+def test_values_have_the_digits_in_which_they_differ():
+    found = diagnose("x", changed((2, 3), T[2, 3] + 1e-11), budget()._replace(bound=np.full(2, 1e-15)))
+    ours, truth = found.detail.rsplit(": ", 1)[1].split(" instead of ")
+    assert ours != truth
+    assert float(truth) == pytest.approx(T[2, 3], abs=1e-12)
+
+
 def test_a_wrong_value_is_not_a_wrong_gradient():
     assert diagnose("output", 2 * T, budget(), primal=True).kind == "wrong_primal"
 

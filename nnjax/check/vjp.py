@@ -14,7 +14,7 @@ from ..layer import Layer, as_custom_vjp, expect_layer
 from .localise import localise
 from .matrix import run_matrix
 from .mesh_faults import Sharding
-from .options import EVERYWHERE, Options, options
+from .options import DTYPES, EVERYWHERE, Options, options
 from .oracle import budgets, norms, on_host
 from .report import Report
 from .sharding import check_on_mesh, expect_sharding
@@ -106,7 +106,7 @@ def check_layer(
         opts = options(dtypes, chosen, mesh.devices.flat[:1], compute_dtype, seed, full, witnesses or ())
         return check_on_mesh(layer, (params, x, key), opts, mesh, specs, reference)
     spec, diff, other = split((params, x, key), {}, ("params", "x", "key"))
-    opts = options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses)
+    opts = options(dtypes or DTYPES, transforms, devices, compute_dtype, seed, full, witnesses)
     report = run_matrix(layer_subject(layer, spec), diff, other, opts)
     return located(report, layer, params, x, key, opts)
 
@@ -150,7 +150,8 @@ def check_vjp(
     f is a `jax.custom_vjp` function, whose undecorated body is the definition unless `reference` is given, or any
     function with an explicit `reference` of the same arguments. Arguments are pytrees; arrays of integers, flags and keys
     are passed on, Python ints, strings and None are static, as is what `nondiff_argnums` names. The other options are those
-    of `check_layer`; mesh: where f communicates, the devices. Raises TypeError where there is no reference, no
+    of `check_layer`; where a definition does not run in bfloat16 or float16 a note says so, unless dtypes are named. mesh:
+    where f communicates, the devices. Raises TypeError where there is no reference, no
     differentiable argument, or no differentiable output.
     """
     if not callable(f):

@@ -176,6 +176,11 @@ def test_what_does_not_run_in_lower_precision_is_held_in_the_others(factor):
     assert not report.missing
     with pytest.raises((NotImplementedError, TypeError), match="bfloat16"):
         nnjax.check_vjp(solve, a, b, dtypes=["bfloat16"])
+    layer = nnjax.Layer(
+        "solve", lambda key: a, lambda a, b, key=None: solve(a, b), lambda a, b, key=None: (solve(a, b), a), bwd
+    )
+    with pytest.raises((NotImplementedError, TypeError), match="bfloat16"):  # a layer is to run in all
+        nnjax.check_layer(layer, a, b)
 
 
 def test_a_pair_must_be_functions():

@@ -24,6 +24,15 @@ def test_one_pair_of_arrays_is_shuffled_alike_and_split(tmp_path):
     np.testing.assert_array_equal(load_files(tmp_path / "mine.npz").train.x, found.train.x)
 
 
+def test_flags_and_bytes_are_examples_too(tmp_path):
+    flags = np.arange(60).reshape(30, 2) % 3 == 0
+    for x in (flags, flags.astype(np.uint8)):
+        np.savez(tmp_path / "mine.npz", x=x, y=np.arange(30, dtype=np.uint8) % 2)
+        found = load_files(tmp_path / "mine.npz").train
+        assert found.x.dtype == np.float32
+        assert set(np.unique(found.x)) == {0.0, 1.0}
+
+
 def test_arrays_that_are_split_are_left_as_they_are(tmp_path):
     x, y = numbered(12)
     np.savez(tmp_path / "mine.npz", x_train=x[:8], y_train=y[:8], x_test=x[8:], y_test=y[8:])

@@ -76,8 +76,9 @@ class Report(NamedTuple):
         return {"ok": self.ok, "missing": list(self.missing), "notes": list(self.notes), "rows": rows}
 
     def __str__(self) -> str:
-        counted = {status: sum(row.status == status for row in self.rows) for status in ("zero", "vacuous", "failed")}
-        extra = "".join(f", {n} {status}" for status, n in counted.items() if n)
+        words = {"zero": "rightly zero", "vacuous": "proving nothing", "failed": "failed"}
+        counted = {said: sum(row.status == status for row in self.rows) for status, said in words.items()}
+        extra = "".join(f", {n} {said}" for said, n in counted.items() if n)
         lines = [f"{'ok' if self.ok else 'FAILED'}: {len(self.rows)} comparisons{extra}"]
         if not self.rows:
             lines.append("nothing was compared")

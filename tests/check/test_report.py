@@ -46,6 +46,11 @@ def test_a_fault_that_shows_everywhere_is_told_once():
     assert "likewise: float32 gpu high jit, float32 gpu default jit" in str(Report(tuple(on_two)))
 
 
+def test_what_is_zero_or_proves_nothing_is_counted():
+    rows = (GOOD, GOOD._replace(status="zero"), GOOD._replace(status="zero"), GOOD._replace(status="vacuous"), BAD)
+    assert str(Report(rows)).splitlines()[0] == "FAILED: 5 comparisons, 2 rightly zero, 1 proving nothing, 1 failed"
+
+
 def test_failures_of_many_kinds_are_counted():
     many = [BAD._replace(leaf=f"params[{i}].w", transform=t) for i in range(22) for t in ("eager", "jit")]
     lines = str(Report(tuple(many))).splitlines()

@@ -1,5 +1,7 @@
 """The adjoint identity: <ct, J v> = <Jᵀ ct, v>, with J v by forward mode. It needs no reverse mode to be right."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
@@ -7,6 +9,19 @@ from .oracle import ULPS, Budget, eps_of, in_x64, norms, random_like
 from .report import Diagnosis, Row
 from .subject import Subject, sorted_outputs
 from .threads import once
+
+
+def push_of(subject: Subject) -> Callable:
+    """push(diff, other, tangents) -> J v of the definition, by forward mode; compiled once. TypeError where there is none."""
+
+    def push(diff, other, tangents):
+        def value(*diff):
+            args, kwargs = subject.spec.merge(list(diff), other)
+            return sorted_outputs(subject.definition(*args, **kwargs))[0]
+
+        return jax.jvp(value, tuple(diff), tuple(tangents))[1]
+
+    return once(subject.shared, "push", lambda: jax.jit(push))
 
 
 def adjoint_rows(
@@ -17,21 +32,14 @@ def adjoint_rows(
     What may differ follows from the leaf's budget by |<h - t, v>| <= |h - t| |v|, plus the rounding of J v.
     """
 
-    def forward(diff, other, tangents):
-        def value(*diff):
-            args, kwargs = subject.spec.merge(list(diff), other)
-            return sorted_outputs(subject.definition(*args, **kwargs))[0]
-
-        return jax.jvp(value, tuple(diff), tuple(tangents))[1]
-
-    run = once(subject.shared, "forward", lambda: jax.jit(forward))
+    push = push_of(subject)
     rng = np.random.default_rng((seed, 2))
     rows = []
     for i, (leaf, x) in enumerate(zip(subject.spec.names, diff)):
         tangents = [np.zeros(np.shape(y)) for y in diff]
         tangents[i] = random_like(rng, np.shape(x), np.float64)
         try:
-            pushed = in_x64(run, diff, other, tangents)
+            pushed = in_x64(push, diff, other, tangents)
         except TypeError as error:
             notes.append(
                 f"{subject.case}: not held to the adjoint identity, as it has no forward mode: {str(error).splitlines()[0]}"

@@ -11,7 +11,7 @@ from .report import Diagnosis
 
 class Context(NamedTuple):
     """What a diagnosis may compare with. sizes: named lengths that a factor may equal; found: every leaf's budget;
-    inputs: the arguments' leaves; transposed() -> [(square leaf, {leaf: truth with that leaf transposed})];
+    inputs: the arguments' leaves; mistaken() -> [(kind, detail, {leaf: what it would be})] under mistakes that are common;
     ct: the cotangent, where it is a single number; axes: the sizes of a mesh, in words; suspects(leaf) -> [(kind, detail,
     what the leaf would be)] under faults that are known.
     """
@@ -19,15 +19,13 @@ class Context(NamedTuple):
     sizes: Sequence[tuple[str, int]] = ()
     found: dict[str, Budget] = {}  # noqa: RUF012  (never written to)
     inputs: dict[str, np.ndarray] = {}  # noqa: RUF012
-    transposed: Callable[[], list[tuple[str, dict[str, np.ndarray]]]] = list
+    mistaken: Callable[[], list[tuple[str, str, dict[str, np.ndarray]]]] = list
     ct: float | None = None
     axes: Sequence[tuple[str, int]] = ()
     suspects: Callable[[str], list[tuple[str, str, np.ndarray]]] = lambda leaf: []
 
     @classmethod
-    def of(
-        cls, names: Sequence[str], diff: Sequence[np.ndarray], found: dict[str, Budget], transposed: Any = list
-    ) -> "Context":
+    def of(cls, names: Sequence[str], diff: Sequence[np.ndarray], found: dict[str, Budget], mistaken: Any = list) -> "Context":
         """The context of a check of these arguments. The first axis of what is no parameter is called the batch."""
         sizes = []
         for name, x in zip(names, diff):
@@ -37,7 +35,7 @@ class Context(NamedTuple):
             if np.size(x) not in np.shape(x):
                 sizes.append((f"the size of {name}", np.size(x)))
         sizes.sort(key=lambda s: not s[0].startswith("the batch"))
-        return cls(sizes, found, dict(zip(names, diff)), transposed)
+        return cls(sizes, found, dict(zip(names, diff)), mistaken)
 
 
 def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Context(), primal: bool = False) -> Diagnosis:  # noqa: B008
@@ -77,9 +75,9 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
     for name, other in context.found.items():
         if name != leaf and name.partition("[")[0] != "output" and close(other.truth, more=other.bound):
             return Diagnosis("permuted", f"equals the reference of another leaf, {name}")
-    for name, truths in context.transposed():
-        if leaf in truths and close(truths[leaf], 2.0):
-            return Diagnosis("transposed", f"equals the reference with {name} in the place of its transpose")
+    for kind, detail, gradients in context.mistaken():
+        if leaf in gradients and close(gradients[leaf], 2.0):
+            return Diagnosis(kind, detail)
     if _same_entries(h, t, bound):
         return Diagnosis("permuted", f"has the reference's entries in another order: {where}")
     entries = _off(h, budget)

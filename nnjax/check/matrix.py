@@ -12,6 +12,7 @@ from .adjoint import adjoint_rows
 from .cells import Cell, float32_last, measuring, places, reference_of
 from .diagnose import Context, diagnose
 from .mesh_faults import axis_sizes, suspects
+from .mistakes import mistakes
 from .options import WIDE, Options, precisions
 from .oracle import eps_of, in_x64, on_host
 from .report import Diagnosis, Report, Row
@@ -60,7 +61,7 @@ def _held(subject, cell: Cell, other, opts: Options) -> tuple[list[Row], list[st
             except (TypeError, ValueError):
                 if all(row.ok for row in rows):  # otherwise a rule that cannot run is among the failures already
                     raise
-    return rows, notes + _precision_notes(subject, cell)
+    return [_in_kind(row, rows) for row in rows], notes + _precision_notes(subject, cell)
 
 
 def _common(subject, cell, transform) -> dict:
@@ -134,26 +135,25 @@ def _run_rows(subject: Subject, cell: Cell, other, transform: str) -> list[Row]:
         diff, cts = cell.points[0]
         with jax.enable_x64(x64):
             h = on_host(run([jnp.asarray(x) for x in diff], other, [jnp.asarray(x) for x in (*cell.tangents, *cts)]))
-        return _judged(subject, cell, other, subject.spec.names, h, cell.second, common, 0)
+        return _judged(subject, cell.points[0], other, subject.spec.names, h, cell.second, common, 0)
     at_points, problems = ran(subject, cell, other, transform)
     rows = _problem_rows(subject, problems, common)
     spoiled = {p.leaf for p in problems if p.kind == "wrong_shape"}
     n_outputs = len(cell.points[0][1])
     names = [*output_names(n_outputs), *subject.spec.names]
-    for h, found in zip(at_points, cell.found):
-        judged = _judged(subject, cell, other, names, h, found, common, n_outputs)
+    for point, h, found in zip(cell.points, at_points, cell.found):
+        judged = _judged(subject, point, other, names, h, found, common, n_outputs)
         rows = _worst_of(rows, [row for row in judged if row.leaf not in spoiled])
     return rows + (_exact_rows(subject, cell, other, common) if transform == "jit" else [])
 
 
-def _judged(subject, cell, other, names, h, found, common, n_outputs) -> list[Row]:
-    diff = cell.points[0][0]
+def _judged(subject, point, other, names, h, found, common, n_outputs) -> list[Row]:
+    diff, cts = point
 
-    def transposed():
-        return _transposed(subject, cell, other, names) if n_outputs else []
+    def mistaken():
+        return mistakes(subject, point, other, names) if n_outputs else []
 
-    context = Context.of(subject.spec.names, diff, dict(zip(names, found)), transposed)
-    cts = cell.points[0][1]
+    context = Context.of(subject.spec.names, diff, dict(zip(names, found)), mistaken)
     if n_outputs == 1 and cts[0].size == 1:
         context = context._replace(ct=float(cts[0].item()))
     if subject.sharding:
@@ -176,17 +176,6 @@ def _judged(subject, cell, other, names, h, found, common, n_outputs) -> list[Ro
                 layer=subject.owner(leaf), **common)
         )  # fmt: skip
     return rows
-
-
-def _transposed(subject, cell, other, names) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """The truth with each square matrix among the arguments transposed in turn."""
-    diff, cts = cell.points[0]
-    found = []
-    for i, (name, x) in enumerate(zip(subject.spec.names, diff)):
-        if x.ndim == 2 and x.shape[0] == x.shape[1]:
-            swapped = on_host([y.T if i == j else y for j, y in enumerate(diff)])
-            found.append((name, dict(zip(names, in_x64(reference_of(subject), swapped, other, on_host(cts))))))
-    return found
 
 
 def _worst_of(rows: list[Row], more: list[Row]) -> list[Row]:
@@ -236,6 +225,17 @@ def _witness_rows(subject, cell, other, opts: Options, notes: list[str]) -> list
         rows += taylor_rows(subject, reference_of(subject), diff, other, cts, hand, n, cell.found[0], opts.seed)
     common = _common(subject, cell, "jit")
     return [row._replace(**common, layer=subject.owner(row.leaf)) for row in rows]
+
+
+def _in_kind(row: Row, rows: Sequence[Row]) -> Row:
+    """A row of a second derivative or a witness that fails for a reason unknown, with the kind of the first derivative's."""
+    second = row.transform == transforms.SECOND_ORDER
+    if row.diagnosis is None or row.diagnosis.kind != "unknown" or not (second or row.witness != "reference"):
+        return row
+    firsts = [r for r in rows if r.witness == "reference" and r.transform != transforms.SECOND_ORDER and r.leaf == row.leaf]
+    kinds = [r.diagnosis.kind for r in firsts if r.diagnosis is not None and r.diagnosis.kind != "unknown"]
+    words = ("wrong as its first derivative is: " if second else "") + row.diagnosis.detail
+    return row._replace(diagnosis=Diagnosis(kinds[0], words)) if kinds else row
 
 
 def _missing(subject, rows: Sequence[Row], opts: Options, notes: Sequence[str]) -> tuple[str, ...]:

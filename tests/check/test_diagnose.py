@@ -60,9 +60,9 @@ def test_another_leafs_gradient_is_named():
 
 def test_the_missing_transpose_of_a_square_matrix_is_named():
     through = np.random.default_rng(5).standard_normal((6, 6))
-    found = diagnose("x", through, budget(), Context(transposed=lambda: [("w", {"x": through})]))
-    assert found.kind == "transposed"
-    assert "with w in the place of its transpose" in found.detail
+    mistake = ("transposed", "equals the reference with w in the place of its transpose", {"x": through})
+    assert diagnose("x", through, budget(), Context(mistaken=lambda: [mistake])) == mistake[:2]
+    assert diagnose("u", through, budget(), Context(mistaken=lambda: [mistake])).kind == "unknown"
 
 
 def test_what_the_wrong_entries_have_in_common_is_said():

@@ -31,6 +31,15 @@ from .text_command import train_text
 from .trajectory import trajectory
 from .watch import make_measure
 
+IMAGES, TEXTS = ("mlp", "lenet", "nielsen"), ("gpt", "char_rnn")
+OF = {
+    **dict.fromkeys(("expand", "standardise", "hidden", "activation", "loss", "feedback", "trajectory"), IMAGES),
+    **dict.fromkeys(("layers", "width", "context"), TEXTS),
+    "channels": ("lenet",),
+    "dropout": ("lenet", "gpt"),
+    "heads": ("gpt",),
+}  # which models have an option that not all have
+
 
 @dataclass
 class Train:
@@ -130,6 +139,8 @@ class Train:
             checkpoints = checkpoints._replace(configuration=known)
         if isinstance(data, Text):
             return self._ended(train_text(self, data, checkpoints))
+        model = self.model or "mlp"
+        self.expect_options_of(model, IMAGES)
         if not len(data.test.y):
             raise DataError(f"data set {data.name!r}: the test split is empty; give it at least one example.")
         data = expand(data) if self.expand else data
@@ -138,7 +149,6 @@ class Train:
         expect_batches(data, self.batch_size, epochs)
         optimizer = self._optimizer(epochs * (len(data.train.y) // self.batch_size))
         init_key, run_key = jax.random.split(jax.random.key(self.seed))
-        model = self.model or "mlp"
         recipe = make_recipe(
             model, data, hidden=self.hidden, channels=self.channels, activation=self.activation, loss=self.loss,
             dropout=self.dropout, l2=self.l2, l1=self.l1, microbatches=self.microbatches, compute_dtype=self.compute_dtype,
@@ -207,6 +217,13 @@ class Train:
             schedule_arguments=self.schedule_args, clip=self.clip, weight_decay=self.weight_decay, average=self.average,
             skip=self.skip_non_finite,
         )  # fmt: skip
+
+    def expect_options_of(self, model: str, known: tuple[str, ...]) -> None:
+        """Raise ValueError for an option that this model, if it is known, has no use for."""
+        for f in fields(self) if model in known else ():
+            of = OF.get(f.name, (model,))
+            if model not in of and getattr(self, f.name) != f.default:
+                raise ValueError(f"train: --{f.name} is an option of {' and '.join(of)}, got it with {model}; leave it out.")
 
     def _checkpoints(self) -> Checkpoints | None:
         if self.folder is None:

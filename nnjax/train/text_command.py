@@ -33,8 +33,7 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     name = o.model or "gpt"
     if name not in ("gpt", "char_rnn"):
         raise unknown_name("model of text", name, ("gpt", "char_rnn"))
-    if o.feedback != "transpose":
-        raise ValueError("train: --feedback is for images; train text with the transpose, or images with another.")
+    o.expect_options_of(name, (name,))
     if o.grad == "both":
         raise ValueError("train: --grad both is for images; train text by hand or by jax, and run nnjax check --only gpt.")
     init_key, run_key, text_key = jax.random.split(jax.random.key(o.seed), 3)

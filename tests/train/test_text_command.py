@@ -17,7 +17,9 @@ def words(tmp_path):
 @pytest.mark.parametrize("model", [None, pytest.param("char_rnn", marks=pytest.mark.slow)])
 def test_a_text_of_ones_own_trains_is_compared_and_written_on(words, tmp_path, capsys, model):
     folder = tmp_path / "run"
-    assert Train(data=words, model=model, folder=folder, average=0.9, clip=1.0, l2=0.1, l1=0.1, **QUICK).run() == 0
+    sizes = QUICK if model is None else {name: n for name, n in QUICK.items() if name != "heads"}
+    options = {**sizes, "data": words, "model": model, "folder": folder, "average": 0.9, "clip": 1.0, "l2": 0.1, "l1": 0.1}
+    assert Train(**options).run() == 0
     out = capsys.readouterr().out
     assert "words.txt: 1836 characters to train on, 204 to validate, 13 different ones" in out
     assert f"{model or 'gpt'} 1 x 16" in out
@@ -28,7 +30,7 @@ def test_a_text_of_ones_own_trains_is_compared_and_written_on(words, tmp_path, c
     line = json.loads((folder / "metrics.jsonl").read_text())
     assert line["validation_loss"] < 2.6
     assert line["test_accuracy"] is None
-    assert Train(data=words, model=model, folder=folder, average=0.9, clip=1.0, l2=0.1, l1=0.1, resume=True, **QUICK).run() == 0
+    assert Train(**options, resume=True).run() == 0
 
 
 def test_a_lower_precision_trains_too(words, capsys):
@@ -41,3 +43,10 @@ def test_a_model_of_images_is_refused(words):
         Train(data=words, model="lenet", **QUICK).run()
     with pytest.raises(ValueError, match=r"--grad both is for images"):
         Train(data=words, grad="both", **QUICK).run()
+    for options in ({"hidden": (4,)}, {"standardise": True}, {"loss": "mean_squared_error"}, {"trajectory": 3}):
+        with pytest.raises(
+            ValueError, match=rf"--{next(iter(options))} is an option of mlp and lenet and nielsen, got it with gpt"
+        ):
+            Train(data=words, **options, **QUICK).run()
+    with pytest.raises(ValueError, match=r"--heads is an option of gpt, got it with char_rnn; leave it out"):
+        Train(data=words, model="char_rnn", **{**QUICK, "heads": 2}).run()

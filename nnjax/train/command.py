@@ -155,6 +155,9 @@ class Train:
             feedback=self.feedback, gradients=self.gradients, key=init_key,
         )  # fmt: skip
         print(f"{self.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
+        largest = abs(data.train.x).max(initial=0)
+        if largest > 10 and not self.standardise:
+            print(f"note: features reach {largest:g}; --standardise gives each mean 0 and deviation 1, and trains faster")
         print(f"{model} {recipe.sizes}, {recipe.loss}, {self.described()}")
         start = time.perf_counter()
         x, labels = _on_device(recipe, data, self.batch_size)

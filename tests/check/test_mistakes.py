@@ -6,6 +6,7 @@ import pytest
 import nnjax
 
 X = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+SOME = {"dtypes": ["float64", "float32"], "transforms": ["jit", "second"]}
 
 
 def rule(f, backward):
@@ -32,8 +33,8 @@ def kinds(report):
     ],
 )
 def test_the_jacobian_in_the_place_of_its_transpose_is_named(f, wrong, right):
-    nnjax.check_vjp(rule(f, right), X).raise_if_failed()
-    report = nnjax.check_vjp(rule(f, wrong), X)
+    nnjax.check_vjp(rule(f, right), X, **SOME).raise_if_failed()
+    report = nnjax.check_vjp(rule(f, wrong), X, **SOME)
     assert kinds(report) == {"transposed"}, report
     assert "equals J ct, with the Jacobian J of x itself in the place of its transpose" in str(report)
 
@@ -43,11 +44,11 @@ def two(x):
 
 
 def test_a_cotangent_that_is_left_out_is_named():
-    nnjax.check_vjp(rule(two, lambda x, a, b: jnp.cos(x) * a + 2 * x * b[:, None]), X).raise_if_failed()
-    report = nnjax.check_vjp(rule(two, lambda x, a, b: jnp.cos(x) * a), X)
+    nnjax.check_vjp(rule(two, lambda x, a, b: jnp.cos(x) * a + 2 * x * b[:, None]), X, **SOME).raise_if_failed()
+    report = nnjax.check_vjp(rule(two, lambda x, a, b: jnp.cos(x) * a), X, **SOME)
     assert kinds(report) == {"partial"}, report
     assert "without the cotangent of output[1]: is it left out?" in str(report)
-    report = nnjax.check_vjp(rule(two, lambda x, a, b: 2 * x * b[:, None]), X)
+    report = nnjax.check_vjp(rule(two, lambda x, a, b: 2 * x * b[:, None]), X, **SOME)
     assert kinds(report) == {"partial"}, report
     assert "without the cotangent of output[0]: is it left out?" in str(report)
 
@@ -61,16 +62,16 @@ def test_where_the_definition_has_no_forward_mode_the_other_mistakes_are_tried()
 
 
 def test_a_second_derivative_is_wrong_by_itself_or_as_its_first_is():
-    report = nnjax.check_vjp(rule(two, lambda x, a, b: jnp.cos(x) * a), X, witnesses=[])
+    report = nnjax.check_vjp(rule(two, lambda x, a, b: jnp.cos(x) * a), X, witnesses=[], **SOME)
     assert kinds(report) == {"partial"}, report
     assert "wrong as its first derivative is: 35 of 35 entries off" in str(report)
     stopped = rule(jnp.sin, lambda x, ct: jax.lax.stop_gradient(jnp.cos(x)) * ct)
-    report = nnjax.check_vjp(stopped, X)
+    report = nnjax.check_vjp(stopped, X, **SOME)
     assert {row.transform for row in report.failures} == {"second"}, report
     assert "first derivative" not in str(report)
 
 
 def test_the_witnesses_name_the_kind_that_was_found():
-    report = nnjax.check_vjp(rule(jnp.sin, lambda x, ct: 1.01 * jnp.cos(x) * ct), X)
+    report = nnjax.check_vjp(rule(jnp.sin, lambda x, ct: 1.01 * jnp.cos(x) * ct), X, **SOME)
     assert {row.witness for row in report.failures} == {"reference", "adjoint", "taylor"}
     assert kinds(report) == {"scaled"}, report

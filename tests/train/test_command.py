@@ -116,6 +116,14 @@ def test_a_file_of_ones_own_trains_expanded_and_standardised(tmp_path, capsys):
     assert "mine.npz: 400 examples to train on, 10 to test" in capsys.readouterr().out
 
 
+def test_features_that_are_not_scaled_get_a_hint(tmp_path, capsys):
+    digits = load("digits").train
+    np.savez(tmp_path / "mine.npz", x=255 * digits.x[:100], y=digits.y[:100])
+    for standardise in (False, True):
+        Train(data=str(tmp_path / "mine.npz"), standardise=standardise, **QUICK).run()
+        assert ("note: features reach 255; --standardise gives each" in capsys.readouterr().out) is not standardise
+
+
 def test_another_feedback_is_said_trained_and_measured(tmp_path, capsys):
     assert Train(feedback="random", epochs=2, hidden=(16,), folder=tmp_path).run() == 0
     out = capsys.readouterr().out

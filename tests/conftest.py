@@ -1,3 +1,5 @@
+import tempfile
+
 import jax
 import pytest
 
@@ -10,7 +12,12 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_configure(config):
-    """Nearly all the time goes into compiling: all but the slow tests run programs that XLA has optimised less."""
+    """Nearly all the time goes into compiling. A program that was compiled before, for another test, is read from a folder;
+    and all but the slow tests run programs that XLA has optimised less."""
+    folder = tempfile.TemporaryDirectory(prefix="nnjax-tests-")
+    config.add_cleanup(folder.cleanup)
+    jax.config.update("jax_compilation_cache_dir", folder.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     if config.option.markexpr == "not slow":
         light = compiled_lightly()
         light.__enter__()

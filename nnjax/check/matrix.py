@@ -26,6 +26,7 @@ RETURNED = re.compile(r"bwd rule .*must produce .*(structure|shapes do not match
 def run_matrix(subject: Subject, diff: list, other: list, opts: Options, prepared: list[Cell] | None = None) -> Report:
     """Every dtype, transform, device and witness of the options, on these inputs."""
     alone = subject.sharding is not None
+    left_out: set[str] = set()  # dtypes in which the definition does not run
     if prepared is None:
         measure = measuring(subject, diff, other, opts)
 
@@ -35,6 +36,7 @@ def run_matrix(subject: Subject, diff: list, other: list, opts: Options, prepare
             except (NotImplementedError, TypeError, ValueError) as error:
                 if opts.named or place.dtype.name in WIDE:
                     raise
+                left_out.add(place.dtype.name)
                 return [], [
                     f"{subject.case}: not held in {place.dtype}, in which it does not run: {str(error).splitlines()[0]}"
                 ]
@@ -45,7 +47,7 @@ def run_matrix(subject: Subject, diff: list, other: list, opts: Options, prepare
         found = in_threads(lambda cell: _held(subject, cell, other, opts), prepared, float32_last, alone=alone)
     rows = [row for cell_rows, _ in found for row in cell_rows]
     notes = dict.fromkeys(note for _, cell_notes in found for note in cell_notes)
-    return Report(tuple(rows), _missing(subject, rows, opts, tuple(notes)), tuple(notes))
+    return Report(tuple(rows), _missing(subject, rows, opts, tuple(notes), left_out), tuple(notes))
 
 
 def _held(subject, cell: Cell, other, opts: Options) -> tuple[list[Row], list[str]]:
@@ -238,7 +240,7 @@ def _in_kind(row: Row, rows: Sequence[Row]) -> Row:
     return row._replace(diagnosis=Diagnosis(kinds[0], words)) if kinds else row
 
 
-def _missing(subject, rows: Sequence[Row], opts: Options, notes: Sequence[str]) -> tuple[str, ...]:
+def _missing(subject, rows: Sequence[Row], opts: Options, notes: Sequence[str], left_out: set[str]) -> tuple[str, ...]:
     """What was asked for and is in no row, and leaves about which every row is vacuous.
 
     A row of "cotangents", a rule that did not run or gave no cotangents, has failed for every leaf.
@@ -246,9 +248,7 @@ def _missing(subject, rows: Sequence[Row], opts: Options, notes: Sequence[str]) 
     seen = {(row.leaf, row.dtype, row.transform, row.precision, row.device) for row in rows}
     broken = {key[1:] for key in seen if key[0] == "cotangents" and key[0] not in subject.spec.names}
     missing = []
-    for d in opts.dtypes:
-        if any(f"not held in {d}," in note for note in notes):
-            continue
+    for d in (d for d in opts.dtypes if d not in left_out):
         for device in opts.devices:
             for p in precisions(device):
                 keys = [(leaf, d, t, p, device.device_kind) for leaf in subject.spec.names for t in opts.transforms_in(d)]

@@ -1,5 +1,6 @@
 """The execution matrix: one subject in every dtype, on every device, at every precision, under every transform."""
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -152,6 +153,7 @@ def _run_rows(subject: Subject, cell: Cell, other, transform: str) -> list[Row]:
 def _judged(subject, point, other, names, h, found, common, n_outputs) -> list[Row]:
     diff, cts = point
 
+    @functools.cache
     def mistaken():
         return mistakes(subject, point, other, names) if n_outputs else []
 

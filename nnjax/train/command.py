@@ -24,17 +24,16 @@ from .optimizers import averaged, make_optimizer
 from .placement import as_on_one_device, on_host
 from .processes import expect_same_data, is_first
 from .progress import progress
-from .recipe import Gradients, Recipe, gradients, make_recipe
+from .recipe import MODELS, Gradients, Recipe, gradients, make_recipe, named
 from .run import Checkpoints, Fit
 from .text import Text
-from .text_command import train_text
+from .text_command import MODELS_OF_TEXT, train_text
 from .trajectory import trajectory
 from .watch import make_measure
 
-IMAGES, TEXTS = ("mlp", "lenet", "nielsen"), ("gpt", "char_rnn")
 OF = {
-    **dict.fromkeys(("expand", "standardise", "hidden", "activation", "loss", "feedback", "trajectory"), IMAGES),
-    **dict.fromkeys(("layers", "width", "context"), TEXTS),
+    **dict.fromkeys(("expand", "standardise", "hidden", "activation", "loss", "feedback", "trajectory"), MODELS),
+    **dict.fromkeys(("layers", "width", "context"), MODELS_OF_TEXT),
     "channels": ("lenet",),
     "dropout": ("lenet", "gpt"),
     "heads": ("gpt",),
@@ -139,8 +138,8 @@ class Train:
             checkpoints = checkpoints._replace(configuration=known)
         if isinstance(data, Text):
             return self._ended(train_text(self, data, checkpoints))
-        model = self.model or "mlp"
-        self.expect_options_of(model, IMAGES)
+        model = named("model", self.model or "mlp", MODELS)
+        self.expect_options_of(model)
         if not len(data.test.y):
             raise DataError(f"data set {data.name!r}: the test split is empty; give it at least one example.")
         data = expand(data) if self.expand else data
@@ -221,9 +220,9 @@ class Train:
             skip=self.skip_non_finite,
         )  # fmt: skip
 
-    def expect_options_of(self, model: str, known: tuple[str, ...]) -> None:
-        """Raise ValueError for an option that this model, if it is known, has no use for."""
-        for f in fields(self) if model in known else ():
+    def expect_options_of(self, model: str) -> None:
+        """Raise ValueError for an option that this model has no use for."""
+        for f in fields(self):
             of = OF.get(f.name, (model,))
             if model not in of and getattr(self, f.name) != f.default:
                 raise ValueError(f"train: --{f.name} is an option of {' and '.join(of)}, got it with {model}; leave it out.")

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 
 from ..check.vjp import compare_gradients
 from ..decode import generate_gpt
-from ..errors import unknown_name
 from ..fused_loss import linear_cross_entropy
 from ..generate import generate
 from ..grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad
@@ -17,12 +16,14 @@ from .finite import first_not_finite
 from .optimizers import averaged
 from .placement import as_on_one_device, on_host
 from .progress import progress
+from .recipe import named
 from .run import Checkpoints, Fit
 from .text import Text, fit_text, windows
 
 if TYPE_CHECKING:
     from .command import Train
 
+MODELS_OF_TEXT = ("gpt", "char_rnn")
 EVERY = 250  # steps that count as an epoch
 SAMPLE = 200  # characters
 
@@ -30,10 +31,8 @@ SAMPLE = 200  # characters
 def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) -> Fit:
     """Train, print what came of it and what the network writes."""
     o, vocab = options, len(text.vocabulary)
-    name = o.model or "gpt"
-    if name not in ("gpt", "char_rnn"):
-        raise unknown_name("model of text", name, ("gpt", "char_rnn"))
-    o.expect_options_of(name, (name,))
+    name = named("model of text", o.model or "gpt", MODELS_OF_TEXT)
+    o.expect_options_of(name)
     if o.grad == "both":
         raise ValueError("train: --grad both is for images; train text by hand or by jax, and run nnjax check --only gpt.")
     init_key, run_key, text_key = jax.random.split(jax.random.key(o.seed), 3)

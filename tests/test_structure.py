@@ -12,8 +12,8 @@ import nnjax
 ROOT = Path(nnjax.__file__).parent
 FLOORS = [
     {"errors", "nielsen", "linear"},
-    {"weights", "feedback", "draw", "residuals"},
-    {"layer"},
+    {"files", "feedback", "draw", "residuals"},
+    {"layer", "weights"},
     {"layers", "losses"},
     {"fused_loss", "chunks"},
     {"models", "ops"},

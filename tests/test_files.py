@@ -1,0 +1,51 @@
+import os
+import stat
+
+import pytest
+
+from nnjax.files import expect_path, new_file, new_folder, replacing
+
+
+def mode(path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002, 0o000])
+def test_what_is_made_has_the_mode_that_the_umask_gives(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        file, folder = new_file(tmp_path, ".a-"), new_folder(tmp_path, ".a-")
+        with replacing(tmp_path / "b") as draft:
+            draft.write_text("b")
+        (tmp_path / "plain").write_text("")
+    finally:
+        os.umask(before)
+    assert [mode(p) for p in (file, folder, tmp_path / "b")] == [0o666 & ~umask, 0o777 & ~umask, mode(tmp_path / "plain")]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("before")
+
+    def halfway():
+        with replacing(path) as draft:
+            draft.write_text("half")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        halfway()
+    assert path.read_text() == "before"
+    with replacing(path) as draft:
+        draft.write_text("after")
+        assert path.read_text() == "before"
+    assert path.read_text() == "after"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    with pytest.raises(OSError, match="a folder"):
+        replacing(tmp_path / "a folder" / "a").__enter__()
+
+
+def test_what_is_no_path_is_said():
+    assert expect_path("save", "a/b").name == "b"
+    for wrong in (3, None, b"bytes", ["a"]):
+        with pytest.raises(TypeError, match=r"save: a path must be a str or a pathlib\.Path, got .*; pass e\.g\."):
+            expect_path("save", wrong)

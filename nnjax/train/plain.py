@@ -50,4 +50,6 @@ def _key(who: str, key: Any) -> Any:
 
 
 def _refused(who: str, value: Any) -> TypeError:
-    return TypeError(f"{who} cannot be saved as JSON, got {describe(value)}; pass numbers, words, lists or dictionaries of them.")
+    return TypeError(
+        f"{who} cannot be saved as JSON, got {describe(value)}; pass numbers, words, lists or dictionaries of them."
+    )

@@ -4,25 +4,59 @@ Each message names who refuses, what was expected, what came, and the remedy.
 """
 
 import difflib
+import math
+import numbers
+import operator
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def describe(x: Any) -> str:
     """`float32 (3, 4)` for an array, the name of the type for anything else."""
-    if hasattr(x, "shape") and hasattr(x, "dtype"):
+    if hasattr(x, "shape") and hasattr(x, "dtype") and not isinstance(x, type):
         return f"{x.dtype} {tuple(x.shape)}"
     return type(x).__name__
 
 
+def is_array(x: Any) -> bool:
+    """Whether x is an array of JAX, of NumPy, or of a kind that JAX takes for one."""
+    return isinstance(x, (jax.Array, np.ndarray, np.generic)) or (hasattr(x, "__jax_array__") and hasattr(x, "dtype"))
+
+
+def expect_array(who: str, what: str, x: Any) -> None:
+    """Raise TypeError unless x is an array."""
+    if not is_array(x):
+        raise TypeError(f"{who}: {what} must be an array, got {describe(x)}; convert it with jnp.asarray.")
+
+
+def expect_arrays(who: str, what: str, tree: Any, remedy: str = "convert it with jnp.asarray") -> None:
+    """Raise TypeError unless every leaf of the tree is an array of numbers or keys; there may be none."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not is_array(leaf) or getattr(leaf.dtype, "kind", "") in "OSUMm":
+            where = jax.tree_util.keystr(path)
+            raise TypeError(f"{who}: {what}{where} must be an array of numbers, got {describe(leaf)}; {remedy}.")
+
+
+def expect_callable(who: str, what: str, f: Any, remedy: str) -> None:
+    """Raise TypeError unless f can be called; a Layer cannot."""
+    if not callable(f):
+        came = repr(f) if isinstance(f, (str, int, float)) else describe(f)
+        raise TypeError(f"{who}: {what} must be a function, got {came}; {remedy}.")
+
+
+def expect_init(who: str, init: Any) -> None:
+    """Raise TypeError unless init is a function, as jax.nn.initializers has them."""
+    expect_callable(who, "init", init, "pass init(key, shape, dtype), such as jax.nn.initializers.normal(0.02)")
+
+
 def expect_float(who: str, what: str, x: Any) -> None:
     """Raise TypeError unless x is an array of real floating point numbers."""
-    if not isinstance(x, jax.Array) and not hasattr(x, "dtype"):
-        raise TypeError(f"{who}: {what} must be an array, got {describe(x)}; convert it with jnp.asarray.")
+    expect_array(who, what, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"{who}: {what} must be real floating point, got {describe(x)}; convert it with {what}.astype(jnp.float32)."
@@ -47,28 +81,65 @@ def expect_same_dtype(who: str, x_name: str, x: Any, y_name: str, y: Any) -> Non
 def expect_params(who: str, params: Any, kind: type) -> None:
     """Raise TypeError unless params is the NamedTuple `kind`, or () where `kind` is tuple."""
     if kind is tuple:
-        if params != ():
+        if not isinstance(params, tuple) or params:
             raise TypeError(f"{who}: has no parameters and expects (), got {describe(params)}; pass ().")
     elif not isinstance(params, kind):
         fields = ", ".join(getattr(kind, "_fields", ()))
+        first = "params come before x; " if is_array(params) else ""
         raise TypeError(
-            f"{who}: params must be {kind.__name__}({fields}), got {describe(params)}; make them with layer.init(key)."
+            f"{who}: params must be {kind.__name__}({fields}), got {describe(params)}; {first}make them with layer.init(key)."
         )
 
 
 def expect_key(who: str, key: Any) -> None:
-    """Raise TypeError unless key is a key of jax.random, typed or of the older uint32 kind."""
-    typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not typed and not (hasattr(key, "dtype") and key.dtype == jnp.uint32 and key.shape[-1:] == (2,)):
-        seed = key if isinstance(key, int) else 0
+    """Raise TypeError unless key is one key of jax.random, typed or of the older uint32 kind."""
+    typed = is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if typed and key.shape:
+        raise TypeError(f"{who}: key must be one key of jax.random, got {describe(key)}; pass one of them, such as key[0].")
+    if not typed and not (is_array(key) and key.dtype == jnp.uint32 and key.shape == (2,)):
+        seed = int(key) if isinstance(key, (int, np.integer)) else 0
         raise TypeError(f"{who}: key must be a key of jax.random, got {describe(key)}; pass jax.random.key({seed}).")
 
 
-def expect_positive(who: str, **sizes: Any) -> None:
-    """Raise ValueError unless every size is an int of at least 1."""
-    for name, n in sizes.items():
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"{who}: {name} must be a positive int, got {n!r}; pass 1 or more.")
+def whole_number(n: Any) -> int | None:
+    """n as an int of Python, where it is a whole number of Python, NumPy or JAX; None where it is not. A bool is none.
+
+    A scalar of NumPy has a dtype, and would widen what it meets.
+    """
+    try:
+        return None if isinstance(n, bool) else operator.index(n)
+    except TypeError:
+        return None
+
+
+def real_number(x: Any) -> float | None:
+    """x as a float of Python, where it is a real number of Python, NumPy or JAX; None where it is not. A bool is none."""
+    dtype = getattr(x, "dtype", None)
+    if isinstance(x, bool) or (dtype is None and not isinstance(x, numbers.Real)) or getattr(x, "shape", ()) != ():
+        return None
+    try:
+        real = dtype is None or jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+        return float(x) if real else None
+    except (TypeError, OverflowError):  # a traced number is not known yet
+        return None
+
+
+def expect_positive(who: str, **sizes: Any) -> tuple[int, ...]:
+    """The sizes as ints of Python. Raise ValueError unless every one is a whole number of at least 1."""
+    found = tuple(map(whole_number, sizes.values()))
+    for name, n in zip(sizes, found):
+        if n is None or n < 1:
+            raise ValueError(f"{who}: {name} must be a positive int, got {sizes[name]!r}; pass 1 or more.")
+    return tuple(n for n in found if n is not None)
+
+
+def expect_not_negative(who: str, **amounts: Any) -> tuple[float, ...]:
+    """The amounts as floats of Python. Raise ValueError unless every one is finite and at least 0."""
+    found = tuple(map(real_number, amounts.values()))
+    for name, x in zip(amounts, found):
+        if x is None or not 0 <= x < math.inf:
+            raise ValueError(f"{who}: {name} must be at least 0, got {amounts[name]!r}; pass a number such as 0.01.")
+    return tuple(x for x in found if x is not None)
 
 
 def expect_folder(file: Path | None) -> None:
@@ -87,13 +158,14 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
 
 
 def expect_per_axis(who: str, name: str, value: Any, axes: int | None = None) -> tuple[int, ...]:
-    """One positive int for each axis: an int stands for all `axes` of them, or for one where `axes` is None.
+    """One positive int for each axis: a number stands for all `axes` of them, or for one where `axes` is None.
 
     Raises ValueError for anything else.
     """
-    sizes = (value,) * (axes or 1) if isinstance(value, int) else value
-    wrong = not isinstance(sizes, (tuple, list)) or len(sizes) not in ((1, 2) if axes is None else (axes,))
-    if wrong or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
+    several = isinstance(value, (tuple, list)) or getattr(value, "ndim", 0) == 1
+    sizes = tuple(map(whole_number, value if several else (value,) * (axes or 1)))
+    found = tuple(n for n in sizes if n is not None and n > 0)
+    if len(found) < len(sizes) or len(sizes) not in ((1, 2) if axes is None else (axes,)):
         wanted = "a positive int, or a tuple of one or two" if axes is None else f"a positive int, or a tuple of {axes}"
         raise ValueError(f"{who}: {name} must be {wanted}, got {value!r}; pass e.g. {'(2, 2)' if axes != 1 else '2'}.")
-    return tuple(sizes)
+    return found

@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .errors import describe, expect_positive, unknown_name
+from .errors import describe, expect_not_negative, expect_positive, unknown_name
 from .layer import Layer, expect_layer
 from .layers.dropout import draws_from_key
+from .linear import wide
 
 ValueAndGrad = Callable[..., tuple[Any, Any]]
 
@@ -75,11 +76,11 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
     """The same value and gradient, from `microbatches` equal parts of the batch one after another: less memory at a time.
 
     sum_k W_k (value_k, grads_k) / sum_k W_k, W_k the total weight of part k: exactly that of the whole batch, whatever the
-    weights, for a model that treats examples apart.  The batch is the first axis of x, labels and weights.  Each part draws
+    weights, for a model that treats examples apart.  The sums are kept in float32 at least.  The batch is the first axis of x, labels and weights.  Each part draws
     its own numbers from the key.
     Raises ValueError for a batch that is not a multiple of `microbatches`, TypeError for an f with `has_aux`.
     """
-    expect_positive("accumulate", microbatches=microbatches)
+    (microbatches,) = expect_positive("accumulate", microbatches=microbatches)
 
     def accumulated(params, x, labels, *, weights=None, key=None):
         batch = (x, labels, weights)
@@ -97,21 +98,21 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
             value, grads = f(params, x, labels, weights=weights, key=k)
             if isinstance(value, tuple):
                 raise TypeError("accumulate: f must give (value, grads), got an output beside the value; leave out has_aux.")
-            w = jnp.ones_like(value) if weights is None else weights.sum()
+            w = jnp.ones((), wide(value)) if weights is None else weights.sum(dtype=wide(weights))
             value = jnp.where(w == 0, jnp.zeros_like(value), value)  # the mean of nothing is NaN, and counts for nothing
             return w, (value, grads)
 
         def part(carry, batch_key):
             total, sums = carry
             w, found = one(params, batch_key)
-            return (total + w, jax.tree.map(lambda s, a: s + w.astype(a.dtype) * a, sums, found)), None
+            return (total + w, jax.tree.map(lambda s, a: s + w.astype(s.dtype) * a.astype(s.dtype), sums, found)), None
 
         shapes = jax.eval_shape(one, params, jax.tree.map(lambda a: a[0], (split, keys)))
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        (total, (value, grads)), _ = jax.lax.scan(part, zeros, (split, keys))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, wide(s)), shapes)
+        (total, sums), _ = jax.lax.scan(part, zeros, (split, keys))
         some = jnp.where(total == 0, jnp.ones_like(total), total)
-        value = jnp.where(total == 0, jnp.full_like(value, jnp.nan), value / some.astype(value.dtype))
-        return value, jax.tree.map(lambda g: g / some.astype(g.dtype), grads)
+        value, grads = jax.tree.map(lambda s, like: (s / some.astype(s.dtype)).astype(like.dtype), sums, shapes[1])
+        return jnp.where(total == 0, jnp.full_like(value, jnp.nan), value), grads
 
     return accumulated
 
@@ -122,8 +123,7 @@ def add_l2(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
     Its gradient adds coefficient * w.  Nielsen's lambda is coefficient = lambda / n, n the number of training examples.
     With `has_aux` only the value, not the output, is changed.
     """
-    if not coefficient >= 0:
-        raise ValueError(f"add_l2: coefficient must be at least 0, got {coefficient!r}; 0 adds nothing.")
+    (coefficient,) = expect_not_negative("add_l2", coefficient=coefficient)
 
     def penalised(params, x, labels, *, weights=None, key=None):
         value, grads = f(params, x, labels, weights=weights, key=key)
@@ -141,8 +141,7 @@ def add_l1(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
 
     Its gradient adds coefficient * sign(w), sign(0) = 0.  With `has_aux` only the value, not the output, is changed.
     """
-    if not coefficient >= 0:
-        raise ValueError(f"add_l1: coefficient must be at least 0, got {coefficient!r}; 0 adds nothing.")
+    (coefficient,) = expect_not_negative("add_l1", coefficient=coefficient)
 
     def penalised(params, x, labels, *, weights=None, key=None):
         value, grads = f(params, x, labels, weights=weights, key=key)
@@ -172,7 +171,7 @@ def lower_precision(f: ValueAndGrad, dtype: Any) -> ValueAndGrad:
 
     def lowered(params, x, labels, *, weights=None, key=None):
         value, grads = f(*cast((params, x, labels), low), weights=cast(weights, low), key=key)
-        wide = jnp.result_type(*jax.tree.leaves(params))
-        return cast(value, wide), jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
+        widest = jnp.result_type(*jax.tree.leaves(params))
+        return cast(value, widest), jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
 
     return lowered

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from .errors import describe, expect_float, expect_params, expect_same_dtype, expect_shape
+from .errors import describe, expect_float, expect_params, expect_same_dtype, expect_shape, real_number
 from .layer import Layer
 from .linear import broadcast
 
@@ -226,12 +226,13 @@ def softmax_cross_entropy(*, label_smoothing: float = 0.0) -> Layer:
     A label out of range raises ValueError when its value is known; under `jit` its example has loss NaN and no gradient.
     """
     name = "softmax_cross_entropy"
-    if not isinstance(label_smoothing, (int, float)) or not 0 <= label_smoothing < 1:
+    smoothing = real_number(label_smoothing)
+    if smoothing is None or not 0 <= smoothing < 1:
         raise ValueError(f"{name}: label_smoothing must satisfy 0 <= a < 1, got {label_smoothing!r}; 0.1 is usual.")
     return _loss(
         name,
         expect_classes(name),
-        lambda y, labels: softmax_cross_entropy_apply(y, labels, label_smoothing),
-        lambda y, labels: softmax_cross_entropy_fwd(y, labels, label_smoothing),
-        lambda residuals, ct: softmax_cross_entropy_bwd(residuals, ct, label_smoothing),
+        lambda y, labels: softmax_cross_entropy_apply(y, labels, smoothing),
+        lambda y, labels: softmax_cross_entropy_fwd(y, labels, smoothing),
+        lambda residuals, ct: softmax_cross_entropy_bwd(residuals, ct, smoothing),
     )

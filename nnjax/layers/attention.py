@@ -37,7 +37,7 @@ class Options(NamedTuple):
 def expect_attention(n, heads, kv_heads=None, causal=True, rope=False, key_mask=False) -> Options:
     """These as Options. Raises ValueError where they do not fit together."""
     kv_heads = heads if kv_heads is None else kv_heads
-    expect_positive("attention", n=n, heads=heads, kv_heads=kv_heads)
+    n, heads, kv_heads = expect_positive("attention", n=n, heads=heads, kv_heads=kv_heads)
     if n % heads:
         raise ValueError(f"attention: heads must divide n, got n={n}, heads={heads}; {math.gcd(n, heads)} would.")
     if heads % kv_heads:

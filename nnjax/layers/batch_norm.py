@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..errors import describe, expect_positive
-from ..layer import Layer, TiedParams, expect_layer
+from ..errors import describe, expect_not_negative, expect_positive
+from ..layer import Layer, expect_layer
+from ..leaf import leaf
 from ..linear import broadcast, broadcast_t
 from .norm import expect_norm, standardise_apply, standardise_fwd, wide
 
@@ -79,7 +80,7 @@ def batch_norm(n: int, *, eps: float = 1e-5) -> Layer:
     Ioffe and Szegedy 2015, algorithms 1 and 2.  Raises TypeError and ValueError for params or x of another kind, shape or
     dtype, and where only one of mean and var is given.
     """
-    expect_positive("batch_norm", n=n)
+    (n,), (eps,) = expect_positive("batch_norm", n=n), expect_not_negative("batch_norm", eps=eps)
 
     def checked(params, x):
         expect_norm("batch_norm", n, params, x, BatchNormParams, least=2)
@@ -89,12 +90,13 @@ def batch_norm(n: int, *, eps: float = 1e-5) -> Layer:
                              "nnjax.calibrate gives both.")  # fmt: skip
         return params, x
 
-    return Layer(
+    return leaf(
         f"batch_norm({n})",
         lambda key: BatchNormParams(jnp.ones((n,), jnp.float32), jnp.zeros((n,), jnp.float32)),
         lambda params, x, *, key=None: batch_norm_apply(*checked(params, x), eps),
         lambda params, x, *, key=None: batch_norm_fwd(*checked(params, x), eps),
         batch_norm_bwd,
+        lambda residuals: residuals[1],  # x: y is like it
     )
 
 
@@ -105,7 +107,7 @@ def calibrate(model: Layer, params: Any, batches: Iterable[Any]) -> Any:
     batches together, and from there on it is frozen, so that the next one sees what it will see at inference. Statistics
     that were there already are replaced. Without a key: dropout does nothing. All batches' activations at one layer are held
     at a time.  batches: inputs of the model, without labels.
-    Raises ValueError for no batches, and for a composition that is none of those in `nnjax.layer`.
+    Raises ValueError for no batches, and for a composition that does not say what its parts meet.
     """
     expect_layer("calibrate", model)
     xs = list(batches)
@@ -114,45 +116,36 @@ def calibrate(model: Layer, params: Any, batches: Iterable[Any]) -> Any:
     return _through(model, params, xs)[0]
 
 
-def _has_batch_norm(layer: Layer) -> bool:
-    return layer.name.startswith("batch_norm(") or any(map(_has_batch_norm, layer.parts))
+def _is_batch_norm(params: Any) -> bool:
+    return isinstance(params, BatchNormParams)
 
 
 def _through(layer: Layer, params: Any, xs: list) -> tuple[Any, list]:
     """(params with statistics, the layer's outputs for every x)."""
-    if layer.name.startswith("batch_norm("):
+    if _is_batch_norm(params):
         params = params._replace(**_statistics(xs, params.scale.dtype))
-    elif _has_batch_norm(layer):
+    elif any(map(_is_batch_norm, jax.tree.leaves(params, is_leaf=_is_batch_norm))):
         return _through_parts(layer, params, xs)
     return params, [layer.apply(params, x) for x in xs]
 
 
 def _through_parts(layer: Layer, params: Any, xs: list) -> tuple[Any, list]:
-    parts = layer.parts
-    if layer.name == "residual":
-        params, ys = _through(parts[0], params, xs)
-        return params, [x + y for x, y in zip(xs, ys)]
-    if layer.name == "parallel":
-        pairs = [_through(part, p, xs) for part, p in zip(parts, params)]
-        return tuple(p for p, _ in pairs), list(zip(*(ys for _, ys in pairs)))
-    if layer.name == "scan_layers":
-        rows = []
-        for i in range(len(jax.tree.leaves(params)[0])):
-            row, xs = _through(parts[0], jax.tree.map(lambda p, i=i: p[i], params), xs)
-            rows.append(row)
-        return jax.tree.map(lambda *ps: jnp.stack(ps), *rows), xs
-    if isinstance(params, TiedParams):
-        _, xs = _through(parts[0], params.table, xs)
-        body, xs = _through(parts[1], params.body, xs)
-        return TiedParams(params.table, body), _through(parts[2], params.table, xs)[1]
-    if not isinstance(params, tuple) or len(params) != len(parts):
-        raise ValueError(f"calibrate: {layer.name} has {len(parts)} parts but params are {describe(params)}, so it is no "
-                         "serial; compose the model of nnjax.serial, residual, parallel, scan_layers and tied.")  # fmt: skip
-    found = []
-    for part, p in zip(parts, params):  # a serial, whatever its name
-        p, xs = _through(part, p, xs)
-        found.append(p)
-    return tuple(found), xs
+    """The same of a composition: all x go through it side by side, so that a part meets what reaches it of all of them."""
+    if layer.walk is None:
+        raise ValueError(f"calibrate: {layer.name} does not say what its parts meet; compose the model of nnjax.serial, "
+                         "residual, parallel, scan_layers and tied.")  # fmt: skip
+    walks = [layer.walk(params, x, None) for x in xs]
+    parts = [next(walk) for walk in walks]
+    while True:
+        p, ys = _through(parts[0].layer, parts[0].params, [part.x for part in parts])
+        parts, ends = [], []
+        for walk, y in zip(walks, ys):
+            try:
+                parts.append(walk.send((p, y)))
+            except StopIteration as end:
+                ends.append(end.value)
+        if ends:
+            return ends[0][0], [y for _, y in ends]
 
 
 def _statistics(xs: list, dtype: Any) -> dict[str, Array]:

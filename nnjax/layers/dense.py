@@ -7,9 +7,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..errors import describe, expect_float, expect_params, expect_positive, expect_same_dtype, expect_shape
-from ..feedback import transpose
+from ..errors import (
+    describe,
+    expect_float,
+    expect_init,
+    expect_params,
+    expect_positive,
+    expect_same_dtype,
+    expect_shape,
+)
+from ..feedback import expect_operator, transpose
 from ..layer import Layer
+from ..leaf import Like, leaf
 from ..linear import broadcast, broadcast_t, fold
 from .mirrored import carried_by
 
@@ -63,6 +72,11 @@ def dense_bwd(residuals, ct_y, *, feedback=transpose):
     return DenseParams(ct_w, ct_b), ct_x
 
 
+def _output(residuals):
+    params, x = residuals
+    return Like((*x.shape[:-1], params.w.shape[1]), x.dtype)
+
+
 def dense(
     n_in: int,
     n_out: int,
@@ -76,14 +90,16 @@ def dense(
     init(key, shape, dtype) makes W: by default Glorot's uniform distribution, variance 2 / (n_in + n_out)
     (Glorot and Bengio 2010, eq. 16); b starts at zero. feedback(W) is the matrix that sends the error back: anything but
     the transpose gives something that is not the gradient (see `nnjax.feedback`).
-    Raises ValueError for sizes that are not positive ints.
+    Raises ValueError for sizes that are not positive ints, TypeError for an init or feedback that is no function.
     """
-    expect_positive("dense", n_in=n_in, n_out=n_out)
-    init = init or jax.nn.initializers.glorot_uniform()
+    n_in, n_out = expect_positive("dense", n_in=n_in, n_out=n_out)
+    init = jax.nn.initializers.glorot_uniform() if init is None else init
+    expect_init("dense", init)
+    expect_operator("dense", feedback)
 
     def init_params(key):
         w = init(key, (n_in, n_out), jnp.float32)
         return DenseParams(w, jnp.zeros((n_out,), w.dtype) if bias else None)
 
-    layer = Layer(f"dense({n_in}, {n_out})", init_params, dense_apply, dense_fwd, dense_bwd)
-    return layer if feedback is transpose else carried_by(feedback, layer, dense_bwd)
+    layer = leaf(f"dense({n_in}, {n_out})", init_params, dense_apply, dense_fwd, dense_bwd, _output)
+    return layer if feedback is transpose else carried_by(feedback, layer, dense_bwd, _output)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ..errors import expect_float, expect_params
+from ..errors import expect_float, expect_params, real_number
 from ..layer import Layer
 
 
@@ -39,14 +39,15 @@ def dropout(rate: float) -> Layer:
     rate is the share dropped.  The same key gives the same mask in `apply` and `fwd`.  Raises ValueError unless
     0 <= rate < 1.  Srivastava et al. 2014, scaled in training so that inference needs no scale.
     """
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+    share = real_number(rate)
+    if share is None or not 0 <= share < 1:
         raise ValueError(f"dropout: rate must be the share dropped, 0 <= rate < 1, got {rate!r}; 0.5 drops half.")
     return Layer(
-        f"dropout({rate})",
+        f"dropout({share})",
         lambda key: (),
-        lambda params, x, *, key=None: dropout_apply(params, x, key=key, rate=rate),
-        lambda params, x, *, key=None: dropout_fwd(params, x, key=key, rate=rate),
-        lambda residuals, ct_y: dropout_bwd(residuals, ct_y, rate=rate),
+        lambda params, x, *, key=None: dropout_apply(params, x, key=key, rate=share),
+        lambda params, x, *, key=None: dropout_fwd(params, x, key=key, rate=share),
+        lambda residuals, ct_y: dropout_bwd(residuals, ct_y, rate=share),
     )
 
 

@@ -9,8 +9,18 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from ..errors import describe, expect_float, expect_params, expect_positive, expect_same_dtype, expect_shape
+from ..errors import (
+    describe,
+    expect_float,
+    expect_init,
+    expect_params,
+    expect_positive,
+    expect_same_dtype,
+    expect_shape,
+    is_array,
+)
 from ..layer import Layer
+from ..leaf import Like, leaf, outline, outlined
 from ..linear import broadcast, broadcast_t, leading, leading_t, scatter_add, take
 
 
@@ -21,8 +31,9 @@ class EmbeddingParams(NamedTuple):
 
 
 def _expect_ids(x, vocab: int) -> None:
-    if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.integer):
-        raise TypeError(f"embedding: ids must be integers, got {describe(x)}; convert them with x.astype(jnp.int32).")
+    if not is_array(x) or not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(f"embedding: ids must be integers, got {describe(x)}; convert them with "
+                        "jnp.asarray(x, jnp.int32).")  # fmt: skip
     if isinstance(x, Tracer):
         return  # values exist only at run time: an id out of range gives a NaN row there, and no gradient
     ids = np.asarray(x)
@@ -53,8 +64,9 @@ def embedding(vocab: int, n: int, *, init: Callable[..., Array] | None = None) -
     about 1.  Raises TypeError for ids that are not integers, ValueError for an id out of range whose value is known; under
     `jit` its row is NaN, and no row has a gradient from it.
     """
-    expect_positive("embedding", vocab=vocab, n=n)
-    init = init or jax.nn.initializers.normal(n**-0.5)
+    vocab, n = expect_positive("embedding", vocab=vocab, n=n)
+    init = jax.nn.initializers.normal(n**-0.5) if init is None else init
+    expect_init("embedding", init)
 
     def checked(params, x):
         expect_params("embedding", params, EmbeddingParams)
@@ -63,12 +75,13 @@ def embedding(vocab: int, n: int, *, init: Callable[..., Array] | None = None) -
         _expect_ids(x, vocab)
         return params, x
 
-    return Layer(
+    return leaf(
         f"embedding({vocab}, {n})",
         lambda key: EmbeddingParams(init(key, (vocab, n), jnp.float32)),
         lambda params, x, *, key=None: embedding_apply(*checked(params, x)),
         lambda params, x, *, key=None: embedding_fwd(*checked(params, x)),
         lambda residuals, ct_y: embedding_bwd(residuals, ct_y, vocab),
+        lambda residuals: Like((*residuals[0].shape, n)),
     )
 
 
@@ -78,7 +91,7 @@ def learned_positions_apply(params, x):
 
 
 def learned_positions_fwd(params, x):
-    return learned_positions_apply(params, x), ()
+    return learned_positions_apply(params, x), (outline(x),)
 
 
 def learned_positions_bwd(residuals, ct_y, context):
@@ -92,9 +105,10 @@ def learned_positions(context: int, n: int, *, init: Callable[..., Array] | None
     init(key, shape, dtype) makes the table: by default normal with standard deviation 0.02.
     Raises ValueError for T > context and features that are not n, TypeError for another dtype.
     """
-    expect_positive("learned_positions", context=context, n=n)
+    context, n = expect_positive("learned_positions", context=context, n=n)
     name = "learned_positions"
-    init = init or jax.nn.initializers.normal(0.02)
+    init = jax.nn.initializers.normal(0.02) if init is None else init
+    expect_init(name, init)
 
     def checked(params, x):
         expect_params(name, params, EmbeddingParams)
@@ -109,10 +123,11 @@ def learned_positions(context: int, n: int, *, init: Callable[..., Array] | None
         expect_same_dtype(name, "x", x, "table", params.table)
         return params, x
 
-    return Layer(
+    return leaf(
         f"{name}({context}, {n})",
         lambda key: EmbeddingParams(init(key, (context, n), jnp.float32)),
         lambda params, x, *, key=None: learned_positions_apply(*checked(params, x)),
         lambda params, x, *, key=None: learned_positions_fwd(*checked(params, x)),
         lambda residuals, ct_y: learned_positions_bwd(residuals, ct_y, context),
+        lambda residuals: outlined(residuals[0]),
     )

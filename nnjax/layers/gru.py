@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..errors import expect_positive
 from ..layer import Layer
 from ..linear import broadcast
 from .recurrent import gate_weights, recurrent
@@ -107,6 +108,7 @@ def gru(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
     Each gate's W starts as in Glorot and Bengio 2010 (eq. 16), its U orthogonal, the biases at zero.
     Raises TypeError and ValueError for params, x or state of another kind, shape or dtype.
     """
+    n_in, n_hidden = expect_positive("gru", n_in=n_in, n_hidden=n_hidden)
     shapes = {"w": (n_in, 3 * n_hidden), "u": (n_hidden, 3 * n_hidden), "b": (3 * n_hidden,), "b_u": (n_hidden,)}
 
     def init(key):

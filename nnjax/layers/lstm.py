@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..errors import expect_positive
 from ..layer import Layer
 from .recurrent import gate_weights, recurrent
 from .windows import accumulated, accumulators, affine, affine_t, before, keep, kept_at, over_windows, window, window_t
@@ -112,6 +113,7 @@ def lstm(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
     (Jozefowicz et al. 2015, section 2.2).
     Raises TypeError and ValueError for params, x or state of another kind, shape or dtype.
     """
+    n_in, n_hidden = expect_positive("lstm", n_in=n_in, n_hidden=n_hidden)
     shapes = {"w": (n_in, 4 * n_hidden), "u": (n_hidden, 4 * n_hidden), "b": (4 * n_hidden,)}
 
     def init(key):

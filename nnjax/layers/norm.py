@@ -13,8 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..errors import describe, expect_float, expect_params, expect_positive, expect_same_dtype, expect_shape
+from ..errors import (
+    describe,
+    expect_float,
+    expect_not_negative,
+    expect_params,
+    expect_positive,
+    expect_same_dtype,
+    expect_shape,
+)
 from ..layer import Layer
+from ..leaf import leaf
 from ..linear import broadcast, broadcast_t, fold
 
 
@@ -104,18 +113,19 @@ def layer_norm(n: int, *, eps: float = 1e-5) -> Layer:
 
     Ba et al. 2016, eq. 4.  Raises TypeError and ValueError for params or x of another kind, shape or dtype.
     """
-    expect_positive("layer_norm", n=n)
+    (n,), (eps,) = expect_positive("layer_norm", n=n), expect_not_negative("layer_norm", eps=eps)
 
     def checked(params, x):
         expect_norm("layer_norm", n, params, x)
         return params, x
 
-    return Layer(
+    return leaf(
         f"layer_norm({n})",
         lambda key: NormParams(jnp.ones((n,), jnp.float32), jnp.zeros((n,), jnp.float32)),
         lambda params, x, *, key=None: layer_norm_apply(*checked(params, x), eps),
         lambda params, x, *, key=None: layer_norm_fwd(*checked(params, x), eps),
         layer_norm_bwd,
+        lambda residuals: residuals[1],  # x: y is like it
     )
 
 
@@ -148,18 +158,19 @@ def rms_norm(n: int, *, eps: float = 1e-5) -> Layer:
 
     Zhang and Sennrich 2019, eq. 4.  Raises TypeError and ValueError for params or x of another kind, shape or dtype.
     """
-    expect_positive("rms_norm", n=n)
+    (n,), (eps,) = expect_positive("rms_norm", n=n), expect_not_negative("rms_norm", eps=eps)
 
     def checked(params, x):
         expect_norm("rms_norm", n, params, x)
         return params, x
 
-    return Layer(
+    return leaf(
         f"rms_norm({n})",
         lambda key: NormParams(jnp.ones((n,), jnp.float32), None),
         lambda params, x, *, key=None: rms_norm_apply(*checked(params, x), eps),
         lambda params, x, *, key=None: rms_norm_fwd(*checked(params, x), eps),
         rms_norm_bwd,
+        lambda residuals: residuals[1],  # x: y is like it
     )
 
 
@@ -203,7 +214,7 @@ def group_norm(groups: int, n: int, *, eps: float = 1e-5) -> Layer:
     Wu and He 2018, eq. 1 to 7.  Raises ValueError where groups does not divide n, TypeError and ValueError for params or
     x of another kind, shape or dtype.
     """
-    expect_positive("group_norm", groups=groups, n=n)
+    (groups, n), (eps,) = expect_positive("group_norm", groups=groups, n=n), expect_not_negative("group_norm", eps=eps)
     if n % groups:
         raise ValueError(f"group_norm: groups must divide the {n} channels, got {groups} groups; "
                          f"pass one of {[d for d in range(1, n + 1) if n % d == 0]}.")  # fmt: skip
@@ -212,10 +223,11 @@ def group_norm(groups: int, n: int, *, eps: float = 1e-5) -> Layer:
         expect_norm("group_norm", n, params, x, least=2)
         return params, x
 
-    return Layer(
+    return leaf(
         f"group_norm({groups}, {n})",
         lambda key: NormParams(jnp.ones((n,), jnp.float32), jnp.zeros((n,), jnp.float32)),
         lambda params, x, *, key=None: group_norm_apply(*checked(params, x), groups, eps),
         lambda params, x, *, key=None: group_norm_fwd(*checked(params, x), groups, eps),
         group_norm_bwd,
+        lambda residuals: residuals[1],  # x: y is like it
     )

@@ -85,6 +85,7 @@ def rnn(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
     W starts as in Glorot and Bengio 2010 (eq. 16), U orthogonal, b at zero.
     Raises TypeError and ValueError for params, x or state of another kind, shape or dtype.
     """
+    n_in, n_hidden = expect_positive("rnn", n_in=n_in, n_hidden=n_hidden)
     shapes = {"w": (n_in, n_hidden), "u": (n_hidden, n_hidden), "b": (n_hidden,)}
 
     def init(key):
@@ -113,7 +114,6 @@ def recurrent(
     kind: the NamedTuple of the parameters; shapes: theirs, by name; state_type: the NamedTuple of a state of several
     arrays, or None.
     """
-    expect_positive(name, n_in=n_in, n_hidden=n_hidden)
     parts = state_type._fields if state_type else ("state",)
 
     def entered(params, x):

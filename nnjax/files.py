@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +43,11 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises OSError where it cannot be made or renamed.
     """
     draft = new_file(path.parent, f".{path.name}-")
+    mode = draft.stat().st_mode
     try:
         yield draft
+        if draft.stat().st_mode != mode:  # some libraries put a file of their own in its place
+            draft.chmod(stat.S_IMODE(mode))
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)

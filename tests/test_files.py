@@ -17,6 +17,7 @@ def test_what_is_made_has_the_mode_that_the_umask_gives(tmp_path, umask):
         file, folder = new_file(tmp_path, ".a-"), new_folder(tmp_path, ".a-")
         with replacing(tmp_path / "b") as draft:
             draft.write_text("b")
+            draft.chmod(0o600)
         (tmp_path / "plain").write_text("")
     finally:
         os.umask(before)

@@ -70,6 +70,15 @@ def windows(ids: jax.Array, starts: jax.Array, context: int) -> tuple[jax.Array,
     return ids[at], ids[at + 1]
 
 
+def expect_window(text: Text, context: int) -> None:
+    """Raise DataError for a text that is too short for one window."""
+    if len(text.train) <= context:
+        raise DataError(
+            f"text {text.name!r}: a window needs {context + 1} characters, there are {len(text.train)} to train on; "
+            "shorten the context."
+        )
+
+
 def make_evaluate(predict: Callable, ids: jax.Array, context: int) -> Callable[[Any], tuple[float, float]]:
     """evaluate(params) -> (mean cross-entropy, share of characters foretold rightly), over all whole windows side by side."""
     count = (len(ids) - 1) // context
@@ -110,11 +119,7 @@ def fit_text(
     expect_batch("fit_text", placement, batch_size)
     if steps % every:
         raise ValueError(f"fit_text: steps must be a multiple of every, got {steps} and {every}; change one of them.")
-    if len(text.train) <= context:
-        raise DataError(
-            f"text {text.name!r}: a window needs {context + 1} characters, there are {len(text.train)} to train on; "
-            "shorten the context."
-        )
+    expect_window(text, context)
     ids, validation = (everywhere(part, placement) for part in (text.train, text.validation))
     evaluate = make_evaluate(predicting(predict, placement), validation, context)
 

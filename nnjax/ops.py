@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from . import fused_loss, layers
-from .errors import describe, expect_float, expect_same_dtype, expect_shape
+from .errors import describe, expect_float, expect_per_axis, expect_positive, expect_same_dtype, expect_shape
 from .layer import as_custom_vjp
 from .layers.attend import attend_apply, attend_bwd, attend_fwd
+from .layers.conv import expect_padding
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -96,7 +97,7 @@ def conv(
     b: Array | None = None,
     *,
     stride: int | tuple[int, ...] = 1,
-    padding: str | Sequence[tuple[int, int]] = "SAME",
+    padding: str | int | Sequence[int | tuple[int, int]] = "SAME",
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
 ) -> Array:
@@ -107,12 +108,16 @@ def conv(
     """
     if getattr(w, "ndim", 0) not in (3, 4):
         raise ValueError(f"conv: w must have shape (k, in / groups, out) or (k, l, in / groups, out), got {describe(w)}.")
-    amounts = padding if isinstance(padding, str) else tuple(map(tuple, padding))  # hashable
-    how = {"stride": stride, "padding": amounts, "dilation": dilation, "groups": groups}
+    dims = w.ndim - 2
+    (groups,), amounts = expect_positive("conv", groups=groups), expect_padding(padding, dims)
+    stride, dilation = (expect_per_axis("conv", n, v, dims) for n, v in (("stride", stride), ("dilation", dilation)))
+    how = {"stride": stride, "padding": amounts, "dilation": dilation, "groups": groups}  # hashable, and ints alone
     layer = _conv(w.shape[-2] * groups, w.shape[-1], tuple(w.shape[:-2]), **how)
     return layer(layers.ConvParams(w, b), x)
 
 
 def max_pool(x: Array, window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Array:
     """y[p] = max over i of x[p stride + i], i in the window: `nnjax.max_pool` of x.  x: (..., space, channels)."""
+    window = expect_per_axis("max_pool", "window", window)
+    stride = window if stride is None else expect_per_axis("max_pool", "stride", stride, len(window))
     return _max_pool(window, stride)((), x)

@@ -10,7 +10,7 @@ Both are written out in `conv_transposes`, in the spelling that is fastest for t
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from ..errors import (
     expect_positive,
     expect_same_dtype,
     expect_shape,
+    whole_number,
 )
 from ..feedback import transpose
 from ..layer import Layer
@@ -143,7 +144,7 @@ def conv(
     kernel: int | tuple[int, ...],
     *,
     stride: int | tuple[int, ...] = 1,
-    padding: str | Sequence[tuple[int, int]] = "SAME",
+    padding: str | int | Sequence[int | tuple[int, int]] = "SAME",
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
     bias: bool = True,
@@ -154,14 +155,15 @@ def conv(
 
     An int or (k,) as kernel means one dimension, x: (..., width, in), a tuple of two means images,
     x: (..., height, width, in); stride and dilation are then one number for every axis of space, or one for each.
-    padding: "SAME" (as many places as x has, over the stride, rounded up), "VALID" (no zeros around), or a pair (before,
-    after) for each axis of space. With groups, output channels of group g see the input channels of group g alone;
-    groups = in_channels is the depthwise convolution. w: (*kernel, in_channels / groups, out_channels), by default from
-    Glorot's uniform distribution, b: (out_channels,), zero at first, or none (`bias=False`). feedback: as of `dense`, of the
-    matrix of one row for each entry of a window.
+    padding: "SAME" (as many places as x has, over the stride, rounded up), "VALID" (no zeros around), so many zeros at both
+    ends of every axis of space, or for each axis a number or a pair (before, after). With groups, output channels of group
+    g see the input channels of group g alone; groups = in_channels is the depthwise convolution. w: (*kernel, in_channels /
+    groups, out_channels), by default from Glorot's uniform distribution, b: (out_channels,), zero at first, or none
+    (`bias=False`). feedback: as of `dense`, of the matrix of one row for each entry of a window.
     Raises ValueError for sizes that are not positive ints, and for groups that do not divide the channels.
     """
-    expect_positive("conv", in_channels=in_channels, out_channels=out_channels, groups=groups)
+    sizes = expect_positive("conv", in_channels=in_channels, out_channels=out_channels, groups=groups)
+    in_channels, out_channels, groups = sizes
     kernel = expect_per_axis("conv", "kernel", kernel)
     dims = len(kernel)
     stride, dilation = (expect_per_axis("conv", n, v, dims) for n, v in (("stride", stride), ("dilation", dilation)))
@@ -170,7 +172,7 @@ def conv(
             f"conv: groups must divide in_channels and out_channels, got groups={groups}, in_channels={in_channels}, "
             f"out_channels={out_channels}; take a common divisor, such as {math.gcd(in_channels, out_channels)}."
         )
-    window = Window(stride, _expect_padding(padding, dims), dilation, groups)
+    window = Window(stride, expect_padding(padding, dims), dilation, groups)
     init = init or jax.nn.initializers.glorot_uniform()
     shape = (*kernel, in_channels // groups, out_channels)
 
@@ -183,15 +185,26 @@ def conv(
     return layer if feedback is transpose else carried_by(feedback, layer, bwd)
 
 
-def _expect_padding(padding, dims) -> str | Amounts:
-    if padding in ("SAME", "VALID"):
+def expect_padding(padding: Any, dims: int) -> str | Amounts:
+    """The padding as Window has it: a number stands for both ends of every axis, or of its own.
+
+    Raises ValueError for anything but "SAME", "VALID", whole numbers >= 0 and pairs of them.
+    """
+    if isinstance(padding, str) and padding in ("SAME", "VALID"):
         return padding
-    pairs = padding if isinstance(padding, (tuple, list)) else ()
-    if len(pairs) == dims and all(isinstance(p, (tuple, list)) and len(p) == 2 for p in pairs):
-        amounts = tuple((before, after) for before, after in pairs)
-        if all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for pair in amounts for n in pair):
-            return amounts
-    raise ValueError(
-        f'conv: padding must be "SAME", "VALID" or a pair of ints >= 0 for each of the {dims} axes of space, got '
-        f"{padding!r}; pass e.g. {((1, 1),) * dims}."
-    )
+    axes = tuple(padding) if _several(padding) else (padding,) * dims
+    amounts = tuple((whole_number(a), whole_number(b)) for a, b in (p if _pair(p) else (p, p) for p in axes))
+    if len(amounts) != dims or any(n is None or n < 0 for pair in amounts for n in pair):
+        raise ValueError(
+            f'conv: padding must be "SAME", "VALID", an int >= 0, or for each of the {dims} axes of space an int or a pair of '
+            f"ints (before, after), got {padding!r}; pass e.g. {((1, 1),) * dims}."
+        )
+    return cast(Amounts, amounts)
+
+
+def _pair(x: Any) -> bool:
+    return _several(x) and len(x) == 2
+
+
+def _several(x: Any) -> bool:
+    return isinstance(x, (tuple, list)) or getattr(x, "ndim", 0) > 0

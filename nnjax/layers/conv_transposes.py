@@ -95,8 +95,11 @@ def weight_cotangent(x, ct_y, w_shape, plane: Plane):
 
 
 def _convolve(x, w, stride, around, spread, dilation, groups=1):
-    """XLA's convolution, in one dimension where the plane has height 1: in two it takes 1.5 times as long there."""
-    if x.shape[1] > 1 or w.shape[0] > 1:
+    """XLA's convolution, in one dimension where the plane has height 1: in two it takes 1.5 times as long there.
+
+    Zeros above or below give x more rows than it has, or w more places to stand, so they make it a plane.
+    """
+    if x.shape[1] > 1 or w.shape[0] > 1 or tuple(around[0]) != (0, 0):
         return lax.conv_general_dilated(
             x, w, stride, around, spread, dilation, dimension_numbers=LAYOUT, feature_group_count=groups
         )

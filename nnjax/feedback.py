@@ -16,12 +16,33 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.core import Tracer
 
-from .errors import describe, expect_key, expect_positive, unknown_name
+from .errors import describe, expect_callable, expect_key, expect_positive, is_array, unknown_name
 from .linear import wide
 
 Operator = Callable[[Array], Array]
 EQUAL, FIXED, REDRAWN = "equal", "fixed", "redrawn"
 MAGNITUDES = (EQUAL, FIXED, REDRAWN)
+
+
+def expect_operator(who: str, feedback: Any) -> None:
+    """Raise TypeError unless feedback is a function of w; the name of one, and one not yet drawn, are the common mistakes."""
+    if any(feedback is made for made in (random, sign_symmetric, named)):
+        raise TypeError(f"{who}: feedback must be an operator, got feedback.{feedback.__name__} itself; call it, as in "
+                        f"feedback.{feedback.__name__}({'key' if feedback is random else '...'}).")  # fmt: skip
+    expect_callable(who, "feedback", feedback, "pass one of nnjax.feedback, such as feedback.random(jax.random.key(0))")
+
+
+def like_the_transpose(who: str, feedback: Operator) -> Operator:
+    """The operator, refusing with ValueError to give what has not the shape of w.T."""
+
+    def operator(w):
+        back = feedback(w)
+        if not is_array(back) or back.shape != w.shape[::-1]:
+            raise ValueError(f"{who}: feedback(w) must have the shape of w.T, {w.shape[::-1]}, got {describe(back)}; the error "
+                             "goes back from the outputs to the inputs.")  # fmt: skip
+        return back
+
+    return operator
 
 
 def transpose(w: Array) -> Array:

@@ -1,14 +1,16 @@
 """A layer whose feedback weights are parameters, and learn: Kolen and Pollack's mirror."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 from jax import Array
 
-from ..errors import expect_params, expect_shape
-from ..feedback import mirror
+from ..errors import expect_float, expect_params, expect_same_dtype, expect_shape
+from ..feedback import like_the_transpose, mirror
 from ..layer import Layer
+from ..leaf import leaf, refusing
 from ..linear import fold
 
 
@@ -19,17 +21,20 @@ class MirrorParams(NamedTuple):
     back: Array
 
 
-def carried_by(feedback: Callable, layer: Layer, bwd: Callable[..., tuple[Any, Any]]) -> Layer:
+def carried_by(
+    feedback: Callable, layer: Layer, bwd: Callable[..., tuple[Any, Any]], output: Callable[[Any], Any] = lambda residuals: None
+) -> Layer:
     """The layer with its error sent back by `feedback`, by `mirrored` where that is `mirror`.
 
-    bwd(residuals, ct_y, *, feedback): the layer's own, of which layer.bwd is that with the transpose.
+    bwd(residuals, ct_y, *, feedback): the layer's own, of which layer.bwd is that with the transpose; output: as of `leaf`.
     """
     if feedback is mirror:
-        return mirrored(layer, bwd)
-    return layer._replace(bwd=lambda residuals, ct_y: bwd(residuals, ct_y, feedback=feedback))
+        return mirrored(layer, bwd, output)
+    operator = like_the_transpose(layer.name, feedback)
+    return layer._replace(bwd=refusing(layer.name, lambda residuals, ct_y: bwd(residuals, ct_y, feedback=operator), output))
 
 
-def mirrored(layer: Layer, bwd: Callable[..., tuple[Any, Any]]) -> Layer:
+def mirrored(layer: Layer, bwd: Callable[..., tuple[Any, Any]], output: Callable[[Any], Any] = lambda residuals: None) -> Layer:
     """The layer with a matrix B of its own in the place of wᵀ: params are MirrorParams(forward, back).
 
     B gets the update of w, transposed: ct_back = ct_wᵀ, so that under the same optimizer, and decay, B - wᵀ only ever decays
@@ -43,7 +48,11 @@ def mirrored(layer: Layer, bwd: Callable[..., tuple[Any, Any]]) -> Layer:
 
     def forward(params):
         expect_params(who, params, MirrorParams)
-        expect_shape(who, "back", params.back, fold(params.forward.w).T.shape)
+        w = getattr(params.forward, "w", None)
+        expect_float(who, "forward.w", w)
+        expect_float(who, "back", params.back)
+        expect_shape(who, "back", params.back, (*w.shape[-1:], math.prod(w.shape[:-1])))
+        expect_same_dtype(who, "back", params.back, "w", w)
         return params.forward
 
     def apply(params, x, *, key=None):
@@ -58,4 +67,4 @@ def mirrored(layer: Layer, bwd: Callable[..., tuple[Any, Any]]) -> Layer:
         ct_forward, ct_x = bwd(residuals, ct_y, feedback=lambda w: back)
         return MirrorParams(ct_forward, fold(ct_forward.w).T), ct_x
 
-    return Layer(layer.name, init, apply, fwd, mirrored_bwd)
+    return leaf(layer.name, init, apply, fwd, mirrored_bwd, lambda residuals: output(residuals[0]))

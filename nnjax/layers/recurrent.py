@@ -16,6 +16,7 @@ from jax import Array, lax
 
 from ..errors import describe, expect_float, expect_params, expect_positive, expect_same_dtype, expect_shape
 from ..layer import Layer
+from ..leaf import Like, expect_cotangent, leaf, outline, outlined
 from .windows import accumulated, accumulators, affine, affine_t, before, over_windows, window, window_t
 
 
@@ -162,12 +163,22 @@ def recurrent(
         given = carry and isinstance(x, tuple) and len(x) == 2 and x[1] is not None
         params, x, state, lead = entered(params, x)
         (y, last), residuals = fwd(params, x, state)
-        return left(y, last, lead), (residuals, () if given else None)
+        y = left(y, last, lead)
+        return y, (residuals, () if given else None, outline(y[0] if carry else y))
+
+    def output(residuals):
+        y = outlined(residuals[2])
+        return (y, None) if carry else y
 
     def layer_bwd(residuals, ct):
-        residuals, given = residuals
+        residuals, given, y = residuals
         ct_y, ct_state = ct if carry else (ct, None)
         lead = ct_y.shape[:-2]
+        if ct_state is not None:
+            state = Like((*lead, n_hidden), y.dtype)
+            expect_cotangent(
+                name, "the state's cotangent", ct_state, state_type(*(state for _ in parts)) if state_type else state
+            )
         ct_y = ct_y.reshape(math.prod(lead), *ct_y.shape[-2:])
         zero = jnp.zeros_like(ct_y, shape=(ct_y.shape[0], n_hidden))
         if ct_state is None:  # the last state was handed to nobody
@@ -179,4 +190,4 @@ def recurrent(
             return ct_params, ct_x
         return ct_params, (ct_x, jax.tree.map(lambda s: s.reshape(*lead, n_hidden), ct_state) if given is not None else None)
 
-    return Layer(f"{name}({n_in}, {n_hidden})", init, layer_apply, layer_fwd, layer_bwd)
+    return leaf(f"{name}({n_in}, {n_hidden})", init, layer_apply, layer_fwd, layer_bwd, output)

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..errors import describe, expect_key, expect_positive
+from ..errors import describe, expect_arrays, expect_callable, expect_key, expect_positive
 from ..grad import ValueAndGrad
 from .dataset import Dataset, Split, validated
 from .loop import Batches, loop
 from .placement import Placement, everywhere, expect_batch, placed_state, predicting
 from .run import Checkpoints, Fit, OnEpoch
-from .step import TrainState, epoch_key, examples, make_step, shuffled
+from .step import TrainState, epoch_key, examples, expect_optimizer, expect_value_and_grad, make_step, shuffled
 from .stream import DEVICE_BYTES, streamed
 
 EXAMPLES = 10_000  # whose scores are computed at a time
@@ -99,15 +99,24 @@ def fit(
     """
     if not isinstance(data, Dataset):
         raise TypeError(f"fit: data must be a train.Dataset, got {describe(data)}; make one, or use train.load(name).")
-    if not hasattr(optimizer, "update"):
-        raise TypeError(f"fit: optimizer must be one of optax's, got {describe(optimizer)}; pass e.g. optax.adam(0.001).")
+    expect_value_and_grad("fit", value_and_grad)
+    expect_callable("fit", "predict", predict, "pass the model's apply, as in predict=model.apply")
+    expect_optimizer("fit", optimizer)
+    for name, f in (("encode", encode), ("on_epoch", on_epoch), ("measure", measure), ("where", where)):
+        if f is not None:
+            expect_callable("fit", name, f, "leave it out if you have none")
+    expect_callable("fit", "evaluated", evaluated, "pass a function of the state, or leave it out")
+    if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
+        came = repr(checkpoints) if isinstance(checkpoints, str) else describe(checkpoints)
+        raise TypeError(f"fit: checkpoints must be train.Checkpoints, got {came}; pass train.Checkpoints({came}) for a folder.")
+    expect_arrays("fit", "params", params, "make them with model.init(key)")
     expect_key("fit", key)
     validated(data)
-    outputs = jax.eval_shape(predict, params, data.train.x[:1]).shape[-1]
-    if outputs != data.classes:
+    scores = jax.eval_shape(predict, params, data.train.x[:1])
+    if getattr(scores, "shape", ())[-1:] != (data.classes,):
         raise ValueError(
-            f"fit: predict must give one score for each of the {data.classes} classes of {data.name!r}, got {outputs}; "
-            "make the last layer as wide as there are classes."
+            f"fit: predict must give one score for each of the {data.classes} classes of {data.name!r}, got "
+            f"{describe(scores)}; make the last layer as wide as there are classes."
         )
     expect_batches(data, batch_size, epochs)
     expect_batch("fit", placement, batch_size)

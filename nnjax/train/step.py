@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..grad import ValueAndGrad
+from ..errors import describe, expect_arrays, expect_callable, expect_key, expect_positive
+from ..grad import ValueAndGrad, reference_value_and_grad
+from ..grad import value_and_grad as by_hand
 
 
 class TrainState(NamedTuple):
@@ -19,8 +21,39 @@ class TrainState(NamedTuple):
     key: jax.Array
 
 
+def expect_optimizer(who: str, optimizer: Any) -> None:
+    """Raise TypeError unless optimizer is one of optax's; one that was not called is the common mistake."""
+    if not callable(getattr(optimizer, "init", None)) or not callable(getattr(optimizer, "update", None)):
+        name = getattr(optimizer, "__name__", None)
+        came, remedy = (
+            (name, f"call it, as in optax.{name}(0.001)") if name else (describe(optimizer), "pass e.g. optax.adam(0.001)")
+        )
+        raise TypeError(f"{who}: optimizer must be one of optax's, got {came}; {remedy}.")
+
+
+def expect_value_and_grad(who: str, f: Any) -> None:
+    """Raise TypeError unless f is a function such as `nnjax.value_and_grad` makes; a Layer is the common mistake."""
+    if f is by_hand or f is reference_value_and_grad:
+        raise TypeError(
+            f"{who}: value_and_grad must be what nnjax.{f.__name__} gives, got that itself; call it with model and loss."
+        )
+    expect_callable(who, "value_and_grad", f, "make it with nnjax.value_and_grad(model, loss)")
+
+
+def expect_state(who: str, state: Any) -> None:
+    """Raise TypeError unless state is a TrainState."""
+    if not isinstance(state, TrainState):
+        raise TypeError(f"{who}: state must be a TrainState, got {describe(state)}; make it with init_state.")
+
+
 def init_state(params: Any, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """A state at step 0. The parameters are copied, as `make_epoch` gives their memory to the next state."""
+    """A state at step 0. The parameters are copied, as `make_epoch` gives their memory to the next state.
+
+    Raises TypeError for parameters that are not arrays, an optimizer that is none of optax's, or what is no key.
+    """
+    expect_arrays("init_state", "params", params, "make them with layer.init(key)")
+    expect_optimizer("init_state", optimizer)
+    expect_key("init_state", key)
     params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
     with jax.numpy_dtype_promotion("standard"):  # optax itself mixes dtypes
         opt_state = jax.tree.map(lambda s: jnp.array(s, copy=True), optimizer.init(params))  # some keep the parameters
@@ -50,9 +83,14 @@ def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformat
     """step(state, x, labels, weights=None) -> (state, value): one step, a pure function to be jitted or scanned.
 
     value_and_grad is `nnjax.value_and_grad(model, loss)`, its reference, or any function of that signature.
+    Raises TypeError where it is none, and for an optimizer that is none of optax's.
     """
+    expect_value_and_grad("make_step", value_and_grad)
+    expect_optimizer("make_step", optimizer)
 
     def step(state: TrainState, x, labels, weights=None):
+        expect_state("step", state)
+
         def objective(params):
             return value_and_grad(params, x, labels, weights=weights, key=step_key(state))
 
@@ -93,10 +131,19 @@ def make_epoch(step: Callable, batch_size: int, unroll: int = 4) -> Callable:
     """epoch(state, x, labels) -> (state, mean value): one jitted `lax.scan` over shuffled minibatches.
 
     The state's buffers are donated: use the one that comes back.
+    Raises TypeError for a step that is no function, ValueError for a batch size that the examples do not fill.
     """
+    expect_callable("make_epoch", "step", step, "make it with make_step(value_and_grad, optimizer)")
+    batch_size, unroll = expect_positive("make_epoch", batch_size=batch_size, unroll=unroll)
     steps = make_steps(step, unroll)
 
     def epoch(state: TrainState, x, labels):
+        expect_state("epoch", state)
+        if jnp.ndim(x) < 1 or jnp.shape(x)[0] < batch_size:
+            raise ValueError(
+                f"epoch: x must hold at least one batch of {batch_size} examples, got {describe(x)}; pass more, or make the "
+                "epoch with a smaller batch_size."
+            )
         state, values = steps(state, (x, labels), shuffled(epoch_key(state.key, state.step), x.shape[0], batch_size))
         return state, values.mean()
 

@@ -1,0 +1,110 @@
+"""What stands around the functions of every layer that is no composition, so that these hold mathematics alone.
+
+NumPy's arrays become JAX's on entry. `init` refuses what is no key, and `bwd` a cotangent that is not like the output.
+Shapes and dtypes are known while a program is made: under `jit` nothing of this is left.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .errors import describe, expect_array, expect_float, expect_key
+from .layer import Layer
+
+
+@dataclass(frozen=True)
+class Like:
+    """What an output is. dtype: None where the residuals do not tell it."""
+
+    shape: tuple[int, ...]
+    dtype: Any = None
+
+
+def outline(x: Any) -> Any:
+    """An empty array that carries the shape and dtype of x among residuals, for nothing: (0, *shape)."""
+    return jnp.zeros((0, *x.shape), x.dtype)
+
+
+def outlined(kept: Any) -> Like:
+    """Of the x of which `outline` was kept."""
+    return Like(kept.shape[1:], kept.dtype)
+
+
+def entered(tree: Any) -> Any:
+    """The tree with its NumPy arrays as JAX's, which know `.at`, and promote as all else does; anything else as it is."""
+
+    def one(leaf):
+        known = isinstance(leaf, (np.ndarray, np.generic)) and (leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jnp.number))
+        return jnp.asarray(leaf) if known else leaf
+
+    return jax.tree.map(one, tree)
+
+
+def expect_cotangent(who: str, what: str, ct: Any, like: Any) -> None:
+    """Raise unless ct has the shape and dtype of `like`: an array, a `Like`, or a tuple of them; None where it is not known."""
+    if like is None:
+        return
+    if isinstance(like, tuple):
+        if not isinstance(ct, type(like)) or len(ct) != len(like):
+            came = f"{len(ct)} entries" if type(ct) is tuple else describe(ct)
+            wanted = "a tuple" if type(like) is tuple else type(like).__name__
+            raise TypeError(f"{who}: {what} must be {wanted} of {len(like)} cotangents, one for each output, got {came}; "
+                            "pass it as the output is.")  # fmt: skip
+        for i, (c, l) in enumerate(zip(ct, like)):
+            expect_cotangent(who, f"{what}[{i}]", c, l)
+        return
+    expect_array(who, what, ct)
+    if tuple(ct.shape) != tuple(like.shape):
+        raise ValueError(f"{who}: {what} must have the shape of the output, {tuple(like.shape)}, got {describe(ct)}; "
+                         "a cotangent has an entry for each entry of y.")  # fmt: skip
+    if like.dtype is None:
+        expect_float(who, what, ct)
+    elif ct.dtype != like.dtype:
+        raise TypeError(f"{who}: {what} must have the dtype of the output, {like.dtype}, got {describe(ct)}; "
+                        f"convert it with {what}.astype({like.dtype}).")  # fmt: skip
+
+
+def refusing(who: str, bwd: Callable[..., Any], output: Callable[[Any], Any]) -> Callable[..., Any]:
+    """bwd(residuals, ct_y), refusing residuals that no `fwd` of this layer gave, and a ct_y that is not like the output.
+
+    output(residuals) -> what `expect_cotangent` compares with.
+    """
+
+    def checked(residuals, ct_y):
+        try:
+            like = output(residuals)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            raise TypeError(f"{who}: residuals must be what fwd of this layer gave beside y, got {describe(residuals)}; "
+                            "call bwd(residuals, ct_y), in this order.") from None  # fmt: skip
+        ct_y = entered(ct_y)
+        expect_cotangent(who, "ct_y", ct_y, like)
+        return bwd(residuals, ct_y)
+
+    return checked
+
+
+def leaf(
+    name: str,
+    init: Callable[[Any], Any],
+    apply: Callable[..., Any],
+    fwd: Callable[..., tuple[Any, Any]],
+    bwd: Callable[[Any, Any], tuple[Any, Any]],
+    output: Callable[[Any], Any],
+) -> Layer:
+    """The Layer of these functions, behind what is checked of every layer. output: as in `refusing`."""
+
+    def checked_init(key):
+        expect_key(f"{name}.init", key)
+        return init(key)
+
+    def checked_apply(params, x, *, key=None):
+        return apply(entered(params), entered(x), key=key)
+
+    def checked_fwd(params, x, *, key=None):
+        return fwd(entered(params), entered(x), key=key)
+
+    return Layer(name, checked_init, checked_apply, checked_fwd, refusing(name, bwd, output))

@@ -53,4 +53,6 @@ def in_chunks(layer: Layer, size: int, *, axes: int) -> Layer:
         ct_params = jax.tree.map(lambda ct, p: ct.astype(p.dtype), ct_params, params)
         return ct_params, ct_x.reshape(*lead, *ct_x.shape[2:])
 
-    return layer._replace(fwd=fwd, bwd=bwd)
+    made = layer.remade
+    remade = None if made is None else lambda *parts: in_chunks(made(*parts), size, axes=axes)
+    return layer._replace(fwd=fwd, bwd=bwd, remade=remade)

@@ -1,7 +1,7 @@
 """Direct feedback: the error of the output, sent straight to every hidden layer through a fixed random matrix."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,18 @@ import jax.numpy as jnp
 from .errors import expect_key
 from .feedback import random
 from .grad import ValueAndGrad, expect_model_and_loss, loss_input
-from .layer import Layer, split_key
+from .layer import Layer, Met
 from .linear import fold, fold_t
+from .walk import is_chain, walked
 
-SERIAL = ("serial", "mlp", "lenet")
+
+class Step(NamedTuple):
+    """What a layer met, y and residuals of its fwd; inside: its parts' steps in the place of residuals, in a chain."""
+
+    met: Met
+    y: Any
+    residuals: Any = None
+    inside: tuple["Step", ...] | None = None
 
 
 def direct_value_and_grad(model: Layer, loss: Layer, key: jax.Array) -> ValueAndGrad:
@@ -26,34 +34,36 @@ def direct_value_and_grad(model: Layer, loss: Layer, key: jax.Array) -> ValueAnd
     """
     expect_model_and_loss("direct_value_and_grad", model, loss)
     expect_key("direct_value_and_grad", key)
-    if model.name not in SERIAL:
-        raise ValueError(
-            f"direct_value_and_grad: the model must be a serial, between whose parts an error can enter, got {model.name}; "
-            "compose it by serial, mlp or lenet."
-        )
+    if model.walk is None:
+        raise _no_serial(model)
     feedback_key = key
 
     def f(params, x, labels, *, weights=None, key=None):
-        steps = list(_unfolded(model, params, key))
-        heard = [i for i, (_, p, _) in enumerate(steps) if jax.tree.leaves(p)]  # the layers with weights
+        whole = _step(Met("", model, params, x, key))
+        if whole.inside is None:
+            raise _no_serial(model)
+        steps = list(_leaves(whole))
+        heard = [i for i, step in enumerate(steps) if jax.tree.leaves(step.met.params)]  # the layers with weights
         if not heard:
             raise ValueError("direct_value_and_grad: the model has no layer with weights, so there is nothing to train.")
-        entering, kept = [], []
-        for layer, p, k in steps:
-            entering.append(x)
-            x, residuals = layer.fwd(p, x, key=k)
-            kept.append(residuals)
-        value, loss_residuals = loss.fwd((), loss_input(x, labels, weights))
+        value, loss_residuals = loss.fwd((), loss_input(whole.y, labels, weights))
         _, (error, *_) = loss.bwd(loss_residuals, jnp.ones_like(value))
         keys = dict(zip(heard, jax.random.split(feedback_key, len(heard))))
         ct, cts = error, [None] * len(steps)
         for i in reversed(range(len(steps))):
-            cts[i], ct = steps[i][0].bwd(kept[i], ct)
+            cts[i], ct = steps[i].met.layer.bwd(steps[i].residuals, ct)
             if i in keys:  # what this layer would send back is not used: its place takes what comes from the output
-                ct = _sent(error, entering[i], keys[i])
-        return value, _folded(model, iter(cts))
+                ct = _sent(error, steps[i].met.x, keys[i])
+        return value, _joined(whole, iter(cts))
 
     return f
+
+
+def _no_serial(model: Layer) -> ValueError:
+    return ValueError(
+        f"direct_value_and_grad: the model must be a serial, between whose parts an error can enter, got {model.name}; "
+        "compose it by serial, mlp or lenet."
+    )
 
 
 def _sent(error, h, key):
@@ -62,15 +72,36 @@ def _sent(error, h, key):
     return fold_t(fold(error) @ random(key)(like), h.shape)
 
 
-def _unfolded(layer: Layer, params: Any, key):
-    """(layer, params, key) of each part, in order, serials within serials opened."""
-    if layer.name in SERIAL:
-        for part, p, k in zip(layer.parts, params, split_key(key, len(layer.parts))):
-            yield from _unfolded(part, p, k)
+def _step(at: Met) -> Step:
+    """A layer's fwd; of a chain, those of its parts, one by one."""
+    if not is_chain(at.layer, at.params, at.x, at.key):
+        return Step(at, *at.layer.fwd(at.params, at.x, key=at.key))
+    inside = []
+
+    def visit(part):
+        inside.append(_step(part))
+        return part.params, inside[-1].y
+
+    _, y = walked(at.layer, at.params, at.x, at.key, visit)
+    return Step(at, y, inside=tuple(inside))
+
+
+def _leaves(step: Step):
+    if step.inside is None:
+        yield step
     else:
-        yield layer, params, key
+        for part in step.inside:
+            yield from _leaves(part)
 
 
-def _folded(layer: Layer, cts) -> Any:
-    """The cotangents of the parts, as the parameters stand."""
-    return tuple(_folded(part, cts) for part in layer.parts) if layer.name in SERIAL else next(cts)
+def _joined(step: Step, cts) -> Any:
+    """The cotangents of the leaves, put together as the parameters are."""
+    if step.inside is None:
+        return next(cts)
+    parts = iter(step.inside)
+
+    def visit(_):
+        part = next(parts)
+        return _joined(part, cts), part.y
+
+    return walked(step.met.layer, step.met.params, step.met.x, step.met.key, visit)[0]

@@ -5,7 +5,7 @@
 so every combinator here calls the parts' `bwd` in the reverse of the order in which it called their `fwd`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,19 @@ Params = Any  # a pytree of arrays
 Key = Any  # a key of jax.random, or None
 
 
+class Met(NamedTuple):
+    """A part of a composition, and what it meets there. name: its place, as `1` in a serial or `head` in a tied."""
+
+    name: str
+    layer: "Layer"
+    params: Params
+    x: Any
+    key: Key
+
+
+Walk = Generator[Met, tuple[Params, Any], tuple[Params, Any]]
+
+
 class Layer(NamedTuple):
     """Five functions and a name. Close over a Layer; never pass it through `jit`.
 
@@ -27,6 +40,11 @@ class Layer(NamedTuple):
     fwd(params, x, *, key=None) -> (y, residuals)     the same value, keeping what bwd needs
     bwd(residuals, ct_y) -> (ct_params, ct_x)         the transposed Jacobian, applied to a cotangent
     parts                                             what a combinator combined, so that a check can name the layer inside
+    walk(params, x, key)                              yields what each part meets (`Met`), takes back (its params, its y), and
+                                                      returns (params, y) put together of these: see `nnjax.walk`
+    remade(*parts)                                    the same composition of other parts
+
+    The name is for people: nothing is decided by it. A layer of one's own needs neither parts nor what follows them.
     """
 
     name: str
@@ -35,6 +53,8 @@ class Layer(NamedTuple):
     fwd: Callable[..., tuple[Any, Any]]
     bwd: Callable[[Any, Any], tuple[Any, Any]]
     parts: tuple["Layer", ...] = ()
+    walk: Callable[[Params, Any, Key], Walk] | None = None
+    remade: Callable[..., "Layer"] | None = None
 
 
 def expect_layer(who: str, layer: Any) -> None:
@@ -102,7 +122,15 @@ def serial(*layers: Layer) -> Layer:
             ct_params.append(ct_p)
         return tuple(reversed(ct_params)), ct_y
 
-    return Layer("serial", init, apply, fwd, bwd, tuple(layers))
+    def walk(params, x, key):
+        _expect_parts(who, params, len(layers))
+        found = []
+        for i, (layer, p, k) in enumerate(zip(layers, params, split_key(key, len(layers)))):
+            p, x = yield Met(str(i), layer, p, x, k)
+            found.append(p)
+        return tuple(found), x
+
+    return Layer("serial", init, apply, fwd, bwd, tuple(layers), walk, serial)
 
 
 def residual(f: Layer) -> Layer:
@@ -131,7 +159,11 @@ def residual(f: Layer) -> Layer:
         ct_params, ct_fx = f.bwd(residuals, ct_y)
         return ct_params, ct_y + ct_fx
 
-    return Layer("residual", f.init, apply, fwd, bwd, (f,))
+    def walk(params, x, key):
+        params, fx = yield Met("residual", f, params, x, key)
+        return params, added(x, fx)
+
+    return Layer("residual", f.init, apply, fwd, bwd, (f,), walk, residual)
 
 
 def recompute(layer: Layer) -> Layer:
@@ -149,7 +181,8 @@ def recompute(layer: Layer) -> Layer:
         params, x, key = residuals
         return layer.bwd(layer.fwd(params, x, key=key)[1], ct_y)
 
-    return layer._replace(fwd=fwd, bwd=bwd)
+    made = layer.remade
+    return layer._replace(fwd=fwd, bwd=bwd, remade=None if made is None else lambda *parts: recompute(made(*parts)))
 
 
 def parallel(*layers: Layer) -> Layer:
@@ -176,13 +209,21 @@ def parallel(*layers: Layer) -> Layer:
         return tuple(y for y, _ in pairs), tuple(kept for _, kept in pairs)
 
     def bwd(residuals, ct_ys):
-        pairs = [layer.bwd(kept, ct_y) for layer, kept, ct_y in zip(layers, residuals, ct_ys)]
-        ct_x = None
-        for _, ct in pairs:
+        ct_params, ct_x = [], None
+        for layer, kept, ct_y in zip(reversed(layers), reversed(residuals), reversed(ct_ys)):
+            ct_p, ct = layer.bwd(kept, ct_y)
+            ct_params.append(ct_p)
             ct_x = add_cotangents(ct_x, ct)
-        return tuple(ct_p for ct_p, _ in pairs), ct_x
+        return tuple(reversed(ct_params)), ct_x
 
-    return Layer("parallel", init, apply, fwd, bwd, tuple(layers))
+    def walk(params, x, key):
+        _expect_parts(who, params, len(layers))
+        found = []
+        for i, (layer, p, k) in enumerate(zip(layers, params, split_key(key, len(layers)))):
+            found.append((yield Met(str(i), layer, p, x, k)))
+        return tuple(p for p, _ in found), tuple(y for _, y in found)
+
+    return Layer("parallel", init, apply, fwd, bwd, tuple(layers), walk, parallel)
 
 
 def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
@@ -244,7 +285,16 @@ def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
         ct_x, ct_params = lax.scan(bwd_step, ct_y, residuals, n, reverse=True)
         return ct_params, ct_x
 
-    return Layer("scan_layers", init, apply, fwd, bwd, (part,))
+    def walk(params, x, key):
+        params, keys = stacked(params, key)
+        found = []
+        for i in range(n):
+            p, k = jax.tree.map(lambda rows, i=i: rows[i], (params, keys))
+            p, x = yield Met(f"scan_layers[{i}]", part, p, x, k)
+            found.append(p)
+        return jax.tree.map(lambda *ps: jnp.stack(ps), *found), x
+
+    return Layer("scan_layers", init, apply, fwd, bwd, (part,), walk, lambda other: scan_layers(other, n, remat=remat))
 
 
 class TiedParams(NamedTuple):
@@ -295,7 +345,15 @@ def tied(embed: Layer, body: Layer, head: Layer) -> Layer:
         ct_table_in, ct_x = embed.bwd(embed_residuals, ct_e)
         return TiedParams(add_cotangents(ct_table_in, ct_table_out), ct_body), ct_x
 
-    return Layer("tied", init, apply, fwd, bwd, (embed, body, head))
+    def walk(params, x, key):
+        table, inner = checked(params)
+        k_embed, k_body, k_head = split_key(key, 3)
+        table, e = yield Met("embed", embed, table, x, k_embed)
+        inner, h = yield Met("body", body, inner, e, k_body)
+        _, y = yield Met("head", head, table, h, k_head)
+        return TiedParams(table, inner), y
+
+    return Layer("tied", init, apply, fwd, bwd, (embed, body, head), walk, tied)
 
 
 def as_custom_vjp(layer: Layer) -> Callable[..., Any]:

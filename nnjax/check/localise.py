@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-
 from ..layer import Layer
+from ..walk import met
 from .report import Report, Row
 
 TENSORS = {"w": "weight", "b": "bias", "x": "delta", "output": "activation"}
@@ -26,43 +25,12 @@ class Found(NamedTuple):
 def localise(layer: Layer, params: Any, x: Any, key: Any, check: Callable[..., Report], path: str = "") -> Found | None:
     """The innermost wrong layer, found by checking parts by themselves, on the values that they meet; None if it has none.
 
-    check(layer, params, x, key) -> Report. Parts of a `serial` are taken from the last to the first.
+    check(layer, params, x, key) -> Report. The part that acts last is checked first, and so on back to the first.
     """
-    met = meets(layer, params, x, key)
-    for name, part, p, v, k in met:
-        report = check(part, p, v, k)
+    for at in reversed(met(layer, params, x, key)):
+        report = check(at.layer, at.params, at.x, at.key)
         if report.failures:
-            here = f"{path}/{name}:{part.name}".lstrip("/")
-            return localise(part, p, v, k, check, here.rpartition(":")[0]) or Found(here, report.failures)
+            here = f"{path}/{at.name}".lstrip("/")
+            inner = localise(at.layer, at.params, at.x, at.key, check, here)
+            return inner or Found(f"{here}:{at.layer.name}", report.failures)
     return None
-
-
-def meets(layer: Layer, params: Any, x: Any, key: Any) -> list[tuple[str, Layer, Any, Any, Any]]:
-    """(name, part, params, x, key) of every part of a composition, the last to act first."""
-    parts = layer.parts
-    if not parts:
-        return []
-    if layer.name == "residual":
-        return [("residual", parts[0], params, x, key)]
-    if layer.name == "scan_layers":
-        n = jax.tree.leaves(params)[0].shape[0] if jax.tree.leaves(params) else 1
-        rows = [jax.tree.map(lambda p, i=i: p[i], params) for i in range(n)]
-        met = _in_a_row([(str(i), parts[0], p) for i, p in enumerate(rows)], x, key)
-        return [(f"scan_layers[{name}]", *rest) for name, *rest in met]
-    if layer.name == "tied":
-        table, inner = params
-        named = zip(("embed", "body", "head"), parts, (table, inner, table))
-        return _in_a_row(list(named), x, key)
-    if layer.name == "parallel":
-        keys = (None,) * len(parts) if key is None else jax.random.split(key, len(parts))
-        return [(str(i), part, p, x, k) for i, (part, p, k) in enumerate(zip(parts, params, keys))]
-    return _in_a_row([(str(i), part, p) for i, (part, p) in enumerate(zip(parts, params))], x, key)
-
-
-def _in_a_row(named: list[tuple[str, Layer, Any]], x: Any, key: Any) -> list:
-    keys = (None,) * len(named) if key is None else jax.random.split(key, len(named))
-    met = []
-    for (name, part, p), k in zip(named, keys):
-        met.append((name, part, p, x, k))
-        x = part.apply(p, x, key=k)
-    return met[::-1]

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..layer import Layer, parallel, residual, serial
+from ..layer import Layer
+from ..walk import with_part
 from .cells import Cell, cells
 from .matrix import ran, run_matrix
 from .mutant_kinds import KINDS, Kind
@@ -30,15 +31,6 @@ class Outcome(NamedTuple):
     report: Report
 
 
-JOINS = {"serial": serial, "mlp": serial, "parallel": parallel, "residual": residual}
-
-
-def with_part(layer: Layer, i: int, part: Layer) -> Layer:
-    """The composition with its i-th part's fwd and bwd exchanged; the definition stays that of the right one."""
-    wrong = JOINS[layer.name](*layer.parts[:i], part, *layer.parts[i + 1 :])
-    return layer._replace(fwd=wrong.fwd, bwd=wrong.bwd)
-
-
 def mutants(layer: Layer) -> Iterator[tuple[Kind, str, Layer]]:
     """(kind, where, wrong layer) for every kind that applies: planted in the layer itself and in its parts."""
     for number, kind in enumerate(KINDS):
@@ -50,11 +42,10 @@ def _planted(kind: Kind, number: int, layer: Layer) -> Iterator[tuple[str, Layer
     wrong = kind.plant(layer, number)
     if wrong is not None:
         yield "", wrong
-    if layer.name in JOINS:
+    if layer.remade is not None:
         for i, part in enumerate(layer.parts):
             for where, wrong_part in _planted(kind, number, part):
-                here = layer.name if layer.name == "residual" else i
-                yield f"{here}/{where}".rstrip("/"), with_part(layer, i, wrong_part)
+                yield f"{i}/{where}".rstrip("/"), with_part(layer, i, wrong_part)
 
 
 def hunt(layer: Layer, params: Any, x: Any, *, key: Any = None, seed: int = 0) -> list[Outcome]:
@@ -86,8 +77,7 @@ def hunt(layer: Layer, params: Any, x: Any, *, key: Any = None, seed: int = 0) -
                     status = "killed"
                     break
         if status == "killed" and where:
-            found = wrong._replace(parts=_wrong_parts(layer, kind, where))
-            report = located(report, found, params, x, key, _repeating(report))
+            report = located(report, wrong, params, x, key, _repeating(report))
         outcomes.append(_outcome(kind, where, status, report))
     return outcomes
 
@@ -96,22 +86,6 @@ def _repeating(report: Report) -> Options:
     """Options that repeat the first failing row of a report."""
     row = next((r for r in report.failures), None)
     return options([row.dtype] if row else None, [row.transform] if row else None, witnesses=())
-
-
-def _wrong_parts(layer: Layer, kind: Kind, where: str) -> tuple[Layer, ...]:
-    """The parts of a mutant, the wrong one among them, so that it can be found by checking parts by themselves."""
-    head, _, rest = where.partition("/")
-    i = 0 if head == "residual" else int(head)
-    number = next(n for n, k in enumerate(KINDS) if k.name == kind.name)
-    part = layer.parts[i]
-    if rest:
-        inner = _wrong_parts(part, kind, rest)
-        j = 0 if rest.split("/")[0] == "residual" else int(rest.split("/")[0])
-        changed = with_part(part, j, inner[j])._replace(parts=inner)
-    else:
-        changed = kind.plant(part, number)
-        assert changed is not None
-    return (*layer.parts[:i], changed, *layer.parts[i + 1 :])
 
 
 def _outcome(kind: Kind, where: str, status: str, report: Report) -> Outcome:

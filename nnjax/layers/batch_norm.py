@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..errors import describe, expect_not_negative, expect_positive
+from ..errors import expect_not_negative, expect_positive
 from ..layer import Layer, expect_layer
 from ..leaf import leaf
 from ..linear import broadcast, broadcast_t

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..check.localise import meets
 from ..layer import Layer
+from ..walk import met
 
 
 def _bad(tree: Any) -> bool:
@@ -32,23 +32,40 @@ def first_not_finite(model: Layer, loss: Layer, params: Any, x: Any, labels: Any
     _, (ct_y, *_) = loss.bwd(kept, jnp.ones_like(value))
     if _bad(ct_y):
         return f"the cotangent that {loss.name} sends back is the first that is not finite"
-    backward = _backward(model, params, x, ct_y, key)
-    return f"a cotangent of {backward} is the first that is not finite" if backward else ""
+    if not _bad(model.bwd(residuals, ct_y)):
+        return ""
+    return f"a cotangent of {_backward(model, params, x, ct_y, key) or model.name} is the first that is not finite"
 
 
 def _forward(layer: Layer, params: Any, x: Any, key: Any, path: str = "") -> str:
-    for name, part, p, v, k in reversed(meets(layer, params, x, key)):
-        if _bad(part.apply(p, v, key=k)):
-            return _forward(part, p, v, k, f"{path}{name}/") or f"{path}{name}:{part.name}"
-    return f"0:{layer.name}" if not layer.parts and not path and _bad(layer.apply(params, x, key=key)) else ""
+    for at in met(layer, params, x, key):
+        if _bad(at.layer.apply(at.params, at.x, key=at.key)):
+            here = f"{path}{at.name}"
+            return _forward(at.layer, at.params, at.x, at.key, f"{here}/") or f"{here}:{at.layer.name}"
+    return f"0:{layer.name}" if layer.walk is None and not path and _bad(layer.apply(params, x, key=key)) else ""
 
 
-def _backward(layer: Layer, params: Any, x: Any, ct: Any, key: Any) -> str:
-    if not layer.parts or layer.name in ("residual", "parallel", "scan_layers", "tied"):  # not simply one after the other
-        return layer.name if _bad(layer.bwd(layer.fwd(params, x, key=key)[1], ct)) else ""
-    for name, part, p, v, k in meets(layer, params, x, key):
-        ct_p, ct_x = part.bwd(part.fwd(p, v, key=k)[1], ct)
-        if _bad((ct_p, ct_x)):
-            return f"{name}:{_backward(part, p, v, ct, k) or part.name}"
-        ct = ct_x
+def _backward(layer: Layer, params: Any, x: Any, ct_y: Any, key: Any, path: str = "") -> str:
+    parts = met(layer, params, x, key)
+    if not parts or layer.remade is None:
+        return ""
+    calls = []
+
+    def recorded(part: Layer) -> Layer:
+        def bwd(residuals, ct):
+            found = part.bwd(residuals, ct)
+            calls.append((ct, found))
+            return found
+
+        return part._replace(bwd=bwd)
+
+    made = layer.remade(*map(recorded, layer.parts))
+    with jax.disable_jit():  # loops run in Python, so that what is recorded are numbers
+        made.bwd(made.fwd(params, x, key=key)[1], ct_y)
+    for n, (ct, found) in enumerate(calls):
+        if _bad(found):
+            at = parts[-1 - n % len(parts)]  # parts come back in the reverse of their order, once for each chunk of examples
+            here = f"{path}{at.name}"
+            whole = len(calls) == len(parts)
+            return (whole and _backward(at.layer, at.params, at.x, ct, at.key, f"{here}/")) or f"{here}:{at.layer.name}"
     return ""

@@ -109,9 +109,9 @@ def test_calibrate_refuses_nothing_to_see():
         nnjax.calibrate(layer, params, [])
     with pytest.raises(ValueError, match="calibrate: the batches hold no example"):
         nnjax.calibrate(layer, params, [X[:0]])
-    odd = nnjax.serial(layer)._replace(name="odd")
-    with pytest.raises(ValueError, match="calibrate: odd has 1 parts but params are dict, so it is no serial"):
-        nnjax.calibrate(odd, {"a": params}, [X])
+    odd = nnjax.serial(layer)._replace(name="odd", walk=None)
+    with pytest.raises(ValueError, match=r"calibrate: odd .*compose the model of nnjax\.serial"):
+        nnjax.calibrate(odd, (params,), [X])
 
 
 def test_bad_input_is_refused():

@@ -33,7 +33,7 @@ def model(how):
     ("how", "message"),
     [
         ("forward", "the output of 1/residual/1:broken is the first that is not finite"),
-        ("backward", "a cotangent of 1:residual is the first that is not finite"),
+        ("backward", "a cotangent of 1/residual/1:broken is the first that is not finite"),
         ("neither", ""),
     ],
 )
@@ -57,4 +57,4 @@ def test_parameters_and_the_loss_are_named():
 def test_a_serial_within_a_serial_is_entered_on_the_way_back():
     made = nnjax.serial(nnjax.dense(3, 4), nnjax.serial(broken("backward"), nnjax.tanh()), nnjax.dense(4, 2))
     found = first_not_finite(made, LOSS, made.init(jax.random.key(0)), X, LABELS)
-    assert found == "a cotangent of 1:0:broken is the first that is not finite"
+    assert found == "a cotangent of 1/0:broken is the first that is not finite"

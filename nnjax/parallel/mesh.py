@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from ..errors import describe, expect_positive, unknown_name
 from ..grad import ValueAndGrad
 from .collectives import Axis, names
-from .sharded import Sharded, expect_divides
+from .sharded import Sharded, cut_alone, expect_divides
 
 
 def make_mesh(**axes: int) -> Mesh:
@@ -42,14 +42,19 @@ def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") ->
 
     f: `nnjax.value_and_grad(model.layer, loss)` or its reference; the batch is the first axis of x, labels and weights, and
     lies on the devices of `axis`. Each of these draws random numbers of its own from the key.
-    Raises TypeError for a model that is not Sharded, and ValueError for an axis that the mesh lacks, a batch that is no
-    multiple of it, and an f that gives each device a value or gradients of its own.
+    Raises TypeError for a model that is not Sharded, and ValueError for an axis that the mesh lacks or that layers are cut
+    over, a batch that is no multiple of it, and an f that gives each device a value or gradients of its own.
     """
     if not isinstance(model, Sharded):
         raise TypeError(f"on_mesh: model must be Sharded, got {describe(model)}; make it one, as in replicated(model, 'data').")
     for name in names(axis):
         if name not in mesh.shape:
             raise unknown_name("axis of this mesh", name, tuple(mesh.shape))
+        if name in cut_alone(model):
+            raise ValueError(
+                f"on_mesh: the batch cannot lie along the mesh axis {name!r}, over which layers are cut that need the same "
+                "examples on all its devices; name another."
+            )
     batch = P(names(axis))
 
     def local(params, x, labels, weights, key):

@@ -23,6 +23,8 @@ class Params(NamedTuple):
     w: tuple[Array, ...]
     b: tuple[Array, ...]
 
+    WEIGHTS = ("w",)
+
 
 class Cost(NamedTuple):
     """value(a, y), and error(z, a, y), its output error delta^L (BP1 worked out for this cost), per column."""

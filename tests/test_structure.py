@@ -11,7 +11,7 @@ import nnjax
 
 ROOT = Path(nnjax.__file__).parent
 FLOORS = [
-    {"errors", "nielsen", "linear"},
+    {"errors", "nielsen", "linear", "parameters"},
     {"files", "feedback", "draw", "residuals"},
     {"layer", "weights"},
     {"leaf"},

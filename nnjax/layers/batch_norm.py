@@ -22,6 +22,8 @@ class BatchNormParams(NamedTuple):
     mean: Array | None = None
     var: Array | None = None
 
+    WEIGHTS = ()
+
 
 def _but_last(x) -> tuple[int, ...]:
     return tuple(range(x.ndim - 1))

@@ -41,6 +41,8 @@ class ConvParams(NamedTuple):
     w: Array
     b: Array | None
 
+    WEIGHTS = ("w",)
+
 
 class Window(NamedTuple):
     """How a kernel meets its input. padding: "SAME", "VALID", or a pair (before, after) for each axis of space."""

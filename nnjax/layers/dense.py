@@ -29,6 +29,8 @@ class DenseParams(NamedTuple):
     w: Array
     b: Array | None
 
+    WEIGHTS = ("w",)
+
 
 def _expect_dense(params, x) -> None:
     expect_params("dense", params, DenseParams)

@@ -29,6 +29,8 @@ class EmbeddingParams(NamedTuple):
 
     table: Array
 
+    WEIGHTS = ("table",)
+
 
 def _expect_ids(x, vocab: int) -> None:
     if not is_array(x) or not jnp.issubdtype(x.dtype, jnp.integer):

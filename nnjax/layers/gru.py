@@ -21,6 +21,8 @@ class GRUParams(NamedTuple):
     b: Array
     b_u: Array
 
+    WEIGHTS = ("w", "u")
+
 
 def _gates(a, s, b_u):
     """(r, z, n, v): reset, update, candidate, and v = the candidate's share of the state, h_{t-1} U_n + b_u."""

@@ -19,6 +19,8 @@ class LSTMParams(NamedTuple):
     u: Array
     b: Array
 
+    WEIGHTS = ("w", "u")
+
 
 class LSTMState(NamedTuple):
     """h, c: (..., n_hidden): the output of the step before, and its cell."""

@@ -20,6 +20,8 @@ class MirrorParams(NamedTuple):
     forward: Any
     back: Array
 
+    WEIGHTS = ("back",)
+
 
 def carried_by(
     feedback: Callable, layer: Layer, bwd: Callable[..., tuple[Any, Any]], output: Callable[[Any], Any] = lambda residuals: None

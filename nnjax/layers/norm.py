@@ -33,6 +33,8 @@ class NormParams(NamedTuple):
     scale: Array
     offset: Array | None
 
+    WEIGHTS = ()
+
 
 def wide(x: Array) -> Array:
     """x in float32, or in its own dtype where that is wider."""

@@ -27,6 +27,8 @@ class RNNParams(NamedTuple):
     u: Array
     b: Array
 
+    WEIGHTS = ("w", "u")
+
 
 def rnn_apply(params, x, h):
     """h_t = tanh(x_t W + b + h_{t-1} U), y_t = h_t.  x: (batch, time, n_in), h: (batch, n_hidden)."""

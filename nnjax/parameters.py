@@ -18,7 +18,7 @@ def is_weight(params: Any) -> Any:
     return _marked(params, lambda leaf: np.ndim(leaf) >= 2)
 
 
-def weights(params: Any) -> list[Any]:
+def weights_in(params: Any) -> list[Any]:
     """The weights among the leaves of params, in their order."""
     return [leaf for leaf, chosen in zip(jax.tree.leaves(params), jax.tree.leaves(is_weight(params)), strict=True) if chosen]
 

@@ -11,7 +11,7 @@ import nnjax
 from nnjax import feedback, nielsen
 from nnjax.cases import cases
 from nnjax.parallel import gpt_by_heads
-from nnjax.parameters import is_weight, weights
+from nnjax.parameters import is_weight, weights_in
 
 KEY = jax.random.key(0)
 BLOCKS = {
@@ -40,7 +40,7 @@ def test_stacked_once_and_twice_they_are_what_they_were(name):
         params = layer.init(KEY)
         assert jax.tree.leaves(is_weight(params)) == right
         assert jax.tree.structure(is_weight(params)) == jax.tree.structure(params)
-        assert [w.shape for w in weights(params)] == [p.shape for p, w in zip(jax.tree.leaves(params), right) if w]
+        assert [w.shape for w in weights_in(params)] == [p.shape for p, w in zip(jax.tree.leaves(params), right) if w]
 
 
 def test_where_nothing_is_stacked_the_weights_are_what_has_two_axes():
@@ -61,9 +61,9 @@ def _names(layer):
 def test_a_gpt_decays_alike_whether_its_blocks_are_stacked_or_in_a_row():
     sizes = {"vocab": 5, "context": 3, "layers": 2, "heads": 1, "width": 2}
     stacked, apart = (nnjax.gpt(**sizes, scan=scan).init(KEY) for scan in (True, False))
-    assert sum(p.size for p in weights(stacked)) == sum(p.size for p in weights(apart))
-    assert [p.shape for p in weights(stacked)] == [(5, 2), (3, 2), (2, 2, 6), (2, 2, 2), (2, 2, 8), (2, 8, 2)]
-    assert sum(p.size for p in weights(gpt_by_heads(stacked))) == sum(p.size for p in weights(stacked))
+    assert sum(p.size for p in weights_in(stacked)) == sum(p.size for p in weights_in(apart))
+    assert [p.shape for p in weights_in(stacked)] == [(5, 2), (3, 2), (2, 2, 6), (2, 2, 2), (2, 2, 8), (2, 8, 2)]
+    assert sum(p.size for p in weights_in(gpt_by_heads(stacked))) == sum(p.size for p in weights_in(stacked))
 
 
 def test_statistics_are_no_weights():

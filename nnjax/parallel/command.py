@@ -71,11 +71,6 @@ class Train(command.Train):
         """By hand and by jax.grad, over the mesh."""
         if self._mesh is None:
             return on_one_device(model, loss)
-        decays = {"--l2": self.l2, "--l1": self.l1, "--weight-decay": self.weight_decay}
-        for option in (name for name, share in decays.items() if share and model.name == "gpt"):
-            raise ValueError(
-                f"train: {option} would reach the biases of a gpt whose blocks are stacked for a mesh; leave it out."
-            )
         activation = ACTIVATIONS[self.activation or "relu"]()
         found = gradients(model, loss, self._mesh, activation=activation, heads=self.heads, dropout=self.dropout)
         expect_batch("train", found.placement, self.batch_size)

@@ -10,6 +10,7 @@ from ..feedback import Operator, angle, pseudo_inverse
 from ..grad import ValueAndGrad
 from ..layers import MirrorParams
 from ..linear import fold
+from ..parameters import is_weight
 
 ANGLE, RATIO = "angle to the gradient of ", "norm over the gradient's of "
 PSEUDO = "angle to the pseudo-inverse of the feedback of "
@@ -24,14 +25,18 @@ class Aligned(NamedTuple):
     operators: tuple[Operator, ...] = ()
 
 
+def _is_mirrored(p: Any) -> bool:
+    return isinstance(p, MirrorParams)
+
+
 def weights(params: Any) -> dict[str, tuple[jax.Array, jax.Array | None]]:
-    """Every array of two axes or more, by name in the order of the layers, and its own B where it has one (mirror)."""
+    """Every weight (see `is_weight`), by name in the order of the layers, and its own B where it has one (mirror)."""
     found = {}
-    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda p: isinstance(p, MirrorParams))
-    for path, leaf in leaves:
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_mirrored)
+    for (path, leaf), chosen in zip(leaves, jax.tree.leaves(is_weight(params), is_leaf=_is_mirrored), strict=True):
         own = leaf.back if isinstance(leaf, MirrorParams) else None
         leaf = leaf.forward.w if isinstance(leaf, MirrorParams) else leaf
-        if leaf.ndim >= 2:
+        if chosen:
             found[jax.tree_util.keystr(path).lstrip(".")] = leaf, own
     return found
 

@@ -11,6 +11,7 @@ from ..decode import generate_gpt
 from ..fused_loss import linear_cross_entropy
 from ..grad import value_and_grad
 from ..models import gpt
+from ..parameters import is_weight
 from .run import Fit, OnEpoch
 from .text import Text, fit_text
 
@@ -42,9 +43,9 @@ CPU = Configuration()
 
 
 def make_nanogpt_optimizer(c: Configuration) -> optax.GradientTransformation:
-    """AdamW; what has two axes or more decays."""
+    """AdamW; weights decay, biases and norms do not."""
     rate = optax.warmup_cosine_decay_schedule(0.0, c.learning_rate, min(c.warmup, c.steps - 1), c.steps, c.learning_rate / 10)
-    adamw = optax.adamw(rate, b2=c.b2, weight_decay=c.weight_decay, mask=lambda p: jax.tree.map(lambda w: w.ndim >= 2, p))
+    adamw = optax.adamw(rate, b2=c.b2, weight_decay=c.weight_decay, mask=is_weight)
     return optax.chain(optax.clip_by_global_norm(c.clip), adamw)
 
 

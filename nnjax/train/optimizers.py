@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ..errors import unknown_name
+from ..parameters import is_weight
 
 OPTIMIZERS = tuple(
     name
@@ -95,10 +96,6 @@ def averaged(opt_state: Any, params: Any) -> Any:
     return found[0].average if found else params
 
 
-def _matrices(params: Any) -> Any:
-    return jax.tree.map(lambda p: p.ndim >= 2, params)
-
-
 def make_optimizer(
     name: str,
     learning_rate: float,
@@ -115,9 +112,9 @@ def make_optimizer(
     """optax's optimizer of this name with these arguments.
 
     schedule: the learning rate's over `steps` steps; clip: the gradient's largest 2-norm; weight_decay: after each step the
-    weights, not the biases, lose learning rate x weight_decay of themselves (decoupled: Loshchilov and Hutter 2019);
-    average: see `average_parameters`; skip: how many gradients in a row may be not finite, and are skipped, before one is
-    taken all the same.
+    weights (`nnjax.parameters.is_weight`), not biases and norms, lose learning rate x weight_decay of themselves (decoupled:
+    Loshchilov and Hutter 2019); average: see `average_parameters`; skip: how many gradients in a row may be not finite, and
+    are skipped, before one is taken all the same.
     Raises ValueError for names and arguments that are not known, and for numbers that make no sense.
     """
     if name not in OPTIMIZERS:
@@ -134,7 +131,7 @@ def make_optimizer(
     if weight_decay:
         decay = optax.inject_hyperparams(optax.add_decayed_weights, static_args="mask")
         at: Any = rate if callable(rate) else optax.constant_schedule(rate)
-        parts.append(decay(weight_decay=lambda n: -weight_decay * at(n), mask=_matrices))
+        parts.append(decay(weight_decay=lambda n: -weight_decay * at(n), mask=is_weight))
     if average is not None:
         parts.append(average_parameters(average))
     whole = optax.chain(*parts) if len(parts) > 1 else made

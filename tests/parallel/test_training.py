@@ -10,9 +10,11 @@ import pytest
 
 import nnjax
 from nnjax.check.vjp import compare_gradients
+from nnjax.grad import add_l1, add_l2
 from nnjax.parallel import make_mesh
 from nnjax.parallel.training import gradients
 from nnjax.train import Checkpoints, fit, fit_text, load
+from nnjax.train.optimizers import make_optimizer
 from nnjax.train.placement import as_on_one_device, on_host, placed_state
 from nnjax.train.step import make_step
 from nnjax.train.text import make_text
@@ -87,6 +89,25 @@ def test_gradients_are_held_against_jax_grad_in_the_layout_of_one_device(name):
         held = compare_gradients(as_on_one_device(f, found.placement), reference, model.init(KEY), x, labels)
         assert len(held) == 1 + len(jax.tree.leaves(model.init(KEY)))
         assert all(d.ok for d in held)
+
+
+@pytest.mark.parametrize("penalty", [add_l2, add_l1, None], ids=["L2", "L1", "weight decay"])
+@pytest.mark.parametrize("axes", [{"shard": 2}, {"data": 2, "model": 2}], ids=lambda axes: "x".join(axes))
+def test_a_gpt_decays_on_a_mesh_as_on_one_device(penalty, axes, x64):
+    model, loss, shape, classes = MODELS["gpt"]
+    found, data = gradients(model, loss, make_mesh(**axes), **OPTIONS), batches(shape, classes, 5)
+    optimizer = make_optimizer("sgd", 0.3, weight_decay=0.0 if penalty else 0.1)
+
+    def after(f, placement):
+        params = jax.tree.map(lambda p: p.astype(jnp.float64) + 0.1, model.init(KEY))
+        state = placed_state(params, optimizer, KEY, placement)
+        state, values = losses(penalty(f, 0.03) if penalty else f, state, optimizer, *data)
+        return on_host(state.params, placement), values
+
+    right = after(nnjax.reference_value_and_grad(model, loss), None)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), after(found.hand, found.placement), right
+    )
 
 
 def test_dropout_reaches_a_gpt_on_a_mesh():

@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import nnjax
 from nnjax import feedback
 from nnjax.train import load
-from nnjax.train.alignment import ANGLE, PSEUDO, RATIO, Aligned, make_alignment
+from nnjax.train.alignment import ANGLE, PSEUDO, RATIO, Aligned, make_alignment, weights
 from nnjax.train.recipe import FEEDBACK, make_recipe
 
 DIGITS = load("digits")
@@ -40,6 +41,11 @@ def test_below_the_top_every_other_operator_is_at_an_angle(name):
     if name == "mirror":
         b = recipe.params[4].back
         np.testing.assert_allclose(pseudo[1], feedback.angle(recipe.params[4].forward.w, jnp.linalg.pinv(b)), rtol=1e-4)
+
+
+def test_stacked_biases_are_no_weights():
+    params = nnjax.serial(nnjax.dense(2, 2), nnjax.scan_layers(nnjax.dense(2, 2), 3)).init(jax.random.key(0))
+    assert list(weights(params)) == ["[0].w", "[1].w"]
 
 
 def test_the_ratio_is_that_of_the_norms():

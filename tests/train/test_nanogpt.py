@@ -1,7 +1,9 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import nnjax
 from nnjax.train.nanogpt import CPU, Configuration, make_nanogpt_optimizer, train_nanogpt
 from nnjax.train.text import make_text
 
@@ -33,3 +35,13 @@ def test_weights_decay_and_biases_do_not():
         updates, _ = optimizer.update(zeros, state, params)
     assert float(updates["w"][0, 0]) == pytest.approx(-0.1 * 0.1, rel=1e-3)
     assert not np.asarray(updates["b"]).any()
+
+
+def test_stacked_biases_and_norms_do_not_decay():
+    params = jax.tree.map(jnp.ones_like, nnjax.gpt(5, 3, 2, 1, 2).init(jax.random.key(0)))
+    optimizer, zeros = make_nanogpt_optimizer(CPU._replace(warmup=1, learning_rate=0.1)), jax.tree.map(jnp.zeros_like, params)
+    with jax.numpy_dtype_promotion("standard"):
+        _, state = optimizer.update(zeros, optimizer.init(params), params)
+        updates, _ = optimizer.update(zeros, state, params)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        assert bool(update.any()) == (path[-1].name in ("w", "table")), path

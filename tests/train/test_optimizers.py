@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+import nnjax
 from nnjax.train.optimizers import OPTIMIZERS, SCHEDULES, average_parameters, averaged, make_optimizer, make_schedule
 
 PARAMS = {"w": jnp.array([[1.0, -2.0], [3.0, 4.0]]), "b": jnp.array([1.0, -1.0])}
@@ -114,3 +115,21 @@ def test_gradients_that_are_not_finite_are_skipped_so_often():
     assert not bool(jnp.isfinite(steps(optimizer, 4, bad)[0]["w"]).all())
     with pytest.raises(ValueError, match="skip must be at least 0"):
         make_optimizer("sgd", 0.1, skip=-1)
+
+
+STACKED = {
+    "dense": nnjax.scan_layers(nnjax.dense(2, 2), 2),
+    "block": nnjax.scan_layers(nnjax.residual(nnjax.serial(nnjax.layer_norm(2), nnjax.dense(2, 2))), 3),
+    "twice": nnjax.scan_layers(nnjax.scan_layers(nnjax.gru(2, 2), 2), 3),
+    "gpt": nnjax.gpt(5, 3, 2, 1, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_biases_and_norms_of_stacked_layers_do_not_decay(name):
+    params = jax.tree.map(jnp.ones_like, STACKED[name].init(jax.random.key(0)))
+    optimizer = make_optimizer("sgd", 0.1, weight_decay=0.5)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    seen = {"w": -0.05, "u": -0.05, "table": -0.05, "b": 0.0, "b_u": 0.0, "scale": 0.0, "offset": 0.0}
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        np.testing.assert_allclose(update, seen[path[-1].name], rtol=1e-6, err_msg=str(path))

@@ -3,7 +3,7 @@
 A mutant that changes no output bit at the inputs tried (a mean for a sum at batch 1) is equivalent, and not counted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,27 +31,34 @@ class Outcome(NamedTuple):
     report: Report
 
 
-def mutants(layer: Layer) -> Iterator[tuple[Kind, str, Layer]]:
-    """(kind, where, wrong layer) for every kind that applies: planted in the layer itself and in its parts."""
-    for number, kind in enumerate(KINDS):
-        for where, wrong in _planted(kind, number, layer):
-            yield kind, where, wrong
+def mutants(layer: Layer, inside: int | None = None) -> Iterator[tuple[Kind, str, Layer]]:
+    """(kind, where, wrong layer) of every kind that applies: planted in the layer itself, in its parts, and in theirs.
+
+    inside: of each part that many kinds at most, others in the next one.
+    """
+    for place, (where, part, put) in enumerate(_places(layer)):
+        planted = [(kind, kind.plant(part, number)) for number, kind in enumerate(KINDS)]
+        found = [(kind, wrong) for kind, wrong in planted if wrong is not None]
+        if where and inside is not None:
+            start = place * inside % len(found)
+            found = [*found[start:], *found[:start]][:inside]
+        for kind, wrong in found:
+            yield kind, where, put(wrong)
 
 
-def _planted(kind: Kind, number: int, layer: Layer) -> Iterator[tuple[str, Layer]]:
-    wrong = kind.plant(layer, number)
-    if wrong is not None:
-        yield "", wrong
+def _places(layer: Layer, where: str = "", put: Callable[[Layer], Layer] = lambda wrong: wrong) -> Iterator:
+    """(where, part, put) of the layer and of every part inside: put(wrong) is the whole with another in its place."""
+    yield where, layer, put
     if layer.remade is not None:
         for i, part in enumerate(layer.parts):
-            for where, wrong_part in _planted(kind, number, part):
-                yield f"{i}/{where}".rstrip("/"), with_part(layer, i, wrong_part)
+            yield from _places(part, f"{where}/{i}".lstrip("/"), lambda wrong, i=i: put(with_part(layer, i, wrong)))
 
 
-def hunt(layer: Layer, params: Any, x: Any, *, key: Any = None, seed: int = 0) -> list[Outcome]:
+def hunt(layer: Layer, params: Any, x: Any, *, key: Any = None, seed: int = 0, inside: int | None = None) -> list[Outcome]:
     """What the check says of every mutant of this layer at these parameters and inputs.
 
     Tried first in float32 under jit, then in every dtype, eager and jitted: a mutant is killed if one row rejects it.
+    inside: see `mutants`.
     """
     spec, diff, other = split((params, x, key), {}, ("params", "x", "key"))
     right = layer_subject(layer, spec)
@@ -63,7 +70,7 @@ def hunt(layer: Layer, params: Any, x: Any, *, key: Any = None, seed: int = 0) -
     first = prepared[0] = cells(right, diff, other, stages[0])
     base = _outputs(right, first[0], other)
     outcomes = []
-    for kind, where, wrong in mutants(layer):
+    for kind, where, wrong in mutants(layer, inside):
         subject = layer_subject.__wrapped__(wrong, spec)
         status, report = "survived", Report(())
         if _equal(base, _outputs(subject, first[0], other)):

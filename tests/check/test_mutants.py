@@ -6,7 +6,7 @@ import pytest
 import nnjax
 from nnjax.cases import cases
 from nnjax.check.mutant_kinds import on_cotangents
-from nnjax.check.mutants import Outcome, hunt
+from nnjax.check.mutants import Outcome, _places, hunt, mutants
 
 DEEP = nnjax.serial(*[nnjax.dense(5, 5), nnjax.sigmoid()] * 4)
 CASES = {case.name: case for case in cases()}
@@ -49,7 +49,22 @@ def test_a_mean_for_a_sum_at_batch_one_is_equivalent_and_not_counted():
 @pytest.mark.parametrize("name", CASES)
 def test_every_mutant_of_every_case_is_killed(name):
     params, x, key = CASES[name].make(0)
-    verify(hunt(CASES[name].layer, params, x, key=key))
+    outcomes = hunt(CASES[name].layer, params, x, key=key, inside=2)
+    verify(outcomes)
+    if name in ("lenet", "char_rnn", "gpt"):
+        killed = [o for o in outcomes if o.where and o.status == "killed"]
+        assert {where for where, part, _ in _places(CASES[name].layer) if where and not part.parts} <= {o.where for o in killed}
+        assert all(o.layer for o in killed)
+
+
+def test_mutants_are_planted_in_every_part_of_a_model():
+    model = nnjax.gpt(5, 4, 2, 2, 4)
+    found = list(mutants(model, inside=1))
+    inside = [where for _, where, _ in found if where]
+    assert {"0", "1/0", "1/1/0/0/0/1", "1/1/0/1/0/2/1", "2"} <= set(inside)
+    assert len(set(inside)) == len(inside) == len(list(_places(model))) - 1
+    assert len({kind.name for kind, where, _ in found if where}) > 5
+    assert len(list(mutants(model))) > 10 * len(inside)
 
 
 @pytest.mark.slow

@@ -16,12 +16,13 @@ from ..cases import hard, jittered
 from ..errors import unknown_name
 from ..fused_loss import linear_cross_entropy
 from ..layer import Layer
+from ..layer import scan_layers as scan
 from ..layer import serial as in_a_row
 from .attention import by_heads_t, head_attention
 from .dense import column_dense, row_dense
 from .loss import mean_over
 from .models import gpt, gpt_by_heads_t, mlp
-from .sharded import Sharded, fully_sharded, lifted, replicated
+from .sharded import Sharded, fully_sharded, lifted, replicated, scan_layers, serial
 from .training import AXES
 from .vocabulary import vocabulary_cross_entropy, vocabulary_embedding
 
@@ -91,7 +92,9 @@ def _all(*inputs: Callable) -> Callable:
 
 
 def cases(mesh: Mesh) -> list[Case]:
-    """Every layer, loss and model that a mesh of axes data, shard and model has a use for, in sizes that they divide.
+    """Every layer, loss and model that a mesh of axes data, shard and model has a use for.
+
+    What an axis cuts it divides; of what is fully sharded some sizes are so, some are not.
 
     Raises ValueError for another axis.
     """
@@ -147,17 +150,25 @@ def _models(mesh: Mesh, batch: tuple[str, ...], n: int) -> list[Case]:
         fully = fully_sharded(lifted("check", model), mesh, batch[-1])
         for how, found in (("replicated", replicated(model, batch)), ("fully_sharded", replicated(fully, batch[:-1]))):
             table.append(Case(f"{how} {name}", found.layer, model, (found.specs, P(batch), P(batch)), inputs))
+    odd, block = 2 * size + 1, in_a_row(layers.dense(3, 3), layers.tanh())
+    one = in_a_row(layers.dense(3, odd), layers.tanh(), layers.dense(odd, 3), scan(block, 2), layers.dense(3, size))
+    *before, _, last = (lifted("check", part) for part in one.parts)
+    inner = scan_layers(fully_sharded(block, mesh, batch[-1]), 2)
+    found = replicated(fully_sharded(serial(*before, inner, last), mesh, batch[-1]), batch)
+    table.append(Case("fully_sharded inside fully_sharded", found.layer, one, (found.specs, P(batch), P(batch)), _normal(n, 3)))
     return table
 
 
 def _gpt(mesh: Mesh, batch: tuple[str, ...], n: int) -> Case:
     m, size = mesh.shape.get("model", 1), mesh.shape.get("shard", 1)
-    sizes = {"vocab": 2 * m, "context": 3, "layers": 2, "heads": m, "width": 2 * m * size}
+    # Without an axis model: of a table, positions, norms and matrices that are whole, and of some that shard cuts.
+    vocab = 2 * m if m > 1 else 2 * size + 1
+    sizes = {"vocab": vocab, "context": 3 * size, "layers": 2, "heads": m, "width": m * (size + 1)}
     data, shard, model = (name if name in mesh.axis_names else None for name in AXES)
     loss = vocabulary_cross_entropy() if model else linear_cross_entropy()
     found = gpt(**sizes, mesh=mesh, data=data, shard=shard, model=model)
     one = scored(models.gpt(**sizes, fused=True), linear_cross_entropy())
     layer = scored(found.layer, mean_over(loss, batch) if batch else loss)
     reference = _of(gpt_by_heads_t, one) if model else one
-    inputs = _all(_ids(2 * m, n, 3), _ids(2 * m, n, 3))
+    inputs = _all(_ids(vocab, n, 3), _ids(vocab, n, 3))
     return Case("gpt with its loss", layer, reference, (found.specs, (P(batch), P(batch)), P()), inputs)

@@ -9,6 +9,7 @@ MESHES = [{"data": 8}, {"model": 8}, {"data": 4, "model": 2}, {"data": 2, "shard
 CUT = {"column_dense", "row_dense", "head_attention", "vocabulary_embedding", "vocabulary_cross_entropy",
        "vocabulary_cross_entropy, weighted", "mlp by columns and rows"}  # fmt: skip
 WHOLE = {f"{how} {name}" for how in ("replicated", "fully_sharded") for name in ("mlp", "lenet", "lstm")}
+WHOLE.add("fully_sharded inside fully_sharded")
 
 
 @pytest.mark.parametrize("axes", MESHES)

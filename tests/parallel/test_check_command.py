@@ -2,9 +2,10 @@ import json
 import subprocess
 import sys
 
+import jax
 import pytest
 
-from nnjax.parallel import check_command
+from nnjax.parallel import check_command, sharded
 from nnjax.parallel.check_command import Check, sizes_of
 
 
@@ -35,6 +36,15 @@ def test_a_fault_exits_with_1(capsys, monkeypatch):
     monkeypatch.setattr(check_command, "cases", lambda mesh: list(planted(mesh)))
     assert Check(mesh="model=2", only="column_dense").run() == 1
     assert "larger by 2, the size of mesh axis model: summed twice?" in capsys.readouterr().out
+
+
+def test_a_gradient_that_is_summed_inside_and_outside_is_named(capsys, monkeypatch):
+    def of_what_is_cut(part):
+        return jax.tree.map(lambda spec: frozenset(sharded._axes(spec)), part.specs, is_leaf=sharded._is_spec)
+
+    monkeypatch.setattr(sharded, "_summed", of_what_is_cut)
+    assert Check(mesh="shard=4", only="fully_sharded inside fully_sharded").run() == 1
+    assert "larger by 4, the size of mesh axis shard: summed twice?" in capsys.readouterr().out
 
 
 def test_without_a_mesh_it_is_the_plain_command(capsys):

@@ -14,6 +14,7 @@ from .errors import describe, expect_not_negative, expect_positive, unknown_name
 from .layer import Layer, expect_layer
 from .layers.dropout import draws_from_key
 from .linear import wide
+from .parameters import is_weight, weights_in
 
 ValueAndGrad = Callable[..., tuple[Any, Any]]
 
@@ -118,7 +119,7 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
 
 
 def add_l2(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
-    """value + (coefficient / 2) sum w^2 over every parameter with two axes or more: weights decay, biases do not.
+    """value + (coefficient / 2) sum w^2 over every weight (`nnjax.parameters.is_weight`): biases and norms do not decay.
 
     Its gradient adds coefficient * w.  Nielsen's lambda is coefficient = lambda / n, n the number of training examples.
     With `has_aux` only the value, not the output, is changed.
@@ -127,8 +128,8 @@ def add_l2(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
 
     def penalised(params, x, labels, *, weights=None, key=None):
         value, grads = f(params, x, labels, weights=weights, key=key)
-        squares = sum((jnp.vdot(w, w) for w in jax.tree.leaves(params) if w.ndim >= 2), start=0.0)
-        grads = jax.tree.map(lambda g, w: g + coefficient * w if w.ndim >= 2 else g, grads, params)
+        squares = sum((jnp.vdot(w, w) for w in weights_in(params)), start=0.0)
+        grads = jax.tree.map(lambda g, w, decays: g + coefficient * w if decays else g, grads, params, is_weight(params))
         if isinstance(value, tuple):
             return (value[0] + 0.5 * coefficient * squares, *value[1:]), grads
         return value + 0.5 * coefficient * squares, grads
@@ -137,7 +138,7 @@ def add_l2(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
 
 
 def add_l1(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
-    """value + coefficient sum |w| over every parameter with two axes or more.
+    """value + coefficient sum |w| over every weight (`nnjax.parameters.is_weight`), not over biases and norms.
 
     Its gradient adds coefficient * sign(w), sign(0) = 0.  With `has_aux` only the value, not the output, is changed.
     """
@@ -145,8 +146,9 @@ def add_l1(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
 
     def penalised(params, x, labels, *, weights=None, key=None):
         value, grads = f(params, x, labels, weights=weights, key=key)
-        sizes = sum((jnp.abs(w).sum() for w in jax.tree.leaves(params) if w.ndim >= 2), start=0.0)
-        grads = jax.tree.map(lambda g, w: g + coefficient * jnp.sign(w) if w.ndim >= 2 else g, grads, params)
+        sizes = sum((jnp.abs(w).sum() for w in weights_in(params)), start=0.0)
+        shrinks = is_weight(params)
+        grads = jax.tree.map(lambda g, w, chosen: g + coefficient * jnp.sign(w) if chosen else g, grads, params, shrinks)
         if isinstance(value, tuple):
             return (value[0] + coefficient * sizes, *value[1:]), grads
         return value + coefficient * sizes, grads

@@ -158,3 +158,22 @@ def test_a_model_or_loss_that_is_no_layer_is_named():
         nnjax.value_and_grad(MODEL, nnjax.softmax_cross_entropy)
     with pytest.raises(TypeError, match=r"reference_value_and_grad: model: expected a Layer, got str"):
         nnjax.reference_value_and_grad("mlp", LOSS)
+
+
+@pytest.mark.parametrize("penalty", [add_l2, add_l1])
+@pytest.mark.parametrize("times", [1, 2])
+def test_penalties_are_of_weights_alone_however_often_they_are_stacked(penalty, times, x64):
+    model = nnjax.serial(nnjax.layer_norm(3), nnjax.dense(3, 3), nnjax.tanh())
+    for _ in range(times):
+        model = nnjax.scan_layers(model, 2)
+    params = jax.tree.map(lambda p: p.astype(jnp.float64) + 0.3, model.init(jax.random.key(0)))
+    x, labels = X[:, :3].astype(jnp.float64), LABELS
+    hand = penalty(nnjax.value_and_grad(model, LOSS), 0.3)
+
+    def objective(p):
+        w = p[1].w
+        size = 0.3 * jnp.abs(w).sum() if penalty is add_l1 else 0.15 * (w * w).sum()
+        return LOSS.apply((), (model.apply(p, x), labels)) + size
+
+    found, right = hand(params, x, labels), jax.value_and_grad(objective)(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, right)

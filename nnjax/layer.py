@@ -6,6 +6,7 @@ so every combinator here calls the parts' `bwd` in the reverse of the order in w
 """
 
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from jax import lax
 
 from .errors import describe, expect_positive
 from .residuals import with_parameters, without_parameters
+from .varying import communicates, together
 
 Params = Any  # a pytree of arrays
 Key = Any  # a key of jax.random, or None
@@ -360,7 +362,8 @@ def as_custom_vjp(layer: Layer) -> Callable[..., Any]:
     """f(params, x, key=None) -> y whose gradient, under anyone's `jax.grad`, is the layer's own `bwd`.
 
     Usable inside Flax, Equinox or plain JAX, under `jit`, `vmap` and `scan`. Forward mode (`jax.jvp`) raises in JAX, as
-    it does for every `jax.custom_vjp`: differentiate `layer.apply` for that.
+    it does for every `jax.custom_vjp`: differentiate `layer.apply` for that. Inside `jax.shard_map` the gradient of an argument
+    that is the same on all devices is summed over those between which another argument varies, as JAX does.
     """
     expect_layer("as_custom_vjp", layer)
 
@@ -380,7 +383,9 @@ def as_custom_vjp(layer: Layer) -> Callable[..., Any]:
     call.defvjp(fwd, bwd)
 
     def f(params, x, key=None):
-        return call(params, x, key)
+        if communicates(partial(layer.fwd, key=key), layer.bwd, params, x):
+            return call(params, x, key)
+        return call(*together((params, x, key)))
 
     f.__name__ = f.__qualname__ = f"as_custom_vjp({layer.name})"
     return f

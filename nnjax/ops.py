@@ -16,6 +16,7 @@ from .errors import describe, expect_float, expect_per_axis, expect_positive, ex
 from .layer import as_custom_vjp
 from .layers.attend import attend_apply, attend_bwd, attend_fwd
 from .layers.conv import expect_padding
+from .varying import together
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -72,7 +73,8 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool = True, mask: Array 
     b, (t, h, _) = math.prod(lead), k.shape[-3:]
     q = q.reshape(b, s, h, heads // h, d).transpose(0, 2, 3, 1, 4)
     k, v = (jnp.swapaxes(x.reshape(b, t, h, d), 1, 2) for x in (k, v))
-    y: Array = _attend(q, k, v, None if mask is None else mask.reshape(b, t), causal)
+    q, k, v, keep = together((q, k, v, None if mask is None else mask.reshape(b, t)))
+    y: Array = _attend(q, k, v, keep, causal)
     return y.transpose(0, 3, 1, 2, 4).reshape(*lead, s, heads, d)
 
 
@@ -84,7 +86,7 @@ def linear_cross_entropy(h: Array, w: Array, labels: Array, *, weights: Array | 
 
     h: (..., n), w: (vocabulary, n), labels: integers (...), weights: (...).  Raises and refuses as the loss of that name.
     """
-    return _linear_cross_entropy((), ((h, w), labels) if weights is None else ((h, w), labels, weights))
+    return _linear_cross_entropy((), together(((h, w), labels) if weights is None else ((h, w), labels, weights)))
 
 
 _conv = lru_cache(lambda *args, **how: as_custom_vjp(layers.conv(*args, **how)))
@@ -113,7 +115,7 @@ def conv(
     stride, dilation = (expect_per_axis("conv", n, v, dims) for n, v in (("stride", stride), ("dilation", dilation)))
     how = {"stride": stride, "padding": amounts, "dilation": dilation, "groups": groups}  # hashable, and ints alone
     layer = _conv(w.shape[-2] * groups, w.shape[-1], tuple(w.shape[:-2]), **how)
-    return layer(layers.ConvParams(w, b), x)
+    return layer(*together((layers.ConvParams(w, b), x)))
 
 
 def max_pool(x: Array, window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Array:

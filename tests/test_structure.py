@@ -12,7 +12,7 @@ import nnjax
 ROOT = Path(nnjax.__file__).parent
 FLOORS = [
     {"errors", "nielsen", "linear", "parameters"},
-    {"files", "feedback", "draw", "residuals"},
+    {"files", "feedback", "draw", "residuals", "varying"},
     {"layer", "weights"},
     {"leaf"},
     {"layers", "losses"},

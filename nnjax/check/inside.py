@@ -10,10 +10,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-
-def varies(x: Any) -> frozenset[str]:
-    """The mesh axes over which x may differ between devices."""
-    return jax.typeof(x).manual_axis_type.varying
+from ..varying import varies as varies
 
 
 class Inside(NamedTuple):

@@ -7,10 +7,10 @@ logarithm of its softmax's denominator), and forms the weights again on the way 
 import math
 
 import jax
-import jax.numpy as jnp
 
 from ..linear import broadcast
-from .attend_blocks import blocks_bwd, blocks_fwd, contract, hide, numbers, visible
+from .attend_blocks import blocks_bwd, blocks_fwd, contract
+from .attend_hidden import clear, finite, hide, kept, marked, numbers, told, visible
 from .attend_rows import rows_bwd, rows_fwd
 
 # How to go through the products, by the number of keys: (at most, spelling, queries at a time). Time of forward and
@@ -36,24 +36,29 @@ def attend_apply(q, k, v, keep, *, causal: bool):
     q: (b, h, g, s, d): h heads of keys, each serving g heads of queries; k, v: (b, h, t, d); keep: bool (b, t) or None,
     whether a key may be looked at; causal: query i sees keys 0 ... i alone.  y: like q.
     """
-    s = contract("bhgqd,bhkd->bhgqk", q, k) * (1 / math.sqrt(q.shape[-1]))
+    k, v = kept(k, keep), kept(v, keep)
+    s = contract("bhgqd,bhkd->bhgqk", *((finite(q), finite(k)) if causal else (q, k))) * (1 / math.sqrt(q.shape[-1]))
+    if causal:  # what is not finite is told by the scores alone, which `hide` takes from those who may not see it
+        s = s + broadcast(told(q)[..., None], s.shape) + broadcast((told(k) + told(v))[:, :, None, None], s.shape)
+        v = finite(v)
     seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
-    p = jax.nn.softmax(hide(s, seen), axis=-1)
-    if seen is not None:
-        p = jnp.where(broadcast(seen, p.shape), p, jnp.zeros_like(p))
+    p = clear(jax.nn.softmax(hide(s, seen), axis=-1), seen)
     return contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), v).astype(q.dtype)
 
 
 def attend_fwd(q, k, v, keep, *, causal: bool):
+    k, v = kept(k, keep), kept(v, keep)
     scaled = q * (1 / math.sqrt(q.shape[-1]))
+    if causal:
+        scaled, k, v = marked(scaled, k, v)
     how, n = spelling(k.shape[-2])
     y, log_z = (rows_fwd if how == ROWS else blocks_fwd)(scaled, k, v, keep, causal=causal, block=n)
     return y, (scaled, k, v, keep, y, log_z)
 
 
 def attend_bwd(residuals, ct_y, *, causal: bool):
-    q, k, v, *_ = residuals
+    q, k, v, keep, *_ = residuals
     how, n = spelling(k.shape[-2])
     ct_q, ct_k, ct_v = (rows_bwd if how == ROWS else blocks_bwd)(residuals, ct_y, causal=causal, block=n)
     ct_q = ct_q * (1 / math.sqrt(q.shape[-1]))  # the queries were scaled before all else: a multiple is its own transpose
-    return ct_q.astype(q.dtype), ct_k.astype(k.dtype), ct_v.astype(v.dtype)
+    return ct_q.astype(q.dtype), kept(ct_k.astype(k.dtype), keep), kept(ct_v.astype(v.dtype), keep)

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array, lax
 
 from ..linear import broadcast, crop, pad
+from .attend_hidden import clear, finite, hide, numbers, visible
 
 
 def accumulator(x):
@@ -18,25 +19,6 @@ def accumulator(x):
 
 def contract(spec, a, b):
     return jnp.einsum(spec, a, b, preferred_element_type=accumulator(a))
-
-
-def numbers(first, n: int):
-    return first + jnp.arange(n, dtype=jnp.int32)
-
-
-def visible(rows, columns, keep, causal: bool):
-    """bool (b, 1, 1, q, k) or (1, 1, 1, q, k), or None: which keys (columns) these queries (rows) may look at."""
-    seen = None if keep is None else keep[:, None, None, None]
-    if causal:
-        shape = (1, 1, 1, rows.size, columns.size)
-        before = broadcast(rows[:, None], shape) >= broadcast(columns[None], shape)
-        seen = before if seen is None else jnp.logical_and(before, seen)
-    return seen
-
-
-def hide(s, seen):
-    """The scores, with the least finite number where a key is not visible."""
-    return s if seen is None else jnp.where(broadcast(seen, s.shape), s, jnp.full_like(s, jnp.finfo(s.dtype).min))
 
 
 def exp_less(s, m):
@@ -83,10 +65,11 @@ def _pad_keep(keep, k, m: int):
 
 def _zeros(x):
     """Zeros made from x, so that they shard with it, in the dtype of its sums."""
-    return (x * 0).astype(accumulator(x))
+    return (finite(x) * 0).astype(accumulator(x))
 
 
 def blocks_fwd(q, k, v, keep, *, causal: bool, block: int):
+    """As `rows_fwd`."""
     n, m = min(block, q.shape[-2]), min(block, k.shape[-2])
     q_, k_, v_, keep_ = _pad(q, n), _pad(k, m), _pad(v, m), _pad_keep(keep, k, m)
 
@@ -114,17 +97,18 @@ def blocks_bwd(residuals, ct_y, *, causal: bool, block: int):
     q, k, v, keep, y, log_z = residuals
     n, m = min(block, q.shape[-2]), min(block, k.shape[-2])
     delta = (ct_y.astype(log_z.dtype) * y.astype(log_z.dtype)).sum(-1)
+    q, k = (finite(q), finite(k)) if causal else (q, k)
     q_, k_, v_, keep_, ct_y_ = _pad(q, n), _pad(k, m), _pad(v, m), _pad_keep(keep, k, m), _pad(ct_y, n)
     log_z, delta = _pad(log_z, n, -1), _pad(delta, n, -1)
 
     def step(cts, pair):
         i, j = pair
         q_i, k_j, v_j, ct_i = _take(q_, i, n), _take(k_, j, m), _take(v_, j, m), _take(ct_y_, i, n)
-        s = hide(contract("bhgqd,bhkd->bhgqk", q_i, k_j), _seen_in(pair, keep_, n, m, causal))
-        p = exp_less(s, _take(log_z, i, n, -1))
+        seen = _seen_in(pair, keep_, n, m, causal)
+        p = clear(exp_less(contract("bhgqd,bhkd->bhgqk", q_i, k_j), _take(log_z, i, n, -1)), seen)
         ct_p = contract("bhgqd,bhkd->bhgqk", ct_i, v_j)  # forward summed p v over keys k; back, over features d
         # softmax's Jacobian diag(p) - p pᵀ is its own transpose; pᵀ ct_p = yᵀ ct_y, so delta stands for whole rows of p.
-        ct_s = (p * (ct_p - broadcast(_take(delta, i, n, -1)[..., None], p.shape))).astype(q.dtype)
+        ct_s = clear(p * (ct_p - broadcast(_take(delta, i, n, -1)[..., None], p.shape)), seen).astype(q.dtype)
         found = (
             contract("bhgqk,bhkd->bhgqd", ct_s, k_j),
             contract("bhgqk,bhgqd->bhkd", ct_s, q_i),  # a key was copied to g heads and q queries: sum over both

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..linear import broadcast
-from .attend_blocks import accumulator, contract, exp_less, hide, numbers, visible
+from .attend_blocks import accumulator, contract, exp_less
+from .attend_hidden import clear, finite, hide, numbers, visible
 
 LANES = 16
 # Features of a head up to which ct_k and ct_v come out of their products with the features first. The step of a gpt with
@@ -52,13 +53,11 @@ def _in_chunks(f, q, n: int, keys: int, arrays: tuple):
     return tuple(x.reshape(b, h, *x.shape[2:]) for x in found)
 
 
-def _scores(q, k, keep, rows, keys, causal: bool):
-    """The products of these queries and keys, the least finite number where a key is not visible.  (c, g, q, k)."""
-    s = contract("cgqd,ckd->cgqk", q[:, :, rows], k[:, keys])
-    seen = visible(
-        numbers(rows.start, rows.stop - rows.start), numbers(0, keys.stop), None if keep is None else keep[:, keys], causal
-    )
-    return hide(s, None if seen is None else seen[:, 0])
+def _seen(keep, rows, keys, causal: bool):
+    """Which of these keys these queries may look at, (c, 1, q, k) or (1, 1, q, k), or None."""
+    keep = None if keep is None else keep[:, keys]
+    seen = visible(numbers(rows.start, rows.stop - rows.start), numbers(0, keys.stop), keep, causal)
+    return None if seen is None else seen[:, 0]
 
 
 def _for_keys(products, rows):
@@ -73,13 +72,16 @@ def _per_head(keep, h: int):
 
 
 def rows_fwd(q, k, v, keep, *, causal: bool, block: int):
-    """(y, the logarithm of each query's denominator).  q: scaled, (b, h, g, s, d); k, v: (b, h, t, d); keep: (b, t)."""
+    """(y, the logarithm of each query's denominator).  q: scaled, (b, h, g, s, d); k, v: (b, h, t, d); keep: (b, t).
+
+    All of them as `attend_hidden` makes them, so that what is hidden does not matter.
+    """
     rows = _rows(q.shape[-2], k.shape[-2], block, causal)
 
     def chunk(q, k, v, keep):
         ys, log_zs = [], []
         for queries, keys in rows:
-            s = _scores(q, k, keep, queries, keys, causal)
+            s = hide(contract("cgqd,ckd->cgqk", q[:, :, queries], k[:, keys]), _seen(keep, queries, keys, causal))
             # Half the least number is below every score and above the hidden ones: who sees no key has exp(...) = 0.
             low = jnp.full_like(s[..., 0], float(jnp.finfo(s.dtype).min) / 2)
             top = lax.stop_gradient(
@@ -101,14 +103,16 @@ def rows_bwd(residuals, ct_y, *, causal: bool, block: int):
     rows = _rows(q.shape[-2], k.shape[-2], block, causal)
 
     def chunk(q, k, v, keep, y, log_z, ct_y):
+        q, k = (finite(q), finite(k)) if causal else (q, k)  # who sees another number has log_z = NaN
         delta = (ct_y.astype(log_z.dtype) * y.astype(log_z.dtype)).sum(-1)
         ct_qs, ct_k, ct_v = [], jnp.zeros_like(k, dtype=accumulator(k)), jnp.zeros_like(v, dtype=accumulator(v))
         for queries, keys in rows:
-            p = exp_less(_scores(q, k, keep, queries, keys, causal), log_z[:, :, queries])
+            s, seen = contract("cgqd,ckd->cgqk", q[:, :, queries], k[:, keys]), _seen(keep, queries, keys, causal)
+            p = clear(exp_less(s, log_z[:, :, queries]), seen)
             ct = ct_y[:, :, queries]
             ct_p = contract("cgqd,ckd->cgqk", ct, v[:, keys])  # forward summed p v over keys k; back, over features d
             # softmax's Jacobian diag(p) - p pᵀ is its own transpose; pᵀ ct_p = yᵀ ct_y, so delta stands for it.
-            ct_s = (p * (ct_p - broadcast(delta[:, :, queries, None], p.shape))).astype(q.dtype)
+            ct_s = clear(p * (ct_p - broadcast(delta[:, :, queries, None], p.shape)), seen).astype(q.dtype)
             ct_qs.append(contract("cgqk,ckd->cgqd", ct_s, k[:, keys]))
             # a key was copied to g heads and q queries: sum over both; rows see the first keys: add there
             ct_k = ct_k.at[:, keys].add(_for_keys(ct_s, q[:, :, queries]))

@@ -21,12 +21,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..varying import varies as varies
+
 Axis = str | tuple[str, ...]
-
-
-def varies(x: Any) -> frozenset[str]:
-    """The mesh axes over which x may differ between devices."""
-    return jax.typeof(x).manual_axis_type.varying
 
 
 def names(axis: Axis) -> tuple[str, ...]:

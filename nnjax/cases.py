@@ -1,5 +1,6 @@
 """The one table of layers, losses, models and inputs that check, bench and tests run over."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from . import fused_loss, layers, losses
 from .layer import Layer, parallel, residual, scan_layers, serial
+from .layers.attend import attend_apply, attend_bwd, attend_fwd
+from .linear import broadcast
 from .models import char_rnn, gpt, lenet, mlp
 
 LEADS = ((), (0,), (1,), (7,), (2, 3))  # no leading axis, an empty batch, batch 1, batch 7, two leading axes
@@ -83,6 +86,43 @@ def _positions(s: int, n: int, masked: bool = False) -> Callable:
     def inputs(rng, lead):
         x = jnp.asarray(rng.standard_normal((*lead, s, n)).astype(np.float32))  # saturated scores would prove nothing
         return (x, jnp.asarray(rng.random((*lead, s)) < 0.4)) if masked else x
+
+    return inputs
+
+
+def _spoilt_attention() -> Layer:
+    """Causal attention proper, NaN and infinity in keys and values that nobody may look at and in queries that see none.
+
+    x: (q, k, v, mask), (..., s, 2) each and (..., s).  What was spoilt has no gradient.
+    """
+
+    def spoilt(x):
+        *qkv, mask = x
+        q, k, v = (a.reshape(math.prod(a.shape[:-2]), 1, *a.shape[-2:]) for a in qkv)
+        keep = mask.reshape(q.shape[0], mask.shape[-1])
+        sees = jnp.cumsum(keep, -1, dtype=jnp.int32) > 0
+        bad = zip((q, k, v), (sees, keep, keep), (jnp.inf, jnp.nan, -jnp.inf))
+        q, k, v = (jnp.where(broadcast(ok[:, None, :, None], a.shape), a, jnp.full_like(a, b)) for a, ok, b in bad)
+        return q[:, :, None], k, v, keep
+
+    def apply(params, x, *, key=None):
+        return attend_apply(*spoilt(x), causal=True).reshape(x[0].shape)
+
+    def fwd(params, x, *, key=None):
+        y, residuals = attend_fwd(*spoilt(x), causal=True)
+        return y.reshape(x[0].shape), residuals
+
+    def bwd(residuals, ct_y):
+        cts = attend_bwd(residuals, ct_y.reshape(residuals[0].shape), causal=True)
+        return (), (*(ct.reshape(ct_y.shape) for ct in cts), None)
+
+    return Layer("attend", lambda key: (), apply, fwd, bwd)
+
+
+def _heads(s: int) -> Callable:
+    def inputs(rng, lead):
+        qkv = (jnp.asarray(rng.standard_normal((*lead, s, 2)).astype(np.float32)) for _ in range(3))
+        return *qkv, jnp.asarray(rng.random((*lead, s)) < 0.6)
 
     return inputs
 
@@ -192,6 +232,7 @@ def cases() -> tuple[Case, ...]:
             layers.attention(8, 4, kv_heads=2, rope=True, key_mask=True),
             _positions(4, 8, masked=True),
         ),
+        Case("attention, nobody looks at NaN", _spoilt_attention(), _heads(4)),
         Case("unembedding", layers.unembedding(5, 3), _features(3)),
         Case("linear_cross_entropy", fused_loss.linear_cross_entropy(), _fused(7, 3, False)),
         Case("linear_cross_entropy, weighted", fused_loss.linear_cross_entropy(), _fused(7, 3, True)),

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+MOST = 2**31 - 1  # of a size: what an int32 index reaches
+
 
 def describe(x: Any) -> str:
     """`float32 (3, 4)` for an array, the name of the type for anything else."""
@@ -64,7 +66,8 @@ def expect_float(who: str, what: str, x: Any) -> None:
 
 
 def expect_shape(who: str, what: str, x: Any, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless x has exactly this shape."""
+    """Raise unless x is an array of exactly this shape."""
+    expect_array(who, what, x)
     if tuple(x.shape) != tuple(shape):
         raise ValueError(f"{who}: {what} must have shape {tuple(shape)}, got {describe(x)}; reshape it or pass another.")
 
@@ -128,6 +131,8 @@ def expect_positive(who: str, **sizes: Any) -> tuple[int, ...]:
     """The sizes as ints of Python. Raise ValueError unless every one is a whole number of at least 1."""
     found = tuple(map(whole_number, sizes.values()))
     for name, n in zip(sizes, found):
+        if n is not None and n > MOST:
+            raise ValueError(f"{who}: {name} must be at most {MOST}, got {n}; no array is so long.")
         if n is None or n < 1:
             raise ValueError(f"{who}: {name} must be a positive int, got {sizes[name]!r}; pass 1 or more.")
     return tuple(n for n in found if n is not None)

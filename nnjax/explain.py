@@ -62,10 +62,10 @@ class Numbers(NamedTuple):
 
 def parse_sizes(text: str) -> tuple[int, ...]:
     """ "3,2,4" -> (3, 2, 4).  Raises ValueError for what is no list of 2 to 5 numbers from 1 to 5."""
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")] if isinstance(text, str) else []
     good = 2 <= len(parts) <= MOST and all(p.isascii() and p.isdecimal() and 1 <= int(p[:20]) <= MOST for p in parts)
     if not good:
-        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        shown = text if not isinstance(text, str) or len(text) <= 40 else f"{text[:40]}..."
         raise ValueError(
             f"explain: --sizes must be 2 to {MOST} layers of 1 to {MOST} neurons each, separated by commas, so that the tables "
             f"fit, got {shown!r}; pass e.g. --sizes 3,2,4."
@@ -97,6 +97,8 @@ def numbers(net: Network) -> Numbers:
 
     Where there are but two layers, x stands for the z of the first, and nothing is before it.
     """
+    if not isinstance(net, Network):
+        raise TypeError(f"explain: numbers are those of a Network, got {type(net).__name__}; make one with network(sizes).")
     with jax.enable_x64(True):
         (w, b), x, y = jax.tree.map(jnp.asarray, net)
         z, a = x, x if len(w) > 1 else nielsen.sigmoid(x)

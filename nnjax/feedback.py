@@ -16,7 +16,18 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.core import Tracer
 
-from .errors import describe, expect_callable, expect_key, expect_positive, is_array, unknown_name
+from .errors import (
+    describe,
+    expect_array,
+    expect_callable,
+    expect_float,
+    expect_key,
+    expect_positive,
+    expect_same_dtype,
+    expect_shape,
+    is_array,
+    unknown_name,
+)
 from .linear import wide
 
 Operator = Callable[[Array], Array]
@@ -47,6 +58,7 @@ def like_the_transpose(who: str, feedback: Operator) -> Operator:
 
 def transpose(w: Array) -> Array:
     """w: (m, n) -> w.T: (n, m), the one matrix B with <delta, w a> = <B delta, a> for every a and delta."""
+    expect_array("feedback.transpose", "w", w)
     return w.T
 
 
@@ -56,7 +68,8 @@ def inverse(w: Array) -> Array:
     It is the transpose where w is orthogonal, and only there.  Raises ValueError where w is not square, or is singular and
     no tracer; where a tracer is singular, no entry is finite.
     """
-    if w.ndim != 2 or w.shape[0] != w.shape[1]:
+    expect_float("feedback.inverse", "w", w)
+    if w.ndim != 2 or w.shape[0] != w.shape[1] or not w.size:
         raise ValueError(
             f"feedback.inverse: w must be square to have an inverse, got {describe(w)}; use transpose, which every matrix has, "
             "or pseudo_inverse."
@@ -79,6 +92,7 @@ def pseudo_inverse(w: Array) -> Array:
 
     It is the inverse where there is one, and the transpose where every singular value is 0 or 1.
     """
+    _expect_matrix("feedback.pseudo_inverse", w)
     return jnp.linalg.pinv(w.astype(wide(w))).astype(w.dtype)
 
 
@@ -99,15 +113,16 @@ def sign_symmetric(magnitudes: str = EQUAL, key: Any = None) -> Operator:
     |M|, M normal of that deviation.  Raises ValueError for magnitudes that are not known, TypeError for random ones without
     a key.
     """
-    if magnitudes not in MAGNITUDES:
+    if not isinstance(magnitudes, str) or magnitudes not in MAGNITUDES:
         raise unknown_name("magnitudes of feedback.sign_symmetric", magnitudes, MAGNITUDES)
     if magnitudes == EQUAL:
-        return lambda w: jnp.sign(w.T) * _deviation(w)
+        return lambda w: _deviation(w) * jnp.sign(w.T)
     expect_key(f"feedback.sign_symmetric({magnitudes!r})", key)
     if magnitudes == FIXED:
-        return lambda w: jnp.sign(w.T) * jnp.abs(_drawn(key, w))
+        return lambda w: jnp.abs(_drawn(key, w)) * jnp.sign(w.T)
 
     def redrawn(w):
+        _expect_matrix("feedback.sign_symmetric('redrawn')", w)
         # A step changes w, and so the numbers that its bits choose.
         bits = lax.bitcast_convert_type(w.astype(jnp.float32).sum(), jnp.uint32)
         return jnp.sign(w.T) * jnp.abs(_normal(jax.random.fold_in(key, bits), w))
@@ -133,9 +148,9 @@ def named(name: str, key: Array, n: int = 1) -> tuple[Operator, ...]:
     transpose, inverse, pseudo_inverse, random, sign_symmetric, sign_symmetric_fixed, sign_symmetric_redrawn, mirror.
     Raises ValueError for a name that is not known.
     """
-    expect_positive("feedback.named", n=n)
+    (n,) = expect_positive("feedback.named", n=n)
     expect_key("feedback.named", key)
-    if name not in LOCAL:
+    if not isinstance(name, str) or name not in LOCAL:
         raise unknown_name("feedback", name, LOCAL)
     return tuple(LOCAL[name](k) for k in jax.random.split(key, n))
 
@@ -154,6 +169,8 @@ LOCAL: dict[str, Callable[[Array], Operator]] = {
 
 def for_layers(who: str, feedback: Operator | Sequence[Operator], n: int) -> tuple[Operator, ...]:
     """One operator for each of n layers.  Raises ValueError for another number of them."""
+    if not callable(feedback) and not isinstance(feedback, (tuple, list)):
+        expect_operator(who, feedback)
     found = (feedback,) * n if callable(feedback) else tuple(feedback)
     if len(found) != n or not all(callable(f) for f in found):
         raise ValueError(
@@ -168,12 +185,26 @@ def angle(u: Any, v: Any) -> Array:
 
     2 atan2(|a - b|, |a + b|) of the vectors scaled to length 1, which loses nothing at 0 and 180 (Kahan 2006).
     """
+    if jax.tree.structure(u) != jax.tree.structure(v) or not jax.tree.leaves(u):
+        raise ValueError(f"feedback.angle: u and v must be trees of one structure, with arrays in it, got {describe(u)} and "
+                         f"{describe(v)}; pass gradients of one model.")  # fmt: skip
+    for p, q in zip(jax.tree.leaves(u), jax.tree.leaves(v)):
+        expect_float("feedback.angle", "u", p)
+        expect_shape("feedback.angle", "v", q, p.shape)
+        expect_same_dtype("feedback.angle", "v", q, "u", p)
     a, b = (jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(t)]) for t in (u, v))
     a, b = a / jnp.linalg.norm(a), b / jnp.linalg.norm(b)
     return 2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)) * (180 / math.pi)
 
 
+def _expect_matrix(who, w):
+    expect_float(who, "w", w)
+    if w.ndim != 2 or not w.size:
+        raise ValueError(f"{who}: w must be a matrix (m, n) with entries, got {describe(w)}; reshape it.")
+
+
 def _deviation(w):
+    _expect_matrix("feedback", w)
     return math.sqrt(2 / sum(w.shape))
 
 

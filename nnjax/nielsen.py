@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -64,8 +65,14 @@ def init(key: Array, sizes, large: bool = False) -> Params:
 
     `large` is chapter 1's initialisation, the default chapter 3's.  Raises ValueError for fewer than two layers.
     """
-    if isinstance(sizes, int) or len(sizes) < 2 or any(not isinstance(n, int) or n < 1 for n in sizes):
+    many = isinstance(sizes, (tuple, list)) or getattr(sizes, "ndim", 0) == 1
+    whole = [isinstance(n, (int, np.integer)) and not isinstance(n, bool) and 1 <= n < 2**31 for n in sizes] if many else []
+    if len(whole) < 2 or not all(whole):
         raise ValueError(f"nielsen.init: sizes must be two or more positive ints, got {sizes!r}; pass e.g. [784, 30, 10].")
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0
+    if not typed and not (isinstance(key, (jax.Array, np.ndarray)) and key.dtype == jnp.uint32 and key.shape == (2,)):
+        raise TypeError(f"nielsen.init: key must be one key of jax.random, got {type(key).__name__}; pass jax.random.key(0).")
+    sizes = [int(n) for n in sizes]
     keys = jax.random.split(key, 2 * len(sizes))
     w = tuple(
         jax.random.normal(k, (n_out, n_in), jnp.float32) / (1.0 if large else n_in**0.5)
@@ -84,9 +91,57 @@ def _forward(params, x):
     return z, a
 
 
+def _expect_arrays(who, **arrays):
+    for name, x in arrays.items():
+        if not isinstance(x, (jax.Array, np.ndarray)):
+            raise TypeError(f"{who}: {name} must be an array, got {type(x).__name__}; convert it with jnp.asarray.")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"{who}: {name} must be real floating point, got {x.dtype} {x.shape}; convert it with "
+                            f"{name}.astype(jnp.float32).")  # fmt: skip
+
+
+def _expect_axes(who, **arrays):
+    for name, x in arrays.items():
+        if x.ndim not in (1, 2):
+            raise ValueError(f"{who}: {name} must be one column (neurons,), or several (neurons, batch), got {x.shape}; "
+                             "reshape it.")  # fmt: skip
+
+
+def _expect_cost(who, cost):
+    if not isinstance(cost, Cost) or not all(map(callable, cost)):
+        raise TypeError(f"{who}: cost must be a nielsen.Cost(value, error), got {type(cost).__name__}; pass quadratic or "
+                        "cross_entropy.")  # fmt: skip
+
+
+def _expect_back(who, w, delta, z):
+    _expect_arrays(who, w=w, delta=delta, z=z)
+    _expect_axes(who, delta=delta, z=z)
+    if w.ndim != 2 or delta.shape != w.shape[:1] + z.shape[1:] or z.shape[:1] != w.shape[1:]:
+        raise ValueError(
+            f"{who}: w must have shape (out, in), delta (out,) and z (in,), or (out, batch) and (in, batch), got {w.shape}, "
+            f"{delta.shape} and {z.shape}; w is that of the layer after z."
+        )
+
+
 def _expect(who, params, x):
     if not isinstance(params, Params):
         raise TypeError(f"{who}: params must be Params(w, b), got {type(params).__name__}; make them with nielsen.init.")
+    if not isinstance(params.w, tuple) or not isinstance(params.b, tuple) or len(params.w) != len(params.b) or not params.w:
+        raise TypeError(f"{who}: params must hold a tuple w and a tuple b of as many arrays, got others; make them with "
+                        "nielsen.init.")  # fmt: skip
+    for i, (w, b) in enumerate(zip(params.w, params.b)):
+        _expect_arrays(who, **{f"w[{i}]": w, f"b[{i}]": b})
+        n_in = params.w[i - 1].shape[0] if i else None
+        if w.ndim != 2 or b.shape != w.shape[:1] or n_in not in (None, w.shape[1]):
+            raise ValueError(
+                f"{who}: w[{i}] must have shape (neurons out, neurons in) and b[{i}] (neurons out,), as many in as the layer "
+                f"before has out, got {w.shape} and {b.shape}; make them with nielsen.init."
+            )
+    _expect_arrays(who, x=x)
+    dtypes = {str(a.dtype) for a in (x, *params.w, *params.b)}
+    if len(dtypes) > 1:
+        raise TypeError(f"{who}: params and x must have one dtype, got {', '.join(sorted(dtypes))}; convert one of them with "
+                        "astype.")  # fmt: skip
     if x.ndim not in (1, 2) or x.shape[:1] != params.w[0].shape[1:]:
         n_in = params.w[0].shape[1]
         raise ValueError(
@@ -96,6 +151,10 @@ def _expect(who, params, x):
 
 
 def _expect_one_each(send_back, n):
+    entries = send_back if isinstance(send_back, Sequence) and not isinstance(send_back, str) else (send_back,)
+    if not all(callable(f) or hasattr(f, "shape") for f in entries):
+        raise TypeError(f"nielsen.backprop: send_back must be a function of w, or one function or matrix for each w after the "
+                        f"first, got {send_back!r}; pass e.g. jnp.transpose.")  # fmt: skip
     if isinstance(send_back, Sequence) and len(send_back) != n:
         raise ValueError(
             f"nielsen.backprop: send_back must be one operator, or one entry for each of the {n} w after the first, got "
@@ -111,11 +170,17 @@ def feedforward(params: Params, x: Array) -> Array:
 
 def output_error(cost: Cost, z: Array, a: Array, y: Array) -> Array:
     """BP1: delta^L = dC/da^L ⊙ sigmoid'(z^L), in the closed form of each cost."""
+    _expect_cost("nielsen.output_error", cost)
+    _expect_arrays("nielsen.output_error", z=z, a=a, y=y)
+    if not z.shape == a.shape == y.shape:
+        raise ValueError(f"nielsen.output_error: z, a and y must have one shape, got {z.shape}, {a.shape} and {y.shape}; each "
+                         "has an entry for each output neuron.")  # fmt: skip
     return cost.error(z, a, y)
 
 
 def send_back(w: Array, delta: Array, z: Array) -> Array:
     """BP2: delta^l = ((w^{l+1})ᵀ delta^{l+1}) ⊙ sigmoid'(z^l).  w: (out, in), delta: (out,), z: (in,)."""
+    _expect_back("nielsen.send_back", w, delta, z)
     return (w.T @ delta) * sigmoid_prime(z)
 
 
@@ -124,12 +189,15 @@ def send_back_by_components(w: Array, delta: Array, z: Array) -> Array:
 
     The first index of w runs under the sum, so the sum goes down column k: as a matrix product, that is w.T @ delta.
     """
+    _expect_back("nielsen.send_back_by_components", w, delta, z)
     n_out, n_in = w.shape
     return jnp.stack([sum(w[j, k] * delta[j] for j in range(n_out)) * sigmoid_prime(z[k]) for k in range(n_in)])
 
 
 def bias_gradient(delta: Array) -> Array:
     """BP3: dC/db^l_j = delta^l_j, summed over columns where there are several."""
+    _expect_arrays("nielsen.bias_gradient", delta=delta)
+    _expect_axes("nielsen.bias_gradient", delta=delta)
     return delta if delta.ndim == 1 else delta.sum(1)
 
 
@@ -138,6 +206,13 @@ def weight_gradient(delta: Array, a: Array) -> Array:
 
     It is delta aᵀ, the adjoint of w -> w a; of several columns, delta @ a.T also sums over them.
     """
+    _expect_arrays("nielsen.weight_gradient", delta=delta, a=a)
+    _expect_axes("nielsen.weight_gradient", delta=delta, a=a)
+    if delta.shape[1:] != a.shape[1:]:
+        raise ValueError(
+            f"nielsen.weight_gradient: delta and a must have as many columns, got {delta.shape} and {a.shape}; pass both of "
+            "one example, or of one batch."
+        )
     return jnp.outer(delta, a) if delta.ndim == 1 else delta @ a.T
 
 
@@ -155,6 +230,8 @@ def backprop(
     operators of `nnjax.feedback`; or one of them, or a matrix of the shape of w.T, for each w after the first.
     """
     _expect("nielsen.backprop", params, x)
+    _expect_cost("nielsen.backprop", cost)
+    _expect_arrays("nielsen.backprop", y=y)
     shape = params.b[-1].shape + x.shape[1:]
     if y.shape != shape:
         raise ValueError(
@@ -168,6 +245,11 @@ def backprop(
     for l in reversed(range(len(params.w) - 1)):
         operator: Any = send_back[l] if isinstance(send_back, Sequence) else send_back
         back = operator if hasattr(operator, "shape") else operator(params.w[l + 1])
+        if getattr(back, "shape", None) != params.w[l + 1].shape[::-1]:
+            raise ValueError(
+                f"nielsen.backprop: send_back must give {params.w[l + 1].shape[::-1]}, the shape of w[{l + 1}].T, got "
+                f"{getattr(back, 'shape', type(back).__name__)}; pass e.g. jnp.transpose."
+            )
         delta = BP2(back.T, delta, z[l])  # by default back = w.T, so that back.T is w itself
         nabla_w.insert(0, BP4(delta, a[l]))
         nabla_b.insert(0, BP3(delta))
@@ -179,13 +261,36 @@ def _shares(x, weights):
     return jnp.full(x.shape[:1], 1 / x.shape[0], x.dtype) if weights is None else weights / weights.sum()
 
 
+def _expect_regularised(who, cost, lmbda, n):
+    _expect_cost(who, cost)
+    for name, value, least in (("lmbda", lmbda, 0), ("n", n, 1)):
+        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        if not number or not least <= value < np.inf:
+            raise ValueError(
+                f"{who}: {name} must be a number of at least {least}, got {value!r}; n counts the training examples."
+            )
+
+
+def _expect_batch(who, params, x, y, weights):
+    _expect_arrays(who, x=x, y=y, **({} if weights is None else {"weights": weights}))
+    if x.ndim != 2 or y.ndim != 2 or y.shape[0] != x.shape[0] or (weights is not None and weights.shape != x.shape[:1]):
+        raise ValueError(
+            f"{who}: x must have shape (batch, inputs), y (batch, outputs) and weights (batch,), got {x.shape}, {y.shape} and "
+            f"{None if weights is None else weights.shape}; of one example, pass x[None]."
+        )
+    _expect(who, params, x.T)
+
+
 def objective(cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1) -> Callable[..., Array]:
     """f(params, x, y, weights=None) -> C, the mean cost of a batch plus (lmbda / 2n) sum w^2.
 
     x: (batch, inputs), y: (batch, outputs), weights: (batch,); n is the number of training examples.
     """
 
+    _expect_regularised("nielsen.objective", cost, lmbda, n)
+
     def f(params, x, y, weights=None):
+        _expect_batch("nielsen.objective", params, x, y, weights)
         costs = cost.value(feedforward(params, x.T), y.T)
         mean = jnp.vdot(_shares(x, weights), costs)
         if not lmbda:  # XLA does not leave out 0 times the weights: an epoch of [784, 100, 10] takes 0.87 of the time
@@ -203,6 +308,7 @@ def value_and_grad(cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1, send_
     value = objective(cost, lmbda, n)
 
     def f(params, x, y, *, weights=None, key=None):
+        _expect_batch("nielsen.value_and_grad", params, x, y, weights)
         # A gradient is linear in the output error: weigh that, and the sum over columns is the mean.
         share = _shares(x, weights)[None, :]
         nabla = backprop(params, x.T, y.T, cost._replace(error=lambda z, a, y: cost.error(z, a, y) * share), send_back)

@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from ..errors import describe, expect_float, expect_params, expect_positive, expect_shape
 from ..layer import Layer
+from ..leaf import leaf, outline, outlined
 from ..linear import broadcast, rotate, rotate_t
 from .attend import attend_apply, attend_bwd, attend_fwd
 from .dense import DenseParams, dense, dense_apply, dense_bwd, dense_fwd
@@ -219,10 +220,15 @@ def attention(
         k_qkv, k_out = jax.random.split(key)
         return AttentionParams(qkv.init(k_qkv), out.init(k_out))
 
-    return Layer(
+    def fwd(params, x, *, key=None):
+        y, residuals = attention_fwd(params, x, opts=opts)
+        return y, (residuals, outline(y))
+
+    return leaf(
         f"attention({n}, {heads})",
         init_params,
         lambda params, x, *, key=None: attention_apply(params, x, opts=opts),
-        lambda params, x, *, key=None: attention_fwd(params, x, opts=opts),
-        lambda residuals, ct_y: attention_bwd(residuals, ct_y, opts=opts),
+        fwd,
+        lambda residuals, ct_y: attention_bwd(residuals[0], ct_y, opts=opts),
+        lambda residuals: outlined(residuals[1]),
     )

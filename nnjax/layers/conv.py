@@ -19,6 +19,7 @@ from jax import Array, lax
 from ..errors import (
     describe,
     expect_float,
+    expect_init,
     expect_params,
     expect_per_axis,
     expect_positive,
@@ -26,8 +27,9 @@ from ..errors import (
     expect_shape,
     whole_number,
 )
-from ..feedback import transpose
+from ..feedback import expect_operator, transpose
 from ..layer import Layer
+from ..leaf import Like, leaf
 from ..linear import Amounts, broadcast, broadcast_t, fold
 from .conv_transposes import Plane, depthwise, input_cotangent, weight_cotangent
 from .mirrored import carried_by
@@ -140,6 +142,15 @@ def _in_the_plane(w, x, window):
     return w.reshape(*one, *w.shape), x, plane
 
 
+def _output(residuals, *, window):
+    params, x = residuals
+    dims, w = len(window.stride), params.w
+    space, kernel = x.shape[-1 - dims : -1], w.shape[:dims]
+    sizes = zip(space, kernel, window.stride, window.dilation, window.amounts(space, kernel))
+    places = ((n + sum(pad) - (k - 1) * d - 1) // s + 1 for n, k, s, d, pad in sizes)
+    return Like((*x.shape[: -1 - dims], *places, w.shape[-1]), x.dtype)
+
+
 def conv(
     in_channels: int,
     out_channels: int,
@@ -175,7 +186,9 @@ def conv(
             f"out_channels={out_channels}; take a common divisor, such as {math.gcd(in_channels, out_channels)}."
         )
     window = Window(stride, expect_padding(padding, dims), dilation, groups)
-    init = init or jax.nn.initializers.glorot_uniform()
+    init = jax.nn.initializers.glorot_uniform() if init is None else init
+    expect_init("conv", init)
+    expect_operator("conv", feedback)
     shape = (*kernel, in_channels // groups, out_channels)
 
     def init_params(key):
@@ -183,8 +196,9 @@ def conv(
         return ConvParams(w, jnp.zeros((out_channels,), w.dtype) if bias else None)
 
     apply, fwd, bwd = partial(conv_apply, window=window), partial(conv_fwd, window=window), partial(conv_bwd, window=window)
-    layer = Layer(f"conv({in_channels}, {out_channels}, {kernel})", init_params, apply, fwd, bwd)
-    return layer if feedback is transpose else carried_by(feedback, layer, bwd)
+    output = partial(_output, window=window)
+    layer = leaf(f"conv({in_channels}, {out_channels}, {kernel})", init_params, apply, fwd, bwd, output)
+    return layer if feedback is transpose else carried_by(feedback, layer, bwd, output)
 
 
 def expect_padding(padding: Any, dims: int) -> str | Amounts:

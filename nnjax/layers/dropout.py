@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from ..errors import expect_float, expect_params, real_number
+from ..errors import expect_float, expect_key, expect_params, real_number
 from ..layer import Layer
+from ..leaf import Like, leaf
 
 
 def _keep(key, shape, rate):
@@ -18,6 +19,7 @@ def dropout_apply(params, x, *, key=None, rate):
     expect_float("dropout", "x", x)
     if key is None:
         return x
+    expect_key("dropout", key)
     return jnp.where(_keep(key, x.shape, rate), x * (1 / (1 - rate)), jnp.zeros_like(x))
 
 
@@ -42,12 +44,13 @@ def dropout(rate: float) -> Layer:
     share = real_number(rate)
     if share is None or not 0 <= share < 1:
         raise ValueError(f"dropout: rate must be the share dropped, 0 <= rate < 1, got {rate!r}; 0.5 drops half.")
-    return Layer(
+    return leaf(
         f"dropout({share})",
         lambda key: (),
         lambda params, x, *, key=None: dropout_apply(params, x, key=key, rate=share),
         lambda params, x, *, key=None: dropout_fwd(params, x, key=key, rate=share),
         lambda residuals, ct_y: dropout_bwd(residuals, ct_y, rate=share),
+        lambda residuals: None if residuals[0] is None else Like(residuals[0].shape),
     )
 
 

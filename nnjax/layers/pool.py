@@ -15,6 +15,7 @@ from jax import lax
 
 from ..errors import describe, expect_float, expect_params, expect_per_axis, expect_positive
 from ..layer import Layer
+from ..leaf import Like, leaf
 from ..linear import broadcast, shift, shift_t, tiles, tiles_t, wide
 
 
@@ -173,7 +174,13 @@ def _pool(name, window, stride, apply, fwd, bwd) -> Layer:
     stride = window if stride is None else expect_per_axis(name, "stride", stride, len(window))
     label = f"{name}({window}{'' if stride == window else f', {stride}'})"
     apply, fwd, bwd = (partial(f, window=window, stride=stride) for f in (apply, fwd, bwd))
-    return Layer(label, lambda key: (), apply, fwd, bwd)
+
+    def output(residuals):
+        like = residuals[-1]
+        places = [(size - k) // s + 1 for (_, size), k, s in zip(_sizes(like, window), window, stride)]
+        return Like((*like.shape[1 : -1 - len(window)], *places, like.shape[-1]), like.dtype)
+
+    return leaf(label, lambda key: (), apply, fwd, bwd, output)
 
 
 def global_avg_pool_apply(params, x, *, key=None, axes):
@@ -208,7 +215,12 @@ def global_avg_pool(axes: int = 2) -> Layer:
     expect_positive("global_avg_pool", axes=axes)
     fs = (global_avg_pool_apply, global_avg_pool_fwd, global_avg_pool_bwd)
     apply, fwd, bwd = (partial(f, axes=axes) for f in fs)
-    return Layer(f"global_avg_pool({axes})", lambda key: (), apply, fwd, bwd)
+
+    def output(residuals):
+        (like,) = residuals
+        return Like((*like.shape[1 : -1 - axes], like.shape[-1]), like.dtype)
+
+    return leaf(f"global_avg_pool({axes})", lambda key: (), apply, fwd, bwd, output)
 
 
 def flatten_apply(params, x, *, key=None, axes):
@@ -239,4 +251,11 @@ def flatten(axes: int | None = None) -> Layer:
     if axes is not None:
         expect_positive("flatten", axes=axes)
     name = "flatten" if axes is None else f"flatten({axes})"
-    return Layer(name, lambda key: (), partial(flatten_apply, axes=axes), partial(flatten_fwd, axes=axes), flatten_bwd)
+    apply, fwd = partial(flatten_apply, axes=axes), partial(flatten_fwd, axes=axes)
+
+    def output(residuals):
+        (like,) = residuals
+        kept = 2 if axes is None else like.ndim - axes
+        return Like((*like.shape[1:kept], math.prod(like.shape[kept:])), like.dtype)
+
+    return leaf(name, lambda key: (), apply, fwd, flatten_bwd, output)

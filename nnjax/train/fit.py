@@ -21,8 +21,21 @@ EXAMPLES = 10_000  # whose scores are computed at a time
 
 
 def one_hot(classes: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Labels (n,) -> float32 rows (n, classes), for losses that compare outputs with targets."""
-    return lambda y: np.eye(classes, dtype=np.float32)[y]
+    """Labels (n,) -> float32 rows (n, classes), for losses that compare outputs with targets.
+
+    Raises ValueError or TypeError for labels that are not integers in 0 ... classes - 1.
+    """
+    (classes,) = expect_positive("one_hot", classes=classes)
+
+    def encode(y):
+        y = np.asarray(y)
+        if not np.issubdtype(y.dtype, np.integer):
+            raise TypeError(f"one_hot: labels must be integers, got {describe(y)}; convert them with astype(np.int32).")
+        if y.size and (y.min() < 0 or y.max() >= classes):
+            raise ValueError(f"one_hot: labels must lie in 0 ... {classes - 1}, got {y.min()} to {y.max()}; pass more classes.")
+        return np.eye(classes, dtype=np.float32)[y]
+
+    return encode
 
 
 def make_accuracy(predict: Callable) -> Callable[[Any, Split], float]:

@@ -1,6 +1,7 @@
 """optax's optimizers and schedules by name, and what is put around them."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..errors import unknown_name
+from ..errors import describe, expect_positive, real_number, unknown_name, whole_number
 from ..parameters import is_weight
 
 OPTIMIZERS = tuple(
@@ -38,18 +39,32 @@ def _made(what: str, function: Callable, arguments: Mapping[str, Any], **ours: A
         raise ValueError(f"{what}: {error}; pass the arguments that it needs.") from None
 
 
+def _number(x: Any) -> float:
+    """x as a float of Python; NaN, which no comparison lets through, where it is no number."""
+    found = real_number(x)
+    return math.nan if found is None else found
+
+
+def _expect_named(what: str, arguments: Any) -> None:
+    if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
+        raise TypeError(f"{what} must be a dictionary of numbers by name, got {describe(arguments)}; pass e.g. {{'b1': 0.9}}.")
+
+
 def make_schedule(name: str | None, learning_rate: float, steps: int, arguments: Mapping[str, float] = {}) -> Any:
     """optax's schedule of this name, over `steps` steps, or the learning rate itself where there is no name.
 
     Of the piecewise ones an argument is a step and the scale from there on: {"1000": 0.1}.
     """
-    if not learning_rate > 0:
-        raise ValueError(f"learning rate must be positive, got {learning_rate}; 0.001 suits adam, 0.1 sgd.")
+    rate_given, learning_rate = learning_rate, _number(learning_rate)
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning rate must be a positive number, got {rate_given!r}; 0.001 suits adam, 0.1 sgd.")
+    (steps,) = expect_positive("make_schedule", steps=steps)
+    _expect_named("the schedule's arguments", arguments)
     if name is None:
         if arguments:
             raise ValueError(f"schedule arguments {', '.join(arguments)} were given without a schedule; name it.")
         return learning_rate
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         raise unknown_name("schedule", name, SCHEDULES)
     known = inspect.signature(getattr(optax.schedules, name)).parameters
     rate = next(rate for rate in reversed(RATES) if rate in known)
@@ -79,8 +94,9 @@ def average_parameters(decay: float) -> optax.GradientTransformation:
 
     Put it last in a chain, where the updates are what is added. `averaged` finds the average in the optimizer's state.
     """
+    given, decay = decay, _number(decay)
     if not 0 < decay < 1:
-        raise ValueError(f"the decay of the moving average must lie between 0 and 1, got {decay}; 0.999 is usual.")
+        raise ValueError(f"the decay of the moving average must lie between 0 and 1, got {given!r}; 0.999 is usual.")
 
     def update(updates, state, params=None):
         if params is None:
@@ -117,15 +133,16 @@ def make_optimizer(
     are skipped, before one is taken all the same.
     Raises ValueError for names and arguments that are not known, and for numbers that make no sense.
     """
-    if name not in OPTIMIZERS:
+    if not isinstance(name, str) or name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, OPTIMIZERS)
     rate = make_schedule(schedule, learning_rate, steps, schedule_arguments)
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip must be positive, got {clip}; 1 is usual.")
-    if not weight_decay >= 0:
-        raise ValueError(f"weight decay must be at least 0, got {weight_decay}; 0 turns it off.")
-    if skip < 0:
-        raise ValueError(f"skip must be at least 0, got {skip}; 0 stops at the first gradient that is not finite.")
+    if clip is not None and not _number(clip) > 0:
+        raise ValueError(f"clip must be positive, got {clip!r}; 1 is usual.")
+    if not 0 <= _number(weight_decay) < math.inf:
+        raise ValueError(f"weight decay must be at least 0, got {weight_decay!r}; 0 turns it off.")
+    if whole_number(skip) is None or skip < 0:
+        raise ValueError(f"skip must be at least 0, got {skip!r}; 0 stops at the first gradient that is not finite.")
+    _expect_named("the optimizer's arguments", arguments)
     made = _made(f"the optimizer {name}", getattr(optax, name), arguments, learning_rate=rate)
     parts = [*([optax.clip_by_global_norm(clip)] if clip else []), made]
     if weight_decay:

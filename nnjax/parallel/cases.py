@@ -11,7 +11,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from .. import layers, losses, models
+from .. import layers, losses, models, ops
 from ..cases import hard, jittered
 from ..errors import unknown_name
 from ..fused_loss import linear_cross_entropy
@@ -109,9 +109,22 @@ def cases(mesh: Mesh) -> list[Case]:
         mean, x_specs = mean_over(losses.softmax_cross_entropy(), batch), (P(batch), P(batch), P(batch))
         inputs = _all(_hard(examples, 3), _ids(3, examples), _weights(examples))
         table.append(Case("mean_over", mean, losses.softmax_cross_entropy(), (P(), x_specs, P()), inputs))
+        table.append(_ops(batch, examples))
         drop = replicated(layers.dropout(0.5), batch)
         table.append(Case("dropout", drop.layer, None, (drop.specs, P(batch), P(batch)), lambda rng: jnp.ones(64)))
     return [*table, _gpt(mesh, batch, examples)]
+
+
+def _ops(batch: tuple[str, ...], n: int) -> Case:
+    """The definition by `nnjax.ops`, as in someone's own jax.grad: weights that are the same on all devices, data that vary."""
+    model = in_a_row(layers.conv(2, 3, (2, 2)), layers.max_pool((2, 2)))
+
+    def apply(params, x, *, key=None):
+        return ops.max_pool(ops.conv(x, *params[0]), (2, 2))
+
+    found = replicated(model, batch)
+    layer = found.layer._replace(name="ops", apply=apply)
+    return Case("ops", layer, model, (found.specs, P(batch), P(batch)), _normal(n, 4, 4, 2))
 
 
 def _cut_layers(mesh: Mesh, batch: tuple[str, ...], n: int) -> list[Case]:

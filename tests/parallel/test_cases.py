@@ -16,7 +16,7 @@ WHOLE.add("fully_sharded inside fully_sharded")
 def test_every_mesh_has_the_cases_that_it_has_axes_for(axes):
     names = {case.name for case in cases(make_mesh(**axes))}
     right = {"gpt with its loss"} | (CUT if "model" in axes else set())
-    assert names == right | (WHOLE | {"mean_over", "dropout"} if "data" in axes else set())
+    assert names == right | (WHOLE | {"mean_over", "dropout", "ops"} if "data" in axes else set())
 
 
 def test_an_axis_without_cases_is_refused():
@@ -24,7 +24,7 @@ def test_an_axis_without_cases_is_refused():
         cases(make_mesh(modle=2))
 
 
-@pytest.mark.parametrize("name", [*sorted(CUT), "fully_sharded mlp", "mean_over"])
+@pytest.mark.parametrize("name", [*sorted(CUT), "fully_sharded mlp", "mean_over", "ops"])
 def test_gradients_over_a_mesh_are_those_of_one_device(name):
     held("2x2x2", MESHES[-1], name, ["float32"])
 

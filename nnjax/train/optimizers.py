@@ -57,7 +57,7 @@ def make_schedule(name: str | None, learning_rate: float, steps: int, arguments:
     """
     rate_given, learning_rate = learning_rate, _number(learning_rate)
     if not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning rate must be a positive number, got {rate_given!r}; 0.001 suits adam, 0.1 sgd.")
+        raise ValueError(f"learning rate must be positive, got {rate_given!r}; 0.001 suits adam, 0.1 sgd.")
     (steps,) = expect_positive("make_schedule", steps=steps)
     _expect_named("the schedule's arguments", arguments)
     if name is None:

@@ -7,10 +7,11 @@ logarithm of its softmax's denominator), and forms the weights again on the way 
 import math
 
 import jax
+import jax.numpy as jnp
 
 from ..linear import broadcast
 from .attend_blocks import blocks_bwd, blocks_fwd, contract
-from .attend_hidden import clear, finite, hide, kept, marked, numbers, told, visible
+from .attend_hidden import clear, finite, hide, kept, numbers, spoil, told, visible, who_is_seen, who_sees_no_number
 from .attend_rows import rows_bwd, rows_fwd
 
 # How to go through the products, by the number of keys: (at most, spelling, queries at a time). Time of forward and
@@ -49,16 +50,26 @@ def attend_apply(q, k, v, keep, *, causal: bool):
 def attend_fwd(q, k, v, keep, *, causal: bool):
     k, v = kept(k, keep), kept(v, keep)
     scaled = q * (1 / math.sqrt(q.shape[-1]))
-    if causal:
-        scaled, k, v = marked(scaled, k, v)
+    if causal:  # a key is hidden from some queries and seen by others: finite numbers alone meet, and who sees more is NaN
+        spoilt = who_sees_no_number(scaled, k, v, keep)
+        scaled, k, v = finite(scaled), finite(k), finite(v)
     how, n = spelling(k.shape[-2])
     y, log_z = (rows_fwd if how == ROWS else blocks_fwd)(scaled, k, v, keep, causal=causal, block=n)
+    if causal:
+        y, log_z = spoil(y, spoilt[..., None]), spoil(log_z, spoilt)
     return y, (scaled, k, v, keep, y, log_z)
 
 
 def attend_bwd(residuals, ct_y, *, causal: bool):
-    q, k, v, keep, *_ = residuals
+    q, k, v, keep, y, log_z = residuals
+    delta = (ct_y.astype(log_z.dtype) * y.astype(log_z.dtype)).sum(-1)
+    spoilt = jnp.isnan(log_z)
+    if causal:
+        log_z, delta = (jnp.where(spoilt, jnp.zeros_like(x), x) for x in (log_z, delta))
     how, n = spelling(k.shape[-2])
-    ct_q, ct_k, ct_v = (rows_bwd if how == ROWS else blocks_bwd)(residuals, ct_y, causal=causal, block=n)
+    ct_q, ct_k, ct_v = (rows_bwd if how == ROWS else blocks_bwd)(q, k, v, keep, log_z, delta, ct_y, causal=causal, block=n)
     ct_q = ct_q * (1 / math.sqrt(q.shape[-1]))  # the queries were scaled before all else: a multiple is its own transpose
+    if causal:
+        seen = who_is_seen(spoilt, k.shape[-2])
+        ct_q, ct_k, ct_v = spoil(ct_q, spoilt[..., None]), spoil(ct_k, seen), spoil(ct_v, seen)
     return ct_q.astype(q.dtype), kept(ct_k.astype(k.dtype), keep), kept(ct_v.astype(v.dtype), keep)

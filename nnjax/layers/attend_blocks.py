@@ -93,11 +93,9 @@ def blocks_fwd(q, k, v, keep, *, causal: bool, block: int):
     return y, crop(top + jnp.log(z), _widths(q[..., 0], n, -1))
 
 
-def blocks_bwd(residuals, ct_y, *, causal: bool, block: int):
-    q, k, v, keep, y, log_z = residuals
+def blocks_bwd(q, k, v, keep, log_z, delta, ct_y, *, causal: bool, block: int):
+    """As `rows_bwd`."""
     n, m = min(block, q.shape[-2]), min(block, k.shape[-2])
-    delta = (ct_y.astype(log_z.dtype) * y.astype(log_z.dtype)).sum(-1)
-    q, k = (finite(q), finite(k)) if causal else (q, k)
     q_, k_, v_, keep_, ct_y_ = _pad(q, n), _pad(k, m), _pad(v, m), _pad_keep(keep, k, m), _pad(ct_y, n)
     log_z, delta = _pad(log_z, n, -1), _pad(delta, n, -1)
 
@@ -105,7 +103,7 @@ def blocks_bwd(residuals, ct_y, *, causal: bool, block: int):
         i, j = pair
         q_i, k_j, v_j, ct_i = _take(q_, i, n), _take(k_, j, m), _take(v_, j, m), _take(ct_y_, i, n)
         seen = _seen_in(pair, keep_, n, m, causal)
-        p = clear(exp_less(contract("bhgqd,bhkd->bhgqk", q_i, k_j), _take(log_z, i, n, -1)), seen)
+        p = exp_less(hide(contract("bhgqd,bhkd->bhgqk", q_i, k_j), seen), _take(log_z, i, n, -1))
         ct_p = contract("bhgqd,bhkd->bhgqk", ct_i, v_j)  # forward summed p v over keys k; back, over features d
         # softmax's Jacobian diag(p) - p pᵀ is its own transpose; pᵀ ct_p = yᵀ ct_y, so delta stands for whole rows of p.
         ct_s = clear(p * (ct_p - broadcast(_take(delta, i, n, -1)[..., None], p.shape)), seen).astype(q.dtype)

@@ -48,10 +48,31 @@ def told(x):
     return (x * 0).sum(-1).astype(np.promote_types(x.dtype, np.float32))
 
 
-def marked(q, k, v):
-    """(q, k, v) for the causal line, behind which a key is hidden from some queries and seen by others.
+def who_sees_no_number(q, k, v, keep):
+    """bool (b, h, g, s): the causal queries that see a key or value that is not finite, or some key and are not so themselves.
 
-    A value is 0 where it was not finite, and its key NaN instead, as is every entry of q and k that was not finite: so the
-    scores alone carry NaN to who sees it, and `hide` keeps it from all others.
+    A query sees the keys up to its own place, so the first one tells.  k, v: with 0 for the keys that nobody may look at.
     """
-    return q + q * 0, k + (k * 0 + v * 0), finite(v)
+
+    def sees(keys):
+        places = broadcast(numbers(0, keys.shape[-1]), keys.shape)
+        first = jnp.where(keys, places, jnp.full_like(places, keys.shape[-1])).min(-1)
+        return broadcast(numbers(0, q.shape[-2]), q.shape[:-1]) >= broadcast(first[:, :, None, None], q.shape[:-1])
+
+    bad_q = jnp.logical_not(jnp.isfinite(q).all(-1))
+    if keep is not None:
+        bad_q &= sees(broadcast(keep[:, None], k.shape[:-1]))
+    return bad_q | sees(jnp.logical_not(jnp.isfinite(k).all(-1) & jnp.isfinite(v).all(-1)))
+
+
+def who_is_seen(spoilt, keys: int):
+    """bool (b, h, keys, 1): the keys up to the last of these queries, which sees them all.  spoilt: bool (b, h, g, s)."""
+    places = broadcast(numbers(0, spoilt.shape[-1]), spoilt.shape)
+    last = jnp.where(spoilt, places, jnp.full_like(places, -1)).max((-2, -1))
+    shape = (*last.shape, keys, 1)
+    return broadcast(numbers(0, keys)[:, None], shape) <= broadcast(last[:, :, None, None], shape)
+
+
+def spoil(x, where):
+    """x, with NaN where it says so."""
+    return jnp.where(broadcast(where, x.shape), jnp.full_like(x, jnp.nan), x)

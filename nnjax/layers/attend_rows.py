@@ -9,7 +9,7 @@ from jax import lax
 
 from ..linear import broadcast
 from .attend_blocks import accumulator, contract, exp_less
-from .attend_hidden import clear, finite, hide, numbers, visible
+from .attend_hidden import clear, hide, numbers, visible
 
 LANES = 16
 # Features of a head up to which ct_k and ct_v come out of their products with the features first. The step of a gpt with
@@ -98,17 +98,15 @@ def rows_fwd(q, k, v, keep, *, causal: bool, block: int):
     return _in_chunks(chunk, q, min(block, q.shape[-2]), k.shape[-2], (q, k, v, _per_head(keep, k.shape[1])))
 
 
-def rows_bwd(residuals, ct_y, *, causal: bool, block: int):
-    q, k, v, keep, y, log_z = residuals
+def rows_bwd(q, k, v, keep, log_z, delta, ct_y, *, causal: bool, block: int):
+    """(ct_q, ct_k, ct_v).  q, k, v, keep: as of `rows_fwd`; log_z: from there; delta: yᵀ ct_y of each query."""
     rows = _rows(q.shape[-2], k.shape[-2], block, causal)
 
-    def chunk(q, k, v, keep, y, log_z, ct_y):
-        q, k = (finite(q), finite(k)) if causal else (q, k)  # who sees another number has log_z = NaN
-        delta = (ct_y.astype(log_z.dtype) * y.astype(log_z.dtype)).sum(-1)
+    def chunk(q, k, v, keep, log_z, delta, ct_y):
         ct_qs, ct_k, ct_v = [], jnp.zeros_like(k, dtype=accumulator(k)), jnp.zeros_like(v, dtype=accumulator(v))
         for queries, keys in rows:
             s, seen = contract("cgqd,ckd->cgqk", q[:, :, queries], k[:, keys]), _seen(keep, queries, keys, causal)
-            p = clear(exp_less(s, log_z[:, :, queries]), seen)
+            p = exp_less(hide(s, seen), log_z[:, :, queries])
             ct = ct_y[:, :, queries]
             ct_p = contract("cgqd,ckd->cgqk", ct, v[:, keys])  # forward summed p v over keys k; back, over features d
             # softmax's Jacobian diag(p) - p pᵀ is its own transpose; pᵀ ct_p = yᵀ ct_y, so delta stands for it.
@@ -119,5 +117,5 @@ def rows_bwd(residuals, ct_y, *, causal: bool, block: int):
             ct_v = ct_v.at[:, keys].add(_for_keys(p.astype(v.dtype), ct))
         return jnp.concatenate(ct_qs, 2), ct_k, ct_v
 
-    arrays = (q, k, v, _per_head(keep, k.shape[1]), y, log_z, ct_y)
+    arrays = (q, k, v, _per_head(keep, k.shape[1]), log_z, delta, ct_y)
     return _in_chunks(chunk, q, min(block, q.shape[-2]), k.shape[-2], arrays)

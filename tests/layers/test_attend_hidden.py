@@ -7,7 +7,7 @@ import pytest
 
 from nnjax.layers import attend
 from nnjax.layers.attend import attend_apply, attend_bwd, attend_fwd
-from nnjax.layers.attend_hidden import finite, hide, kept, marked, told, visible
+from nnjax.layers.attend_hidden import finite, hide, kept, told, visible, who_sees_no_number
 from nnjax.layers.attention import attention, attention_step, expect_attention
 
 BAD = [np.nan, np.inf, -np.inf, 1e38]
@@ -177,10 +177,11 @@ def test_the_pieces_do_what_they_say():
     np.testing.assert_array_equal(told(x)[0, 0], [jnp.nan, 0.0])
     np.testing.assert_array_equal(kept(x, jnp.array([[False, True]]))[0, 0], [[0.0, 0.0], [2.0, 3.0]])
     assert kept(x, None) is x
-    q, k, v = marked(jnp.array([[jnp.inf, 1.0]]), jnp.ones((1, 2)), jnp.array([[3.0, -jnp.inf]]))
-    np.testing.assert_array_equal(q, [[jnp.nan, 1.0]])
-    np.testing.assert_array_equal(k, [[1.0, jnp.nan]])
-    np.testing.assert_array_equal(v, [[3.0, 0.0]])
+    good, bad = jnp.ones((1, 1, 3, 2)), jnp.ones((1, 1, 3, 2)).at[0, 0, 1, 0].set(-jnp.inf)
+    for given, who in (((good, good, good), [0, 0, 0]), ((bad, good, good), [0, 1, 0]), ((good, bad, good), [0, 1, 1]),
+                       ((good, good, bad), [0, 1, 1])):  # fmt: skip
+        q, k, v = given
+        np.testing.assert_array_equal(who_sees_no_number(q[:, :, None], k, v, None)[0, 0, 0], who)
     rows = jnp.arange(2, dtype=jnp.int32)
     np.testing.assert_array_equal(visible(rows, rows, jnp.array([[True, False]]), True)[0, 0, 0], [[True, False]] * 2)
     np.testing.assert_array_equal(hide(jnp.ones(2), jnp.array([True, False])), [1.0, jnp.finfo(jnp.float32).min])

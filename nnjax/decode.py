@@ -8,36 +8,46 @@ from jax import Array, lax
 
 from .errors import describe, expect_positive
 from .generate import expect_request, pick
-from .layer import TiedParams, serial
+from .layer import Layer, TiedParams, expect_layer, serial
 from .layers.activation import gelu
 from .layers.attention import attention_step, expect_attention
 from .layers.dense import dense
-from .layers.embedding import embedding
+from .layers.embedding import EmbeddingParams, embedding
 from .layers.norm import NormParams, layer_norm
 from .linear import broadcast, take
 
 
 def _parts(params) -> tuple:
-    """(table, positions, blocks stacked, last norm) of the parameters of a `gpt`."""
-    if not isinstance(params, TiedParams):
+    """(table, head, positions, blocks stacked, last norm) of the parameters of a `gpt`; where it is tied, table is head."""
+    if isinstance(params, TiedParams):
+        (embed, body), head = params, params.table
+    elif isinstance(params, tuple) and [type(p) for p in params] == [EmbeddingParams, tuple, EmbeddingParams]:
+        embed, body, head = params  # made with tie=False
+    else:
         raise TypeError(f"generate_gpt: params must be those of gpt(...), got {describe(params)}; make them with its init.")
-    positions, blocks, norm = (p for p in params.body if p != ())  # dropout has none
+    positions, blocks, norm = (p for p in body if p != ())  # dropout has none
     if not isinstance(blocks[0][0], NormParams):  # made with scan=False
         blocks = jax.tree.map(lambda *ps: jnp.stack(ps), *blocks)
-    return params.table.table, positions.table, blocks, norm
+    return embed, head.table, positions.table, blocks, norm
 
 
-def generate_gpt(params: Any, prompt: Array, length: int, *, heads: int, key: Any = None, temperature: float = 1.0) -> Array:
+def generate_gpt(
+    params: Any, prompt: Array, length: int, *, heads: int, key: Any = None, temperature: float = 1.0,
+    activation: Layer | None = None, eps: float = 1e-5,
+) -> Array:  # fmt: skip
     """`length` new ids after `prompt`.  prompt: integers (..., s), s >= 1; result: int32 (..., length).
 
-    params: those of gpt(vocab, context, layers, heads, width), in any of its forms. With a key each id is drawn from
-    softmax(logits / temperature); without one, or at temperature 0, it is the most probable, the first of equals.
-    Pure: the same arguments give the same ids, under `jit` too (length, heads and temperature static).
+    params: those of gpt(vocab, context, layers, heads, width), in any of its forms; heads, activation and eps: as it was made
+    with (`models.gpt2_options` has those of a file). With a key each id is drawn from softmax(logits / temperature); without
+    one, or at temperature 0, it is the most probable, the first of equals.
+    Pure: the same arguments give the same ids, under `jit` too (params, prompt and key alone traced).
     Raises ValueError where s + length - 1 is more than the context, TypeError for a prompt that is not integers.
     """
     expect_request("generate_gpt", prompt, length, key, temperature)
     expect_positive("generate_gpt", heads=heads)
-    table, positions, blocks, last_norm = _parts(params)
+    activation = gelu(approximate=True) if activation is None else activation
+    expect_layer("generate_gpt", activation)
+    embed, head, positions, blocks, last_norm = _parts(params)
     context, width = positions.shape
     steps = prompt.shape[-1] + length - 1 if prompt.ndim else 0
     if prompt.ndim < 1 or prompt.shape[-1] < 1 or steps > context:
@@ -45,10 +55,11 @@ def generate_gpt(params: Any, prompt: Array, length: int, *, heads: int, key: An
             f"generate_gpt: prompt must have shape (..., s), s from 1 to {context + 1 - length}, so that {length} more fit in "
             f"the context of {context}, got {describe(prompt)}; cut it, or ask for less."
         )
-    embedding(*table.shape).apply(params.table, prompt)  # refuses ids that it does not know
+    table, hidden = embed.table, blocks[1][1].b.shape[-1]
+    embedding(*table.shape).apply(embed, prompt)  # refuses ids that it does not know
     opts = expect_attention(width, heads)
-    norm = layer_norm(width)
-    feed = serial(norm, dense(width, 4 * width), serial(gelu(approximate=True), dense(4 * width, width)))
+    norm = layer_norm(width, eps=eps)
+    feed = serial(norm, dense(width, hidden), serial(activation, dense(hidden, width)))
     given = prompt.reshape(-1 if prompt.size else 0, prompt.shape[-1]).astype(jnp.int32)
     rows = given.shape[0]
 
@@ -66,7 +77,7 @@ def generate_gpt(params: Any, prompt: Array, length: int, *, heads: int, key: An
         ids = jnp.where(is_told, told, last)
         x = take(table, ids) + broadcast(positions[t], (rows, width))
         (x, _), caches = lax.scan(block, (x, t), (blocks, caches))
-        logits = norm.apply(last_norm, x) @ table.T
+        logits = norm.apply(last_norm, x) @ head.T
         last = pick(logits, k, temperature)
         return (last, caches), last
 

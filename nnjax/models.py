@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from .chunks import in_chunks
 from .errors import describe, expect_positive, unknown_name
 from .feedback import Operator, for_layers, transpose
+from .gpt2 import BLOCK as BLOCK
+from .gpt2 import array_names, read_gpt2
 from .layer import Layer, expect_layer, recompute, residual, scan_layers, serial, tied
 from .layers.activation import gelu, relu, sigmoid
 from .layers.attention import attention
@@ -24,7 +26,6 @@ from .layers.norm import layer_norm
 from .layers.pool import flatten, max_pool
 from .layers.recurrent import rnn
 from .layers.unembedding import unembedding
-from .weights import read_tensors
 
 Feedback = Operator | Sequence[Operator]
 
@@ -176,14 +177,18 @@ def gpt_initializers(layers: int) -> tuple[Callable, Callable]:
     return jax.nn.initializers.normal(0.02), jax.nn.initializers.normal(0.02 / math.sqrt(2 * layers))
 
 
-def gpt_block(layers: int, heads: int, width: int, *, dropout: float = 0.0) -> Layer:
+def gpt_block(
+    layers: int, heads: int, width: int, *, dropout: float = 0.0, activation: Layer | None = None, eps: float = 1e-5,
+    hidden: int | None = None,
+) -> Layer:  # fmt: skip
     """One of the `layers` blocks of a `gpt`: x + attention(norm(x)), then x + mlp(norm(x))."""
     normal, small = gpt_initializers(layers)
     dropped = (drop(dropout),) if dropout else ()
-    attend = serial(layer_norm(width), attention(width, heads, init=normal, init_out=small), *dropped)
-    # gelu's input is kept and its output computed again: four of the block's widths for one tanh.
-    out = recompute(serial(gelu(approximate=True), dense(4 * width, width, init=small)))
-    feed = serial(layer_norm(width), dense(width, 4 * width, init=normal), out, *dropped)
+    hidden = 4 * width if hidden is None else hidden
+    attend = serial(layer_norm(width, eps=eps), attention(width, heads, init=normal, init_out=small), *dropped)
+    # The activation's input is kept and its output computed again: four of the block's widths for one tanh.
+    out = recompute(serial(gelu(approximate=True) if activation is None else activation, dense(hidden, width, init=small)))
+    feed = serial(layer_norm(width, eps=eps), dense(width, hidden, init=normal), out, *dropped)
     return serial(residual(attend), residual(feed))
 
 
@@ -198,64 +203,71 @@ def gpt(
     fused: bool = False,
     remat: bool = False,
     scan: bool = True,
+    activation: Layer | None = None,
+    eps: float = 1e-5,
+    hidden: int | None = None,
+    tie: bool = True,
 ) -> Layer:
     """GPT-2 (Radford et al. 2019): ids -> logits of the next id at every position.
 
     embedding + learned positions; `layers` blocks x + attention(norm(x)), x + mlp(norm(x)), with causal attention and an mlp
-    of 4 width and tanh-gelu between; a last norm; the embedding's table again as the head.
+    of `hidden` (4 width) and `activation` (tanh-gelu) between; a last norm; the embedding's table again as the head, or with
+    tie=False a table of its own: params are then the tuple (table, body, head).  eps: of the norms.
     ids: integers (..., s), s <= context; y: (..., s, vocab), or with `fused` (h, table) for `linear_cross_entropy`,
     h: (..., s, width).  dropout: the share dropped of the embedding and of what each block adds (GPT-2 drops attention weights
     too: here they are never formed as a whole).  The blocks run under `scan_layers`, their parameters stacked, with `remat`
     recomputed in the backward; scan=False sets them in a row, with a tuple of parameters instead.
     Weights start normal with deviation 0.02, those into the residual sum divided by sqrt(2 layers).
     """
-    expect_positive("gpt", vocab=vocab, context=context, layers=layers, heads=heads, width=width)
+    sizes = {"vocab": vocab, "context": context, "layers": layers, "heads": heads, "width": width}
+    vocab, context, layers, heads, width = expect_positive("gpt", **sizes)
     if remat and not scan:
         raise ValueError("gpt: remat recomputes blocks inside the scan and needs it, got scan=False; leave one of them out.")
     normal, _ = gpt_initializers(layers)
     dropped = (drop(dropout),) if dropout else ()
-    block = gpt_block(layers, heads, width, dropout=dropout)
+    hidden = 4 * width if hidden is None else expect_positive("gpt", hidden=hidden)[0]
+    if activation is not None:
+        expect_layer("gpt", activation)
+    block = gpt_block(layers, heads, width, dropout=dropout, activation=activation, eps=eps, hidden=hidden)
     blocks = scan_layers(block, layers, remat=remat) if scan else serial(*(block,) * layers)
-    body = serial(learned_positions(context, width, init=normal), *dropped, blocks, layer_norm(width))
-    return tied(embedding(vocab, width, init=normal), body, unembedding(vocab, width, fused=fused))._replace(name="gpt")
+    body = serial(learned_positions(context, width, init=normal), *dropped, blocks, layer_norm(width, eps=eps))
+    embed, head = embedding(vocab, width, init=normal), unembedding(vocab, width, fused=fused)
+    whole = tied(embed, body, head) if tie else serial(embed, body, head._replace(init=embed.init))
+    return whole._replace(name="gpt")
 
 
-# Of one block of GPT-2 in the Hugging Face layout, in the order of the leaves of ours. Its linear maps store (in, out) too.
-BLOCK = (
-    "ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias",
-    "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias",
-)  # fmt: skip
+def gpt2_options(path: str | Path, *, heads: int | None = None) -> dict[str, Any]:
+    """The options with which `gpt` makes the model of these files, see `gpt2_from_safetensors`.
 
-
-def gpt2_from_safetensors(path: str | Path, *, heads: int | None = None, **options: Any) -> tuple[Layer, Any]:
-    """(gpt, params) from GPT-2 weights in the Hugging Face layout: `model.safetensors` of gpt2, gpt2-medium, ...
-
-    heads: width / 64, as in all of OpenAI's, unless given. options: those of `gpt` (dropout, fused, remat, scan).
-    Raises ValueError for a file that cannot be read, lacks an array, or holds one of another shape.
+    `generate_gpt` takes three of them: heads, activation and eps.
     """
-    found = {name.removeprefix("transformer."): array for name, array in read_tensors(path).items()}
-    layers = sum(name.startswith("h.") and name.endswith(".ln_1.weight") for name in found)
-    if "wte.weight" not in found or "wpe.weight" not in found or not layers:
-        some = ", ".join(sorted(found)[:3]) or "nothing"
-        raise ValueError(f"{path}: expected the arrays of GPT-2, wte.weight, wpe.weight, h.0.ln_1.weight, ..., got {some}; "
-                         "pass a model.safetensors of the gpt2 family.")  # fmt: skip
-    (vocab, width), context = found["wte.weight"].shape, found["wpe.weight"].shape[0]
-    if heads is None and width % 64:
-        raise ValueError(f"{path}: a width of {width} is no multiple of 64, so the number of heads is not known; pass heads.")
-    model = gpt(vocab, context, layers, width // 64 if heads is None else heads, width, **options)
-    blocks = [[f"h.{i}.{name}" for name in BLOCK] for i in range(layers)]
-    names = ["wte.weight", "wpe.weight"]
-    names += [n for row in (zip(*blocks) if options.get("scan", True) else blocks) for n in row] + ["ln_f.weight", "ln_f.bias"]
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ValueError(f"{path}: {missing[0]} is missing; replace the file with a sound copy.")
+    return read_gpt2(path, heads)[0]
+
+
+def gpt2_from_safetensors(
+    path: str | Path, *, heads: int | None = None, dtype: Any = None, dropout: float = 0.0, fused: bool = False,
+    remat: bool = False, scan: bool = True,
+) -> tuple[Layer, Any]:  # fmt: skip
+    """(gpt, params) from GPT-2 weights in the Hugging Face layout: gpt2, gpt2-medium, ...
+
+    path: a folder with model.safetensors, or its shards and their index; or one of these files.  What config.json beside it
+    says is done: activation, epsilon, scale of attention, heads, width of the mlp, an untied head.  Where there is none, heads
+    are width / 64, as in all of OpenAI's, unless given.  The scale of attention is put into the weights of the queries, which
+    then differ from the file's.  dtype: of the parameters, that of the file unless given.  dropout, fused, remat, scan: as of
+    `gpt`; the config's dropout is not taken.
+    Raises ValueError for files that cannot be read, contradict each other, lack an array, or ask for what `gpt` has not.
+    """
+    options, found = read_gpt2(path, heads, dtype)
+    model = gpt(**options, dropout=dropout, fused=fused, remat=remat, scan=scan)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
-    arrays = iter(found[name] for name in names)
+    layers, names = options["layers"], iter(array_names(options["layers"], options["tie"], scan))
     leaves = []
     for leaf in jax.tree.leaves(shapes):
-        stacked = options.get("scan", True) and 2 <= len(leaves) < 2 + len(BLOCK)
-        leaves.append(jnp.stack([next(arrays) for _ in range(layers)]) if stacked else next(arrays))
-        if leaves[-1].shape != leaf.shape:
-            raise ValueError(f"{path}: expected shape {leaf.shape} in the place of leaf {len(leaves)}, got "
-                             f"{describe(leaves[-1])}; pass the right number of heads, or a sound copy.")  # fmt: skip
+        stacked = scan and 2 <= len(leaves) < 2 + len(BLOCK)
+        of = [next(names) for _ in range(layers if stacked else 1)]
+        for name in of:
+            if found[name].shape != leaf.shape[stacked:]:
+                raise ValueError(f"{path}: expected shape {leaf.shape[stacked:]} of {name}, got {describe(found[name])}; "
+                                 "replace it with a sound copy.")  # fmt: skip
+        leaves.append(jnp.stack([found[name] for name in of]) if stacked else found[of[0]])
     return model, jax.tree.unflatten(jax.tree.structure(shapes), leaves)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax import models
 
 
 def test_mlp_puts_the_activation_between_dense_layers_only():
@@ -171,48 +170,32 @@ def test_gpt_refuses_what_it_cannot_do():
         model.apply(params, jnp.full(3, 5, jnp.int32))
 
 
-def write_gpt2(folder, vocab=50, context=16, width=128, layers=2, prefix="", drop=""):
-    """Random arrays in the names and shapes of GPT-2."""
-    shapes = {"wte.weight": (vocab, width), "wpe.weight": (context, width), "ln_f.weight": (width,), "ln_f.bias": (width,)}
-    widths = {"attn.c_attn": 3 * width, "attn.c_proj": width, "mlp.c_fc": 4 * width, "mlp.c_proj": width}
-    for i in range(layers):
-        for norm in ("ln_1", "ln_2"):
-            shapes |= {f"h.{i}.{norm}.{p}": (width,) for p in ("weight", "bias")}
-        for name, n in widths.items():
-            shapes[f"h.{i}.{name}.weight"] = (4 * width if name == "mlp.c_proj" else width, n)
-            shapes[f"h.{i}.{name}.bias"] = (n,)
-    rng = np.random.default_rng(0)
-    arrays = {prefix + n: jnp.asarray(rng.standard_normal(s) * 0.1, jnp.float32) for n, s in shapes.items() if n != drop}
-    flax = pytest.importorskip("safetensors.flax")
-    flax.save_file(arrays, str(folder / "model.safetensors"))
-    return folder / "model.safetensors", arrays
+def test_gpt_of_other_options_has_the_gradients_of_its_definition():
+    ids, labels = jnp.array([[1, 4, 2], [0, 0, 3]], jnp.int32), jnp.array([[4, 2, 1], [0, 3, 3]], jnp.int32)
+    for form in ({"activation": nnjax.relu(), "eps": 0.1, "hidden": 3}, {"tie": False}, {"tie": False, "scan": False}):
+        model = nnjax.gpt(5, 4, 2, 2, 4, **form)
+        params = jax.tree.map(lambda p: 4 * p, model.init(jax.random.key(0)))
+        assert model.name == "gpt"
+        loss = nnjax.softmax_cross_entropy()
+        value, grads = jax.jit(nnjax.value_and_grad(model, loss))(params, ids, labels)
+        expected, theirs = jax.jit(nnjax.reference_value_and_grad(model, loss))(params, ids, labels)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grads, theirs)
+        fused = jax.jit(nnjax.value_and_grad(nnjax.gpt(5, 4, 2, 2, 4, fused=True, **form), nnjax.linear_cross_entropy()))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), fused(params, ids, labels)[1], grads)
 
 
-@pytest.mark.parametrize("prefix", ["", "transformer."])
-def test_gpt2_weights_come_to_their_places(tmp_path, prefix):
-    path, arrays = write_gpt2(tmp_path, prefix=prefix)
-    ids = jnp.array([[1, 2, 3, 49]])
-    found = []
-    for scan in (True, False):
-        model, params = models.gpt2_from_safetensors(path, scan=scan)
-        found.append(model.apply(params, ids))
-        block = params.body[1]
-        second = jax.tree.map(lambda p: p[1], block) if scan else block[1]
-        np.testing.assert_array_equal(second[0][1].qkv.w, arrays[f"{prefix}h.1.attn.c_attn.weight"])
-        np.testing.assert_array_equal(second[1][2][1].b, arrays[f"{prefix}h.1.mlp.c_proj.bias"])
-        np.testing.assert_array_equal(params.body[0].table, arrays[f"{prefix}wpe.weight"])
-    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
-    assert found[0].shape == (1, 4, 50)
+def test_a_head_of_its_own_starts_as_a_table_and_is_no_copy():
+    embed, _, head = nnjax.gpt(50, 4, 1, 2, 16, tie=False).init(jax.random.key(0))
+    assert embed.table.shape == head.table.shape == (50, 16)
+    assert not (embed.table == head.table).any()
+    assert 0.015 < float(head.table.std()) < 0.025
 
 
-def test_a_file_that_is_no_gpt2_is_refused(tmp_path):
-    path, _ = write_gpt2(tmp_path, drop="h.1.mlp.c_fc.bias")
-    with pytest.raises(ValueError, match=r"h\.1\.mlp\.c_fc\.bias is missing; replace the file"):
-        models.gpt2_from_safetensors(path)
-    path, _ = write_gpt2(tmp_path, drop="wpe.weight")
-    with pytest.raises(ValueError, match=r"expected the arrays of GPT-2, wte\.weight, .*, got h\.0\.attn"):
-        models.gpt2_from_safetensors(path)
-    path, _ = write_gpt2(tmp_path, width=24)
-    with pytest.raises(ValueError, match=r"a width of 24 is no multiple of 64, .*; pass heads"):
-        models.gpt2_from_safetensors(path)
-    assert models.gpt2_from_safetensors(path, heads=3)[0].name == "gpt"
+def test_gpt_refuses_other_options_that_make_no_sense():
+    with pytest.raises(ValueError, match=r"gpt: hidden must be a positive int, got 0"):
+        nnjax.gpt(5, 4, 1, 2, 4, hidden=0)
+    with pytest.raises(TypeError, match=r"gpt: expected a Layer, got relu; call the factory"):
+        nnjax.gpt(5, 4, 1, 2, 4, activation=nnjax.relu)
+    with pytest.raises(ValueError, match=r"layer_norm: eps must be at least 0, got -1"):
+        nnjax.gpt(5, 4, 1, 2, 4, eps=-1)

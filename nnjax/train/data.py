@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import unknown_name
+from ..files import expect_path
 from .dataset import DataError, Dataset, Split, load_arrays, validated
 from .download import Source, content, expect_digest
+from .npz import read_npz
 from .text import Text, load_text, make_text
 
 DIGITS_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
@@ -56,7 +58,7 @@ SOURCES = {
 }
 
 
-def load(name: str) -> Dataset | Text:
+def load(name: str | Path) -> Dataset | Text:
     """The data set of this name.
 
     digits: 1,797 images of 8x8 (UCI, CC BY 4.0), shipped with the package; 1,257 to train, 180 to validate, 360 to test.
@@ -67,7 +69,8 @@ def load(name: str) -> Dataset | Text:
     Pixels are scaled to 0 ... 1. Raises ValueError for a name that is not known, DataError for data that cannot be had or
     is damaged.
     """
-    if name.endswith((".npz", ".txt")):
+    name = str(expect_path("load", name))
+    if name.lower().endswith((".npz", ".txt")):
         return load_files(name)
     if name not in _LOADERS:
         raise unknown_name("data set", name, _LOADERS)
@@ -80,10 +83,11 @@ def load_files(path: str | Path) -> Dataset | Text:
 
     Raises DataError for one that is missing, cannot be read, or holds what cannot be trained on.
     """
-    return load_arrays(path) if Path(path).suffix == ".npz" else load_text(path)
+    path = expect_path("load_files", path)
+    return load_arrays(path) if path.suffix.lower() == ".npz" else load_text(path)
 
 
-def load_images(name: str) -> Dataset:
+def load_images(name: str | Path) -> Dataset:
     """`load` for what must be examples with labels. Raises DataError for a text."""
     found = load(name)
     if not isinstance(found, Dataset):
@@ -93,13 +97,15 @@ def load_images(name: str) -> Dataset:
 
 def _digits() -> Dataset:
     path = Path(__file__).with_name("digits.npz")
-    with np.load(path, allow_pickle=False) as file:
-        images, labels = file["images"], file["labels"]
+    try:
+        images, labels = (read_npz(path, ["images", "labels"])[0][name] for name in ("images", "labels"))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} cannot be read: {error}; reinstall nnjax.") from None
     expect_digest(path, images.tobytes() + labels.tobytes(), DIGITS_SHA256, "reinstall nnjax")
     order = np.random.default_rng(0).permutation(len(labels))
     x, y = (images[order] / np.float32(16)).astype(np.float32), labels[order].astype(np.int32)
     cut = [slice(0, 1257), slice(1257, 1437), slice(1437, None)]
-    return Dataset("digits", *(Split(x[s], y[s]) for s in cut), classes=10)
+    return Dataset("digits", *(Split(x[s], y[s]) for s in cut), classes=10, shape=(8, 8))
 
 
 def _images(name: str) -> Dataset:
@@ -112,7 +118,8 @@ def _images(name: str) -> Dataset:
 
     train, test = split("train"), split("t10k")
     validation = Split(train.x[50_000:], train.y[50_000:])
-    return Dataset(name, Split(train.x[:50_000], train.y[:50_000]), validation, test, classes=10)
+    shape = parts[IMAGES[0]].shape[1:]
+    return Dataset(name, Split(train.x[:50_000], train.y[:50_000]), validation, test, classes=10, shape=shape)
 
 
 def _shakespeare() -> Text:

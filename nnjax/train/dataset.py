@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,8 @@ import jax
 import numpy as np
 
 from ..errors import describe
+from ..files import expect_path
+from .npz import read_npz
 
 PARTS = ("train", "validation", "test")
 SHARES = (0.8, 0.1, 0.1)  # of a file that is not split
@@ -27,19 +28,24 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Training, validation and test examples; labels lie in 0 ... classes - 1."""
+    """Training, validation and test examples; labels lie in 0 ... classes - 1.
+
+    shape: of an example before it became a row of x, such as (28, 28) or (32, 32, 3), where that is known.
+    """
 
     name: str
     train: Split
     validation: Split
     test: Split
     classes: int
+    shape: tuple[int, ...] | None = None
 
 
 def digest(data: Any) -> str:
     """SHA-256 of what a data set or text holds, whatever its name; of an array of over 1 GiB, of a share of the rows."""
     found = hashlib.sha256()
-    for leaf in map(np.asarray, jax.tree.leaves(data._replace(name=""))):
+    data = data._replace(name="", shape=None) if isinstance(data, Dataset) else data._replace(name="")
+    for leaf in map(np.asarray, jax.tree.leaves(data)):
         found.update(f"{leaf.dtype} {leaf.shape} ".encode())
         found.update(np.ascontiguousarray(leaf[:: leaf.nbytes // (1 << 30) + 1] if leaf.ndim else leaf).tobytes())
     return found.hexdigest()
@@ -78,17 +84,20 @@ def load_arrays(path: str | Path) -> Dataset:
     with one row of features for each example, and is not scaled; y must be integers from 0.  Nothing is ever unpickled.
     Raises DataError for a file that cannot be read, lacks an array, or holds unusable numbers.
     """
-    path = Path(path)
+    path = expect_path("load_files", path)
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays, held = read_npz(path, [f"{a}{part}" for part in ("", *(f"_{part}" for part in PARTS)) for a in "xy"])
     except FileNotFoundError:
         raise DataError(f"{path} is not there; check the path of the .npz file.") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as an .npz file of plain arrays: {error}; save it with np.savez.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an .npz file of plain arrays: {error}.") from None
     pairs = [(name, f"y{name[1:]}") for name in arrays if name.startswith("x") and f"y{name[1:]}" in arrays]
     for x, y in pairs:
         _expect_usable(path, x, arrays[x], y, arrays[y], sum(arrays[labels].size for _, labels in pairs))
+    for name in arrays:
+        other = ("y" if name.startswith("x") else "x") + name[1:]
+        if other not in arrays and ({"x", "y"} & {name, other} or {"x_train", "y_train", "x_test", "y_test"} <= set(arrays)):
+            raise DataError(f"{path} holds {name} but no {other}; save both, or neither.")
     if {"x", "y"} <= set(arrays):
         found = _split(path, arrays["x"], arrays["y"])
     elif {"x_train", "y_train", "x_test", "y_test"} <= set(arrays):
@@ -97,11 +106,18 @@ def load_arrays(path: str | Path) -> Dataset:
         found = [Split(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in PARTS]
     else:
         raise DataError(
-            f"{path} must hold x and y, or x_train, y_train, x_test and y_test, got {', '.join(sorted(arrays)) or 'nothing'}."
+            f"{path} must hold x and y, or x_train, y_train, x_test and y_test, got {', '.join(sorted(held)) or 'nothing'}."
         )
+    shape = found[0].x.shape[1:]
+    for part, split in zip(PARTS, found):
+        if split.x.shape[1:] != shape:
+            raise DataError(f"{path}: examples must all have one shape, got {shape} in x_train and {split.x.shape[1:]} in "
+                            f"x_{part}; save them alike.")  # fmt: skip
+    if not math.prod(shape):
+        raise DataError(f"{path}: an example must hold at least one number, got examples of shape {shape}; save some.")
     classes = max((int(s.y.max()) + 1 for s in found if s.y.size), default=0)
     rows = [Split(s.x.reshape(len(s.x), math.prod(s.x.shape[1:])).astype(np.float32), s.y.astype(np.int32)) for s in found]
-    return validated(Dataset(path.name, *rows, classes=classes))
+    return validated(Dataset(path.name, *rows, classes=classes, shape=shape))
 
 
 def _expect_usable(path: Path, x_name: str, x: np.ndarray, y_name: str, y: np.ndarray, n: int) -> None:
@@ -121,6 +137,9 @@ def _expect_usable(path: Path, x_name: str, x: np.ndarray, y_name: str, y: np.nd
             f"{path}: every number must be finite, got NaN or infinity in {len(wrong)} rows of {x_name}, the first in row "
             f"{wrong[0]}; remove these rows or replace the values."
         )
+    largest = max(abs(float(x.max(initial=0))), abs(float(x.min(initial=0))))
+    if largest > float(np.finfo(np.float32).max):
+        raise DataError(f"{path}: examples become float32, which ends at 3.4e38, got {largest:.2g} in {x_name}; scale them.")
     if y.size and (y.min() < 0 or y.max() >= max(n, 2)):
         row = int(y.argmin() if y.min() < 0 else y.argmax())
         raise DataError(
@@ -135,15 +154,27 @@ def _split(path: Path, x: np.ndarray, y: np.ndarray) -> list[Split]:
     return [Split(x[order[a:b]], y[order[a:b]]) for a, b in zip(ends, ends[1:])]
 
 
+def grey_side(who: str, data: Dataset) -> int:
+    """The height, and width, of the square grey images that the examples are.
+
+    Rows of which no other shape is known are such images where their length is a square.
+    Raises DataError for examples of another shape, colour images among them.
+    """
+    shape = tuple(data.train.x.shape[1:]) if data.shape is None else tuple(data.shape)
+    side = math.isqrt(math.prod(shape))
+    if shape not in ((side * side,), (side, side), (side, side, 1)):
+        raise DataError(f"data set {data.name!r}: {who} takes square grey images, got examples of shape {shape}; make them "
+                        "square and grey first, or leave it out.")  # fmt: skip
+    return side
+
+
 def expand(data: Dataset) -> Dataset:
     """Five times the training images: each as it is, and shifted by one pixel down, up, right and left, zeros moving in.
 
-    As in Nielsen's chapter 3; images are square, a row of x each.  Raises DataError where a row is no square image.
+    As in Nielsen's chapter 3; images are square and grey, a row of x each.  Raises DataError for others, see `grey_side`.
     """
-    n, pixels = data.train.x.shape
-    side = math.isqrt(pixels)
-    if side * side != pixels:
-        raise DataError(f"data set {data.name!r}: expand shifts square images, got rows of {pixels} numbers; leave it out.")
+    side = grey_side("expand", data)
+    n, pixels = len(data.train.x), side * side
     images = data.train.x.reshape(n, side, side)
     moved = [images]
     for axis in (1, 2):

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
 import zlib
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ..files import replacing
 from .dataset import DataError
 
 NEEDS_EXTRA = (
@@ -95,7 +97,8 @@ def download(source: Source, name: str, target: Path, looked: list[Path]) -> Non
                 fetch: Any = pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT)
                 got = Path(pooch.retrieve(f"{mirror}{there}", None, file, folder, downloader=fetch))
                 read_verified(got, source, name, "trying the next mirror")
-                os.replace(got, target)
+                with replacing(target) as draft:  # what was fetched is closed to all but its owner
+                    shutil.copyfile(got, draft)
                 return
             except (OSError, ValueError) as error:
                 failures.append(f"{mirror}{there}: {str(error) or type(error).__name__}")

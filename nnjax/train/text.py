@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from ..errors import describe, expect_key, expect_positive
+from ..files import expect_path
 from ..grad import ValueAndGrad
 from .dataset import DataError
 from .loop import Batches, loop
@@ -53,15 +54,18 @@ def make_text(name: str, text: str) -> Text:
 
 def load_text(path: str | Path) -> Text:
     """The text in a UTF-8 file of your own: 90 % to train on, the last 10 % to validate. Raises DataError if it cannot be."""
-    path = Path(path)
+    path = expect_path("load_text", path)
     try:
-        return make_text(path.name, path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark: it is no character
     except FileNotFoundError:
         raise DataError(f"{path} is not there; check the path of the text file.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: {error}; convert it.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}; check it.") from None
+    if not text:
+        raise DataError(f"{path} is empty; put at least 20 characters into it.")
+    return make_text(path.name, text)
 
 
 def windows(ids: jax.Array, starts: jax.Array, context: int) -> tuple[jax.Array, jax.Array]:

@@ -1,7 +1,13 @@
+import math
+import re
+
+import jax
 import numpy as np
 import pytest
 
 from nnjax.train import DataError, Dataset, Split, expand, load, load_files, standardise
+from nnjax.train.dataset import digest, grey_side
+from nnjax.train.recipe import make_recipe
 
 
 def numbered(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +73,42 @@ def test_arrays_that_are_split_are_left_as_they_are(tmp_path):
         ),
         ({"x": np.full((30, 2), "a"), "y": np.zeros(30, int)}, r"examples must be real numbers, got x <U1 \(30, 2\)"),
         ({"x": np.zeros((0, 2)), "y": np.zeros(0, int)}, "the training split is empty"),
-        ({"x": np.array([{}], dtype=object), "y": np.zeros(1, int)}, "cannot be read as an .npz file of plain arrays"),
+        (
+            {"x": np.array([{}], dtype=object), "y": np.zeros(1, int)},
+            "cannot be read as an .npz file .*: x holds objects of Python",
+        ),
+        (
+            {"x_train": np.zeros((9, 4)), "y_train": np.zeros(9, int), "x_test": np.zeros((3, 3)), "y_test": np.zeros(3, int)},
+            r"examples must all have one shape, got \(4,\) in x_train and \(3,\) in x_test; save them alike",
+        ),
+        (
+            {
+                "x_train": np.zeros((9, 2, 6)),
+                "y_train": np.zeros(9, int),
+                "x_test": np.zeros((3, 3, 4)),
+                "y_test": np.zeros(3, int),
+            },
+            r"one shape, got \(2, 6\) in x_train and \(3, 4\) in x_test",
+        ),
+        (
+            {"x_train": np.zeros((9, 4)), "y_train": np.zeros(9, int), "x_test": np.zeros((3, 4)), "y_test": np.zeros(2, int)},
+            r"got x_test float64 \(3, 4\) and y_test int64 \(2,\); give y_test the shape \(3,\)",
+        ),
+        (
+            {
+                "x_train": np.zeros((9, 4)),
+                "y_train": np.zeros(9, int),
+                "x_test": np.zeros((3, 4)),
+                "y_test": np.zeros(3, int),
+                "x_validation": np.zeros((3, 4)),
+            },
+            r"holds x_validation but no y_validation; save both",
+        ),
+        ({"x": np.zeros((9, 4))}, r"holds x but no y; save both"),
+        ({"x": np.zeros((9, 0)), "y": np.zeros(9, int)}, r"at least one number, got examples of shape \(0,\)"),
+        ({"x": np.full((9, 2), -1e300), "y": np.zeros(9, int)}, r"become float32, which ends at 3.4e38, got 1e\+300 in x"),
+        ({"x": np.zeros((9, 2), complex), "y": np.zeros(9, int)}, r"examples must be real numbers, got x complex128"),
+        ({"x": np.float64(3), "y": np.int64(0)}, r"one label for each example, got x float64 \(\) and y int64 \(\)"),
     ],
 )
 def test_files_that_cannot_be_used_are_refused(tmp_path, arrays, message):
@@ -98,7 +139,7 @@ def test_images_are_shifted_by_one_pixel_in_four_directions():
         [[0, 1, 2], [0, 4, 5], [0, 7, 8]],
         [[2, 3, 0], [5, 6, 0], [8, 9, 0]],
     ]
-    with pytest.raises(DataError, match="expand shifts square images, got rows of 8 numbers; leave it out"):
+    with pytest.raises(DataError, match=r"expand takes square grey images, got examples of shape \(8,\); make them"):
         expand(Dataset("one", Split(image[:, :8], np.array([3], np.int32)), empty, empty, 10))
 
 
@@ -112,3 +153,53 @@ def test_features_are_standardised_by_the_training_examples_alone():
     assert varies.sum() < 64
     expected = (digits.test.x - digits.train.x.mean(0))[:, varies] / digits.train.x.std(0)[varies]
     np.testing.assert_allclose(found.test.x[:, varies], expected, rtol=1e-3, atol=1e-5)
+
+
+def colour(n, shape):
+    return {"x": np.random.default_rng(0).random((n, *shape)), "y": np.arange(n) % 2}
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4), (2, 8), (2, 2, 4), (32, 2), (4, 4, 1, 1), (3, 3, 3, 3), (1, 4, 4)])
+def test_examples_that_are_no_square_grey_images_are_not_taken_for_some(tmp_path, shape):
+    np.savez(tmp_path / "mine.npz", **colour(20, shape))
+    data = load_files(tmp_path / "mine.npz")
+    assert data.shape == shape
+    told = r"takes square grey images, got examples of shape " + re.escape(str(shape))
+    with pytest.raises(DataError, match=f"expand {told}"):
+        expand(data)
+    with pytest.raises(DataError, match=f"the model lenet {told}"):
+        make_recipe("lenet", data, hidden=(3,), channels=(2,), key=jax.random.key(0))
+    assert make_recipe("mlp", data, hidden=(3,), key=jax.random.key(0)).sizes == str([math.prod(shape), 3, 2])
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (6, 6, 1), (36,)])
+def test_square_grey_images_are_taken_in_any_of_their_shapes(tmp_path, shape):
+    arrays = colour(20, shape)
+    np.savez(tmp_path / "mine.npz", **arrays)
+    data = load_files(tmp_path / "mine.npz")
+    assert grey_side("expand", data) == 6
+    more = expand(data)
+    assert more.train.x.shape == (80, 36)
+    assert more.shape == data.shape == standardise(data).shape
+    np.testing.assert_array_equal(more.train.x[:16], data.train.x)
+    np.testing.assert_array_equal(more.train.x[16:32].reshape(16, 6, 6)[:, 1:], data.train.x.reshape(16, 6, 6)[:, :-1])
+    assert make_recipe("lenet", data, hidden=(3,), channels=(2,), key=jax.random.key(0)).sizes.startswith("6x6")
+
+
+def test_a_data_set_made_by_hand_is_told_its_shape_or_not():
+    part = Split(np.zeros((4, 36), np.float32), np.zeros(4, np.int32))
+    data = Dataset("mine", part, part, part, 2)
+    assert data.shape is None
+    assert grey_side("expand", data) == 6
+    with pytest.raises(DataError, match=r"got examples of shape \(3, 12\)"):
+        expand(data._replace(shape=(3, 12)))
+    images = Split(np.zeros((4, 6, 6, 3), np.float32), part.y)
+    with pytest.raises(DataError, match=r"got examples of shape \(6, 6, 3\)"):
+        expand(data._replace(train=images))
+    assert digest(data) == digest(data._replace(shape=(6, 6), name="other"))  # as of runs saved before
+    assert digest(data) != digest(data._replace(classes=3))
+
+
+def test_what_is_in_a_file_beside_is_not_read(tmp_path):
+    np.savez(tmp_path / "mine.npz", **colour(20, (3,)), notes=np.array([{}], object))
+    assert load_files(tmp_path / "mine.npz").train.x.shape == (16, 3)

@@ -1,6 +1,5 @@
 """From names, as on a command line, to what `fit` takes."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from ..grad import ValueAndGrad, accumulate, add_l1, add_l2, lower_precision, re
 from ..layer import Layer
 from ..models import lenet, mlp
 from .alignment import Aligned
-from .dataset import Dataset
+from .dataset import Dataset, grey_side
 from .finite import first_not_finite
 from .fit import one_hot
 from .placement import Placement
@@ -126,7 +125,7 @@ def _operators(feedback: str | Sequence[back.Operator], key: jax.Array, n: int) 
 
 def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedback, gradients, key) -> Recipe:
     act = named("activation", activation or "relu", ACTIVATIONS)()
-    pixels, side = data.train.x.shape[1], math.isqrt(data.train.x.shape[1])
+    pixels = data.train.x.shape[1]
     loss = loss or "softmax_cross_entropy"
     chosen = named("loss", loss, LOSSES)()
     operators = _operators(feedback, key, len(hidden) + (0 if model == "mlp" else len(channels)))
@@ -134,8 +133,7 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedb
         sizes = [pixels, *hidden, data.classes]
         shape, words, make = (pixels,), str(sizes), partial(mlp, sizes, act)
     else:
-        if side * side != pixels:
-            raise ValueError(f"the model lenet sees square images, got rows of {pixels} numbers; use the model mlp.")
+        side = grey_side("the model lenet", data)
         shape = (side, side, 1)
         make = partial(lenet, data.classes, channels=channels, hidden=hidden, activation=act, image=shape, dropout=dropout)
         words = f"{side}x{side}, conv {list(channels)}, dense {[*hidden, data.classes]}"

@@ -9,13 +9,21 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from .errors import describe, expect_float, expect_params, expect_same_dtype, expect_shape
 from .layer import Layer
-from .linear import broadcast, fold, pad
-from .losses import expect_classes, mean_apply, softmax_cross_entropy_apply, weighted_mean_apply, weighted_mean_bwd
+from .leaf import Like, leaf
+from .linear import broadcast, fold, pad, wide
+from .losses import (
+    class_numbers,
+    expect_classes,
+    looked_at,
+    mean_apply,
+    softmax_cross_entropy_apply,
+    weighted_mean_apply,
+    weighted_mean_bwd,
+)
 
 NAME = "linear_cross_entropy"
 CHUNK_BYTES = 2**24  # of outputs that exist at one time
@@ -26,10 +34,6 @@ def rows_at_a_time(n: int, vocab: int) -> int:
     """How many of n rows make a chunk: at most CHUNK_BYTES of float32 outputs but at least 64 rows, evenly shared."""
     most = max(64, CHUNK_BYTES // (4 * vocab))
     return -(-n // -(-n // most)) if n else 1
-
-
-def _accumulator(x):
-    return np.promote_types(x.dtype, np.float32)
 
 
 def _checked(params, x):
@@ -53,27 +57,37 @@ def _checked(params, x):
         expect_shape(NAME, "weights", weights[0], h.shape[:-1])
         expect_same_dtype(NAME, "weights", weights[0], "h", h)
     expect_classes(NAME)(jax.ShapeDtypeStruct((*h.shape[:-1], w.shape[0]), h.dtype), labels, weights)
-    return h, w, labels, weights
+    h, w, labels, *weights = map(jnp.asarray, (h, w, labels, *weights))
+    return looked_at(h, *weights) if weights else h, w, labels, weights
 
 
 def linear_cross_entropy_apply(params, x, *, key=None):
     """The (weighted) mean of -log softmax(h wᵀ)[label].  h: (..., n), w: (vocabulary, n), labels, weights: (...)."""
     h, w, labels, weights = _checked(params, x)
-    losses = softmax_cross_entropy_apply(h @ w.T, labels, 0.0)
-    return weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)
+    acc = wide(h)  # also for the product, so that its transpose meets what float16 cannot hold: a probability over n rows
+    losses = softmax_cross_entropy_apply(h.astype(acc) @ w.astype(acc).T, labels, 0.0)
+    return (weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)).astype(h.dtype)
+
+
+def shares(weights, n: int, acc):
+    """(share, most): what each of n rows counts for beside the one that counts most, and what that one does in the mean.
+
+    Apart, as float16 cannot hold the part of one row in the mean of many, nor a probability times it.
+    """
+    if not weights:
+        return jnp.ones((n,), acc), jnp.full((), 1 / max(n, 1), acc)
+    w = weights[0].reshape(n).astype(acc)
+    top, total = lax.stop_gradient(jnp.abs(w).max(initial=0.0)), w.sum()
+    share = w / jnp.where(top == 0, jnp.ones_like(top), top)
+    return share, jnp.where(total == 0, jnp.zeros_like(top), top / jnp.where(total == 0, jnp.ones_like(total), total))
 
 
 def linear_cross_entropy_fwd(params, x, *, key=None):
     h, w, labels, weights = _checked(params, x)
-    acc = _accumulator(h)
+    acc = wide(h)
     n, vocab = math.prod(labels.shape), w.shape[0]
-    rows, labels = fold(h), labels.reshape(n).astype(jnp.int32)
-    if weights:  # what one row's loss counts for in the mean
-        ones = jnp.ones((), weights[0].dtype)
-        share = weighted_mean_bwd((jnp.zeros_like(weights[0]), weights[0], ones), ones)[0].reshape(n).astype(acc)
-    else:
-        share = jnp.full((n,), 1 / max(n, 1), acc)
-    valid = (labels >= 0) & (labels < vocab)
+    rows, (labels, valid) = fold(h), class_numbers(labels.reshape(n), vocab)
+    share, most = shares(weights, n, acc)
     share = jnp.where(valid, share, jnp.zeros_like(share))
     few = vocab <= FEW
 
@@ -96,7 +110,7 @@ def linear_cross_entropy_fwd(params, x, *, key=None):
             ct_s = (p - jnp.where(hit, broadcast(share[:, None], s.shape), jnp.zeros_like(s))).astype(h.dtype)
             ct_h = jnp.einsum("cv,vn->cn", ct_s, w, preferred_element_type=acc)
             ct_w = ct_w + jnp.einsum("cv,cn->vn", ct_s, h, preferred_element_type=acc)
-            return ct_w, (top + jnp.log(z) - jnp.where(hit, s, jnp.zeros_like(s)).sum(-1), ct_h)
+            return ct_w, (top - jnp.where(hit, s, jnp.zeros_like(s)).sum(-1), jnp.log(z), ct_h)
         # ct_s = share (p - onehot), the one-hot's part below, p = e / z: dividing the thin factors by z spares a pass over the
         # c x v matrix.
         f = broadcast((share / z)[:, None], h.shape)
@@ -104,25 +118,26 @@ def linear_cross_entropy_fwd(params, x, *, key=None):
         ct_h = f * jnp.einsum("cv,vn->cn", e, w, preferred_element_type=acc)
         fh = (f * h.astype(acc)).astype(h.dtype)
         ct_w = ct_w + jnp.einsum("cv,cn->vn", e, fh, preferred_element_type=acc)
-        return ct_w, (top + jnp.log(z), ct_h)
+        return ct_w, (top, jnp.log(z), ct_h)
 
     zeros = (w * 0).astype(acc)
-    ct_w, (losses, ct_h) = lax.scan(step, zeros, (chunks(rows), chunks(share), chunks(labels)))
-    losses, ct_h = losses.reshape(-1)[:n], ct_h.reshape(-1, h.shape[-1])[:n]
+    ct_w, (above, log_z, ct_h) = lax.scan(step, zeros, (chunks(rows), chunks(share), chunks(labels)))
+    above, log_z, ct_h = above.reshape(-1)[:n], log_z.reshape(-1)[:n], ct_h.reshape(-1, h.shape[-1])[:n]
     if not few:  # the one-hot's part: onehot w picks rows of w, its transpose adds to them
         chosen = w.at[labels].get(mode="fill", fill_value=0, wrap_negative_indices=False).astype(acc)
         column = broadcast(share[:, None], rows.shape)
         ct_h = ct_h - column * chosen
         ct_w = ct_w.at[labels].add(-column * rows.astype(acc), mode="drop", wrap_negative_indices=False)
-        losses = losses - (rows.astype(acc) * chosen).sum(-1)
-    losses = jnp.where(valid, losses, jnp.full_like(losses, jnp.nan)).reshape(h.shape[:-1]).astype(h.dtype)
+        above = above - (rows.astype(acc) * chosen).sum(-1)
+    losses = jnp.where(valid, above + log_z, jnp.full_like(log_z, jnp.nan)).reshape(h.shape[:-1])
     value = weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)
-    return value, (ct_h.reshape(h.shape), ct_w, (losses, *weights, value) if weights else None, jnp.zeros((0,), h.dtype))
+    mean_residuals = (losses, *weights, value) if weights else None
+    return value.astype(h.dtype), (ct_h.reshape(h.shape), ct_w, most, mean_residuals, jnp.zeros((0,), h.dtype))
 
 
 def linear_cross_entropy_bwd(residuals, ct_value):
-    ct_h, ct_w, mean_residuals, like = residuals  # for a cotangent of 1; a scalar's transpose is itself
-    scale = ct_value.astype(ct_w.dtype)
+    ct_h, ct_w, most, mean_residuals, like = residuals  # but for a scalar, whose transpose is itself
+    scale = ct_value.astype(ct_w.dtype) * most
     ct_y = (ct_h * scale).astype(like.dtype), (ct_w * scale).astype(like.dtype)
     if mean_residuals is None:
         return (), (ct_y, None)
@@ -137,4 +152,11 @@ def linear_cross_entropy() -> Layer:
     A label out of range raises ValueError when its value is known; under `jit` its row has loss NaN and no gradient.
     Raises TypeError or ValueError where h, w, labels and weights do not fit.
     """
-    return Layer(NAME, lambda key: (), linear_cross_entropy_apply, linear_cross_entropy_fwd, linear_cross_entropy_bwd)
+    return leaf(
+        NAME,
+        lambda key: (),
+        linear_cross_entropy_apply,
+        linear_cross_entropy_fwd,
+        linear_cross_entropy_bwd,
+        lambda residuals: Like((), residuals[-1].dtype),
+    )

@@ -4,7 +4,7 @@ f(params, x, labels, *, weights=None, key=None) -> (value, grads)
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -77,8 +77,8 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
     """The same value and gradient, from `microbatches` equal parts of the batch one after another: less memory at a time.
 
     sum_k W_k (value_k, grads_k) / sum_k W_k, W_k the total weight of part k: exactly that of the whole batch, whatever the
-    weights, for a model that treats examples apart.  The sums are kept in float32 at least.  The batch is the first axis of x, labels and weights.  Each part draws
-    its own numbers from the key.
+    weights, for a model that treats examples apart.  The batch is the first axis of x, labels and weights.  Each part draws
+    its own numbers from the key.  The sums are kept in float32 at least, whatever the dtype of the model.
     Raises ValueError for a batch that is not a multiple of `microbatches`, TypeError for an f with `has_aux`.
     """
     (microbatches,) = expect_positive("accumulate", microbatches=microbatches)
@@ -99,7 +99,7 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
             value, grads = f(params, x, labels, weights=weights, key=k)
             if isinstance(value, tuple):
                 raise TypeError("accumulate: f must give (value, grads), got an output beside the value; leave out has_aux.")
-            w = jnp.ones((), wide(value)) if weights is None else weights.sum(dtype=wide(weights))
+            w = jnp.ones_like(value, dtype=wide(value)) if weights is None else weights.sum(dtype=wide(weights))
             value = jnp.where(w == 0, jnp.zeros_like(value), value)  # the mean of nothing is NaN, and counts for nothing
             return w, (value, grads)
 
@@ -118,6 +118,15 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
     return accumulated
 
 
+def _plus(value: Any, factor: float, summands: Iterable[jax.Array]) -> Any:
+    """value + factor times the summands' sum, which is taken in float32 at least; only the value where an output is beside."""
+    if isinstance(value, tuple):
+        return (_plus(value[0], factor, summands), *value[1:])
+    acc = wide(value)
+    total = sum((s.astype(acc) for s in summands), start=jnp.zeros((), acc))
+    return (value.astype(acc) + factor * total).astype(value.dtype)
+
+
 def add_l2(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
     """value + (coefficient / 2) sum w^2 over every weight (`nnjax.parameters.is_weight`): biases and norms do not decay.
 
@@ -128,11 +137,9 @@ def add_l2(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
 
     def penalised(params, x, labels, *, weights=None, key=None):
         value, grads = f(params, x, labels, weights=weights, key=key)
-        squares = sum((jnp.vdot(w, w) for w in weights_in(params)), start=0.0)
+        squares = (jnp.vdot(w, w, preferred_element_type=wide(w)) for w in weights_in(params))
         grads = jax.tree.map(lambda g, w, decays: g + coefficient * w if decays else g, grads, params, is_weight(params))
-        if isinstance(value, tuple):
-            return (value[0] + 0.5 * coefficient * squares, *value[1:]), grads
-        return value + 0.5 * coefficient * squares, grads
+        return _plus(value, 0.5 * coefficient, squares), grads
 
     return penalised
 
@@ -146,12 +153,10 @@ def add_l1(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
 
     def penalised(params, x, labels, *, weights=None, key=None):
         value, grads = f(params, x, labels, weights=weights, key=key)
-        sizes = sum((jnp.abs(w).sum() for w in weights_in(params)), start=0.0)
+        sizes = (jnp.abs(w).sum(dtype=wide(w)) for w in weights_in(params))
         shrinks = is_weight(params)
         grads = jax.tree.map(lambda g, w, chosen: g + coefficient * jnp.sign(w) if chosen else g, grads, params, shrinks)
-        if isinstance(value, tuple):
-            return (value[0] + coefficient * sizes, *value[1:]), grads
-        return value + coefficient * sizes, grads
+        return _plus(value, coefficient, sizes), grads
 
     return penalised
 

@@ -160,6 +160,68 @@ def test_a_model_or_loss_that_is_no_layer_is_named():
         nnjax.reference_value_and_grad("mlp", LOSS)
 
 
+LOW = ["bfloat16", "float16"]
+
+
+def low_dense(dtype, w=0.0):
+    """dense(1, 1) with this weight, in this dtype."""
+    layer = nnjax.dense(1, 1)
+    return layer, jax.tree.map(lambda a: jnp.full_like(a, w, dtype=dtype), layer.init(jax.random.key(0)))
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_many_microbatches_in_low_precision_add_up(dtype, weighted):
+    model, params = low_dense(dtype)
+    y = jnp.where(jnp.arange(1024)[:, None] < 256, -0.5, -1.5).astype(dtype)
+    x, weights = jnp.ones((1024, 1), dtype), jnp.full(1024, 3, dtype) if weighted else None
+    f = jax.jit(accumulate(nnjax.value_and_grad(model, nnjax.mean_squared_error()), 1024))
+    value, grads = f(params, x, y, weights=weights)
+    assert value.dtype == grads.w.dtype == dtype
+    assert float(value) == (256 * 0.25 + 768 * 2.25) / 1024
+    assert float(grads.w[0, 0]) == float(grads.b[0]) == 2 * (256 * 0.5 + 768 * 1.5) / 1024
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_microbatches_whose_weights_float16_cannot_hold_add_up(dtype):
+    model, params = low_dense(dtype)
+    weights = jnp.array([40000.0, 40000, 0, 40000], dtype)
+    y = jnp.array([[1.0], [2.0], [jnp.nan], [3.0]], dtype)
+    for parts in (1, 2, 4):
+        f = accumulate(nnjax.value_and_grad(model, nnjax.mean_squared_error()), parts)
+        value, grads = f(params, jnp.ones((4, 1), dtype), y, weights=weights)
+        assert float(value) == pytest.approx(14 / 3, rel=0.01)
+        assert float(grads.b[0]) == pytest.approx(-4, rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize(("add", "penalty"), [(add_l2, 0.5 * 0.25), (add_l1, 0.5)])
+def test_penalties_in_low_precision_are_those_of_float32(dtype, add, penalty):
+    model = nnjax.dense(400, 300)
+    params = model.init(jax.random.key(0))._replace(w=jnp.full((400, 300), 0.5))
+    low = jax.tree.map(lambda a: a.astype(dtype), params)
+    x, labels = jnp.zeros((2, 400), dtype), jnp.array([0, 1])
+    value, grads = add(nnjax.value_and_grad(model, LOSS), 1e-3)(low, x, labels)
+    assert value.dtype == grads.w.dtype == dtype
+    assert float(value) == pytest.approx(
+        np.log(300) + 1e-3 * penalty * 120_000, rel=0.01
+    )  # 60,000 |w| and 120,000 w^2 overflow
+
+
+def test_penalties_over_parameters_of_several_dtypes_and_over_none():
+    f = nnjax.value_and_grad(MODEL, LOSS)
+    mixed = (PARAMS[0]._replace(w=PARAMS[0].w.astype(jnp.bfloat16)), *PARAMS[1:])
+
+    def f_mixed(params, *batch, **options):
+        value, grads = f(jax.tree.map(lambda p: p.astype(jnp.float32), params), *batch, **options)
+        return value, jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
+
+    for add in (add_l2, add_l1):
+        value, _ = add(f_mixed, 0.3)(mixed, X, LABELS)
+        assert float(value) == pytest.approx(float(add(f, 0.3)(PARAMS, X, LABELS)[0]), rel=1e-2)
+        close(add(lambda p, x, y, **_: (jnp.ones(()), p), 0.3)((jnp.ones(2),), X, LABELS), (jnp.ones(()), (jnp.ones(2),)))
+
+
 @pytest.mark.parametrize("penalty", [add_l2, add_l1])
 @pytest.mark.parametrize("times", [1, 2])
 def test_penalties_are_of_weights_alone_however_often_they_are_stacked(penalty, times, x64):

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..errors import expect_float, expect_params
+from ..errors import expect_float, expect_params, real_number
 from ..layer import Layer
-from ..linear import broadcast
+from ..leaf import Like, leaf
+from ..linear import broadcast, wide
 
 
 def _activation(name: str, apply: Callable, fwd: Callable, bwd: Callable, axis: int | None = None) -> Layer:
@@ -26,12 +27,17 @@ def _activation(name: str, apply: Callable, fwd: Callable, bwd: Callable, axis: 
             raise ValueError(f"{name}: x must have at least one axis to normalise over, got a scalar; pass shape (..., n).")
         return x
 
-    return Layer(
+    def output(residuals):  # what is kept has the shape of y, and its dtype but for flags
+        (kept,) = residuals
+        return Like(kept.shape, kept.dtype if jnp.issubdtype(kept.dtype, jnp.floating) else None)
+
+    return leaf(
         name,
         lambda key: (),
         lambda params, x, *, key=None: apply(checked(params, x)),
         lambda params, x, *, key=None: fwd(checked(params, x)),
         lambda residuals, ct_y: ((), bwd(residuals, ct_y)),
+        output,
     )
 
 
@@ -76,17 +82,17 @@ def tanh() -> Layer:
 
 
 def relu_apply(x):
-    """y = x where x > 0, else 0.  relu'(0) = 0."""
-    return jnp.where(x > 0, x, jnp.zeros_like(x))
+    """y = 0 where x <= 0, else x: so NaN stays NaN.  relu'(0) = 0."""
+    return jnp.where(x <= 0, jnp.zeros_like(x), x)
 
 
 def relu_fwd(x):
-    return relu_apply(x), (x > 0,)
+    return relu_apply(x), (x <= 0,)
 
 
 def relu_bwd(residuals, ct_y):
-    (positive,) = residuals
-    return jnp.where(positive, ct_y, jnp.zeros_like(ct_y))
+    (off,) = residuals
+    return jnp.where(off, jnp.zeros_like(ct_y), ct_y)
 
 
 def relu() -> Layer:
@@ -109,7 +115,14 @@ def leaky_relu_bwd(residuals, ct_y, slope):
 
 
 def leaky_relu(slope: float = 0.01) -> Layer:
-    """y = x where x > 0, else slope x; the derivative at 0 is `slope`.  x, y: any shape."""
+    """y = x where x > 0, else slope x; the derivative at 0 is `slope`.  x, y: any shape.
+
+    Raises ValueError for a slope that is not a finite number.
+    """
+    number = real_number(slope)
+    if number is None or not math.isfinite(number):
+        raise ValueError(f"leaky_relu: slope must be a finite number, got {slope!r}; 0.01 is usual.")
+    slope = number
     return _activation(
         f"leaky_relu({slope})",
         lambda x: leaky_relu_apply(x, slope),
@@ -137,9 +150,19 @@ def elu() -> Layer:
     return _activation("elu", elu_apply, elu_fwd, elu_bwd)
 
 
+# From here on, in every dtype, the slope is 0 or 1 to the last digit, while the numbers it is made of are still finite.
+GELU_FAR, SILU_FAR = 64.0, 1000.0
+
+
+def _relu_beyond(far, f, x):
+    """f(x), and max(x, 0) where |x| > far: at -inf, f would be -inf times 0."""
+    beyond = jnp.abs(x) > far
+    return jnp.where(beyond, relu_apply(x), f(jnp.where(beyond, jnp.zeros_like(x), x)))
+
+
 def gelu_apply(x):
     """y = x P(x), with P the distribution function of the standard normal: P(x) = erfc(-x / sqrt 2) / 2."""
-    return x * (0.5 * lax.erfc(-x * math.sqrt(0.5)))
+    return _relu_beyond(GELU_FAR, lambda x: x * (0.5 * lax.erfc(-x * math.sqrt(0.5))), x)
 
 
 def gelu_fwd(x):
@@ -148,6 +171,7 @@ def gelu_fwd(x):
 
 def gelu_bwd(residuals, ct_y):
     (x,) = residuals
+    x = jnp.clip(x, -GELU_FAR, GELU_FAR)
     density = jnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
     return ct_y * (0.5 * lax.erfc(-x * math.sqrt(0.5)) + x * density)
 
@@ -157,7 +181,7 @@ GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 def gelu_tanh_apply(x):
     """y = x (1 + tanh(u)) / 2,  u = sqrt(2 / pi) (x + 0.044715 x^3)."""
-    return x * (0.5 * (1 + jnp.tanh(GELU_SCALE * x * (1 + GELU_CUBIC * x * x))))
+    return _relu_beyond(GELU_FAR, lambda x: x * (0.5 * (1 + jnp.tanh(GELU_SCALE * x * (1 + GELU_CUBIC * x * x)))), x)
 
 
 def gelu_tanh_fwd(x):
@@ -166,6 +190,7 @@ def gelu_tanh_fwd(x):
 
 def gelu_tanh_bwd(residuals, ct_y):
     (x,) = residuals
+    x = jnp.clip(x, -GELU_FAR, GELU_FAR)  # far out, 0 times a slope of u that has overflowed
     t = jnp.tanh(GELU_SCALE * x * (1 + GELU_CUBIC * x * x))
     du = GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x)
     return ct_y * (0.5 * (1 + t) + x * (0.5 * (1 - t) * (1 + t)) * du)
@@ -183,7 +208,7 @@ def gelu(approximate: bool = False) -> Layer:
 
 def silu_apply(x):
     """y = x sigmoid(x)."""
-    return x * jax.nn.sigmoid(x)
+    return _relu_beyond(SILU_FAR, lambda x: x * jax.nn.sigmoid(x), x)
 
 
 def silu_fwd(x):
@@ -192,6 +217,7 @@ def silu_fwd(x):
 
 def silu_bwd(residuals, ct_y):
     (x,) = residuals
+    x = jnp.clip(x, -SILU_FAR, SILU_FAR)
     s = jax.nn.sigmoid(x)
     return ct_y * (s + x * (s * (1 - s)))
 
@@ -223,13 +249,13 @@ def softplus() -> Layer:
 
 def _shifted(x):
     # The shift cancels in the value, so its derivative is zero and is not asked for.
-    return x - broadcast(lax.stop_gradient(x.max(-1, keepdims=True)), x.shape)
+    return x - broadcast(lax.stop_gradient(x.max(-1, keepdims=True, initial=-jnp.inf)), x.shape)
 
 
 def softmax_apply(x):
     """y = exp(x) / sum exp(x) over the last axis, shifted by the maximum so that nothing overflows."""
-    e = jnp.exp(_shifted(x))
-    return e / broadcast(e.sum(-1, keepdims=True), x.shape)
+    e = jnp.exp(_shifted(x)).astype(wide(x))
+    return (e / broadcast(e.sum(-1, keepdims=True), x.shape)).astype(x.dtype)
 
 
 def softmax_fwd(x):
@@ -249,8 +275,8 @@ def softmax() -> Layer:
 
 def log_softmax_apply(x):
     """y = x - log sum exp(x) over the last axis, shifted by the maximum so that nothing overflows."""
-    x = _shifted(x)
-    return x - broadcast(jnp.log(jnp.exp(x).sum(-1, keepdims=True)), x.shape)
+    shifted = _shifted(x).astype(wide(x))
+    return (shifted - broadcast(jnp.log(jnp.exp(shifted).sum(-1, keepdims=True)), x.shape)).astype(x.dtype)
 
 
 def log_softmax_fwd(x):
@@ -260,7 +286,8 @@ def log_softmax_fwd(x):
 
 def log_softmax_bwd(residuals, ct_y):
     (y,) = residuals  # J = I - 1 pᵀ with p = softmax(x), so Jᵀ = I - p 1ᵀ: here the transpose does swap the two
-    return ct_y - jnp.exp(y) * broadcast(ct_y.sum(-1, keepdims=True), y.shape)
+    y, ct = y.astype(wide(y)), ct_y.astype(wide(ct_y))
+    return (ct - jnp.exp(y) * broadcast(ct.sum(-1, keepdims=True), y.shape)).astype(ct_y.dtype)
 
 
 def log_softmax() -> Layer:

@@ -78,3 +78,134 @@ def test_bad_input_is_refused_by_name(name):
 def test_a_scalar_has_no_axis_to_normalise(layer):
     with pytest.raises(ValueError, match=r"softmax: x must have at least one axis"):
         layer.apply((), jnp.ones(()))
+
+
+ENTRYWISE = [name for name in THEIRS if "softmax" not in name]
+DTYPES = ["float16", "bfloat16", "float32", "float64"]
+HUGE = {"float16": 6e4, "bfloat16": 3e38, "float32": 3e38, "float64": 1e308}
+# (f, f') at -inf and at inf: the limits
+AT_INFINITY = {
+    "sigmoid": ((0, 0), (1, 0)),
+    "tanh": ((-1, 0), (1, 0)),
+    "relu": ((0, 0), (jnp.inf, 1)),
+    "leaky_relu": ((-jnp.inf, 0.2), (jnp.inf, 0.2 + 0.8)),
+    "elu": ((-1, 0), (jnp.inf, 1)),
+    "gelu": ((0, 0), (jnp.inf, 1)),
+    "gelu(tanh)": ((0, 0), (jnp.inf, 1)),
+    "silu": ((0, 0), (jnp.inf, 1)),
+    "softplus": ((0, 0), (jnp.inf, 1)),
+}
+
+
+def slopes(layer, x):
+    """The slope at each entry, by the hand-written pair and by jax.grad of the definition, and the value."""
+    y, residuals = layer.fwd((), x)
+    by_jax = jax.grad(lambda x: layer.apply((), x).sum())(x)
+    return layer.bwd(residuals, jnp.ones_like(y))[1], by_jax, y
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ENTRYWISE)
+def test_value_and_slope_at_infinity_and_at_huge_numbers_are_the_limits(x64, name, dtype, jit):
+    layer, _ = THEIRS[name]
+    far = [-np.inf, -HUGE[dtype], -2e4, 2e4, HUGE[dtype], np.inf]
+    x = jnp.asarray(far, dtype)
+    by_hand, by_jax, y = (jax.jit(slopes, static_argnums=0) if jit else slopes)(layer, x)
+    low, high = AT_INFINITY[name]
+    value = [low[0]] * 3 + [high[0]] * 3
+    value = [{np.inf: v, -np.inf: 0.2 * v}.get(limit, limit) for v, limit in zip(far, value)]
+    slope = [low[1]] * 3 + [high[1]] * 3
+    for got, expected in ((y, value), (layer.apply((), x), value), (by_hand, slope), (by_jax, slope)):
+        assert got.dtype == x.dtype
+        np.testing.assert_allclose(got.astype("float64"), np.asarray(expected), rtol=2 * jnp.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", THEIRS)
+def test_not_a_number_stays_none_and_leaves_the_others_alone(x64, name, dtype):
+    layer, _ = THEIRS[name]
+    x = jnp.asarray([[jnp.nan, 1.0, -2.0], [0.5, 1.0, -2.0]], dtype)
+    by_hand, by_jax, y = slopes(layer, x)
+    assert jnp.isnan(y[0, 0])
+    assert jnp.isnan(layer.apply((), x)[0, 0])
+    np.testing.assert_array_equal(jnp.isnan(by_hand), jnp.isnan(by_jax))
+    alone = layer.fwd((), x[1])[0]
+    np.testing.assert_array_equal(y[1], alone)
+    if name in ENTRYWISE:
+        np.testing.assert_array_equal(y[0, 1:], alone[1:])
+        assert jnp.isfinite(by_hand[0, 1:]).all()
+    if "relu" not in name:
+        assert jnp.isnan(by_hand[0, 0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ENTRYWISE)
+def test_value_and_slope_are_those_of_float64_over_the_whole_range_of_the_dtype(x64, name, dtype):
+    layer, _ = THEIRS[name]
+    tens = np.linspace(-3, np.log10(HUGE[dtype]), 400)
+    x = jnp.asarray(np.concatenate([-(10.0**tens), [0], 10.0**tens]), dtype)
+    by_hand, by_jax, y = slopes(layer, x)
+    _, slope, value = slopes(layer, x.astype("float64"))
+    eps = float(jnp.finfo(dtype).eps)
+    tiny = float(jnp.finfo(dtype).tiny)  # what is smaller may be flushed to zero
+    for got, expected in ((y, value), (by_hand, slope), (by_jax, slope)):
+        got, expected = np.asarray(got, np.float64), np.asarray(expected)
+        assert np.isfinite(got).all()
+        # XLA's tanh(u) is off by two ulps, and 1 - tanh(u)^2 is multiplied by x u', some 40 where it is not yet zero.
+        off = np.abs(got - expected) / ((128 if name == "gelu(tanh)" else 16) * eps * np.maximum(1, np.abs(expected)) + tiny)
+        assert off.max() <= 1, (x[off.argmax()], got[off.argmax()], expected[off.argmax()])
+
+
+@pytest.mark.parametrize("layer", [nnjax.softmax(), nnjax.log_softmax()], ids=lambda layer: layer.name)
+@pytest.mark.parametrize("shape", [(5, 0, 0), (0,), (2, 0), (0, 3), (0, 0)], ids=str)
+def test_over_nothing_there_is_nothing(layer, shape):
+    x = jnp.zeros(shape)
+    for f in (slopes, jax.jit(slopes, static_argnums=0)):
+        by_hand, by_jax, y = f(layer, x)
+        assert by_hand.shape == by_jax.shape == y.shape == shape
+    assert jax.vmap(lambda x: layer.apply((), x))(jnp.zeros((2, *shape))).shape == (2, *shape)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_entries_of_minus_infinity_have_no_share(x64, name, dtype):
+    layer, theirs = THEIRS[name]
+    inf = np.inf
+    x = jnp.asarray([[1.0, -inf, 2.0, -3.0], [-inf, -inf, 0.5, -inf], [-inf] * 4], dtype)
+    ct = jnp.asarray([[0.5, 2.0, -1.0, 0.25]] * 3, dtype)
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        expected = theirs(x.astype("float64"))
+    y, residuals = layer.fwd((), x)
+    np.testing.assert_allclose(y.astype("float64"), expected, rtol=2 * jnp.finfo(dtype).eps)
+    np.testing.assert_array_equal(y.astype("float64"), layer.apply((), x).astype("float64"))
+    assert jnp.isnan(y[2]).all()  # as jax.nn has it
+    by_hand = layer.bwd(residuals, ct)[1]
+    by_jax = jax.vjp(lambda x: layer.apply((), x), x)[1](ct)[0]
+    kept = np.asarray(x[0, :]) != -inf
+    p = np.exp(np.asarray(x[0, kept], np.float64)) / np.exp(np.asarray(x[0, kept], np.float64)).sum()
+    c = np.asarray(ct[0, kept], np.float64)
+    truth = np.zeros(4)
+    if name == "softmax":
+        truth[kept] = p * (c - (p * c).sum())
+    else:
+        truth[~kept], truth[kept] = np.asarray(ct[0, ~kept], np.float64), c - p * np.asarray(ct[0], np.float64).sum()
+    for got in (by_hand, by_jax):
+        np.testing.assert_allclose(got[0].astype("float64"), truth, atol=8 * jnp.finfo(dtype).eps)
+        assert jnp.isfinite(got[:2]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_softmax_over_more_entries_than_float16_can_count(dtype):
+    n = 1 << 17
+    x = jnp.zeros((1, n), dtype)
+    np.testing.assert_allclose(nnjax.softmax().apply((), x).astype("float32"), 1 / n, rtol=1e-2)
+    np.testing.assert_allclose(nnjax.log_softmax().apply((), x).astype("float32"), -np.log(n), rtol=1e-2)
+    layer, ct = nnjax.log_softmax(), jnp.ones((1, n), dtype)
+    np.testing.assert_allclose(layer.bwd(layer.fwd((), x)[1], ct)[1].astype("float32"), 0, atol=0.05)  # log p, 11.8, to 8 bits
+
+
+@pytest.mark.parametrize("slope", ["0.1", None, True, float("nan"), float("inf"), [0.1], jnp.ones(2)], ids=repr)
+def test_a_slope_is_a_finite_number(slope):
+    with pytest.raises(ValueError, match=r"leaky_relu: slope must be a finite number, got"):
+        nnjax.leaky_relu(slope)

@@ -12,6 +12,7 @@ from jax import Array, lax
 
 from .errors import describe, expect_key, expect_positive
 from .layer import Layer, expect_layer
+from .linear import broadcast, wide
 
 
 def expect_request(who: str, prompt: Any, length: int, key: Any, temperature: float) -> None:
@@ -26,10 +27,17 @@ def expect_request(who: str, prompt: Any, length: int, key: Any, temperature: fl
 
 
 def pick(logits: Array, key: Any, temperature: float) -> Array:
-    """One id for each row of logits: drawn with a key, the most probable without one or at temperature 0."""
+    """One id for each row of logits: drawn with a key, the most probable without one or at temperature 0.
+
+    Drawn in float32 at least: in bfloat16 many numbers tie, and of equals the first is taken.
+    """
     if key is None or temperature == 0:
         return logits.argmax(-1).astype(jnp.int32)
-    return jax.random.categorical(key, logits / temperature).astype(jnp.int32)
+    logits = logits.astype(wide(logits))
+    limits = jnp.finfo(logits.dtype)
+    temperature = min(max(float(temperature), float(limits.tiny)), float(limits.max))  # 0 / 0 and inf / inf would be NaN
+    below = logits - broadcast(logits.max(-1, keepdims=True), logits.shape)  # the largest stays 0 whatever it is divided by
+    return jax.random.categorical(key, below / temperature).astype(jnp.int32)
 
 
 def generate(model: Layer, params: Any, prompt: Array, length: int, *, key: Any = None, temperature: float = 1.0) -> Array:

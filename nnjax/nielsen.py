@@ -261,7 +261,8 @@ def _shares(x, weights):
     return jnp.full(x.shape[:1], 1 / x.shape[0], x.dtype) if weights is None else weights / weights.sum()
 
 
-def _expect_regularised(who, cost, lmbda, n):
+def _regularised(who, cost, lmbda, n):
+    """lmbda and n as floats of Python, which widen nothing."""
     _expect_cost(who, cost)
     for name, value, least in (("lmbda", lmbda, 0), ("n", n, 1)):
         number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
@@ -269,6 +270,7 @@ def _expect_regularised(who, cost, lmbda, n):
             raise ValueError(
                 f"{who}: {name} must be a number of at least {least}, got {value!r}; n counts the training examples."
             )
+    return float(lmbda), float(n)
 
 
 def _expect_batch(who, params, x, y, weights):
@@ -281,21 +283,33 @@ def _expect_batch(who, params, x, y, weights):
     _expect(who, params, x.T)
 
 
+def _cost(cost, z, a, y):
+    """C for each column.  Where sigmoid has been rounded to 0 or 1, ln a or ln(1 - a) is lost, and z still tells."""
+    if cost.value is not _cross_entropy_value:
+        return cost.value(a, y)
+    return -(y * jax.nn.log_sigmoid(z) + (1 - y) * jax.nn.log_sigmoid(-z)).sum(0)  # 1 - sigmoid(z) = sigmoid(-z)
+
+
+def _counted(x, weights):
+    """x with zeros for the examples of weight 0: whatever they hold, 0 times it is to be 0."""
+    return x if weights is None else jnp.where((weights != 0)[:, None], x, jnp.zeros_like(x))
+
+
 def objective(cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1) -> Callable[..., Array]:
     """f(params, x, y, weights=None) -> C, the mean cost of a batch plus (lmbda / 2n) sum w^2.
 
     x: (batch, inputs), y: (batch, outputs), weights: (batch,); n is the number of training examples.
     """
-
-    _expect_regularised("nielsen.objective", cost, lmbda, n)
+    lmbda, count = _regularised("nielsen.objective", cost, lmbda, n)
 
     def f(params, x, y, weights=None):
         _expect_batch("nielsen.objective", params, x, y, weights)
-        costs = cost.value(feedforward(params, x.T), y.T)
-        mean = jnp.vdot(_shares(x, weights), costs)
+        x, y = _counted(x, weights), _counted(y, weights)
+        z, a = _forward(params, x.T)
+        mean = jnp.vdot(_shares(x, weights), _cost(cost, z[-1], a[-1], y.T))
         if not lmbda:  # XLA does not leave out 0 times the weights: an epoch of [784, 100, 10] takes 0.87 of the time
             return mean
-        return mean + sum(((lmbda / (2 * n)) * jnp.vdot(w, w) for w in params.w), start=0.0)
+        return mean + sum(((lmbda / (2 * count)) * jnp.vdot(w, w) for w in params.w), start=0.0)
 
     return f
 
@@ -306,14 +320,16 @@ def value_and_grad(cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1, send_
     It has the signature that `nnjax.train` takes; key is not used.
     """
     value = objective(cost, lmbda, n)
+    lmbda, count = _regularised("nielsen.value_and_grad", cost, lmbda, n)
 
     def f(params, x, y, *, weights=None, key=None):
         _expect_batch("nielsen.value_and_grad", params, x, y, weights)
+        x, y = _counted(x, weights), _counted(y, weights)
         # A gradient is linear in the output error: weigh that, and the sum over columns is the mean.
         share = _shares(x, weights)[None, :]
         nabla = backprop(params, x.T, y.T, cost._replace(error=lambda z, a, y: cost.error(z, a, y) * share), send_back)
         if lmbda:
-            nabla = nabla._replace(w=tuple(nabla_w + (lmbda / n) * w for nabla_w, w in zip(nabla.w, params.w)))
+            nabla = nabla._replace(w=tuple(nabla_w + (lmbda / count) * w for nabla_w, w in zip(nabla.w, params.w)))
         return value(params, x, y, weights), nabla
 
     return f

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import nnjax
+from nnjax.generate import pick
 
 MODEL = nnjax.char_rnn(5, 4, cell="lstm", layers=2, carry=True)
 WHOLE = nnjax.char_rnn(5, 4, cell="lstm", layers=2)
@@ -56,3 +57,57 @@ def test_bad_input_is_refused(change, error, message):
     arguments = {"model": MODEL, "params": PARAMS, "prompt": PROMPT, "length": 2} | change
     with pytest.raises(error, match=message):
         nnjax.generate(**arguments)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_equal_logits_are_drawn_equally_often_in_any_dtype(dtype):
+    drawn = np.bincount(np.asarray(pick(jnp.zeros((20_000, 256), dtype), jax.random.key(0), 1.0)), minlength=256)
+    np.testing.assert_allclose(drawn.reshape(4, 64).sum(1) / 20_000, 0.25, atol=0.02)
+    logits = jnp.array([0.0, 1.0, 2.0, 3.0], dtype)
+    ids = pick(jnp.broadcast_to(logits, (20_000, 4)), jax.random.key(1), 2.0)
+    np.testing.assert_allclose(
+        np.bincount(ids, minlength=4) / 20_000, jax.nn.softmax(logits.astype(jnp.float32) / 2), atol=0.02
+    )
+    np.testing.assert_array_equal(ids, pick(jnp.broadcast_to(logits.astype(jnp.float32), (20_000, 4)), jax.random.key(1), 2.0))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("temperature", [1e-4, 1e-30, 1e-45, 1e-300])
+@pytest.mark.parametrize("shift", [-1000.0, 0.0, 1000.0])
+def test_a_tiny_temperature_takes_the_largest_and_draws_among_equals(dtype, temperature, shift):
+    logits = jnp.broadcast_to(jnp.array([1.0, 8.0, -jnp.inf, 8.0], dtype) + jnp.array(shift, dtype), (4000, 4))
+    share = np.bincount(pick(logits, jax.random.key(0), temperature), minlength=4) / 4000
+    np.testing.assert_allclose(share, [0, 0.5, 0, 0.5], atol=0.03)
+    assert (pick(logits, jax.random.key(0), 0.0) == 1).all()
+
+
+@pytest.mark.parametrize("temperature", [1e30, 1e300, np.inf, np.float64(1e30)])
+def test_a_huge_temperature_draws_alike_from_what_is_possible(temperature):
+    logits = jnp.broadcast_to(jnp.array([1.0, 8.0, -jnp.inf, -300.0], jnp.bfloat16), (4000, 4))
+    share = np.bincount(pick(logits, jax.random.key(0), temperature), minlength=4) / 4000
+    np.testing.assert_allclose(share, [1 / 3, 1 / 3, 0, 1 / 3], atol=0.03)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_of_equals_each_is_drawn_as_often(dtype):
+    drawn = np.asarray(pick(jnp.zeros((20000, 256), dtype), jax.random.key(0), 1.0))
+    counts = np.bincount(drawn, minlength=256)
+    assert abs(counts[:64].sum() / 20000 - 0.25) < 0.02
+    assert counts.max() < 2 * 20000 / 256
+
+
+def test_low_precision_draws_what_float32_draws_of_the_same_logits():
+    logits, key = jax.random.normal(jax.random.key(1), (500, 9)).astype("bfloat16"), jax.random.key(2)
+    np.testing.assert_array_equal(pick(logits, key, 0.7), pick(logits.astype("float32"), key, 0.7))
+
+
+@pytest.mark.parametrize("temperature", [1e-38, 1e-20, 1e-3])
+def test_a_small_temperature_takes_the_most_probable(temperature):
+    logits = jnp.array([[1e3, 2e3, -jnp.inf], [-3.0, -2.0, -5.0]])
+    np.testing.assert_array_equal(pick(logits, jax.random.key(0), temperature), [1, 1])
+
+
+def test_a_large_temperature_leaves_out_what_has_no_probability():
+    drawn = np.asarray(pick(jnp.tile(jnp.array([[5.0, -jnp.inf, -5.0]]), (4000, 1)), jax.random.key(0), 1e30))
+    assert set(drawn) == {0, 2}
+    assert abs((drawn == 0).mean() - 0.5) < 0.05

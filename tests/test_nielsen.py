@@ -167,3 +167,53 @@ def test_bad_input_is_refused(call, error, message):
     params = nielsen.init(jax.random.key(0), [3, 4, 2])
     with pytest.raises(error, match=message):
         call(params)
+
+
+SATURATED = [(20.0, 0.0), (-200.0, 1.0), (90.0, 1.0), (1e4, 0.25), (0.5, 1.0), (12.0, 1.0), (-1e4, 0.0), (0.0, 0.5)]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize(("z", "y"), SATURATED)
+def test_the_cross_entropy_of_a_saturated_neuron_is_finite_and_has_the_gradient_of_backprop(x64, z, y, dtype):
+    params = nielsen.Params((jnp.array([[z]], dtype),), (jnp.zeros(1, dtype),))
+    x, t = jnp.ones((1, 1), dtype), jnp.array([[y]], dtype)
+    f = nielsen.objective(nielsen.cross_entropy)
+    value, slope = y * np.logaddexp(0, -z) + (1 - y) * np.logaddexp(0, z), 1 / (1 + np.exp(-np.float64(z))) - y
+    eps = float(jnp.finfo(dtype).eps)
+    for got in (f(params, x, t), nielsen.value_and_grad(nielsen.cross_entropy)(params, x, t)[0]):
+        assert got.dtype == dtype
+        np.testing.assert_allclose(np.float64(got), value, rtol=8 * eps, atol=float(jnp.finfo(dtype).tiny))
+    for gradient in (jax.grad(f)(params, x, t), nielsen.backprop(params, x[0], t[0], nielsen.cross_entropy)):
+        np.testing.assert_allclose(np.float64(gradient.b[0][0]), slope, atol=2 * eps)
+        np.testing.assert_allclose(np.float64(gradient.w[0][0, 0]), slope, atol=2 * eps)
+
+
+def test_another_cost_is_taken_at_its_word():
+    cost = nielsen.Cost(lambda a, y: jnp.abs(a - y).sum(0), lambda z, a, y: jnp.sign(a - y) * nielsen.sigmoid_prime(z))
+    params = nielsen.init(jax.random.key(0), [4, 3])
+    x, y = jax.random.normal(jax.random.key(1), (5, 4)), jnp.ones((5, 3))
+    value, grads = nielsen.value_and_grad(cost)(params, x, y)
+    np.testing.assert_allclose(value, (1 - nielsen.feedforward(params, x.T)).sum() / 5, rtol=1e-6)
+    close(grads, jax.grad(nielsen.objective(cost))(params, x, y), 1e-5)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+@pytest.mark.parametrize("cost", ["quadratic", "cross_entropy"])
+def test_an_example_of_weight_zero_is_not_looked_at(cost, bad):
+    c, params = getattr(nielsen, cost), nielsen.init(jax.random.key(0), [4, 5, 3])
+    x, y = jax.random.normal(jax.random.key(1), (3, 4)), jax.random.uniform(jax.random.key(2), (3, 3))
+    weights = jnp.array([1.0, 0.0, 2.0])
+    expected = nielsen.value_and_grad(c)(params, x[::2], y[::2], weights=weights[::2])
+    x, y = x.at[1].set(bad), y.at[1, 0].set(bad)
+    close(nielsen.value_and_grad(c)(params, x, y, weights=weights), expected, 1e-6)
+    close(jax.value_and_grad(nielsen.objective(c))(params, x, y, weights), expected, 1e-5)
+
+
+def test_coefficients_of_numpy_widen_nothing():
+    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), nielsen.init(jax.random.key(0), np.array([4, 3])))
+    x, y = jnp.ones((2, 4), jnp.bfloat16), jnp.ones((2, 3), jnp.bfloat16)
+    value, grads = nielsen.value_and_grad(lmbda=np.float64(0.5), n=np.int64(10))(params, x, y)
+    expected = nielsen.value_and_grad(lmbda=0.5, n=10)(params, x, y)
+    for a, b in zip(jax.tree.leaves((value, grads)), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(a, b)

@@ -34,8 +34,8 @@ def pick(logits: Array, key: Any, temperature: float) -> Array:
     if key is None or temperature == 0:
         return logits.argmax(-1).astype(jnp.int32)
     logits = logits.astype(wide(logits))
-    limits = jnp.finfo(logits.dtype)
-    temperature = min(max(float(temperature), float(limits.tiny)), float(limits.max))  # 0 / 0 and inf / inf would be NaN
+    tiny = float(jnp.finfo(logits.dtype).tiny)
+    temperature = min(max(float(temperature), tiny), 1 / tiny)  # beyond, 0 / 0 and inf / inf would be NaN
     below = logits - broadcast(logits.max(-1, keepdims=True), logits.shape)  # the largest stays 0 whatever it is divided by
     return jax.random.categorical(key, below / temperature).astype(jnp.int32)
 

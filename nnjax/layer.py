@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .errors import describe, expect_positive
+from .errors import describe, expect_array, expect_arrays, expect_key, expect_positive
 from .residuals import with_parameters, without_parameters
 from .varying import communicates, together
 
@@ -76,8 +76,19 @@ def _expect_parts(who: str, params: Any, n: int) -> None:
         )
 
 
+def _expect_cotangents(who: str, cts: Any, n: int) -> None:
+    if not isinstance(cts, tuple) or len(cts) != n:
+        came = f"{len(cts)} entries" if isinstance(cts, tuple) else describe(cts)
+        raise TypeError(
+            f"{who}: the cotangent must be a tuple with one entry for each of its {n} outputs, got {came}; pass it as the "
+            "output is."
+        )
+
+
 def split_key(key: Key, n: int) -> Any:
-    """n keys from one, or n times None."""
+    """n keys from one, or n times None. Raises TypeError for a seed, or anything else that is no key."""
+    if key is not None:
+        expect_key("layer", key)
     return (None,) * n if key is None else jax.random.split(key, n)
 
 
@@ -143,6 +154,8 @@ def residual(f: Layer) -> Layer:
     expect_layer("residual", f)
 
     def added(x, fx):
+        for what, value in (("x", x), ("f(x)", fx)):
+            expect_array(f"residual({f.name})", what, value)
         if jnp.shape(fx) != jnp.shape(x):
             raise ValueError(
                 f"residual({f.name}): f(x) must have the shape of x, {describe(x)}, got {describe(fx)}; "
@@ -211,6 +224,7 @@ def parallel(*layers: Layer) -> Layer:
         return tuple(y for y, _ in pairs), tuple(kept for _, kept in pairs)
 
     def bwd(residuals, ct_ys):
+        _expect_cotangents(who, ct_ys, len(layers))
         ct_params, ct_x = [], None
         for layer, kept, ct_y in zip(reversed(layers), reversed(residuals), reversed(ct_ys)):
             ct_p, ct = layer.bwd(kept, ct_y)
@@ -250,6 +264,9 @@ def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
         return y
 
     def stacked(params, key):
+        expect_arrays(f"scan_layers({block.name})", "params", params, "make them with layer.init(key)")
+        if key is not None:
+            expect_key(f"scan_layers({block.name})", key)
         if any(jnp.shape(p)[:1] != (n,) for p in jax.tree.leaves(params)):
             came = sorted({str(jnp.shape(p)) for p in jax.tree.leaves(params)})
             raise ValueError(
@@ -274,16 +291,20 @@ def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
         return ct_x, ct_p
 
     def init(key):
+        expect_key("scan_layers.init", key)
         return jax.vmap(block.init)(jax.random.split(key, n))
 
     def apply(params, x, *, key=None):
+        expect_arrays(f"scan_layers({block.name})", "x", x)
         return lax.scan(apply_step, x, stacked(params, key), n)[0]
 
     def fwd(params, x, *, key=None):
+        expect_arrays(f"scan_layers({block.name})", "x", x)
         y, kept = lax.scan(fwd_step, x, stacked(params, key), n)
         return y, (params, kept)
 
     def bwd(residuals, ct_y):
+        expect_arrays(f"scan_layers({block.name})", "ct_y", ct_y)
         ct_x, ct_params = lax.scan(bwd_step, ct_y, residuals, n, reverse=True)
         return ct_params, ct_x
 
@@ -316,6 +337,7 @@ def tied(embed: Layer, body: Layer, head: Layer) -> Layer:
         expect_layer("tied", layer)
 
     def init(key):
+        expect_key("tied.init", key)
         k_table, k_body = jax.random.split(key)
         return TiedParams(embed.init(k_table), body.init(k_body))
 

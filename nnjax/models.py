@@ -13,7 +13,7 @@ from .errors import describe, expect_positive, unknown_name
 from .feedback import Operator, for_layers, transpose
 from .gpt2 import BLOCK as BLOCK
 from .gpt2 import array_names, read_gpt2
-from .layer import Layer, expect_layer, recompute, residual, scan_layers, serial, tied
+from .layer import Layer, Met, expect_layer, recompute, residual, scan_layers, serial, tied
 from .layers.activation import gelu, relu, sigmoid
 from .layers.attention import attention
 from .layers.conv import conv
@@ -169,7 +169,21 @@ def _carried(name: str, embed: Layer, recurrent: Sequence[Layer], head: Layer) -
         given = any(s is not None for s in ct_state)
         return ct_params, (ct_x, tuple(reversed(ct_state)) if given else None)
 
-    return Layer(name, plain.init, apply, fwd, bwd)
+    def walk(params, x, key):
+        p_embed, p_cells, p_head, x, state = entered(params, x)
+        p_embed, h = yield Met("0", embed, p_embed, x, None)
+        found, last = [], []
+        for i, (layer, p, s) in enumerate(zip(recurrent, p_cells, state), 1):
+            p, (h, s) = yield Met(str(i), layer, p, (h, s), None)
+            found.append(p)
+            last.append(s)
+        p_head, y = yield Met(str(len(plain.parts) - 1), head, p_head, h, None)
+        return (p_embed, *found, p_head), (y, tuple(last))
+
+    def remade(embed, *rest):
+        return _carried(name, embed, rest[:-1], rest[-1])
+
+    return Layer(name, plain.init, apply, fwd, bwd, plain.parts, walk, remade)
 
 
 def gpt_initializers(layers: int) -> tuple[Callable, Callable]:

@@ -51,3 +51,14 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """As `replacing`, for what a person is to read of. Raises OSError with a sentence: which file, why, and the remedy."""
+    try:
+        with replacing(path) as draft:
+            yield draft
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"{path} could not be written: {reason}; free space, or choose another place.") from error

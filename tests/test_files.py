@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from nnjax.files import expect_path, new_file, new_folder, replacing
+from nnjax.files import expect_path, new_file, new_folder, replacing, writing
 
 
 def mode(path) -> int:
@@ -50,3 +50,19 @@ def test_what_is_no_path_is_said():
     for wrong in (3, None, b"bytes", ["a"]):
         with pytest.raises(TypeError, match=r"save: a path must be a str or a pathlib\.Path, got .*; pass e\.g\."):
             expect_path("save", wrong)
+
+
+def test_why_a_file_could_not_be_written_is_one_sentence(tmp_path):
+    path = tmp_path / "a"
+    with (
+        pytest.raises(OSError, match=rf"^{path} could not be written: No space left on device; free space, or choose"),
+        writing(path),
+    ):
+        raise OSError(28, "No space left on device")
+    assert not list(tmp_path.iterdir())
+    missing = tmp_path / "none" / "a"
+    with pytest.raises(OSError, match=rf"^{missing} could not be written: No such file or directory; free"), writing(missing):
+        pass
+    with writing(path) as draft:
+        draft.write_text("whole")
+    assert path.read_text() == "whole"

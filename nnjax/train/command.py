@@ -19,7 +19,7 @@ from .both import fit_both
 from .data import load
 from .dataset import DataError, Dataset, digest, expand, standardise
 from .fit import expect_batches, fit
-from .metrics import Writers
+from .metrics import Writers, expect_records, told_before
 from .optimizers import averaged, make_optimizer
 from .placement import as_on_one_device, on_host
 from .processes import expect_same_data, is_first
@@ -174,7 +174,8 @@ class Train:
                     recipe.hand if self.grad == "hand" else recipe.reference, recipe.params, data,
                     predict=recipe.predict, optimizer=optimizer, epochs=epochs, batch_size=self.batch_size,
                     key=run_key, encode=recipe.encode, on_epoch=lambda record: (write(record), on_epoch(record)),
-                    checkpoints=checkpoints, evaluated=lambda state: averaged(state.opt_state, state.params),
+                    checkpoints=told_before(checkpoints, write),
+                    evaluated=lambda state: averaged(state.opt_state, state.params),
                     measure=make_measure(recipe, x, labels) if self.folder else None,
                     patience=self.patience, where=recipe.where, skipping=self.skip_non_finite > 0,
                     placement=recipe.placement,
@@ -235,6 +236,7 @@ class Train:
             return None
         if self.grad == "both":
             raise ValueError("train: a run with --grad both is not saved; leave out --folder, or train by hand or by jax.")
+        expect_records(self.folder)
         own = (*self.MAY_DIFFER, "folder", "resume", "tensorboard", "wandb", "trajectory", "patience")
         own += () if self.schedule else ("epochs",)  # a schedule spans the whole run
         configuration = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}

@@ -9,16 +9,17 @@ import numpy as np
 import tyro
 
 from .alignment import ANGLE, PSEUDO, RATIO
-from .metrics import read_lines
+from .metrics import RECORD, read_lines
 from .watch import APART, NORM
 
+STEP = ("step", "loss", "params_apart", "loss_apart")  # what every line of trajectory.jsonl has
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 
 
-def columns(path: Path) -> dict[str, list[float]]:
+def columns(path: Path, fields: tuple[str, ...] = RECORD) -> dict[str, list[float]]:
     """Every field of a file of JSON lines, as a column; what is missing is NaN. Raises ValueError where it cannot be read."""
     try:
-        lines = read_lines(path)
+        lines = read_lines(path, fields)
     except FileNotFoundError:
         raise ValueError(f"{path} is not there; train with --folder, and pass that folder.") from None
     names = dict.fromkeys(name for line in lines for name in line)
@@ -130,6 +131,6 @@ class Plot:
             angles(found, made[-1])
         if (folder / "trajectory.jsonl").is_file():
             made.append(folder / "trajectory.png")
-            drift(columns(folder / "trajectory.jsonl"), made[-1])
+            drift(columns(folder / "trajectory.jsonl", STEP), made[-1])
         print("\n".join(map(str, made)))
         return 0

@@ -49,7 +49,8 @@ class Fit(NamedTuple):
 class Checkpoints(NamedTuple):
     """Where a run is saved.  every: after how many steps, or each epoch; keep: how many of the newest stay, beside the one
     of the best validation (or test) accuracy; configuration: what a run that resumes must share; resume: go on from the
-    newest sound one, from the beginning where nothing was saved yet; on_note: told of damaged ones, and where it begins.
+    newest sound one, from the beginning where nothing was saved yet; on_note: told of damaged ones, and where it begins;
+    on_history: told the records of the epochs before where the run goes on.
     """
 
     folder: str | Path
@@ -58,6 +59,7 @@ class Checkpoints(NamedTuple):
     configuration: Mapping = {}
     resume: bool = False
     on_note: Callable[[str], None] | None = None
+    on_history: Callable[[tuple[Epoch, ...]], object] | None = None
 
 
 class Progress(NamedTuple):
@@ -150,7 +152,10 @@ def begin(checkpoints: Checkpoints | None, state: TrainState) -> tuple[TrainStat
     if "history" not in m:
         raise CheckpointError(f"{checkpoints.folder} holds no run of fit, but what train.save wrote; choose another folder.")
     say(f"going on from step {found.step}")
-    return found.state, Progress(tuple(Epoch(*record) for record in m["history"]), m["loss"], m["seconds"], m.get("first"))
+    done = Progress(tuple(Epoch(*record) for record in m["history"]), m["loss"], m["seconds"], m.get("first"))
+    if checkpoints.on_history is not None:
+        checkpoints.on_history(done.history)
+    return found.state, done
 
 
 def keep(checkpoints: Checkpoints, state: TrainState, step: int, done: Progress) -> None:

@@ -13,6 +13,7 @@ from ..grad import accumulate, add_l1, add_l2, lower_precision, reference_value_
 from ..losses import softmax_cross_entropy
 from ..models import char_rnn, gpt
 from .finite import first_not_finite
+from .metrics import told_before
 from .optimizers import averaged
 from .placement import as_on_one_device, on_host
 from .progress import progress
@@ -68,7 +69,8 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         done = fit_text(
             hand if o.grad == "hand" else reference, params, text, predict=model.apply,
             optimizer=o._optimizer(epochs * EVERY), steps=epochs * EVERY, context=o.context, batch_size=o.batch_size,
-            key=run_key, every=EVERY, on_epoch=lambda record: (write(record), on_epoch(record)), checkpoints=checkpoints,
+            key=run_key, every=EVERY, on_epoch=lambda record: (write(record), on_epoch(record)),
+            checkpoints=told_before(checkpoints, write),
             evaluated=lambda state: averaged(state.opt_state, state.params), patience=o.patience,
             where=lambda p, x, y, k: first_not_finite(trained, loss, p, x, y, k), skipping=o.skip_non_finite > 0,
             placement=placement,

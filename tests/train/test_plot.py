@@ -1,7 +1,9 @@
 import pytest
 
 from nnjax.train.command import Train
-from nnjax.train.plot import Plot, columns
+from nnjax.train.plot import STEP, Plot, columns
+
+LINE = '{"epoch": 1, "loss": 0.5, "validation_accuracy": 0.5, "test_accuracy": null}'
 
 
 def test_a_run_is_drawn_with_gradients_and_drift(tmp_path, capsys):
@@ -12,7 +14,7 @@ def test_a_run_is_drawn_with_gradients_and_drift(tmp_path, capsys):
     assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in names]
     for name in names:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    assert len(columns(tmp_path / "trajectory.jsonl")["params_apart"]) == 20
+    assert len(columns(tmp_path / "trajectory.jsonl", STEP)["params_apart"]) == 20
 
 
 def test_what_is_missing_or_no_json_is_said(tmp_path):
@@ -21,6 +23,13 @@ def test_what_is_missing_or_no_json_is_said(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(ValueError, match=r"is empty: no epoch has ended yet; wait for one"):
         Plot(tmp_path).run()
-    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is no JSON object: .*; delete the line, or train"):
+    (tmp_path / "metrics.jsonl").write_text(f"{LINE}\n{LINE[:9]}")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is no JSON object: .*; delete the line"):
+        Plot(tmp_path).run()
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1, is no record: loss must be a number, which is missing"):
+        Plot(tmp_path).run()
+    (tmp_path / "metrics.jsonl").write_text(f"{LINE}\n")
+    (tmp_path / "trajectory.jsonl").write_text(f"{LINE}\n")
+    with pytest.raises(ValueError, match=r"trajectory\.jsonl, line 1, is no record: step must be a whole number"):
         Plot(tmp_path).run()

@@ -50,7 +50,7 @@ def mirrored(layer: Layer, bwd: Callable[..., tuple[Any, Any]], output: Callable
 
     def forward(params):
         expect_params(who, params, MirrorParams)
-        w = getattr(params.forward, "w", None)
+        w: Any = getattr(params.forward, "w", None)
         expect_float(who, "forward.w", w)
         expect_float(who, "back", params.back)
         expect_shape(who, "back", params.back, (*w.shape[-1:], math.prod(w.shape[:-1])))

@@ -11,7 +11,6 @@ process killed at any moment leaves those of other steps whole and either all or
 import json
 import logging
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -22,12 +21,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..errors import expect_positive
+from ..errors import describe, expect_positive, whole_number
+from ..files import expect_path, new_folder
 from .checkpoint_folder import (
     UNFINISHED,
     CheckpointError,
     Damaged,
+    NoneSound,
     clear,
+    known,
     place,
     prune,
     seal,
@@ -35,6 +37,7 @@ from .checkpoint_folder import (
     take_place,
     verify,
 )
+from .plain import plain
 from .processes import by_first
 
 
@@ -54,13 +57,17 @@ def save(
 ) -> Path:  # fmt: skip
     """Write every array of `state`, a pytree, as the checkpoint of this step, and return its folder.
 
-    configuration: what a resumed run must share; metrics: whatever else should be remembered; both as JSON.  Of all
-    checkpoints the newest `keep` stay, and the one whose metrics[best] is largest.
+    configuration: what a resumed run must share; metrics: whatever else should be remembered; both as JSON, numbers of NumPy
+    and JAX and paths among them.  Of all checkpoints the newest `keep` stay, this one, and the one whose metrics[best] is
+    largest.
     In a run of several processes all of them call it, with a folder that all see: each writes what its own devices hold.
-    Raises CheckpointError where it cannot be written: what was there before is left whole.
+    Raises CheckpointError where it cannot be written: what was there before is left whole; ValueError or TypeError for a step
+    or an entry that cannot be.
     """
-    expect_positive("save", keep=keep)
-    folder = Path(folder)
+    (keep,) = expect_positive("save", keep=keep)
+    step = _step(step)
+    configuration, metrics = _json("configuration", configuration), _json("metrics", metrics)
+    folder = expect_path("save", folder)
     final = folder / f"{step:08d}"
     draft = Path(by_first(lambda: _begun(folder, step), CheckpointError))
     try:
@@ -73,21 +80,35 @@ def save(
         manifest = {
             "step": step,
             "leaves": [_described(name, x) for _, name, x in leaves],
-            "configuration": dict(configuration or {}),
-            "metrics": dict(metrics or {}),
+            "configuration": configuration,
+            "metrics": metrics,
         }
         by_first(lambda: _ended(draft, final, step, manifest), CheckpointError)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    by_first(lambda: prune(folder, keep, best), CheckpointError)
+    by_first(lambda: prune(folder, keep, best, step), CheckpointError)
     return final
+
+
+def _step(step: Any) -> int:
+    found = whole_number(step)
+    if found is None or found < 0:
+        came = repr(step) if isinstance(step, (int, float, str)) else describe(step)
+        raise ValueError(f"save: step must be a whole number from 0, got {came}; pass how many steps were taken.")
+    return found
+
+
+def _json(name: str, given: Any) -> dict:
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"save: {name} must be a dictionary, got {describe(given)}; pass names and what they stand for.")
+    return plain(f"save: {name}", given or {})
 
 
 def _begun(folder: Path, step: int) -> str:
     with _told(folder, step):
         folder.mkdir(parents=True, exist_ok=True)
         clear(folder)
-        return tempfile.mkdtemp(prefix=UNFINISHED, dir=folder)
+        return str(new_folder(folder, UNFINISHED))
 
 
 def _ended(draft: Path, final: Path, step: int, manifest: dict) -> None:
@@ -107,27 +128,43 @@ def _told(folder: Path, step: int) -> Iterator[None]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if jax.process_count() > 1 and "barrier" in reason.lower():  # where orbax waits for another process
             raise jax.errors.JaxRuntimeError(reason.split(". ")[0]) from error
-        newest = max(steps(folder), default=None)
+        newest = max(_saved(folder), default=None)
         left = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
         raise CheckpointError(
             f"checkpoint of step {step} could not be saved in {folder}: {reason}; {left}. Free space or choose another folder."
         ) from error
 
 
+def _saved(folder: Path) -> list[int]:
+    try:
+        return list(known(folder))
+    except CheckpointError:  # the folder itself cannot be read
+        return []
+
+
 def restore(folder: str | Path, like: Any, *, configuration: Mapping | None = None) -> Restored:
     """The newest sound checkpoint, as a state of the structure, shapes, dtypes and devices of `like`.
 
-    A damaged one is passed over, and named in `skipped`.  Raises CheckpointError where there is no sound one, where it is of
-    another version, and where its arrays or `configuration`, if given, are not those of this run: it says what differs.
+    One that is damaged, unreadable, of another version or none at all is passed over, and named in `skipped`.  Raises
+    CheckpointError where there is no sound one, and where its arrays or `configuration`, if given, are not those of this run:
+    it says what differs.
     """
-    folder = Path(folder)
-    step, manifest, skipped = by_first(lambda: _newest(folder, like, configuration), CheckpointError)
+    folder = expect_path("restore", folder)
+    step, manifest, skipped = expect_fit(folder, like, configuration=configuration)
     state = _read(place(folder, step), like)
     return Restored(state, step, manifest["configuration"], manifest["metrics"], tuple(skipped))
 
 
-def _newest(folder: Path, like: Any, configuration: Mapping | None) -> tuple[int, dict, list[str]]:
-    """The step of the newest sound checkpoint, its manifest, and a sentence for each damaged newer one."""
+def expect_fit(folder: str | Path, like: Any, *, configuration: Mapping | None = None) -> tuple[int, dict, list[str]]:
+    """What `restore` raises, before any array is read: the step, its manifest, and a sentence for each that is passed over."""
+    step, manifest, skipped = by_first(lambda: _newest(Path(folder), like, configuration), CheckpointError)
+    if step is None or manifest is None:
+        raise NoneSound(Path(folder), skipped)
+    return step, manifest, skipped
+
+
+def _newest(folder: Path, like: Any, configuration: Mapping | None) -> tuple[int | None, dict | None, list[str]]:
+    """The step of the newest sound checkpoint, if any, its manifest, and a sentence for each newer one that is none."""
     skipped = []
     for step in reversed(steps(folder)):
         path = place(folder, step)
@@ -137,13 +174,12 @@ def _newest(folder: Path, like: Any, configuration: Mapping | None) -> tuple[int
             return step, manifest, skipped
         except Damaged as error:
             skipped.append(str(error))
-    found = "; ".join(skipped) or "none was ever saved there"
-    raise CheckpointError(f"no sound checkpoint in {folder}: {found}. Start anew, in another folder.")
+    return None, None, skipped
 
 
 def _expect_fit(path: Path, manifest: dict, like: Any, configuration: Mapping | None) -> None:
     if configuration is not None:
-        now = json.loads(json.dumps(dict(configuration)))
+        now = json.loads(json.dumps(plain("restore: configuration", configuration)))
         before = manifest["configuration"]
         differ = [
             f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
@@ -173,7 +209,11 @@ def _read(path: Path, like: Any) -> Any:
         for number, _, x in numbered
         if x.size
     }
-    found = _orbax().load((path / "state").absolute(), wanted) if wanted else {}
+    try:
+        found = _orbax().load((path / "state").absolute(), wanted) if wanted else {}
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} cannot be read: {reason}; try again, or start in another folder.") from error
     read = []
     for number, _, x in numbered:
         data = found[number] if x.size else x

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -73,13 +74,80 @@ def test_a_folder_without_checkpoints_is_one_sentence(tmp_path):
         restore(tmp_path / "none", trained())
 
 
-def test_a_checkpoint_of_another_version_is_refused_though_an_older_one_is_there(tmp_path, monkeypatch):
+def test_steps_and_metrics_of_numpy_and_jax_are_saved(tmp_path):
+    given = {"a": np.float32(0.5), "b": [jnp.int32(3), np.arange(2)], "c": {"d": tmp_path}, "e": jnp.bfloat16(0.25)}
+    state = {"w": jnp.ones(2)}
+    for step, k in ((np.int64(7), np.int32(2)), (jnp.int32(8), jnp.int32(2)), (np.array(9), 2)):
+        path = save(str(tmp_path), state, step=step, metrics=given, configuration=given, keep=k, best="a")
+        assert path == tmp_path / f"{int(step):08d}"
+    found = restore(tmp_path, state, configuration={**given, "a": 0.5, "c": {"d": str(tmp_path)}})
+    assert (found.step, type(found.step)) == (9, int)
+    assert found.metrics == found.configuration == {"a": 0.5, "b": [3, [0, 1]], "c": {"d": str(tmp_path)}, "e": 0.25}
+    assert checkpoint_folder.steps(tmp_path) == [7, 8, 9]  # the newest two, and the first of the best
+
+
+@pytest.mark.parametrize("step", [-1, np.int64(-3), 1.0, np.float32(1), "1", None, True, np.bool_(True), jnp.arange(2)])
+def test_a_step_that_cannot_be_is_refused_before_anything_is_written(tmp_path, step):
+    with pytest.raises(ValueError, match=r"save: step must be a whole number from 0, got .*; pass how many steps"):
+        save(tmp_path / "run", {"w": jnp.ones(2)}, step=step)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_json_cannot_carry_is_named_before_anything_is_written(tmp_path):
+    for name, given in (("metrics", {"a": {1, 2}}), ("configuration", {"a": object()}), ("metrics", {"a": jax.random.key(0)})):
+        with pytest.raises(TypeError, match=rf"save: {name}\['a'\] cannot be saved as JSON, got"):
+            save(tmp_path / "run", {"w": jnp.ones(2)}, step=1, **{name: given})
+    with pytest.raises(TypeError, match=r"save: metrics must be a dictionary, got list"):
+        save(tmp_path / "run", {"w": jnp.ones(2)}, step=1, metrics=[("a", 1)])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("step", [1, 0, 4])
+def test_what_was_just_saved_stays_among_larger_steps(tmp_path, step):
+    state = {"w": jnp.ones(2)}
+    for later in (5, 6, 7):
+        save(tmp_path, state, step=later, metrics={"accuracy": later / 10})
+    save(tmp_path, {"w": jnp.full(2, 9.0)}, step=step, keep=2, best="accuracy", metrics={"accuracy": 0.1})
+    assert checkpoint_folder.steps(tmp_path) == [step, 6, 7]
+    checkpoint_folder.verify(tmp_path / f"{step:08d}")
+    save(tmp_path, state, step=8, keep=2)
+    assert checkpoint_folder.steps(tmp_path) == [7, 8]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_modes_follow_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        path = save(tmp_path / "run", {"w": jnp.ones(2)}, step=1)
+    finally:
+        os.umask(before)
+    modes = {oct(p.stat().st_mode & 0o777) for p in (tmp_path / "run", path, *path.rglob("*")) if p.is_dir()}
+    assert modes == {oct(0o777 & ~umask)}
+    assert {oct(p.stat().st_mode & 0o777) for p in path.glob("manifest*")} == {oct(0o666 & ~umask)}
+    assert all(p.stat().st_mode & 0o777 & umask == 0 and p.stat().st_mode & 0o444 & ~umask for p in path.rglob("*"))
+
+
+@pytest.mark.parametrize("at", ["mkdir", "write_text", "rename", "state"])
+def test_a_full_disk_at_any_file_is_one_sentence(tmp_path, monkeypatch, at):
     save(tmp_path, trained(), step=1)
-    monkeypatch.setattr(checkpoint_folder, "FORMAT", 99)
-    save(tmp_path, trained(), step=2)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    if at == "rename":
+        monkeypatch.setattr(checkpoint_folder.os, "rename", full)
+    elif at == "state":
+        monkeypatch.setattr(checkpoint, "_orbax", lambda: SimpleNamespace(save=full))
+    elif at == "mkdir":
+        monkeypatch.setattr(checkpoint, "new_folder", full)
+    else:
+        monkeypatch.setattr(Path, at, full)
+    with pytest.raises(CheckpointError, match=r"checkpoint of step 2 could not be saved in .*No space left on device; that of "
+                                              r"step 1 is whole\. Free space"):  # fmt: skip
+        save(tmp_path, trained(), step=2)
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=r"saved by another version, in format 99; this one reads format 1\. Resume with"):
-        restore(tmp_path, trained())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000001"]
+    assert restore(tmp_path, trained()).step == 1
 
 
 def test_fifty_flipped_bits_are_all_noticed_and_the_sound_one_before_is_used(tmp_path):

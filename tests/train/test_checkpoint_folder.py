@@ -1,9 +1,13 @@
+import hashlib
+import json
+import os
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 
-from nnjax.train import checkpoint_folder, restore, save
+from nnjax.train import CheckpointError, Checkpoints, checkpoint_folder, restore, save
+from nnjax.train.run import begin
 
 
 class Killed(BaseException):
@@ -50,3 +54,137 @@ def test_killed_between_the_two_renames_it_leaves_the_one_that_it_was_to_replace
     monkeypatch.undo()
     found = restore(tmp_path, like)
     assert (found.step, float(found.state["w"][0, 0]), found.skipped) == (2, 2.0, ())
+
+
+LIKE = {"w": jnp.zeros((3, 4))}
+
+
+def sealed(path, text):
+    """A folder with a manifest of this text, and the digest that fits it."""
+    path.mkdir()
+    (path / "manifest.json").write_text(text)
+    (path / "manifest.sha256").write_text(hashlib.sha256(text.encode()).hexdigest() + "\n")
+
+
+def changed(path, **entries):
+    """A whole checkpoint whose manifest has other entries, and the digest that fits it."""
+    save(path.parent, LIKE, step=int(path.name))
+    text = json.dumps({**json.loads((path / "manifest.json").read_text()), **entries})
+    (path / "manifest.json").write_text(text)
+    (path / "manifest.sha256").write_text(hashlib.sha256(text.encode()).hexdigest() + "\n")
+
+
+def cut_short(path):
+    save(path.parent, LIKE, step=int(path.name))
+    whole = (path / "manifest.json").read_bytes()
+    (path / "manifest.json").write_bytes(whole[: len(whole) // 2])
+
+
+def without_state(path):
+    save(path.parent, LIKE, step=int(path.name))
+    next(p for p in sorted((path / "state").rglob("*")) if p.is_file()).unlink()
+
+
+STRANGE = {
+    "a file": (lambda path: path.write_text("not a folder"), "is no checkpoint: it is no folder"),
+    "an empty file": (lambda path: path.touch(), "is no checkpoint: it is no folder"),
+    "a link to itself": (lambda path: path.symlink_to(path), "is no checkpoint: it is no folder"),
+    "a link to nowhere": (lambda path: path.symlink_to(path.parent / "nowhere"), "is no checkpoint: it is no folder"),
+    "a pipe": (os.mkfifo, "is no checkpoint: it is no folder"),
+    "an empty folder": (Path.mkdir, "is damaged: manifest.json is missing"),
+    "a manifest that is none": (lambda path: (path / "manifest.json").mkdir(parents=True), "cannot be read: Is a directory"),
+    "a manifest cut short": (cut_short, "is damaged: manifest.json is not what was written"),
+    "no JSON": (lambda path: sealed(path, "{"), "is no checkpoint: manifest.json is no JSON"),
+    "no text": (lambda path: sealed(path, "[" * 100_000), "is no checkpoint: manifest.json is no JSON"),
+    "a list": (lambda path: sealed(path, "[1, 2]"), "is no checkpoint: manifest.json is of something else"),
+    "null": (lambda path: sealed(path, "null"), "is no checkpoint: manifest.json is of something else"),
+    "of something else": (lambda path: sealed(path, '{"name": "x"}'), "is no checkpoint: manifest.json is of something else"),
+    "a list for the metrics": (lambda path: changed(path, metrics=[1]), "is no checkpoint: manifest.json lacks metrics"),
+    "no leaves": (lambda path: changed(path, leaves=None), "is no checkpoint: manifest.json lacks leaves"),
+    "a newer format": (lambda path: changed(path, format=99), "was saved by another version, in format 99; this one reads"),
+    "a format in words": (lambda path: changed(path, format="new"), "was saved by another version, in format new; this one"),
+    "a state that lacks a file": (without_state, "is missing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_is_no_sound_checkpoint_is_passed_over_with_a_word(tmp_path, name):
+    make, word = STRANGE[name]
+    save(tmp_path, {"w": jnp.full((3, 4), 5.0)}, step=1)
+    make(tmp_path / "00099999")
+    found = restore(tmp_path, LIKE)
+    assert (found.step, float(found.state["w"][0, 0])) == (1, 5.0)
+    assert len(found.skipped) == 1
+    assert "00099999 " in found.skipped[0]
+    assert word in found.skipped[0]
+    for step in (2, 3, 4):
+        save(tmp_path, LIKE, step=step, keep=1)  # it neither counts nor goes
+    assert os.path.lexists(tmp_path / "00099999")
+    assert set(checkpoint_folder.known(tmp_path)) - {99999} == {4}
+
+
+@pytest.mark.parametrize("name", [name for name in STRANGE if name not in ("a state that lacks a file",)])
+def test_what_stands_in_the_place_of_a_checkpoint_is_set_aside(tmp_path, name):
+    STRANGE[name][0](tmp_path / "00000002")
+    for value in (7.0, 8.0):
+        save(tmp_path, {"w": jnp.full((3, 4), value)}, step=2)
+        found = restore(tmp_path, LIKE)
+        assert (found.step, float(found.state["w"][0, 0]), found.skipped) == (2, value, ())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000002", "00000002.no-checkpoint"]
+
+
+@pytest.mark.parametrize("name", ["is_dir", "read_bytes", "open"])
+def test_what_may_not_be_read_is_passed_over(tmp_path, monkeypatch, name):
+    """As root one may read everything: so the refusal is made up."""
+    for step in (1, 2):
+        save(tmp_path, LIKE, step=step)
+    before = getattr(Path, name)
+
+    def refused(self, *args, **how):
+        if "00000002" in self.parts:
+            raise PermissionError(13, "Permission denied", str(self))
+        return before(self, *args, **how)
+
+    monkeypatch.setattr(Path, name, refused)
+    found = restore(tmp_path, LIKE)
+    assert found.step == 1
+    assert "00000002 cannot be read: " in found.skipped[0]
+    assert "Permission denied" in found.skipped[0]
+
+
+def test_other_names_are_no_checkpoints(tmp_path):
+    save(tmp_path, LIKE, step=1)
+    for name in ("5", "0000005", "\u00b2" * 8, "\u0665" * 8, "00000005 ", "00000005.tmp", "-0000005", "000000005", "notes.txt"):
+        (tmp_path / name).mkdir()
+    assert checkpoint_folder.steps(tmp_path) == [1]
+    save(tmp_path, LIKE, step=123_456_789)
+    assert checkpoint_folder.steps(tmp_path) == [1, 123_456_789]
+    assert restore(tmp_path, LIKE).skipped == ()
+
+
+def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path, monkeypatch):
+    def refused(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(CheckpointError, match=r"cannot be read: Permission denied; choose another folder"):
+        checkpoint_folder.steps(tmp_path)
+
+
+def test_where_nothing_is_sound_a_resumed_run_starts_from_the_beginning_and_removes_nothing(tmp_path):
+    (tmp_path / "00000007").write_text("mine")
+    changed(tmp_path / "00000009", format=99)
+    notes = []
+    state, done = begin(Checkpoints(tmp_path, resume=True, on_note=notes.append), LIKE)
+    assert state is LIKE
+    assert done.history == ()
+    assert [note.startswith("passed over: ") for note in notes] == [True, True, False]
+    assert notes[2].endswith("starting from the beginning; what is there stays")
+    with pytest.raises(
+        CheckpointError, match=r"no sound checkpoint in .*in format 99.*it is no folder\. Start anew, in another"
+    ):
+        restore(tmp_path, LIKE)
+    for step in (1, 7, 9):
+        save(tmp_path, LIKE, step=step, keep=1)
+    assert (tmp_path / "00000007.no-checkpoint").read_text() == "mine"
+    assert json.loads((tmp_path / "00000009.no-checkpoint" / "manifest.json").read_text())["format"] == 99

@@ -1,3 +1,6 @@
+import random
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ from jax import lax
 import nnjax
 from nnjax.cases import hard, jittered
 from nnjax.check.mutants import hunt
+from nnjax.layers.conv import expect_padding
 
 QUICK = {"dtypes": ["float32"], "transforms": ["jit"], "witnesses": ()}
 OTHERS = {"dtypes": ["float32"], "transforms": ["vmap", "scan", "checkpoint", "second"], "witnesses": ()}
@@ -99,7 +103,7 @@ def test_a_kernel_that_was_not_flipped_is_rejected_and_so_is_every_mutant():
         (
             (2, 4, 3),
             {"padding": "same"},
-            r'conv: padding must be "SAME", "VALID" or a pair of ints >= 0 for each of the 1 axes',
+            r'conv: padding must be "SAME", "VALID", an int >= 0, or for each of the 1 axes of space an int or a pair',
         ),
         ((2, 4, 3), {"padding": ((1, -1),)}, r"conv: padding must be"),
         ((0, 4, 3), {}, r"conv: in_channels must be a positive int, got 0"),
@@ -109,6 +113,38 @@ def test_a_kernel_that_was_not_flipped_is_rejected_and_so_is_every_mutant():
 def test_arguments_that_do_not_fit_are_refused(args, options, message):
     with pytest.raises(ValueError, match=message):
         nnjax.conv(*args, **options)
+
+
+@pytest.mark.parametrize(
+    ("padding", "amounts"),
+    [
+        (1, ((1, 1), (1, 1))),
+        (np.int64(2), ((2, 2), (2, 2))),
+        ((1, 2), ((1, 1), (2, 2))),
+        ([[1, 0], [0, 2]], ((1, 0), (0, 2))),
+        ((1, (0, 2)), ((1, 1), (0, 2))),
+        (np.array([[1, 0], [0, 2]]), ((1, 0), (0, 2))),
+        (np.array([1, 0]), ((1, 1), (0, 0))),
+    ],
+    ids=str,
+)
+def test_padding_is_a_number_a_number_for_each_axis_or_pairs(padding, amounts):
+    x = hard(np.random.default_rng(0), (2, 3, 4, 2))
+    layer, plain = (nnjax.conv(2, 3, [2, np.int8(3)], padding=p) for p in (padding, amounts))
+    params = layer.init(jax.random.key(0))
+    np.testing.assert_array_equal(layer.apply(params, x), plain.apply(params, x))
+    np.testing.assert_array_equal(nnjax.ops.conv(x, params.w, params.b, padding=padding), plain.apply(params, x))
+    assert expect_padding(padding, 2) == amounts
+
+
+@pytest.mark.parametrize("padding", [-1, 1.0, True, "same", None, (1,), (1, 2, 3), ((1, 2, 3), 1), ((1, True), 1)], ids=str)
+def test_other_paddings_are_refused(padding):
+    for call in (
+        lambda: nnjax.conv(2, 3, (2, 3), padding=padding),
+        lambda: nnjax.ops.conv(jnp.ones((1, 3, 4, 2)), jnp.ones((2, 3, 2, 3)), padding=padding),
+    ):
+        with pytest.raises(ValueError, match=r'conv: padding must be "SAME", "VALID", an int >= 0'):
+            call()
 
 
 def test_inputs_that_do_not_fit_are_refused():
@@ -126,3 +162,127 @@ def test_inputs_that_do_not_fit_are_refused():
         layer.apply(params, jnp.zeros((1, 5, 5, 2), jnp.float16))
     with pytest.raises(TypeError, match=r"conv: params must be"):
         layer.fwd((params.w, params.b), jnp.zeros((1, 5, 5, 2)))
+
+
+class Tried(NamedTuple):
+    """A convolution of the search: everything that the transposes are spelled by."""
+
+    x: tuple[int, ...]
+    kernel: tuple[int, ...]
+    out: int
+    stride: tuple[int, ...]
+    padding: str | tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    def fits(self):
+        around = ((0, 0),) * len(self.kernel) if isinstance(self.padding, str) else self.padding
+        reach = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation)]
+        return self.padding == "SAME" or all(n + a + b >= r for n, (a, b), r in zip(self.x[1:-1], around, reach))
+
+    def layer(self):
+        how = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        return nnjax.conv(self.x[-1], self.out, self.kernel, **how)
+
+
+# 1x1 with a stride where an image ends at one row; a kernel higher than the image; zeros above or below alone.
+WORST = [
+    Tried((1, 2, 2, 3), (1, 1), 3, (2, 2), "VALID", (1, 1), 1),
+    Tried((2, 1, 1, 8), (3, 3), 4, (1, 1), "SAME", (1, 1), 1),
+    Tried((1, 1, 3, 2), (1, 1), 1, (2, 1), ((1, 0), (0, 0)), (1, 1), 1),
+    Tried((2, 1, 4, 1), (1, 2), 2, (1, 1), ((0, 3), (1, 0)), (1, 1), 1),
+    Tried((2, 1, 4, 4), (1, 3), 2, (3, 2), ((2, 2), (1, 1)), (2, 1), 2),
+    Tried((2, 1, 1, 3), (3, 3), 6, (2, 2), "SAME", (1, 1), 3),
+    Tried((1, 3, 1, 2), (1, 1), 2, (3, 3), ((2, 0), (0, 2)), (1, 1), 1),
+    Tried((2, 1, 2), (1,), 2, (4,), ((5, 5),), (3,), 1),
+]
+
+
+def drawn(seed, n):
+    """n convolutions that fit, drawn at random."""
+    draw, found = random.Random(seed), []
+    while len(found) < n:
+        dims, groups = draw.choice((1, 2, 2, 2)), draw.choice((1, 1, 2, 3))
+
+        def each(*values, dims=dims):
+            return tuple(draw.choice(values) for _ in range(dims))
+
+        x = (draw.choice((0, 1, 1, 2, 2)), *each(1, 1, 2, 3, 4), groups * draw.randint(1, 3 if groups == 1 else 2))
+        padding = draw.choice(("SAME", "VALID", tuple(zip(each(0, 0, 1, 2, 5), each(0, 0, 1, 2, 5)))))
+        one = Tried(x, each(1, 1, 2, 3, 4), groups * draw.randint(1, 3), each(1, 1, 2, 3, 4), padding, each(1, 1, 2, 3), groups)
+        if one.fits():
+            found.append(one)
+    return found
+
+
+def furthest(tried):
+    """How far the hand-written pair of each is from its definition and from jax.grad of it: in float64, one program for all."""
+    rng = np.random.default_rng(0)
+    inputs = []
+    for one in tried:
+        params = jax.eval_shape(one.layer().init, jax.random.key(0))
+        y = jax.eval_shape(one.layer().apply, params, jax.ShapeDtypeStruct(one.x, jnp.float32))
+        inputs.append(jax.tree.map(lambda a: rng.standard_normal(a.shape), (params, jax.ShapeDtypeStruct(one.x, float), y)))
+
+    @jax.jit
+    def both(inputs):
+        found = []
+        for one, (params, x, ct_y) in zip(tried, inputs, strict=True):
+            layer = one.layer()
+            expected, pull_back = jax.vjp(layer.apply, params, x)
+            y, residuals = layer.fwd(params, x)
+            found.append(((y, layer.bwd(residuals, ct_y)), (expected, pull_back(ct_y))))
+        return found
+
+    def off(got, expected):
+        assert got.shape == expected.shape
+        assert got.dtype == expected.dtype == np.float64
+        return np.abs(got - expected).max(initial=0) / (1 + np.abs(expected).max(initial=0))
+
+    found = jax.device_get(both(inputs))
+    return [max(jax.tree.leaves(jax.tree.map(off, got, expected))) for got, expected in found]
+
+
+EACH, CHUNKS = 100, 20
+
+
+def test_the_search_holds_every_kind_of_convolution():
+    tried = {one for seed in range(CHUNKS) for one in drawn(seed, EACH)}
+    assert len(tried) >= 1990  # few are drawn twice
+    kinds = {
+        "1-D": lambda t: len(t.kernel) == 1,
+        "height 1": lambda t: len(t.kernel) == 2 and t.x[1] == 1,
+        "height 1 under a kernel of 1 row, strided or padded": lambda t: t.x[1:-1][0] == t.kernel[0] == 1 and t.stride[0] > 1,
+        "no batch": lambda t: t.x[0] == 0,
+        "groups": lambda t: 1 < t.groups < t.x[-1],
+        "depthwise": lambda t: t.groups == t.x[-1] == t.out > 1,
+        "several kernels a channel": lambda t: 1 < t.groups == t.x[-1] < t.out,
+        "padding beyond the kernel": lambda t: t.padding not in ("SAME", "VALID") and max(map(max, t.padding)) > max(t.kernel),
+        "dilated": lambda t: max(t.dilation) > 1 < max(t.kernel),
+    }
+    for kind, is_one in kinds.items():
+        assert sum(map(is_one, tried)) >= 50, kind
+
+
+def test_the_worst_of_the_search_agree_with_jax_grad(x64):
+    for one, off in zip(WORST, furthest(WORST), strict=True):
+        assert off <= 1e-13, (one, off)
+
+
+def test_some_of_the_search_agree_with_jax_grad(x64):
+    tried = [one for one in drawn(CHUNKS, 500) if 1 in one.x[1:-1] and one.x[0]][:32]
+    assert len(tried) == 32
+    for one, off in zip(tried, furthest(tried), strict=True):
+        assert off <= 1e-13, (one, off)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(CHUNKS))
+def test_two_thousand_convolutions_agree_with_jax_grad(x64, optimised_less, seed):
+    tried, compared = drawn(seed, EACH), 0
+    for i in range(0, EACH, 25):
+        for one, off in zip(tried[i : i + 25], furthest(tried[i : i + 25]), strict=True):
+            assert off <= 1e-13, (one, off)
+            compared += 1
+    assert compared == EACH
+    assert EACH * CHUNKS >= 2000

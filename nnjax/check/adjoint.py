@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from .omissions import words
 from .oracle import ULPS, Budget, eps_of, in_x64, norms, random_like
 from .report import Diagnosis, Row
 from .subject import Subject, sorted_outputs
@@ -40,10 +41,8 @@ def adjoint_rows(
         tangents[i] = random_like(rng, np.shape(x), np.float64)
         try:
             pushed = in_x64(push, diff, other, tangents)
-        except TypeError as error:
-            notes.append(
-                f"{subject.case}: not held to the adjoint identity, as it has no forward mode: {str(error).splitlines()[0]}"
-            )
+        except Exception as error:
+            notes.append(f"{subject.case}: not held to the adjoint identity, as it has no forward mode: {words(error)}")
             return []
         # Longer doubles where the machine has them, so that the sum itself loses nothing.
         left = float(sum(np.vdot(np.longdouble(c), np.longdouble(p)) for c, p in zip(cts, pushed)))

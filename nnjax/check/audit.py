@@ -15,8 +15,11 @@ import numpy as np
 from jax.core import Tracer
 
 from ..errors import describe
+from .calls import positional
 from .inside import Inside
+from .omissions import words
 from .report import Report, Row, merged
+from .subject import is_passed_on
 from .vjp import check_vjp
 
 SAMPLES = 3  # calls of one rule that are checked: the first ones whose shapes differ, and further ones up to this number
@@ -43,12 +46,13 @@ def listening(heard: dict[int, Heard]) -> Iterator[None]:
         def call(self, *args, **kwargs):
             entry = heard.setdefault(id(self), Heard(self, [0], [], set()))
             entry.calls[0] += 1
-            on = Inside.now((args, kwargs))
-            signature = str((jax.tree.map(describe, (args, kwargs)), on))
+            given, named = positional(self.fun, args, kwargs)  # a keyword of its own may be one of check_vjp too
+            on = Inside.now((given, named))
+            signature = str((jax.tree.map(describe, (given, named)), on))
             if signature not in entry.shapes or len(entry.samples) < SAMPLES:
                 entry.shapes.add(signature)
-                drawn = any(isinstance(v, Tracer) for v in jax.tree.leaves((args, kwargs)))
-                args_kept, kwargs_kept = _values(args, kwargs, len(entry.samples), on)
+                drawn = any(isinstance(v, Tracer) for v in jax.tree.leaves((given, named)))
+                args_kept, kwargs_kept = _values(given, named, len(entry.samples), on)
                 entry.samples.append((args_kept, kwargs_kept, drawn, on))
             return originals[cls](self, *args, **kwargs)
 
@@ -86,7 +90,8 @@ def audit(fn: Callable, *args: Any, seed: int = 0, **kwargs: Any) -> Report:
 
     Each rule is held against its undecorated body, in the dtype of the call and in float64. A note for each says its
     name, file and line, the calls seen and the verdict: ok, FAULT, or convention, for a rule that differs from its body
-    at a kink or tie only (`jax.nn.relu` at 0), which is not a fault. A report without any rule is not ok.
+    at a kink or tie only (`jax.nn.relu` at 0), which is not a fault; "not checked" with what it or its body raised, and "not
+    proved" where nothing could be compared. A report without any rule is not ok, nor is one with these two.
     A rule met inside `jax.shard_map` is checked inside one, on drawn values; with check_vma=False, where JAX's own
     transposes of what communicates are no reference, such a rule is not checked, and the report says so.
     Raises TypeError where fn is not callable; what fn raises passes through.
@@ -102,7 +107,7 @@ def audit(fn: Callable, *args: Any, seed: int = 0, **kwargs: Any) -> Report:
         name, where = _source(entry.rule)
         notes.append(f"{name} ({where}): {entry.calls[0]} call{'s' if entry.calls[0] > 1 else ''}, {verdict}")
         reports.append(report._replace(notes=()))
-        missing += [m for m in report.missing if "proves nothing" not in m]
+        missing += report.missing
     if not heard:
         missing.append("any rule: the program ran through no custom_vjp or custom_jvp function")
     every = merged(reports)
@@ -122,29 +127,35 @@ def _verdict(entry: Heard, seed: int) -> tuple[Report, str]:
     for args, kwargs, drawn, on in entry.samples:
         try:
             report = _check(entry.rule, args, kwargs, seed, on)
-        except (TypeError, ValueError, NameError) as error:
-            words = str(error).splitlines()[0]
-            if "axis name" in words or "no mesh axis" in words:
-                words = "it communicates in a jax.shard_map without check_vma or over some axes alone: jax.grad is no reference"
-            nothing = words.startswith("check: no argument") or "no output that is real floating" in words
-            verdicts.add("no derivative to check" if nothing else f"not checked: {words}")
+        except Exception as error:
+            report = Report((), (words(error),))
+        if not report.rows:
+            said = report.missing[0]
+            if "axis name" in said or "no mesh axis" in said:
+                said = "it communicates in a jax.shard_map without check_vma or over some axes alone: jax.grad is no reference"
+            nothing = said.startswith("check: no argument") or "no output that is real floating" in said
+            verdicts.add("no derivative to check" if nothing else f"not checked: {said}")
             if not nothing:
-                reports.append(Report((), (f"{name} ({where}): {words}",)))
+                reports.append(Report((), (f"{name} ({where}): {said}",)))
             continue
         if report.failures and _only_at_kinks(entry.rule, report, args, kwargs, seed, on):
             verdicts.add("convention: differs from its body at kinks or ties only")
             report = report._replace(rows=tuple(_excused(row) for row in report.rows))
+        elif report.failures:
+            verdicts.add("FAULT")
+        elif report.missing:
+            verdicts.add(f"not proved: {report.missing[0]}")
         else:
-            verdicts.add("FAULT" if report.failures else ("ok, on drawn values" if drawn else "ok"))
+            verdicts.add("ok, on drawn values" if drawn else "ok")
         reports.append(report._replace(rows=tuple(row._replace(note=row.note or where) for row in report.rows)))
-    order = ("FAULT", "not checked", "convention", "no derivative", "ok")
+    order = ("FAULT", "not checked", "not proved", "convention", "no derivative", "ok")
     ranked = sorted(verdicts, key=lambda v: next(i for i, o in enumerate(order) if v.startswith(o)))
     return merged(reports), ranked[0]
 
 
 def _check(rule, args, kwargs, seed, on) -> Report:
     with jax.disable_jit(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        dtypes = [v.dtype for v in jax.tree.leaves((args, kwargs)) if hasattr(v, "dtype")]
+        dtypes = [v.dtype for v in jax.tree.leaves((args, kwargs)) if is_passed_on(v)]
         floats = [np.dtype(d).name for d in dtypes if jnp.issubdtype(d, jnp.floating)]
         dtypes = dict.fromkeys([floats[0] if floats else "float32", "float64"])
         how: dict[str, Any] = {"dtypes": tuple(dtypes), "transforms": ("jit",), "witnesses": (), "seed": seed, **kwargs}
@@ -165,7 +176,7 @@ def _only_at_kinks(rule, report: Report, args, kwargs, seed: int, on) -> bool:
         rng = np.random.default_rng((seed, draw))
 
         def moved(v, rng=rng):
-            if not hasattr(v, "dtype") or not jnp.issubdtype(v.dtype, jnp.floating):
+            if not is_passed_on(v) or not jnp.issubdtype(v.dtype, jnp.floating):
                 return v
             v = np.asarray(v, np.float64 if v.dtype == np.float64 else np.float32)
             scale = float(np.abs(v).mean()) if v.size and np.isfinite(v).all() and np.any(v) else 1.0

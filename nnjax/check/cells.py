@@ -28,6 +28,7 @@ class Cell(NamedTuple):
     second: list[Budget]
     tangents: list
     others: list  # outputs without a derivative, by the definition
+    untwice: Exception | None = None  # what the definition raises where it is differentiated twice
 
 
 def reference_of(subject: Subject) -> Callable:
@@ -113,5 +114,8 @@ def _cell(subject, diff, other, opts: Options, place: Place, measured) -> Cell:
     second = []
     if transforms.SECOND_ORDER in chosen:
         directional = once(subject.shared, "second", lambda: transforms.second_order(subject.reference))
-        second = budget(directional, diff, [*tangents, *cts], "second")
+        try:
+            second = budget(directional, diff, [*tangents, *cts], "second")
+        except Exception as error:
+            return Cell(*place, points, found, second, tangents, others, error)
     return Cell(*place, points, found, second, tangents, others)

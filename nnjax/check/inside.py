@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ..varying import varies as varies
+from .subject import is_passed_on
 
 
 class Inside(NamedTuple):
@@ -27,7 +28,7 @@ class Inside(NamedTuple):
         if not axes or set(abstract.manual_axes) != set(axes) or not varies(lax.axis_index(axes[0])):
             return None
         devices = np.array(jax.devices()[: abstract.size]).reshape(tuple(abstract.shape.values()))
-        over = [varies(v) if hasattr(v, "dtype") else frozenset() for v in jax.tree.leaves(arguments)]
+        over = [varies(v) if is_passed_on(v) else frozenset() for v in jax.tree.leaves(arguments)]
         return cls(Mesh(devices, axes), tuple(tuple(name for name in axes if name in found) for found in over))
 
     def stacked(self, leaf: int, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -41,7 +42,7 @@ class Inside(NamedTuple):
         @functools.wraps(f)
         def on_all(*args, **kwargs):
             leaves, treedef = jax.tree.flatten((args, kwargs))
-            arrays = [i for i, v in enumerate(leaves) if hasattr(v, "dtype")]
+            arrays = [i for i, v in enumerate(leaves) if is_passed_on(v)]
 
             def local(parts):
                 own = list(leaves)

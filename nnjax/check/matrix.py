@@ -9,72 +9,58 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import transforms
-from .adjoint import adjoint_rows
 from .cells import Cell, float32_last, measuring, places, reference_of
 from .diagnose import Context, diagnose
 from .mesh_faults import axis_sizes, suspects
 from .mistakes import mistakes
-from .options import WIDE, Options, precisions
+from .omissions import LeftOut, missing, refused, words
+from .options import Options
 from .oracle import eps_of, in_x64, on_host
 from .report import Diagnosis, Report, Row
-from .subject import Problem, Subject
-from .taylor import taylor_rows
+from .subject import Problem, Subject, vjp_of
 from .threads import in_threads, once
+from .witnesses import common, in_kind, witness_rows
 
 RETURNED = re.compile(r"bwd rule .*must produce .*(structure|shapes do not match)")  # JAX, of cotangents unlike the arguments
 
 
 def run_matrix(subject: Subject, diff: list, other: list, opts: Options, prepared: list[Cell] | None = None) -> Report:
-    """Every dtype, transform, device and witness of the options, on these inputs."""
+    """Every dtype, transform, device and witness of the options, on these inputs. What cannot be run there is told."""
     alone = subject.sharding is not None
-    left_out: set[str] = set()  # dtypes in which the definition does not run
+    left_out = LeftOut()
     if prepared is None:
         measure = measuring(subject, diff, other, opts)
 
         def held(place):
             try:
                 cell = measure(place)
-            except (NotImplementedError, TypeError, ValueError) as error:
-                if opts.named or place.dtype.name in WIDE:
+            except Exception as error:
+                if refused(error):
                     raise
-                left_out.add(place.dtype.name)
-                return [], [
-                    f"{subject.case}: not held in {place.dtype}, in which it does not run: {str(error).splitlines()[0]}"
-                ]
-            return _held(subject, cell, other, opts)
+                return [], [left_out.dtype(subject.case, place, opts, error)]
+            return _held(subject, cell, other, opts, left_out)
 
         found = in_threads(held, places(opts), float32_last, alone=alone)
     else:
-        found = in_threads(lambda cell: _held(subject, cell, other, opts), prepared, float32_last, alone=alone)
+        found = in_threads(lambda cell: _held(subject, cell, other, opts, left_out), prepared, float32_last, alone=alone)
     rows = [row for cell_rows, _ in found for row in cell_rows]
-    notes = dict.fromkeys(note for _, cell_notes in found for note in cell_notes)
-    return Report(tuple(rows), _missing(subject, rows, opts, tuple(notes), left_out), tuple(notes))
+    notes = dict.fromkeys(note for _, cell_notes in found for note in cell_notes if note)
+    if rows and all(x.size == 0 for x in diff):
+        notes[f"{subject.case}: every argument is empty, so shapes, dtypes and structure alone were compared"] = None
+    return Report(tuple(rows), missing(subject, rows, opts, tuple(notes), left_out), tuple(notes))
 
 
-def _held(subject, cell: Cell, other, opts: Options) -> tuple[list[Row], list[str]]:
+def _held(subject, cell: Cell, other, opts: Options, left_out: LeftOut) -> tuple[list[Row], list[str]]:
     """The rows and notes of one cell."""
     rows: list[Row] = []
     notes: list[str] = []
     with jax.default_device(cell.device), jax.default_matmul_precision(cell.precision):
         for transform in opts.transforms_in(cell.dtype.name):
-            rows += _transform_rows(subject, cell, other, transform)
+            rows += _transform_rows(subject, cell, other, transform, left_out, notes)
         if cell.dtype == np.float64 and cell.device == opts.devices[0]:
-            try:
-                rows += _witness_rows(subject, cell, other, opts, notes)
-            except (TypeError, ValueError):
-                if all(row.ok for row in rows):  # otherwise a rule that cannot run is among the failures already
-                    raise
-    return [_in_kind(row, rows) for row in rows], notes + _precision_notes(subject, cell)
-
-
-def _common(subject, cell, transform) -> dict:
-    return {
-        "case": subject.case,
-        "dtype": cell.dtype.name,
-        "transform": transform,
-        "device": cell.device.device_kind,
-        "precision": cell.precision,
-    }
+            run = once(subject.compiled, "jit", lambda: transforms.named("jit")(subject))
+            rows += witness_rows(subject, cell, other, run, opts, notes, broken=not all(row.ok for row in rows))
+    return [in_kind(row, rows) for row in rows], notes + _precision_notes(subject, cell)
 
 
 def _precision_notes(subject, cell) -> list[str]:
@@ -93,29 +79,56 @@ def output_names(n: int) -> list[str]:
     return ["output"] if n == 1 else [f"output[{i}]" for i in range(n)]
 
 
-def _transform_rows(subject: Subject, cell: Cell, other, transform: str) -> list[Row]:
-    """The rows of one transform; a rule that JAX cannot run under it is a failure, not an exception."""
+def _transform_rows(subject: Subject, cell: Cell, other, transform: str, left_out: LeftOut, notes: list[str]) -> list[Row]:
+    """The rows of one transform. A rule that cannot run under it is a failure, not an exception; where its definition cannot
+    run either, a note."""
     subject.problems.found.clear()
+    where = common(subject, cell, transform)
+    if transform == transforms.SECOND_ORDER and cell.untwice:
+        notes.append(left_out.transform(subject.case, cell.dtype, transform, cell.untwice))
+        return []
     try:
         return _run_rows(subject, cell, other, transform)
-    except (TypeError, ValueError) as error:
-        if str(error).startswith("check:"):
+    except Exception as error:
+        if refused(error):
             raise
         if transform == transforms.SECOND_ORDER and "forward-mode" in str(error):
             # fwd calls the decorated function itself, and JAX has no forward mode over that: no fault of the gradient.
             why = "not differentiated twice: fwd calls the function itself, which JAX cannot push forward; call its body there"
             row = Row(subject.case, "", "", "", "", 0.0, 0.0, True, None, "vacuous", note=why)
-            return [row._replace(leaf=leaf, **_common(subject, cell, transform)) for leaf in subject.spec.names]
-        said = str(error).splitlines()[0]
+            return [row._replace(leaf=leaf, **where) for leaf in subject.spec.names]
+        if subject.problems.found:
+            return _problem_rows(subject, subject.problems.found, where)
+        of_definition = _fails(subject, cell, other, transform)
+        if of_definition is not None:
+            notes.append(left_out.transform(subject.case, cell.dtype, transform, of_definition))
+            return []
+        said = words(error)
         kind = "wrong_shape" if RETURNED.search(said) else "unknown"
-        problems = subject.problems.found or [Problem("cotangents", kind, f"JAX cannot run it: {said}")]
-        return _problem_rows(subject, problems, _common(subject, cell, transform))
+        return _problem_rows(subject, [Problem("cotangents", kind, f"JAX cannot run it: {said}")], where)
 
 
-def _problem_rows(subject: Subject, problems: Sequence[Problem], common: dict) -> list[Row]:
+def _fails(subject: Subject, cell: Cell, other, transform: str) -> Exception | None:
+    """What the definition raises under a transform, if it does: then a rule need not run there either."""
+    if transform == transforms.SECOND_ORDER or subject.sharding is not None:
+        return None  # it has run there already
+
+    def tried() -> Exception | None:
+        remat = vjp_of(subject.definition, subject.spec, jax.checkpoint)
+        itself = subject._replace(hand=subject.reference, rematerialised=remat, compiled={})
+        try:
+            ran(itself, cell, other, transform)
+        except Exception as error:
+            return error
+        return None
+
+    return once(subject.shared, f"fails {cell.dtype.name} {transform}", tried)
+
+
+def _problem_rows(subject: Subject, problems: Sequence[Problem], where: dict) -> list[Row]:
     return [
         Row(leaf=p.leaf, error=np.inf, bound=0.0, ok=False, diagnosis=Diagnosis(p.kind, p.detail), status="failed",
-            layer=subject.owner(p.leaf), **common)
+            layer=subject.owner(p.leaf), **where)
         for p in problems
     ]  # fmt: skip
 
@@ -132,25 +145,25 @@ def ran(subject: Subject, cell: Cell, other, transform: str) -> tuple[list[list[
 
 def _run_rows(subject: Subject, cell: Cell, other, transform: str) -> list[Row]:
     x64 = cell.dtype == np.float64
-    common = _common(subject, cell, transform)
+    where = common(subject, cell, transform)
     if transform == transforms.SECOND_ORDER:
         run = once(subject.compiled, transform, lambda: transforms.second_order(subject.hand))
         diff, cts = cell.points[0]
         with jax.enable_x64(x64):
             h = on_host(run([jnp.asarray(x) for x in diff], other, [jnp.asarray(x) for x in (*cell.tangents, *cts)]))
-        return _judged(subject, cell.points[0], other, subject.spec.names, h, cell.second, common, 0)
+        return _judged(subject, cell.points[0], other, subject.spec.names, h, cell.second, where, 0)
     at_points, problems = ran(subject, cell, other, transform)
-    rows = _problem_rows(subject, problems, common)
+    rows = _problem_rows(subject, problems, where)
     spoiled = {p.leaf for p in problems if p.kind == "wrong_shape"}
     n_outputs = len(cell.points[0][1])
     names = [*output_names(n_outputs), *subject.spec.names]
     for point, h, found in zip(cell.points, at_points, cell.found):
-        judged = _judged(subject, point, other, names, h, found, common, n_outputs)
+        judged = _judged(subject, point, other, names, h, found, where, n_outputs)
         rows = _worst_of(rows, [row for row in judged if row.leaf not in spoiled])
-    return rows + (_exact_rows(subject, cell, other, common) if transform == "jit" else [])
+    return rows + (_exact_rows(subject, cell, other, where) if transform == "jit" else [])
 
 
-def _judged(subject, point, other, names, h, found, common, n_outputs) -> list[Row]:
+def _judged(subject, point, other, names, h, found, where, n_outputs) -> list[Row]:
     diff, cts = point
 
     @functools.cache
@@ -169,15 +182,17 @@ def _judged(subject, point, other, names, h, found, common, n_outputs) -> list[R
         context = context._replace(axes=axis_sizes(subject.sharding.mesh), suspects=faults if n_outputs else context.suspects)
     rows = []
     for i, (leaf, value, budget) in enumerate(zip(names, h, found)):
-        error, bound, status = budget.judge(value)
+        primal = i < n_outputs
+        error, bound, status = budget.judge(value, primal=primal)
         diagnosis = None
         if budget.disagreement and not budget.proves(value):
             status, diagnosis = "failed", Diagnosis("unknown", budget.disagreement)
         elif status == "failed":
-            diagnosis = diagnose(leaf, value, budget, context, primal=i < n_outputs)
+            diagnosis = diagnose(leaf, value, budget, context, primal=primal)
+        skipped = int(budget.skipped(value, primal=primal).sum())
         rows.append(
             Row(leaf=leaf, error=error, bound=bound, ok=status != "failed", diagnosis=diagnosis, status=status,
-                layer=subject.owner(leaf), **common)
+                layer=subject.owner(leaf), skipped=skipped, entries=budget.truth.size, **where)
         )  # fmt: skip
     return rows
 
@@ -193,7 +208,7 @@ def _worst_of(rows: list[Row], more: list[Row]) -> list[Row]:
     return list(table.values())
 
 
-def _exact_rows(subject, cell, other, common) -> list[Row]:
+def _exact_rows(subject, cell, other, where) -> list[Row]:
     """Outputs without a derivative (integers, flags) must be equal."""
     if not cell.others:
         return []
@@ -205,69 +220,5 @@ def _exact_rows(subject, cell, other, common) -> list[Row]:
         ok = bool(np.array_equal(np.asarray(ours), theirs))
         wrong = None if ok else Diagnosis("wrong_primal", "an output without a derivative is not the reference's")
         rows.append(Row(leaf=f"exact output[{i}]", error=float(not ok), bound=0.0, ok=ok, diagnosis=wrong,
-                        status="ok" if ok else "failed", **common))  # fmt: skip
+                        status="ok" if ok else "failed", **where))  # fmt: skip
     return rows
-
-
-def _witness_rows(subject, cell, other, opts: Options, notes: list[str]) -> list[Row]:
-    run = once(subject.compiled, "jit", lambda: transforms.named("jit")(subject))
-    diff, cts = cell.points[0]
-    n = len(cts)
-
-    def hand(diff):
-        with jax.enable_x64(True):
-            return on_host(run([([jnp.asarray(x) for x in diff], [jnp.asarray(c) for c in cts])], other)[0])
-
-    rows = []
-    if "adjoint" in opts.witnesses:
-        rows += adjoint_rows(subject, diff, other, cts, hand(diff)[n:], cell.found[0], opts.seed, notes)
-    if "taylor" in opts.witnesses and any(b.truth_eps > eps_of(np.float64) for b in cell.found[0]):
-        notes.append(
-            f"{subject.case}: no taylor remainder: its small steps are lost where the definition casts to lower precision"
-        )
-    elif "taylor" in opts.witnesses:
-        rows += taylor_rows(subject, reference_of(subject), diff, other, cts, hand, n, cell.found[0], opts.seed)
-    common = _common(subject, cell, "jit")
-    return [row._replace(**common, layer=subject.owner(row.leaf)) for row in rows]
-
-
-def _in_kind(row: Row, rows: Sequence[Row]) -> Row:
-    """A row of a second derivative or a witness that fails for a reason unknown, with the kind of the first derivative's."""
-    second = row.transform == transforms.SECOND_ORDER
-    if row.diagnosis is None or row.diagnosis.kind != "unknown" or not (second or row.witness != "reference"):
-        return row
-    firsts = [r for r in rows if r.witness == "reference" and r.transform != transforms.SECOND_ORDER and r.leaf == row.leaf]
-    kinds = [r.diagnosis.kind for r in firsts if r.diagnosis is not None and r.diagnosis.kind != "unknown"]
-    words = ("wrong as its first derivative is: " if second else "") + row.diagnosis.detail
-    return row._replace(diagnosis=Diagnosis(kinds[0], words)) if kinds else row
-
-
-def _missing(subject, rows: Sequence[Row], opts: Options, notes: Sequence[str], left_out: set[str]) -> tuple[str, ...]:
-    """What was asked for and is in no row, and leaves about which every row is vacuous.
-
-    A row of "cotangents", a rule that did not run or gave no cotangents, has failed for every leaf.
-    """
-    seen = {(row.leaf, row.dtype, row.transform, row.precision, row.device) for row in rows}
-    broken = {key[1:] for key in seen if key[0] == "cotangents" and key[0] not in subject.spec.names}
-    missing = []
-    for d in (d for d in opts.dtypes if d not in left_out):
-        for device in opts.devices:
-            for p in precisions(device):
-                keys = [(leaf, d, t, p, device.device_kind) for leaf in subject.spec.names for t in opts.transforms_in(d)]
-                missing += [f"{subject.case}: {' '.join(key)}" for key in keys if key not in seen and key[1:] not in broken]
-    if "float64" in opts.dtypes and not broken:
-        for witness in opts.witnesses:
-            held = {row.leaf for row in rows if row.witness == witness}
-            if not any(witness in note for note in notes):
-                missing += [f"{subject.case}: {leaf}, by {witness}" for leaf in subject.spec.names if leaf not in held]
-    rows = [row for row in rows if row.witness == "reference"]
-    widest = min(opts.dtypes, key=eps_of)
-    for leaf in dict.fromkeys(row.leaf for row in rows):
-        statuses = {row.status for row in rows if row.leaf == leaf}
-        zero = any(row.status == "zero" for row in rows if row.leaf == leaf and row.dtype == widest)
-        if not zero and not statuses & {"ok", "failed"}:
-            missing.append(
-                f"{subject.case}: {leaf}, as every bound reaches its size and so proves nothing; check it at less extreme "
-                "inputs, or in a wider dtype"
-            )
-    return tuple(missing)

@@ -26,7 +26,7 @@ def mistakes(subject: Subject, point: tuple[list, list], other: list, names: Seq
         if len(cts) == 1 and x.shape == cts[0].shape:
             words = f"equals J ct, with the Jacobian J of {name} itself in the place of its transpose"
             tangents = [cts[0] if i == j else np.zeros_like(y) for j, y in enumerate(diff)]
-            with suppress(TypeError):  # no forward mode
+            with suppress(Exception):  # no forward mode
                 found.append(("transposed", words, {name: in_x64(push_of(subject), diff, other, tangents)[0]}))
     for i in range(len(cts) if len(cts) > 1 else 0):
         without = [np.zeros_like(c) if i == j else c for j, c in enumerate(cts)]

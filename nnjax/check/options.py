@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import unknown_name
+from ..errors import describe, expect_flag, unknown_name, whole_number
 from . import transforms
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -39,8 +39,17 @@ class Options(NamedTuple):
 
 
 def options(dtypes=None, transforms_=None, devices=None, compute_dtype=None, seed=0, full=False, witnesses=None) -> Options:
-    """Checked options. Raises ValueError for names that are not known."""
-    for name in (*(dtypes or ()), *((compute_dtype,) if compute_dtype else ())):
+    """Checked options. Raises ValueError for names that are not known, TypeError for what is no list of them."""
+    dtypes, transforms_, devices = _listed("dtypes", dtypes), _listed("transforms", transforms_), _listed("devices", devices)
+    for device in devices or ():
+        if not isinstance(device, jax.Device):
+            raise TypeError(
+                f"check: devices must be those of jax.devices(), got {describe(device)}; leave it out for the first."
+            )
+    if whole_number(seed) is None or seed < 0:
+        raise ValueError(f"check: seed must be an int of at least 0, got {seed!r}; pass 0.")
+    expect_flag("check", full=full)
+    for name in (*(dtypes or ()), *(() if compute_dtype is None else (compute_dtype,))):
         try:
             known = jnp.issubdtype(np.dtype(name), jnp.floating)
         except TypeError:
@@ -48,10 +57,11 @@ def options(dtypes=None, transforms_=None, devices=None, compute_dtype=None, see
         if not known:
             raise ValueError(f"check: dtypes must be floating point, got {name}; pick from {', '.join(DTYPES)}.")
     for name in transforms_ or ():
-        if name != transforms.SECOND_ORDER:
+        if not isinstance(name, str) or name != transforms.SECOND_ORDER:
             transforms.named(name)
+    witnesses = _listed("witnesses", witnesses)
     for name in witnesses or ():
-        if name not in WITNESSES:
+        if not isinstance(name, str) or name not in WITNESSES:
             raise unknown_name("witness", name, WITNESSES)
     return Options(
         tuple(np.dtype(d).name for d in (dtypes or DTYPES)),
@@ -63,6 +73,16 @@ def options(dtypes=None, transforms_=None, devices=None, compute_dtype=None, see
         WITNESSES if witnesses is None else tuple(witnesses),
         bool(dtypes),
     )
+
+
+def _listed(what: str, given: Any) -> tuple[Any, ...] | None:
+    """The entries of a list, None where none was given."""
+    if given is None:
+        return None
+    if not isinstance(given, (list, tuple, set, frozenset, np.ndarray)) or getattr(given, "ndim", 1) == 0:
+        came = repr(given) if isinstance(given, str) else describe(given)
+        raise TypeError(f"check: {what} must be a list, got {came}; pass one, such as [{came}], or leave it out.")
+    return tuple(given)
 
 
 def precisions(device: Any) -> tuple[str, ...]:

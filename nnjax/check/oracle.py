@@ -121,6 +121,11 @@ def in_x64(f: Callable, *lists: Any) -> list[np.ndarray]:
         return on_host(f(*lists))
 
 
+def size_of(x: np.ndarray) -> float:
+    """The largest absolute value, of what is finite: a logit of -inf, or NaN that has weight 0, says nothing of the scale."""
+    return float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x)))
+
+
 def norms(x: np.ndarray) -> np.ndarray:
     """The 2-norm and the maximum norm; NaN counts as infinite."""
     if x.size == 0:
@@ -168,8 +173,18 @@ class Budget(NamedTuple):
         scaled |= {name: getattr(self, name) * abs(factor) for name in ("size", "rho", "moved", "bound", "strict")}
         return self._replace(**scaled)
 
-    def judge(self, h: np.ndarray) -> tuple[float, float, str]:
-        """(error, bound, status) of a hand-written gradient, in the norm in which it does worst."""
+    def skipped(self, h: np.ndarray, primal: bool = False) -> np.ndarray:
+        """The entries that are not compared: where reference or truth is not finite.
+
+        A value is compared there too if all agree, as the definition says what it is; a gradient may be lost on the way to it.
+        """
+        if not primal or self.finite.all():
+            return ~self.finite
+        r, t = self.reference, self.truth
+        return ~self.finite & ~(((h == t) & (r == t)) | (np.isnan(h) & np.isnan(r) & np.isnan(t)))
+
+    def judge(self, h: np.ndarray, primal: bool = False) -> tuple[float, float, str]:
+        """(error, bound, status) of a hand-written gradient, in the norm in which it does worst; primal: of a value."""
         if not np.isfinite(h[self.finite]).all():
             return np.inf, float(self.bound[1]), "failed"
         error = _apart(h, self.truth, self.finite)
@@ -180,6 +195,8 @@ class Budget(NamedTuple):
             status = "failed"
         elif self.truth.size == 0:
             status = "ok"  # an empty leaf is compared in shape and dtype
+        elif not self.finite.any():
+            status = "vacuous" if self.skipped(h, primal).all() else "ok"
         elif self.zero:
             status = "zero"
         else:
@@ -232,7 +249,7 @@ def budgets(
     """
     dtype = np.dtype(dtype)
     eps = max(eps_of(dtype), truth_eps)
-    largest = [max((float(np.max(np.abs(a), initial=0.0)) for a in on_host(xs)), default=1.0) for xs in (linear, diff)]
+    largest = [max(map(size_of, on_host(xs)), default=1.0) for xs in (linear, diff)]
     terms = (largest[0] if linear else 1.0) * max(1.0, largest[1])
 
     def in_float32(parts="rho moved"):

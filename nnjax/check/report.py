@@ -20,7 +20,8 @@ class Row(NamedTuple):
     """One comparison. error and bound are in the norm in which error / bound is largest.
 
     status: "ok"; "zero" (right, and zero up to rounding); "vacuous" (within a bound so wide that it proves nothing);
-    "failed". witness: what it was held against. layer: the layer inside a composition that owns the leaf.
+    "failed". witness: what it was held against. layer: the layer inside a composition that owns the leaf. skipped: how many of
+    its entries were not compared, as the reference is not finite there.
     """
 
     case: str
@@ -37,11 +38,15 @@ class Row(NamedTuple):
     layer: str = ""
     precision: str = ""
     note: str = ""
+    skipped: int = 0
+    entries: int = 0
 
     def __str__(self) -> str:
         where = f"{self.case}: {self.leaf}" + (f" of {self.layer}" if self.layer else "")
         text = f"{where} [{self.dtype} {self.transform} {self.device}, {self.witness}] "
         text += f"error {self.error:.3g}, bound {self.bound:.3g}: {self.status}"
+        if self.skipped:
+            text += f", {self.skipped} of {self.entries} entries not compared, as the reference is not finite there"
         if self.diagnosis is not None:
             text += f"\n    {self.diagnosis.kind}: {self.diagnosis.detail}"
         return text + (f"\n    note: {self.note}" if self.note else "")

@@ -18,8 +18,9 @@ from .inside import varies
 from .matrix import output_names, run_matrix
 from .mesh_faults import Sharding, axis_words, mentions
 from .options import Options
+from .pair import pair_run, paired
 from .report import Diagnosis, Report, Row, merged
-from .subject import Problems, Subject, layer_owner, leaf_name, pair_run, paired, split, vjp_of
+from .subject import Problems, Subject, layer_owner, leaf_name, split, vjp_of
 
 NAMES = ("params", "x", "key")
 Unsummed = dict[str, tuple[str, ...]]  # axes over which a leaf still varied, where its spec has it the same on all devices

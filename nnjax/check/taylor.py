@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .oracle import Budget, eps_of, in_x64, norms
+from .oracle import Budget, eps_of, in_x64, norms, size_of
 from .report import Diagnosis, Row
 from .subject import Subject
 
@@ -34,7 +34,7 @@ def taylor_rows(
         near = _generic(diff, rng, lambda x: in_x64(reference, x, other, cts)[:n])
         if near is None:
             break
-        rows = _at_point(subject, reference, *near, other, cts, hand(near[0])[n:], n, found, rng)
+        rows = _at_point(subject, reference, *near, other, cts, hand(near[1])[n:], n, found, rng)
         for row in rows:
             if row.leaf not in best or not best[row.leaf].ok:
                 best[row.leaf] = row
@@ -48,38 +48,43 @@ def taylor_rows(
     return [best[leaf] for leaf in subject.spec.names]
 
 
-def _generic(diff: list, rng, value: Callable) -> tuple[list, list] | None:
-    """Inputs off kinks and ties, moved by a share of their scale (of each entry, where that leaves the domain), and f there."""
+def _generic(diff: list, rng, value: Callable) -> tuple[bool, list, list] | None:
+    """Inputs off kinks and ties, moved by a share of their scale (of each entry, where that leaves the domain), and f there.
+
+    First whether it was their scale: what leaves the domain is, say, a weight of 0 on NaN.
+    """
     for additive in (True, False):
         near = []
         for x in diff:
             x = np.asarray(x, np.float64)
-            scale = float(np.sqrt(np.mean(np.square(x)))) if x.size and np.any(x) else 1.0
+            finite = x[np.isfinite(x)]
+            scale = float(np.sqrt(np.mean(np.square(finite)))) if np.any(finite) else 1.0
             scale = scale if np.isfinite(scale) else 1.0
             near.append(x * (1 + 0.05 * rng.standard_normal(x.shape)) + additive * 0.05 * scale * rng.standard_normal(x.shape))
         start = value(near)
         if all(np.isfinite(y).all() for y in start):
-            return near, start
+            return additive, near, start
     return None
 
 
-def _at_point(subject, reference, x, start, other, cts, h, n, found, rng) -> list[Row]:
+def _at_point(subject, reference, additive, x, start, other, cts, h, n, found, rng) -> list[Row]:
     rows = []
     for i, leaf in enumerate(subject.spec.names):
-        scale = max(float(np.abs(x[i]).max(initial=0.0)), 1e-30)
+        scale = max(size_of(x[i]), 1e-30) if additive else np.where(np.isfinite(x[i]), x[i], 0.0)
         v = scale * rng.standard_normal(np.shape(x[i]))
         slope = float(np.vdot(h[i], v))
         remainders, floors = [], []
         for step in STEPS:
             moved = [*x]
             moved[i] = x[i] + step * v
-            # The step that was really taken, after rounding: x + e v is not exact.
-            taken = float(np.vdot(h[i], moved[i] - x[i])) if np.isfinite(slope) else slope
+            # The step that was really taken, after rounding: x + e v is not exact. From infinity or NaN there is none.
+            went = np.where(np.isfinite(x[i]), moved[i] - np.where(np.isfinite(x[i]), x[i], 0.0), 0.0)
+            taken = float(np.vdot(h[i], went)) if np.isfinite(slope) else slope
             values = in_x64(reference, moved, other, cts)[:n]
             change = sum(float(np.vdot(c.astype(np.float64), y - y0)) for c, y, y0 in zip(cts, values, start))
             terms = sum(float(np.abs(c.astype(np.float64) * y).sum()) for c, y in zip(cts, values))
             remainders.append(abs(change - taken))
-            own = float(found[n + i].bound[0]) * float(norms(moved[i] - x[i])[0])
+            own = float(found[n + i].bound[0]) * float(norms(went)[0])
             floors.append(FLOOR * eps_of(np.float64) * (terms + abs(taken)) + (own if np.isfinite(own) else 0.0))
         with np.errstate(divide="ignore", invalid="ignore"):
             order = np.log2(np.divide(remainders[0], remainders[-1])) / np.log2(STEPS[0] / STEPS[-1])

@@ -78,6 +78,6 @@ def second_order(run: Callable) -> Callable:
 
 def named(name: str) -> Callable:
     """The transform of this name. Raises ValueError for a name that is not known."""
-    if name not in TRANSFORMS:
+    if not isinstance(name, str) or name not in TRANSFORMS:
         raise unknown_name("transform", name, (*TRANSFORMS, SECOND_ORDER))
     return TRANSFORMS[name]

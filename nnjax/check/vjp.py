@@ -1,7 +1,6 @@
 """The entry points: check_layer, check_vjp and check_pair, each a function under test held against its definition."""
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,14 +10,16 @@ from jax.sharding import Mesh
 
 from ..errors import describe
 from ..layer import Layer, as_custom_vjp, expect_layer
+from .calls import argument_names, body_of, bound, expect_arguments, positional
 from .localise import localise
 from .matrix import run_matrix
 from .mesh_faults import Sharding
 from .options import DTYPES, EVERYWHERE, Options, options
 from .oracle import budgets, norms, on_host
+from .pair import pair_run, paired
 from .report import Report
 from .sharding import check_on_mesh, expect_sharding
-from .subject import Problems, Spec, Subject, argument_names, layer_owner, pair_run, paired, split, vjp_of
+from .subject import Problems, Spec, Subject, layer_owner, split, vjp_of
 
 
 @functools.lru_cache(maxsize=256)
@@ -102,11 +103,11 @@ def check_layer(
     expect_layer("check_layer", layer)
     expect_sharding(mesh, specs, reference, devices)
     if mesh is not None and specs is not None and reference is not None:
-        chosen = transforms or (None if full else EVERYWHERE)
+        chosen = transforms if transforms is not None or full else EVERYWHERE
         opts = options(dtypes, chosen, mesh.devices.flat[:1], compute_dtype, seed, full, witnesses or ())
         return check_on_mesh(layer, (params, x, key), opts, mesh, specs, reference)
     spec, diff, other = split((params, x, key), {}, ("params", "x", "key"))
-    opts = options(dtypes or DTYPES, transforms, devices, compute_dtype, seed, full, witnesses)
+    opts = options(DTYPES if dtypes is None else dtypes, transforms, devices, compute_dtype, seed, full, witnesses)
     report = run_matrix(layer_subject(layer, spec), diff, other, opts)
     return located(report, layer, params, x, key, opts)
 
@@ -148,10 +149,13 @@ def check_vjp(
     """Hold the gradient rule of f against jax.vjp of its definition, at these arguments.
 
     f is a `jax.custom_vjp` function, whose undecorated body is the definition unless `reference` is given, or any
-    function with an explicit `reference` of the same arguments. Arguments are pytrees; arrays of integers, flags and keys
-    are passed on, Python ints, strings and None are static, as is what `nondiff_argnums` names. The other options are those
+    function with an explicit `reference` of the same arguments. Arguments are pytrees, by position or by keyword. Arrays of
+    floating point numbers have a derivative, and so has a Python float, as in jax.grad; arrays of integers, flags and keys
+    are passed on. All else is static, given to f as it is: Python ints and flags, strings, dtypes, functions, members of an
+    enum, None, and what `nondiff_argnums` names (a float that f needs as it is: close over it). The other options are those
     of `check_layer`; where a definition does not run in bfloat16 or float16 a note says so, unless dtypes are named. mesh:
-    where f communicates, the devices. Raises TypeError where there is no reference, no
+    where f communicates, the devices. Whatever f raises in a dtype or transform is a failed row, and what the definition
+    raises is among what was not compared. Raises TypeError where there is no reference, no
     differentiable argument, or no differentiable output.
     """
     if not callable(f):
@@ -164,22 +168,10 @@ def check_vjp(
             "pass reference=, the same function in plain jax.numpy."
         )
     for g in (f, definition):
-        _expect_arguments("check_vjp", g, args, kwargs)
-    names = argument_names(f, len(args))
-    static = rule_of(f).nondiff_argnums if rule_of(f) is not None else ()
-    f, definition, args, names = _bind(f, definition, args, names, static)
+        expect_arguments("check_vjp", g, args, kwargs)
+    (f, definition), args, kwargs, names = bound(f, definition, args, kwargs)
     spec, diff, other = split(args, kwargs, names)
-    try:
-        ours, theirs = (jax.tree.map(describe, jax.eval_shape(g, *args, **kwargs)) for g in (f, definition))
-    except AttributeError as error:
-        if "defvjp" not in str(error) and "defjvp" not in str(error):
-            raise
-        raise TypeError(f"check_vjp: {name} has no rule yet; give it one with {name}.defvjp(fwd, bwd).") from None
-    if ours != theirs:
-        raise ValueError(
-            f"check_vjp: {name} and its reference must return the same shapes and dtypes, got {ours} and {theirs}; "
-            "pass a reference of the same function."
-        )
+    _expect_alike(name, f, definition, spec, diff, other)
     subject = Subject(
         name, spec, definition, vjp_of(definition, spec), vjp_of(f, spec), vjp_of(f, spec, jax.checkpoint), Problems(), {}, {},
         lambda leaf: "", None, None if mesh is None else Sharding(mesh),
@@ -187,59 +179,53 @@ def check_vjp(
     return run_matrix(subject, diff, other, options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses))
 
 
-def _expect_arguments(who: str, f: Callable, args: tuple, kwargs: dict) -> None:
-    """Raise TypeError where f, as far as it has a signature, cannot be called with these arguments."""
+def _expect_alike(name: str, f: Callable, definition: Callable, spec: Spec, diff: list, other: list) -> None:
+    """Raise ValueError where f and its definition return other shapes or dtypes, TypeError where f has no rule yet.
+
+    What cannot be called at all is for the rows to tell.
+    """
+
+    def returns(g):
+        def call(diff, other):
+            args, kwargs = spec.merge(diff, other)
+            return g(*args, **kwargs)
+
+        return jax.tree.map(describe, jax.eval_shape(call, diff, other))
+
     try:
-        signature = inspect.signature(f)
-    except (TypeError, ValueError):
+        ours, theirs = returns(f), returns(definition)
+    except AttributeError as error:
+        if "defvjp" in str(error) or "defjvp" in str(error):
+            raise TypeError(f"check_vjp: {name} has no rule yet; give it one with {name}.defvjp(fwd, bwd).") from None
         return
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        came = ", ".join([*map(describe, args), *(f"{name}={describe(x)}" for name, x in kwargs.items())])
-        raise TypeError(
-            f"{who}: {getattr(f, '__name__', type(f).__name__)}{signature} cannot be called with ({came}): {error}; pass it "
-            "the arguments that it takes."
-        ) from None
-
-
-def _bind(f, definition, args, names, static) -> tuple:
-    """f and its definition with the arguments that `nondiff_argnums` names closed over."""
-    static = {i % len(args) for i in static if -len(args) <= i < len(args)}
-    if not static:
-        return f, definition, args, names
-    free = [i for i in range(len(args)) if i not in static]
-
-    def bound(g):
-        def call(*rest, **kwargs):
-            filled = list(args)
-            for i, v in zip(free, rest):
-                filled[i] = v
-            return g(*filled, **kwargs)
-
-        return call
-
-    names = [names[i] if i < len(names) else f"args[{i}]" for i in free]
-    return bound(f), bound(definition), tuple(args[i] for i in free), tuple(names)
+    except Exception:
+        return
+    if ours != theirs:
+        raise ValueError(
+            f"check_vjp: {name} and its reference must return the same shapes and dtypes, got {ours} and {theirs}; "
+            "pass a reference of the same function."
+        )
 
 
 def check_pair(
     fwd: Callable, bwd: Callable, *args: Any, reference: Callable, dtypes: Sequence[str] | None = None,
     transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None, compute_dtype: str | None = None,
-    seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None,
+    seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None, **kwargs: Any,
 ) -> Report:  # fmt: skip
     """Hold a bare pair, as `jax.custom_vjp.defvjp` takes it, against jax.vjp of `reference`, at these arguments.
 
     fwd(*args) -> (y, residuals); bwd(residuals, ct_y) -> one cotangent for each argument, None for an argument without a
-    derivative. Besides what `check_vjp` compares, residuals must be arrays and every cotangent must have the shape, dtype
-    and tree of its argument. The options are those of `check_vjp`.
+    derivative, static ones among them. What comes by keyword is passed by position, as JAX does. Besides what `check_vjp`
+    compares, residuals must be arrays and every cotangent must have the shape, dtype and tree of its argument. The options
+    are those of `check_vjp`.
     """
     for what, f in (("fwd", fwd), ("bwd", bwd), ("reference", reference)):
         if not callable(f):
             raise TypeError(f"check_pair: {what} must be a function, got {describe(f)}; pass fwd, bwd, then the arguments.")
     for f in (fwd, reference):
-        _expect_arguments("check_pair", f, args, {})
-    spec, diff, other = split(args, {}, argument_names(reference, len(args)))
+        expect_arguments("check_pair", f, args, kwargs)
+    args, kwargs = positional(fwd, args, kwargs)
+    spec, diff, other = split(args, kwargs, argument_names(reference, len(args)))
     hand, problems = pair_run(fwd, bwd, spec)
 
     name = getattr(fwd, "__name__", "pair")
@@ -287,16 +273,3 @@ def compare_gradients(hand: Callable, reference: Callable, params: Any, *batch: 
         scale = size if size > 0 else 1.0
         differences.append(Difference(name, apart / scale, allowed / scale, size))
     return differences
-
-
-def rule_of(f: Any) -> Any:
-    """The custom_vjp or custom_jvp object behind f, also under `jit`, or None."""
-    while f is not None and not isinstance(f, (jax.custom_vjp, jax.custom_jvp)):
-        f = getattr(f, "__wrapped__", None)
-    return f
-
-
-def body_of(f: Any) -> Callable | None:
-    """The undecorated body of a custom_vjp or custom_jvp function."""
-    rule = rule_of(f)
-    return None if rule is None else rule.fun

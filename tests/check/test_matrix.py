@@ -174,13 +174,19 @@ def test_what_does_not_run_in_lower_precision_is_held_in_the_others(factor):
     assert {row.dtype for row in report.rows} == {"float32", "float64"}
     assert any("not held in bfloat16, in which it does not run: " in note for note in report.notes)
     assert not report.missing
-    with pytest.raises((NotImplementedError, TypeError), match="bfloat16"):
-        nnjax.check_vjp(solve, a, b, dtypes=["bfloat16"])
+    named = nnjax.check_vjp(solve, a, b, dtypes=["bfloat16", "float32"], transforms=["jit"])
+    assert not named.ok
+    assert named.missing[0].startswith("solve: bfloat16, in which the definition does not run: ")
+    assert {row.dtype for row in named.rows} == {"float32"}
     layer = nnjax.Layer(
         "solve", lambda key: a, lambda a, b, key=None: solve(a, b), lambda a, b, key=None: (solve(a, b), a), bwd
     )
-    with pytest.raises((NotImplementedError, TypeError), match="bfloat16"):  # a layer is to run in all
-        nnjax.check_layer(layer, a, b)
+    held = nnjax.check_layer(layer, a, b, transforms=["jit"])
+    assert {line.partition(",")[0] for line in held.missing} == {
+        "solve: bfloat16",
+        "solve: float16",
+    }  # a layer is to run in all
+    assert {row.dtype for row in held.rows} == {"float32", "float64"}
 
 
 def test_a_pair_must_be_functions():

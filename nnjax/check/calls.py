@@ -1,0 +1,96 @@
+"""How a function under test is called: which of its arguments are static, and by which names."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from ..errors import describe
+
+
+def rule_of(f: Any) -> Any:
+    """The custom_vjp or custom_jvp object behind f, also under `jit`, or None."""
+    while f is not None and not isinstance(f, (jax.custom_vjp, jax.custom_jvp)):
+        f = getattr(f, "__wrapped__", None)
+    return f
+
+
+def body_of(f: Any) -> Callable | None:
+    """The undecorated body of a custom_vjp or custom_jvp function."""
+    rule = rule_of(f)
+    return None if rule is None else rule.fun
+
+
+def argument_names(f: Callable, n: int | None = None) -> tuple[str, ...]:
+    """The names of f's first n positional parameters, or of all, as far as it has a signature."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return tuple(plain[:n])
+
+
+def expect_arguments(who: str, f: Callable, args: tuple, kwargs: dict) -> None:
+    """Raise TypeError where f, as far as it has a signature, cannot be called with these arguments."""
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        came = ", ".join([*map(describe, args), *(f"{name}={describe(x)}" for name, x in kwargs.items())])
+        raise TypeError(
+            f"{who}: {getattr(f, '__name__', type(f).__name__)}{signature} cannot be called with ({came}): {error}; pass it "
+            "the arguments that it takes."
+        ) from None
+
+
+def positional(f: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """The same call with all by position that f takes by position, as JAX calls a rule and its fwd; defaults only where
+    something stands behind them."""
+    if not kwargs:
+        return args, kwargs
+    try:
+        bound = inspect.signature(f).bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        return args, kwargs
+    if bound.kwargs:
+        bound.apply_defaults()
+    return bound.args, {name: v for name, v in bound.kwargs.items() if name in kwargs}
+
+
+class Call(NamedTuple):
+    """Functions of the arguments that are not static, those arguments, and the names of the positional ones."""
+
+    functions: tuple[Callable, ...]
+    args: tuple
+    kwargs: dict
+    names: tuple[str, ...]
+
+
+def bound(f: Callable, definition: Callable, args: tuple, kwargs: dict) -> Call:
+    """The call of f and its definition with what `nondiff_argnums` names closed over, passed by position or by keyword."""
+    rule = rule_of(f)
+    names = argument_names(f)
+    numbers = () if rule is None else rule.nondiff_argnums
+    numbers = {i % max(len(names), len(args)) for i in numbers}
+    fixed = {names[i]: kwargs[names[i]] for i in numbers if i < len(names) and names[i] in kwargs}
+    free = [i for i in range(len(args)) if i not in numbers]
+    named = tuple(names[i] if i < len(names) else f"args[{i}]" for i in free)
+    if not fixed and len(free) == len(args):
+        return Call((f, definition), args, kwargs, named)
+
+    def without(g):
+        def call(*rest, **kwargs):
+            filled = list(args)
+            for i, v in zip(free, rest):
+                filled[i] = v
+            return g(*filled, **fixed, **kwargs)
+
+        return call
+
+    moving = {name: v for name, v in kwargs.items() if name not in fixed}
+    return Call((without(f), without(definition)), tuple(args[i] for i in free), moving, named)

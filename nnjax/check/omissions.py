@@ -1,0 +1,99 @@
+"""What was asked for and not compared: a check is loud about it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from .cells import Place
+from .options import WIDE, Options, precisions
+from .oracle import eps_of
+from .report import Row
+from .subject import Subject
+from .transforms import SECOND_ORDER
+
+
+def refused(error: Exception) -> bool:
+    """Whether the check itself raised this: what was passed cannot be checked at all. All else is what is under test."""
+    return str(error).startswith("check:")
+
+
+def words(error: Exception) -> str:
+    """The first line of what was raised, with its type where that is not said by a TypeError or ValueError."""
+    first = next(iter(str(error).splitlines()), "")
+    kind = "" if first and isinstance(error, (TypeError, ValueError)) else type(error).__name__
+    return ": ".join(part for part in (kind, first) if part)
+
+
+class LeftOut:
+    """Where a definition does not run, so that its rule cannot be held against it; filled by several threads."""
+
+    def __init__(self):
+        self.dtypes: dict[str, str] = {}  # "" where nobody asked for it by name
+        self.transforms: set[tuple[str, str]] = set()
+
+    def dtype(self, case: str, place: Place, opts: Options, error: Exception) -> str:
+        """Leave a dtype out, and the note that says so; none where that is an omission, as it was named or is wide."""
+        name = place.dtype.name
+        if opts.named or name in WIDE:
+            self.dtypes[name] = f"{case}: {name}, in which the definition does not run: {words(error)}"
+            return ""
+        self.dtypes[name] = ""
+        return f"{case}: not held in {name}, in which it does not run: {words(error)}"
+
+    def transform(self, case: str, dtype: Any, transform: str, error: Exception) -> str:
+        """Leave a transform out, and the note that says so."""
+        self.transforms.add((dtype.name, transform))
+        how = "differentiated twice" if transform == SECOND_ORDER else f"under {transform}"
+        return f"{case}: not held {how} in {dtype.name}, as its definition cannot be run so: {words(error)}"
+
+
+def missing(subject: Subject, rows: Sequence[Row], opts: Options, notes: Sequence[str], left_out: LeftOut) -> tuple[str, ...]:
+    """What was asked for and is in no row, leaves about which every row is vacuous, and entries that no row compares.
+
+    A rule that did not run, or gave no cotangents, has failed for every leaf.
+    """
+    seen = {(row.leaf, row.dtype, row.transform, row.precision, row.device) for row in rows}
+    broken = {
+        (row.dtype, row.transform, row.precision, row.device)
+        for row in rows
+        if row.witness == "reference" and not row.ok and row.bound == 0 and row.leaf not in subject.spec.names
+    }
+    found = [said for said in left_out.dtypes.values() if said]
+    for d in (d for d in opts.dtypes if d not in left_out.dtypes):
+        for device in opts.devices:
+            for p in precisions(device):
+                asked = [t for t in opts.transforms_in(d) if (d, t) not in left_out.transforms]
+                keys = [(leaf, d, t, p, device.device_kind) for leaf in subject.spec.names for t in asked]
+                found += [f"{subject.case}: {' '.join(key)}" for key in keys if key not in seen and key[1:] not in broken]
+    if "float64" in opts.dtypes and "float64" not in left_out.dtypes and not broken:
+        for witness in opts.witnesses:
+            held = {row.leaf for row in rows if row.witness == witness}
+            if not any(witness in note for note in notes):
+                found += [f"{subject.case}: {leaf}, by {witness}" for leaf in subject.spec.names if leaf not in held]
+    rows = [row for row in rows if row.witness == "reference"]
+    if not rows and not found:
+        found.append(f"{subject.case}: any leaf, as its definition runs under none of the transforms")
+    return (*found, *_proves_nothing(subject.case, rows, opts))
+
+
+def _proves_nothing(case: str, rows: Sequence[Row], opts: Options) -> list[str]:
+    """A sentence for each leaf of which rows prove nothing, or of which they leave out entries."""
+    rows = [row for row in rows if row.transform != SECOND_ORDER] or list(rows)
+    widest = min(opts.dtypes, key=eps_of)
+    found = []
+    for leaf in dict.fromkeys(row.leaf for row in rows):
+        own = [row for row in rows if row.leaf == leaf]
+        if any(row.status == "failed" for row in own):
+            continue
+        proving = [row for row in own if row.status == "ok" or (row.status == "zero" and row.dtype == widest)]
+        left = min(row.skipped for row in proving or own)
+        if left:
+            found.append(
+                f"{case}: {leaf} in {left} of {own[0].entries} entries, where the reference is not finite and so proves "
+                "nothing; check it at less extreme inputs, or in a wider dtype"
+            )
+        elif not proving:
+            found.append(
+                f"{case}: {leaf}, as every bound reaches its size and so proves nothing; check it at less extreme "
+                "inputs, or in a wider dtype"
+            )
+    return found

@@ -1,0 +1,63 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from nnjax.check.calls import argument_names, body_of, bound, expect_arguments, positional, rule_of
+
+
+def scaled(x, scale=1.0, *, shift=0):
+    return x * scale + shift
+
+
+def test_names_come_from_the_signature():
+    assert argument_names(lambda x, y, *rest: x, 3) == ("x", "y")
+    assert argument_names(scaled) == ("x", "scale")
+    assert argument_names(scaled, 1) == ("x",)
+    assert argument_names(jnp.ndarray.__add__, 1) in ((), ("self",))
+
+
+def test_a_rule_is_found_under_jit():
+    rule = jax.custom_vjp(jnp.sin)
+    assert rule_of(jax.jit(rule)) is rule
+    assert body_of(jax.jit(rule)) is jnp.sin
+    assert rule_of(jnp.sin) is None
+    assert body_of(3) is None
+
+
+def test_keywords_become_positions_as_in_jax():
+    def f(x, axis=None, keepdims=False):
+        return x
+
+    assert positional(f, (1,), {"axis": 2}) == ((1, 2), {})
+    assert positional(f, (1,), {"keepdims": True}) == ((1, None, True), {})  # the default that stands before it
+    assert positional(f, (1,), {}) == ((1,), {})
+    assert positional(scaled, (1,), {"shift": 2, "scale": 3}) == ((1, 3), {"shift": 2})
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "free"),
+    [((3.0, 2.0), {}, (3.0,)), ((3.0,), {"scale": 2.0}, (3.0,)), ((), {"x": 3.0, "scale": 2.0}, ())],
+)
+@pytest.mark.parametrize("numbers", [(1,), (-1,)])
+def test_what_nondiff_argnums_names_is_closed_over_by_position_and_by_keyword(args, kwargs, free, numbers):
+    def f(x, scale):
+        return x * scale
+
+    rule = jax.custom_vjp(f, nondiff_argnums=numbers)
+    call = bound(rule, f, args, kwargs)
+    assert call.args == free
+    assert "scale" not in call.kwargs
+    assert call.names == ("x",)[: len(free)]
+    assert call.functions[1](*call.args, **call.kwargs) == 6.0
+
+
+def test_without_static_arguments_nothing_is_wrapped():
+    call = bound(jnp.sin, jnp.cos, (1.0,), {"out": None})
+    assert call.functions == (jnp.sin, jnp.cos)
+    assert call.kwargs == {"out": None}
+
+
+def test_a_call_that_does_not_fit_is_told_with_what_came():
+    expect_arguments("check", scaled, (1,), {"shift": 2})
+    with pytest.raises(TypeError, match=r"check: scaled\(x, scale=1\.0, .*\) cannot be called with \(int, wrong=int\)"):
+        expect_arguments("check", scaled, (1,), {"wrong": 2})

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from .errors import describe, expect_positive, unknown_name
 from .files import expect_path
-from .layers.activation import gelu, leaky_relu, relu, sigmoid, silu, tanh
+from .layers.activation import gelu, silu
 from .weights import read_tensors
 
 # Of one block, in the order of the leaves of ours. Its linear maps store (in, out) too.
@@ -29,10 +29,6 @@ ACTIVATIONS = {
     **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), lambda: gelu(approximate=True)),
     **dict.fromkeys(("gelu", "gelu_python"), gelu),
     **dict.fromkeys(("silu", "swish"), silu),
-    "relu": relu,
-    "tanh": tanh,
-    "sigmoid": sigmoid,
-    "leaky_relu": leaky_relu,
 }
 ALIASES = {
     "hidden_size": "n_embd", "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",

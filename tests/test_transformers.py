@@ -6,12 +6,24 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax.models import BLOCK, gpt2_from_safetensors
+from nnjax.gpt2 import array_names
+from nnjax.models import gpt2_from_safetensors
 
 pytestmark = pytest.mark.slow
 
 
-def test_logits_and_gradients_are_those_of_transformers(tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"activation_function": "silu", "layer_norm_epsilon": 0.01, "n_inner": 48},
+        {"activation_function": "gelu", "tie_word_embeddings": False},
+        {"activation_function": "gelu_fast", "scale_attn_weights": False},
+        {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True, "n_head": 8},
+    ],
+    ids=lambda options: ", ".join(options) or "as OpenAI's",
+)
+def test_logits_and_gradients_are_those_of_transformers(tmp_path, options):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -22,7 +34,7 @@ def test_logits_and_gradients_are_those_of_transformers(tmp_path):
         n_positions=32,
         n_embd=128,
         n_layer=3,
-        n_head=4,
+        **{"n_head": 4, **options},
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -31,8 +43,8 @@ def test_logits_and_gradients_are_those_of_transformers(tmp_path):
     with torch.no_grad():
         for p in theirs.parameters():  # biases and norms away from 0 and 1
             p.add_(0.05 * torch.randn_like(p))
-    theirs.save_pretrained(tmp_path)
-    model, params = gpt2_from_safetensors(tmp_path / "model.safetensors", heads=4, scan=False)
+    theirs.save_pretrained(tmp_path, **({"max_shard_size": "300KB"} if options else {}))
+    model, params = gpt2_from_safetensors(tmp_path if options else tmp_path / "model.safetensors", scan=False)
 
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 101, (3, 21))
@@ -50,6 +62,9 @@ def test_logits_and_gradients_are_those_of_transformers(tmp_path):
     close(model.apply(params, x), out.logits, "logits")
     assert float(value) == pytest.approx(loss.item(), rel=1e-5)
     named = {n.removeprefix("transformer."): p.grad for n, p in theirs.named_parameters()}
-    names = ["wte.weight", "wpe.weight", *(f"h.{i}.{n}" for i in range(3) for n in BLOCK), "ln_f.weight", "ln_f.bias"]
-    for name, ours in zip(names, jax.tree.leaves(grads), strict=True):
+    scale = 1.0 if config.scale_attn_weights else (128 / config.n_head) ** 0.5
+    for name, ours in zip(array_names(3, config.tie_word_embeddings, scan=False), jax.tree.leaves(grads), strict=True):
+        ours = np.array(ours)
+        if "c_attn" in name:  # our queries are theirs times so much: the gradient with respect to theirs is as much more
+            ours[..., :128] *= scale / (int(name.split(".")[1]) + 1 if config.scale_attn_by_inverse_layer_idx else 1)
         close(ours, named[name], name)

@@ -1,12 +1,18 @@
 """The command line. Each command is a dataclass of its options with a method `run() -> exit code`."""
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 
+FULL = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")  # in what JAX raises where memory does not suffice
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command `nnjax`: exit code 0, 1 for a check that failed, 2 for bad input (one sentence)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows another, and no run ends by it
     try:
         import tyro
     except ImportError:
@@ -32,6 +38,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = command.run()
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"nnjax: error: {error}", file=sys.stderr)
+        code = 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(word in str(error) for word in FULL):
+            raise
+        reason = (str(error).splitlines() or ["the machine has no more"])[0]
+        print(f"nnjax: error: memory does not suffice: {reason}; make the model or the batch smaller.", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("nnjax: interrupted", file=sys.stderr)

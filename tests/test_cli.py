@@ -1,10 +1,14 @@
+import io
 import subprocess
 import sys
+import time
 
+import jax
 import pytest
 
 from nnjax.cli import main
-from nnjax.train import data, download
+from nnjax.parallel.command import Train
+from nnjax.train import command, data, download
 
 
 def run(*args, capsys):
@@ -44,7 +48,7 @@ def test_train_prints_what_came_of_it(capsys):
         (("--average", "1"), "must lie between 0 and 1, got 1.0"),
         (("--patience", "0"), "patience must be a positive int"),
         (("--microbatches", "5"), "cannot be shared among 5 equal parts"),
-        (("--compute-dtype", "int8"), "dtype must be floating"),
+        (("--compute-dtype", "int8"), "unknown --compute-dtype 'int8': known are bfloat16, float16, float32"),
         (("--dropout", "0.5"), "--dropout is an option of lenet and gpt, got it with mlp; leave it out"),
         (("--heads", "2"), "--heads is an option of gpt, got it with mlp; leave it out"),
         (("--model", "nielsen", "--channels", "2"), "--channels is an option of lenet, got it with nielsen"),
@@ -68,6 +72,103 @@ def test_options_that_do_not_exist_or_do_not_parse_exit_with_2(capsys):
     assert run("train", "--grad", "none", capsys=capsys)[0] == 2
     assert run("train", "--epochs", "many", capsys=capsys)[0] == 2
     assert run("trian", capsys=capsys)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--seed", str(2**64)), "seed must be from 0 to 4294967295, got 18446744073709551616"),
+        (("--seed", "-1"), "seed must be from 0 to 4294967295, got -1"),
+        (("--trajectory", "-1"), "trajectory must be at least 0 and less than 2**31, got -1"),
+        (("--microbatches", "-4"), "microbatches must be a positive int, got -4"),
+        (("--microbatches", "0"), "microbatches must be a positive int, got 0"),
+        (("--patience", "-1"), "patience must be a positive int, got -1"),
+        (("--save-every", "0", "--folder", "run"), "save_every must be a positive int, got 0"),
+        (("--skip-non-finite", "-1"), "skip_non_finite must be at least 0 and less"),
+        (("--epochs", str(10**30)), "epochs must be at most 2147483647, got 1000000"),
+        (("--epochs", str(2**31 - 1)), "epochs of 39 steps are more than 2147483647 steps; pass fewer"),
+        (("--batch-size", "0"), "batch_size must be a positive int, got 0"),
+        (("--learning-rate", "nan"), "learning rate must be a finite number, got nan"),
+        (("--learning-rate", "inf"), "learning rate must be a finite number, got inf"),
+        (("--learning-rate", "0"), "learning rate must be positive"),
+        (("--clip", "nan"), "clip must be a finite number, got nan"),
+        (("--l2", "inf"), "l2 must be a finite number, got inf"),
+        (("--l1", "-0.5"), "l1 must be at least 0, got -0.5"),
+        (("--weight-decay", "nan"), "weight decay must be a finite number, got nan"),
+        (("--average", "nan"), "average must be a finite number, got nan"),
+        (("--model", "lenet", "--dropout", "1"), "from 0 to less than 1, got 1.0"),
+        (("--optimizer-args", "b1", "nan"), "the argument b1 of the optimizer must be a finite number"),
+        (("--optimizer-args", "learning_rate", "1"), "the learning rate is an option of its own"),
+        (("--optimizer-args", "mu_dtype", "3"), "the optimizer adam"),
+        (("--schedule-args", "decay_steps", "3"), "schedule arguments decay_steps were given without a schedule"),
+        (("--hidden", str(10**12)), "hidden layer 0 must be at most 2147483647, got 1000000"),
+        (("--hidden", str(2**31 - 1)), "the parameters and their gradient alone take"),
+        (("--data", "tiny_shakespeare", "--layers", "5000"), "layers must be at most 1000, got 5000"),
+        (("--data", "tiny_shakespeare", "--width", "30"), "--width must be a multiple of --heads, got 30 and 4"),
+        (("--data", "tiny_shakespeare", "--grad", "both"), "--grad both is for images"),
+        (("--data", "tiny_shakespeare", "--model", "mlp"), "unknown model of text 'mlp'"),
+        (("--feedback", "random", "--grad", "jax"), "--feedback random gives no gradient for jax.grad to compute"),
+        (("--folder", __file__), "is no folder; name another place"),
+        (("--save-every", "3"), "--save-every is about a run that is saved"),
+        (("--devices", "2", "--coordinator", "127.0.0.1:1"), "needs --num-processes too"),
+        (("--connect-seconds", "0"), "connect_seconds must be a positive int, got 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_any_work(args, message, capsys, monkeypatch):
+    if "epochs of 39" not in message and "alone take" not in message:  # these two depend on what the data hold
+        monkeypatch.setattr(command, "load", lambda name: pytest.fail("data were read"))
+    monkeypatch.setattr(command, "compare_gradients", lambda *_: pytest.fail("something was compiled"))
+    start = time.perf_counter()
+    code, out, err = run("train", *args, capsys=capsys)
+    assert time.perf_counter() - start < 2
+    assert (code, out) == (2, "")
+    assert err.startswith("nnjax: error: ")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_what_is_wrong_is_said_within_two_seconds_of_the_start():
+    """As a person waits for it; another process may be in the way of one of them."""
+
+    def seconds(*args):
+        start = time.perf_counter()
+        code = f"from nnjax.cli import main; main({['train', *args]!r})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 2, done.stderr
+        return time.perf_counter() - start
+
+    assert min(seconds("--patience", "0") for _ in range(3)) < 2
+
+
+def test_a_character_that_the_terminal_lacks_is_replaced(monkeypatch):
+    for encoding in ("cp1252", "ascii"):
+        raw = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+        monkeypatch.setattr(Train, "run", lambda self: print("it writes: '\U0001f600 \u0436'") or 0)
+        with pytest.raises(SystemExit) as caught:
+            main(["train"])
+        sys.stdout.flush()
+        assert caught.value.code == 0
+        assert raw.getvalue().startswith(b"it writes: '? ?'")
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8000000000000 bytes.\nat")],
+)
+def test_a_lack_of_memory_is_one_sentence(error, capsys, monkeypatch):
+    def raises(self):
+        raise error
+
+    monkeypatch.setattr(Train, "run", raises)
+    code, _, err = run("train", capsys=capsys)
+    assert code == 2
+    assert err.startswith("nnjax: error: memory does not suffice: ")
+    assert len(err.splitlines()) == 1
+    monkeypatch.setattr(Train, "run", lambda self: (_ for _ in ()).throw(RuntimeError("of another kind")))
+    with pytest.raises(RuntimeError, match="of another kind"):
+        main(["train"])
 
 
 def test_no_network_and_no_data_exits_with_2_and_leaves_nothing(capsys, monkeypatch, tmp_path):

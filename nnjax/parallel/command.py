@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ..errors import expect_positive
 from ..layer import Layer
 from ..train import command
+from ..train.options import expect_options
 from ..train.placement import expect_batch
 from ..train.recipe import ACTIVATIONS, Gradients
 from ..train.recipe import gradients as on_one_device
@@ -47,10 +48,12 @@ class Train(command.Train):
 
     def run(self) -> int:
         """As `nnjax.train.command.Train.run`. Raises ValueError where the devices or the other processes are not there."""
+        expect_options(self)
         place = found_place(self.coordinator, self.num_processes, self.process_id)
         sizes = mesh_sizes(self.mesh, self.devices)
+        expect_positive("train", connect_seconds=self.connect_seconds)
         if place is None and sizes is None:
-            return super().run()
+            return self._judged()
         self._expect_on_mesh()
         simulate(_share(self.devices, place.count if place else 1))
         if place is None:
@@ -65,7 +68,7 @@ class Train(command.Train):
 
     def _on(self, sizes: dict[str, int] | None) -> int:
         self._mesh = mesh_of(sizes or {"data": jax.device_count()})
-        return super().run()
+        return self._judged()
 
     def gradients(self, model: Layer, loss: Layer) -> Gradients:
         """By hand and by jax.grad, over the mesh."""

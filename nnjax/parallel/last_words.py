@@ -5,6 +5,7 @@ such an end it keeps them back, and says instead which of the sentences it was g
 Run as a program it is that second process: it imports nothing but the standard library.
 """
 
+import io
 import json
 import os
 import re
@@ -52,7 +53,10 @@ def translated(lines: Iterable[str], sentences: Sentences) -> Iterator[str]:
 
 
 def main() -> None:
-    """Pass stdin on to stdout until it ends."""
+    """Pass stdin on to stdout until it ends, byte for byte."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     for line in translated(sys.stdin, json.loads(sys.argv[1])):
         sys.stdout.write(line)
         sys.stdout.flush()

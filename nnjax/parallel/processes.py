@@ -1,5 +1,7 @@
 """Joining the other processes of a run, through `jax.distributed`, before JAX is first used."""
 
+import errno
+import ipaddress
 import os
 import re
 import socket
@@ -82,30 +84,80 @@ def join(place: Place, seconds: int) -> None:
     """Wait until all processes have come, at most about so many seconds, and then belong together until the end.
 
     JAX ends a process that cannot join, or that has lost another, where no Python runs: what it should have said is said by
-    `watch`.  Raises ValueError where another process has the port of process 0.
+    `watch`.  Raises ValueError where process 0 cannot listen: another has its port, or it may not.
     """
     expect_positive("train", connect_seconds=seconds)
-    if place.index == 0 and place.coordinator is not None and _answers(place.coordinator):
-        raise ValueError(
-            f"train: {place} cannot listen at {place.coordinator}, where another does: a second process with --process-id 0, "
-            "or another run; give each process its own id, and each run its own port."
-        )
+    listens = None
+    if place.index == 0 and place.coordinator is not None:
+        listens = listening(place.coordinator)
+        _expect_free(place, listens)
     if place.index == 0:
         print(f"{place}: waiting for the others, at most {seconds} s", flush=True)
     watch(sentences(place, seconds))
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours to listen to
     jax.distributed.initialize(
-        place.coordinator, place.count, place.index, initialization_timeout=seconds, heartbeat_timeout_seconds=SILENCE
-    )
+        place.coordinator, place.count, place.index, coordinator_bind_address=listens, initialization_timeout=seconds,
+        heartbeat_timeout_seconds=SILENCE,
+    )  # fmt: skip
     if place.coordinator is not None and (address := own_address(place.coordinator)):
         _listen_at(address)
 
 
+def listening(coordinator: str) -> str:
+    """Where process 0 listens: at the address that was named, if it is one of this machine; else, at this port, at all of them.
+
+    Many machines have their own name stand for a loopback address, where nobody else reaches them: such a name is of no use.
+    """
+    if named := os.environ.get("JAX_COORDINATOR_BIND_ADDRESS"):  # JAX's own word for it
+        return named
+    host, port = _host_and_port(coordinator)
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        loopback = any(ipaddress.ip_address(address.split("%")[0]).is_loopback for address in found)
+        named_so = host == "localhost" or host in found
+        for address in found:
+            _bind(address, 0)
+    except OSError:
+        return f"[::]:{port}"
+    return coordinator if named_so or not loopback else f"[::]:{port}"
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _bind(host: str, port: int) -> None:
+    """Raise OSError where nothing could listen there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind((host, port))
+
+
+def _expect_free(place: Place, listens: str) -> None:
+    """Raise ValueError, before JAX tries, where process 0 could not listen at this address."""
+    assert place.coordinator is not None
+    remedy = "give each process its own id, and each run its own port"
+    cannot = f"train: {place} cannot listen at {place.coordinator}"
+    if _answers(place.coordinator):
+        raise ValueError(f"{cannot}, where another does: a second process with --process-id 0, or another run; {remedy}.")
+    host, port = _host_and_port(listens)
+    try:
+        for address in {str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}:
+            _bind(address, port)
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:  # [::] on a machine without IPv6: JAX knows what to do
+            return
+        raise ValueError(
+            f"{cannot}: {error.strerror}; name another port in --coordinator, from 1024 on, that is free."
+        ) from None
+
+
 def own_address(coordinator: str) -> str | None:
     """The address of this machine on the way to process 0, where the others can reach it; None where that is unknown."""
-    host, _, port = coordinator.rpartition(":")
+    host, port = _host_and_port(coordinator)
     try:
-        family, kind, _, _, there = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        family, kind, _, _, there = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as s:
             s.connect(there)  # sends nothing
             return s.getsockname()[0]
@@ -125,9 +177,8 @@ def _listen_at(address: str) -> None:
 
 
 def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=1):
+        with socket.create_connection(_host_and_port(address), timeout=1):
             return True
     except OSError:
         return False
@@ -188,7 +239,7 @@ def together(place: Place, run: Callable[[], int]) -> int:
     One that fails ends at once: Python's own exit would wait for the others, which may wait for this one.
     """
     try:
-        with redirect_stdout(sys.stdout if is_first() else open(os.devnull, "w")):
+        with redirect_stdout(sys.stdout if is_first() else open(os.devnull, "w", encoding="utf-8", errors="replace")):
             return run()
     except KeyboardInterrupt:
         said, code = f"train: {place} was interrupted.", 130

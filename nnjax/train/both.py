@@ -4,6 +4,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..check.vjp import Difference
 from .dataset import Dataset
@@ -51,7 +52,7 @@ def fit_both(
             if broken:
                 break
         seconds = time.perf_counter() - start
-        loss = float(jnp.stack(losses).mean())
+        loss = float(np.asarray(jnp.stack(losses)).astype(np.float64).mean())
         scores = [accuracy(state.params, part) for part in (data.validation, data.test)]
         history.append(Epoch(number, loss, scores[0], scores[1], seconds))
         on_epoch(history[-1])

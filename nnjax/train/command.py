@@ -13,31 +13,27 @@ import jax
 import jax.numpy as jnp
 
 from ..check.vjp import Difference, compare_gradients
+from ..files import writing
 from ..layer import Layer
 from .alignment import angle_lines, make_alignment
 from .both import fit_both
 from .data import load
 from .dataset import DataError, Dataset, digest, expand, standardise
 from .fit import expect_batches, fit
+from .loop import expect_steps
 from .metrics import Writers, expect_records, told_before
 from .optimizers import averaged, make_optimizer
+from .options import expect_options
 from .placement import as_on_one_device, on_host
 from .processes import expect_same_data, is_first
 from .progress import progress
 from .recipe import MODELS, Gradients, Recipe, gradients, make_recipe, named
-from .run import Checkpoints, Fit
+from .run import Checkpoints, Fit, claim, expect_resumable
+from .step import init_state
 from .text import Text
-from .text_command import MODELS_OF_TEXT, train_text
+from .text_command import train_text
 from .trajectory import trajectory
 from .watch import make_measure
-
-OF = {
-    **dict.fromkeys(("expand", "standardise", "hidden", "activation", "loss", "feedback", "trajectory"), MODELS),
-    **dict.fromkeys(("layers", "width", "context"), MODELS_OF_TEXT),
-    "channels": ("lenet",),
-    "dropout": ("lenet", "gpt"),
-    "heads": ("gpt",),
-}  # which models have an option that not all have
 
 
 @dataclass
@@ -127,10 +123,18 @@ class Train:
     """Also send the metrics to this project of Weights & Biases."""
 
     def run(self) -> int:
-        """Train, print what came of it, and return the exit code: 1 where the gradients differ by too much."""
-        checkpoints = self._checkpoints()
-        if self.feedback != "transpose" and self.grad != "hand":
-            raise ValueError(f"train: --feedback {self.feedback} gives no gradient for jax.grad to compute; leave out --grad.")
+        """Train, print what came of it, and return the exit code: 1 where the gradients differ by too much.
+
+        A run that is refused has touched nothing: options are judged first, then the folder, then the data.
+        """
+        expect_options(self)
+        return self._judged()
+
+    def _judged(self) -> int:
+        with claim(self._checkpoints()) as checkpoints:
+            return self._run(checkpoints)
+
+    def _run(self, checkpoints: Checkpoints | None) -> int:
         data = load(self.data)
         expect_same_data(data)
         if checkpoints is not None:
@@ -139,13 +143,13 @@ class Train:
         if isinstance(data, Text):
             return self._ended(train_text(self, data, checkpoints))
         model = named("model", self.model or "mlp", MODELS)
-        self.expect_options_of(model)
         if not len(data.test.y):
             raise DataError(f"data set {data.name!r}: the test split is empty; give it at least one example.")
         data = expand(data) if self.expand else data
         data = standardise(data) if self.standardise else data
         epochs = 40 if self.epochs is None else self.epochs
         expect_batches(data, self.batch_size, epochs)
+        expect_steps(epochs, len(data.train.y) // self.batch_size)
         optimizer = self._optimizer(epochs * (len(data.train.y) // self.batch_size))
         init_key, run_key = jax.random.split(jax.random.key(self.seed))
         recipe = make_recipe(
@@ -153,6 +157,7 @@ class Train:
             dropout=self.dropout, l2=self.l2, l1=self.l1, microbatches=self.microbatches, compute_dtype=self.compute_dtype,
             feedback=self.feedback, gradients=self.gradients, key=init_key,
         )  # fmt: skip
+        expect_resumable(checkpoints, jax.eval_shape(lambda: init_state(recipe.params, optimizer, run_key)))
         print(f"{self.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
         largest = abs(data.train.x).max(initial=0)
         if largest > 10 and not self.standardise:
@@ -221,21 +226,9 @@ class Train:
             skip=self.skip_non_finite,
         )  # fmt: skip
 
-    def expect_options_of(self, model: str) -> None:
-        """Raise ValueError for an option that this model has no use for."""
-        for f in fields(self):
-            of = OF.get(f.name, (model,))
-            if model not in of and getattr(self, f.name) != f.default:
-                raise ValueError(f"train: --{f.name} is an option of {' and '.join(of)}, got it with {model}; leave it out.")
-
     def _checkpoints(self) -> Checkpoints | None:
         if self.folder is None:
-            asked = {"--resume": self.resume, "--save-every": self.save_every is not None, "--tensorboard": self.tensorboard}
-            for option in (name for name, given in asked.items() if given):
-                raise ValueError(f"train: {option} is about a run that is saved; name its place by --folder.")
             return None
-        if self.grad == "both":
-            raise ValueError("train: a run with --grad both is not saved; leave out --folder, or train by hand or by jax.")
         expect_records(self.folder)
         own = (*self.MAY_DIFFER, "folder", "resume", "tensorboard", "wandb", "trajectory", "patience")
         own += () if self.schedule else ("epochs",)  # a schedule spans the whole run
@@ -257,10 +250,10 @@ class Train:
         print(f"trajectory       after {self.trajectory} steps the parameters by hand and by jax.grad are "
               f"{found.params_apart[-1]:.2g} apart, the losses {found.loss_apart[-1]:.2g} (relative)")  # fmt: skip
         if self.folder:
-            self.folder.mkdir(parents=True, exist_ok=True)
             rows = zip(*(column.tolist() for column in found))
             lines = (json.dumps({"step": i, **dict(zip(found._fields, row))}) for i, row in enumerate(rows, 1))
-            (self.folder / "trajectory.jsonl").write_text("\n".join(lines) + "\n")
+            with writing(self.folder / "trajectory.jsonl") as file:
+                file.write_text("\n".join(lines) + "\n")
 
     def _summary(self, done: Fit, first: list[Difference], last: list[Difference], broken: str, seconds: float) -> int:
         if done.stopped:

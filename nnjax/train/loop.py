@@ -19,6 +19,7 @@ from .step import TrainState, make_steps
 
 DIVERGED = 1e4  # times the first loss: a scan whose mean is above, if finite, has diverged like one that is not
 SMALL = 1e8  # flops: four steps of less are unrolled, for the loop's own share of the time; more would only compile longer
+MOST = 2**31 - 1  # steps: they are counted in an int32
 FLOPS = 1e11  # of one compiled scan: between two a run can be stopped. A second or two on a slow CPU; calls cost fresh memory.
 
 
@@ -34,6 +35,12 @@ class Batches(NamedTuple):
     order: Callable[[jax.Array, Any], jax.Array]
     per_epoch: int
     feed: Callable[[np.ndarray], Any] = jnp.asarray
+
+
+def expect_steps(epochs: int, per_epoch: int) -> None:
+    """Raise ValueError for more steps than the int32 that counts them holds."""
+    if epochs * per_epoch > MOST:
+        raise ValueError(f"fit: {epochs} epochs of {per_epoch} steps are more than {MOST} steps; pass fewer epochs.")
 
 
 Score = Callable[[TrainState], tuple[float, float, dict[str, float]]]  # -> validation, test accuracy, whatever else
@@ -63,6 +70,7 @@ def loop(
         expect_positive("checkpoints", every=checkpoints.every)
     if patience is not None:
         expect_positive("fit", patience=patience)
+    expect_steps(epochs, batches.per_epoch)
     with held(checkpoints) as stopped:
         found, done = begin(checkpoints, joined(state, placement))
         state = put(found, placement)
@@ -93,7 +101,7 @@ def loop(
             before, (state, values) = state, runs[n](state, batches.data, now)
             if offset + n < per_epoch:  # read what comes next while these steps are taken
                 fed[at + n] = batches.feed(rows[offset + n : offset + n + min(most, per_epoch - offset - n)])
-            values = np.asarray(values)
+            values = np.asarray(values).astype(np.float64)  # NumPy's mean of bfloat16 is taken in bfloat16
             seconds = done.seconds + time.perf_counter() - start
             done = done._replace(loss=done.loss + float(np.nansum(values, dtype=np.float64)), seconds=seconds)
             if not np.isfinite(values).all() and not (skipping and _finite(state.params)):

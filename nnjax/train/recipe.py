@@ -1,5 +1,7 @@
 """From names, as on a command line, to what `fit` takes."""
 
+import math
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -115,6 +117,26 @@ def make_recipe(
     return made._replace(hand=whole(made.hand), reference=whole(made.reference), one_device=one)
 
 
+def initial(init: Callable[[jax.Array], Any], key: jax.Array) -> Any:
+    """init(key). Raises ValueError, before any of it is made, for more than the machine has memory for."""
+    needed = 2 * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(init, key)))
+    if needed > (have := memory()):
+        raise ValueError(
+            f"the parameters and their gradient alone take {needed / 2**30:,.0f} GiB, of {have / 2**30:,.0f} GiB of memory; "
+            "make the model smaller."
+        )
+    return init(key)
+
+
+def memory() -> float:
+    """Bytes of the device's memory, or the machine's; infinite where neither is known."""
+    known = jax.local_devices()[0].memory_stats() or {}
+    try:
+        return known.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
 def _operators(feedback: str | Sequence[back.Operator], key: jax.Array, n: int) -> tuple[back.Operator, ...]:
     """Of the n layers with weights after the first; direct feedback has none."""
     if not isinstance(feedback, str):
@@ -152,7 +174,7 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedb
     right = reference_value_and_grad(net, chosen) if feedback == "mirror" else value_and_grad(make(), chosen)
     carried = None if feedback == "transpose" else Aligned(on_images(hand), on_images(right), () if direct else operators)
     return Recipe(
-        net.init(key),
+        initial(net.init, key),
         add_l2(on_images(hand), l2),
         add_l2(on_images(found.reference), l2),
         lambda params, x: net.apply(params, x.reshape(-1, *shape)),
@@ -185,4 +207,5 @@ def _nielsen(sizes, loss, l2, n, classes, feedback, key) -> Recipe:
     hand = nielsen.value_and_grad(cost, l2, n, operators)
     bare, right = nielsen.value_and_grad(cost, send_back=operators), nielsen.value_and_grad(cost)
     carried = None if feedback == "transpose" else Aligned(bare, right, operators)
-    return Recipe(nielsen.init(key, sizes), hand, reference, nielsen_predict, one_hot(classes), loss, str(sizes), None, carried)
+    params = initial(lambda key: nielsen.init(key, sizes), key)
+    return Recipe(params, hand, reference, nielsen_predict, one_hot(classes), loss, str(sizes), None, carried)

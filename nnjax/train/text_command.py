@@ -17,9 +17,10 @@ from .metrics import told_before
 from .optimizers import averaged
 from .placement import as_on_one_device, on_host
 from .progress import progress
-from .recipe import named
-from .run import Checkpoints, Fit
-from .text import Text, fit_text, windows
+from .recipe import initial, named
+from .run import Checkpoints, Fit, expect_resumable
+from .step import init_state
+from .text import Text, expect_window, fit_text, windows
 
 if TYPE_CHECKING:
     from .command import Train
@@ -33,9 +34,7 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     """Train, print what came of it and what the network writes."""
     o, vocab = options, len(text.vocabulary)
     name = named("model of text", o.model or "gpt", MODELS_OF_TEXT)
-    o.expect_options_of(name)
-    if o.grad == "both":
-        raise ValueError("train: --grad both is for images; train text by hand or by jax, and run nnjax check --only gpt.")
+    expect_window(text, o.context)
     init_key, run_key, text_key = jax.random.split(jax.random.key(o.seed), 3)
     loss = softmax_cross_entropy()
     if name == "gpt":
@@ -44,7 +43,6 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         trained, loss = gpt(vocab, o.context, o.layers, o.heads, o.width, fused=True, **make), linear_cross_entropy()
     else:
         model = trained = char_rnn(vocab, o.width, layers=o.layers)
-    epochs = 8 if o.epochs is None else o.epochs
 
     def whole(f):
         f = add_l2(f, o.l2 / len(text.train))
@@ -52,12 +50,15 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         f = accumulate(f, o.microbatches) if o.microbatches > 1 else f
         return add_l1(f, o.l1 / len(text.train)) if o.l1 else f
 
+    epochs = 8 if o.epochs is None else o.epochs
+    optimizer = o._optimizer(epochs * EVERY)
     found = o.gradients(trained, loss)
     hand, reference, placement = whole(found.hand), whole(found.reference), found.placement
+    params = initial(model.init, init_key)
+    expect_resumable(checkpoints, jax.eval_shape(lambda: init_state(params, optimizer, run_key)))
     print(f"{text.name}: {len(text.train)} characters to train on, {len(text.validation)} to validate, {vocab} different ones")
     sizes = f"{o.layers} x {o.width}" + (f", {o.heads} heads" if name == "gpt" else "")
     print(f"{name} {sizes}, context {o.context}, {loss.name}, {o.described()}")
-    params = model.init(init_key)
     if not o.compute_dtype:
         starts = jnp.arange(o.batch_size, dtype=jnp.int32) * ((len(text.train) - o.context) // o.batch_size)
         batch = windows(jnp.asarray(text.train), starts, o.context)
@@ -68,7 +69,7 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     with progress(epochs, EVERY * o.batch_size) as on_epoch, o.writers(EVERY * o.batch_size) as write:
         done = fit_text(
             hand if o.grad == "hand" else reference, params, text, predict=model.apply,
-            optimizer=o._optimizer(epochs * EVERY), steps=epochs * EVERY, context=o.context, batch_size=o.batch_size,
+            optimizer=optimizer, steps=epochs * EVERY, context=o.context, batch_size=o.batch_size,
             key=run_key, every=EVERY, on_epoch=lambda record: (write(record), on_epoch(record)),
             checkpoints=told_before(checkpoints, write),
             evaluated=lambda state: averaged(state.opt_state, state.params), patience=o.patience,

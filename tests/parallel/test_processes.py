@@ -16,7 +16,7 @@ import pytest
 
 import nnjax
 from nnjax.parallel.command import Train
-from nnjax.parallel.processes import Place, found_place, own_address
+from nnjax.parallel.processes import Place, found_place, join, listening, own_address
 from nnjax.train import init_state, restore
 from nnjax.train.checkpoint_folder import steps, verify
 
@@ -239,6 +239,72 @@ def test_the_address_on_the_way_to_process_0(coordinator, address):
     if coordinator.startswith("[") and not loopback_of_ipv6():
         pytest.skip("no IPv6 here")
     assert own_address(coordinator) == address
+
+
+@pytest.mark.parametrize("coordinator", ["127.0.0.1:9", "127.0.0.2:9", "localhost:9", "[::1]:9"])
+def test_process_0_listens_where_it_was_named(coordinator):
+    if coordinator.startswith("[") and not loopback_of_ipv6():
+        pytest.skip("no IPv6 here")
+    assert listening(coordinator) == coordinator
+
+
+def test_process_0_listens_everywhere_where_the_name_is_not_of_this_machine_or_only_of_it(monkeypatch):
+    """An address that is translated on the way; a name that is not known; a machine's name that stands for loopback there."""
+    assert listening("192.0.2.77:9") == "[::]:9"
+    assert listening("host.invalid:9") == "[::]:9"
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 9))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert listening("node0:9") == "[::]:9"
+    assert listening("127.0.0.1:9") == "127.0.0.1:9"
+    monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", "127.0.0.3:9")
+    assert listening("127.0.0.1:9") == "127.0.0.3:9"
+
+
+def test_only_the_named_address_answers():
+    port = free_port()
+    waits = command("--coordinator", f"127.0.0.1:{port}", "--num-processes", 2, "--process-id", 0, "--connect-seconds", 30)
+    try:
+        deadline = time.monotonic() + 60
+        while not answers("127.0.0.1", port):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert not answers("127.0.0.2", port)
+    finally:
+        waits.kill()
+        waits.communicate()
+
+
+def answers(host, port):
+    with socket.socket() as s:
+        s.settimeout(2)
+        return s.connect_ex((host, port)) == 0
+
+
+def test_a_port_that_cannot_be_had_is_one_sentence(monkeypatch):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))  # taken, though nobody answers there
+        at = f"127.0.0.1:{s.getsockname()[1]}"
+        with pytest.raises(
+            ValueError, match=rf"process 0 of 2 cannot listen at {at}: Address already in use; name another port"
+        ):
+            join(Place(at, 2, 0), 1)
+        s.listen()
+        with pytest.raises(
+            ValueError, match=rf"cannot listen at {at}, where another does: a second process with --process-id 0"
+        ):
+            join(Place(at, 2, 0), 1)
+
+    class Refused(socket.socket):
+        def bind(self, address):
+            if address[1] == 80:
+                raise PermissionError(13, "Permission denied")
+            super().bind(address)
+
+    monkeypatch.setattr(socket, "socket", Refused)
+    with pytest.raises(
+        ValueError, match=r"cannot listen at 127\.0\.0\.1:80: Permission denied; name another port .* from 1024 on"
+    ):
+        join(Place("127.0.0.1:80", 2, 0), 1)
 
 
 def loopback_of_ipv6():

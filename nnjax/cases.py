@@ -49,21 +49,41 @@ def _features(n: int) -> Callable:
 def _targets(n: int, weighted: bool) -> Callable:
     def inputs(rng, lead):
         y, t = hard(rng, (*lead, n)), jnp.asarray(rng.integers(0, 3, (*lead, n)).astype(np.float32) / 2)
-        return (y, t, _weights(rng, lead)) if weighted else (y, t)
+        if not weighted:
+            return y, t
+        weights = _weights(rng, lead)
+        return _unseen(y, weights, jnp.nan), _unseen(t, weights, jnp.inf), weights
 
     return inputs
 
 
-def _classes(n: int, weighted: bool) -> Callable:
+def _classes(n: int, weighted: bool, absent: bool = False, dtype: Any = np.int32) -> Callable:
+    """absent: some classes that are no label have the logit -inf."""
+
     def inputs(rng, lead):
-        y, labels = hard(rng, (*lead, n)), jnp.asarray(rng.integers(0, n, lead).astype(np.int32))
-        return (y, labels, _weights(rng, lead)) if weighted else (y, labels)
+        y, labels = hard(rng, (*lead, n)), jnp.asarray(rng.integers(0, n, lead).astype(dtype))
+        if absent:
+            own = np.asarray(labels)[..., None] == np.arange(n)
+            y = jnp.where((rng.random(y.shape) < 0.2) & ~own, -jnp.inf, y)
+        if not weighted:
+            return y, labels
+        weights = _weights(rng, lead)
+        return _unseen(y, weights, jnp.nan), labels, weights
 
     return inputs
 
 
 def _weights(rng, lead):
-    return jnp.asarray(rng.integers(0, 3, lead).astype(np.float32))
+    """Weights some of which are 0, the first of several for sure, and whose sum over a batch float16 cannot hold."""
+    weights = 16384 * rng.integers(0, 3, lead).astype(np.float32)
+    if weights.size > 1:
+        weights.flat[0] = 0
+    return jnp.asarray(weights)
+
+
+def _unseen(x, weights, value):
+    """x with this value where nobody may look."""
+    return jnp.where(broadcast((weights == 0)[..., None], x.shape), jnp.full_like(x, value), x)
 
 
 def _steps(*shape: int) -> Callable:
@@ -178,8 +198,11 @@ def _recurrent() -> list[Case]:
 def _fused(vocab: int, n: int, weighted: bool) -> Callable:
     def inputs(rng, lead):
         h, w = jnp.asarray(rng.standard_normal((*lead, n)).astype(np.float32)), hard(rng, (vocab, n))
-        labels = jnp.asarray(rng.integers(0, vocab, lead).astype(np.int32))
-        return ((h, w), labels, _weights(rng, lead)) if weighted else ((h, w), labels)
+        labels = jnp.asarray(rng.integers(0, min(vocab, 256), lead).astype(np.uint8))
+        if not weighted:
+            return (h, w), labels
+        weights = _weights(rng, lead)
+        return (_unseen(h, weights, jnp.nan), w), labels, weights
 
     return inputs
 
@@ -214,8 +237,11 @@ def cases() -> tuple[Case, ...]:
     ]
     for weighted, suffix in ((False, ""), (True, ", weighted")):
         table += [Case(loss.name + suffix, loss, _targets(4, weighted)) for loss in targets]
+        plain, smoothed = classes
+        narrow = _classes(256, True, dtype=np.uint8) if weighted else _classes(5, False, absent=True)
         table += [
-            Case(loss.name + smooth + suffix, loss, _classes(5, weighted)) for loss, smooth in zip(classes, ("", ", smoothed"))
+            Case(plain.name + suffix, plain, narrow),
+            Case(f"{smoothed.name}, smoothed{suffix}", smoothed, _classes(5, weighted)),
         ]
     table += [
         Case("residual", residual(serial(layers.dense(5, 5), layers.gelu())), _features(5)),

@@ -78,7 +78,7 @@ def shares(weights, n: int, acc):
         return jnp.ones((n,), acc), jnp.full((), 1 / max(n, 1), acc)
     w = weights[0].reshape(n).astype(acc)
     top, total = lax.stop_gradient(jnp.abs(w).max(initial=0.0)), w.sum()
-    share = w / jnp.where(top == 0, jnp.ones_like(top), top)
+    share = jnp.where(w == 0, jnp.zeros_like(w), w / jnp.where(top == 0, jnp.ones_like(top), top))
     return share, jnp.where(total == 0, jnp.zeros_like(top), top / jnp.where(total == 0, jnp.ones_like(total), total))
 
 

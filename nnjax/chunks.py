@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .errors import expect_positive
+from .errors import describe, expect_array, expect_positive
 from .layer import Layer, expect_layer
 from .residuals import with_parameters, without_parameters
 
@@ -19,9 +19,12 @@ def in_chunks(layer: Layer, size: int, *, axes: int) -> Layer:
     to every chunk: the backward sums their cotangents over the chunks.
     """
     expect_layer("in_chunks", layer)
-    expect_positive("in_chunks", size=size, axes=axes)
+    size, axes = expect_positive("in_chunks", size=size, axes=axes)
 
     def fwd(params, x, *, key=None):
+        expect_array("in_chunks", "x", x)
+        if x.ndim < axes:
+            raise ValueError(f"in_chunks: x must have the {axes} axes of an example, got {describe(x)}; add what is missing.")
         lead = x.shape[: x.ndim - axes]
         rows = math.prod(lead)
         rows_each = max((n for n in range(1, min(size, rows) + 1) if rows % n == 0), default=0)

@@ -26,8 +26,10 @@ def describe(x: Any) -> str:
 
 
 def is_array(x: Any) -> bool:
-    """Whether x is an array of JAX, of NumPy, or of a kind that JAX takes for one."""
-    return isinstance(x, (jax.Array, np.ndarray, np.generic)) or (hasattr(x, "__jax_array__") and hasattr(x, "dtype"))
+    """Whether x is an array of JAX, of NumPy, or of a kind that JAX takes for one; of NumPy's, one of numbers."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return x.dtype.kind not in "OSUMm"
+    return isinstance(x, jax.Array) or (hasattr(x, "__jax_array__") and hasattr(x, "dtype"))
 
 
 def expect_array(who: str, what: str, x: Any) -> None:
@@ -39,7 +41,7 @@ def expect_array(who: str, what: str, x: Any) -> None:
 def expect_arrays(who: str, what: str, tree: Any, remedy: str = "convert it with jnp.asarray") -> None:
     """Raise TypeError unless every leaf of the tree is an array of numbers or keys; there may be none."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if not is_array(leaf) or getattr(leaf.dtype, "kind", "") in "OSUMm":
+        if not is_array(leaf):
             where = jax.tree_util.keystr(path)
             raise TypeError(f"{who}: {what}{where} must be an array of numbers, got {describe(leaf)}; {remedy}.")
 
@@ -73,7 +75,9 @@ def expect_shape(who: str, what: str, x: Any, shape: tuple[int, ...]) -> None:
 
 
 def expect_same_dtype(who: str, x_name: str, x: Any, y_name: str, y: Any) -> None:
-    """Raise TypeError unless x and y have one dtype: a cotangent has the dtype of its primal, so none is converted."""
+    """Raise TypeError unless x and y are arrays of one dtype: a cotangent has that of its primal, so none is converted."""
+    expect_array(who, x_name, x)
+    expect_array(who, y_name, y)
     if x.dtype != y.dtype:
         raise TypeError(
             f"{who}: {x_name} and {y_name} must have one dtype, got {x.dtype} and {y.dtype}; "
@@ -147,6 +151,21 @@ def expect_not_negative(who: str, **amounts: Any) -> tuple[float, ...]:
     return tuple(x for x in found if x is not None)
 
 
+def expect_flag(who: str, **flags: Any) -> None:
+    """Raise TypeError unless every one is True or False; 1 and 0 mean the same."""
+    for name, flag in flags.items():
+        if not isinstance(flag, (bool, np.bool_)) and not (isinstance(flag, int) and flag in (0, 1)):
+            came = repr(flag) if isinstance(flag, (str, int, float)) else describe(flag)
+            raise TypeError(f"{who}: {name} must be True or False, got {came}; pass one of them.")
+
+
+def expect_sizes(who: str, name: str, sizes: Any, example: str) -> tuple[int, ...]:
+    """The sizes, in a list, a tuple or a vector, as ints of Python. Raise ValueError unless they are whole and at least 1."""
+    if not isinstance(sizes, (tuple, list)) and not (is_array(sizes) and sizes.ndim == 1):
+        raise ValueError(f"{who}: {name} must be a list of positive ints, got {describe(sizes)}; pass e.g. {example}.")
+    return expect_positive(who, **{f"{name}[{i}]": n for i, n in enumerate(sizes)})
+
+
 def expect_folder(file: Path | None) -> None:
     """Raise ValueError, before any work is done, where the folder of a file to be written does not exist."""
     if file is not None and not file.parent.is_dir():
@@ -167,9 +186,9 @@ def expect_per_axis(who: str, name: str, value: Any, axes: int | None = None) ->
 
     Raises ValueError for anything else.
     """
-    several = isinstance(value, (tuple, list)) or getattr(value, "ndim", 0) == 1
+    several = isinstance(value, (tuple, list)) or (is_array(value) and value.ndim == 1)
     sizes = tuple(map(whole_number, value if several else (value,) * (axes or 1)))
-    found = tuple(n for n in sizes if n is not None and n > 0)
+    found = tuple(n for n in sizes if n is not None and 0 < n <= MOST)
     if len(found) < len(sizes) or len(sizes) not in ((1, 2) if axes is None else (axes,)):
         wanted = "a positive int, or a tuple of one or two" if axes is None else f"a positive int, or a tuple of {axes}"
         raise ValueError(f"{who}: {name} must be {wanted}, got {value!r}; pass e.g. {'(2, 2)' if axes != 1 else '2'}.")

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from . import feedback, nielsen
 from .draw import GREEN, ORANGE, PINK, SKY, YELLOW
+from .errors import expect_arrays, expect_sizes, whole_number
 
 COLORS = (SKY, YELLOW, GREEN, PINK, ORANGE)  # one for each neuron of a layer
 MOST = len(COLORS)  # neurons in a layer, and layers: more do not fit
@@ -75,15 +76,16 @@ def parse_sizes(text: str) -> tuple[int, ...]:
 
 def network(sizes: Sequence[int], seed: int | None = None) -> Network:
     """Numbers written by hand for two layers of two neurons, fed by two inputs; else drawn from the seed and rounded to 0.1."""
-    if tuple(sizes) == BY_HAND and seed is None:
+    sizes = expect_sizes("network", "sizes", sizes, "(3, 2, 4)")
+    if sizes == BY_HAND and seed is None:
         w = (np.array([[1.0, -2.0], [2.0, 1.0]]), np.array([[1.0, -0.5], [2.0, 1.5]]))
         b = (np.array([0.5, -3.5]), np.array([0.0, -1.0]))
         return Network(nielsen.Params(w, b), np.array([1.0, 0.5]), np.array([1.0, 0.0]))  # type: ignore[arg-type]
-    seed = 0 if seed is None else seed
-    if not 0 <= seed < 2**32:
+    number = whole_number(0 if seed is None else seed)
+    if number is None or not 0 <= number < 2**32:
         raise ValueError(f"explain: --seed must be from 0 to {2**32 - 1}, got {seed}; pass e.g. --seed 1.")
-    key, of_x, of_y = jax.random.split(jax.random.key(seed), 3)
-    params = jax.tree.map(_rounded, nielsen.init(key, tuple(sizes)))
+    key, of_x, of_y = jax.random.split(jax.random.key(number), 3)
+    params = jax.tree.map(_rounded, nielsen.init(key, sizes))
     x = _rounded(jax.random.normal(of_x, sizes[:1], jnp.float32))
     return Network(params, x, np.asarray(jax.random.bernoulli(of_y, 0.5, sizes[-1:]), np.float64))
 
@@ -99,8 +101,11 @@ def numbers(net: Network) -> Numbers:
     """
     if not isinstance(net, Network):
         raise TypeError(f"explain: numbers are those of a Network, got {type(net).__name__}; make one with network(sizes).")
+    expect_arrays("numbers", "the network", net, "make one with network(sizes)")
     with jax.enable_x64(True):
-        (w, b), x, y = jax.tree.map(jnp.asarray, net)
+        params, x, y = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), tuple(net))
+        nielsen.backprop(params, x, y)  # refuses what does not fit together
+        w, b = params
         z, a = x, x if len(w) > 1 else nielsen.sigmoid(x)
         for w_l, b_l in zip(w[:-1], b[:-1]):
             z = w_l @ a + b_l

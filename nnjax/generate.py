@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .errors import describe, expect_key, expect_positive
+from .errors import describe, expect_key, expect_positive, is_array, real_number
 from .layer import Layer, expect_layer
 from .linear import broadcast, wide
 
@@ -20,9 +20,10 @@ def expect_request(who: str, prompt: Any, length: int, key: Any, temperature: fl
     expect_positive(who, length=length)
     if key is not None:
         expect_key(who, key)
-    if not temperature >= 0:
+    amount = real_number(temperature)
+    if amount is None or not amount >= 0:
         raise ValueError(f"{who}: temperature must be at least 0, got {temperature!r}; 0 takes the most probable id.")
-    if not hasattr(prompt, "dtype") or not jnp.issubdtype(prompt.dtype, jnp.integer):
+    if not is_array(prompt) or not jnp.issubdtype(prompt.dtype, jnp.integer):
         raise TypeError(f"{who}: prompt must be integers, got {describe(prompt)}; encode the text first.")
 
 

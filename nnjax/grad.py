@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .errors import describe, expect_not_negative, expect_positive, unknown_name
+from .errors import describe, expect_arrays, expect_flag, expect_key, expect_not_negative, expect_positive, unknown_name
 from .layer import Layer, expect_layer
 from .layers.dropout import draws_from_key
 from .linear import wide
@@ -45,6 +45,7 @@ def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> Value
     (value, y), y the model's output, as in JAX.  Warns where a model with dropout is given no key.
     """
     expect_model_and_loss("value_and_grad", model, loss)
+    expect_flag("value_and_grad", has_aux=has_aux)
 
     def f(params, x, labels, *, weights=None, key=None):
         _warn_without_key("value_and_grad", model, key)
@@ -60,6 +61,7 @@ def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> Value
 def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> ValueAndGrad:
     """The same function, made by `jax.value_and_grad` of `model.apply` and `loss.apply`."""
     expect_model_and_loss("reference_value_and_grad", model, loss)
+    expect_flag("reference_value_and_grad", has_aux=has_aux)
 
     def objective(params, x, labels, weights, key):
         y = model.apply(params, x, key=key)
@@ -84,7 +86,12 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
     (microbatches,) = expect_positive("accumulate", microbatches=microbatches)
 
     def accumulated(params, x, labels, *, weights=None, key=None):
+        expect_arrays("accumulate", "params", params, "make them with layer.init(key)")
+        if key is not None:
+            expect_key("accumulate", key)
         batch = (x, labels, weights)
+        for name, tree in zip(("x", "labels", "weights"), batch):
+            expect_arrays("accumulate", name, tree)
         for leaf in jax.tree.leaves(batch):
             if jnp.ndim(leaf) < 1 or jnp.shape(leaf)[0] % microbatches:
                 raise ValueError(
@@ -177,6 +184,8 @@ def lower_precision(f: ValueAndGrad, dtype: Any) -> ValueAndGrad:
         return jax.tree.map(lambda a: a.astype(to) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
     def lowered(params, x, labels, *, weights=None, key=None):
+        for name, tree in (("params", params), ("x", x), ("labels", labels), ("weights", weights)):
+            expect_arrays("lower_precision", name, tree)
         value, grads = f(*cast((params, x, labels), low), weights=cast(weights, low), key=key)
         widest = jnp.result_type(*jax.tree.leaves(params))
         return cast(value, widest), jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .errors import describe, expect_array, expect_arrays, expect_key, expect_positive
+from .errors import describe, expect_array, expect_arrays, expect_flag, expect_key, expect_positive
 from .residuals import with_parameters, without_parameters
 from .varying import communicates, together
 
@@ -251,6 +251,7 @@ def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
     """
     expect_layer("scan_layers", block)
     expect_positive("scan_layers", n=n)
+    expect_flag("scan_layers", remat=remat)
     part = block
     if remat:
         block = recompute(block)
@@ -405,6 +406,10 @@ def as_custom_vjp(layer: Layer) -> Callable[..., Any]:
     call.defvjp(fwd, bwd)
 
     def f(params, x, key=None):
+        for what, tree in (("params", params), ("x", x)):
+            expect_arrays(f.__name__, what, tree)
+        if key is not None:
+            expect_key(f.__name__, key)
         if communicates(partial(layer.fwd, key=key), layer.bwd, params, x):
             return call(params, x, key)
         return call(*together((params, x, key)))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .chunks import in_chunks
-from .errors import describe, expect_positive, unknown_name
+from .errors import describe, expect_flag, expect_positive, expect_sizes, unknown_name, whole_number
 from .feedback import Operator, for_layers, transpose
 from .gpt2 import BLOCK as BLOCK
 from .gpt2 import array_names, read_gpt2
@@ -19,6 +19,7 @@ from .layers.attention import attention
 from .layers.conv import conv
 from .layers.dense import dense
 from .layers.dropout import dropout as drop
+from .layers.dropout import expect_rate
 from .layers.embedding import embedding, learned_positions
 from .layers.gru import gru
 from .layers.lstm import lstm
@@ -37,9 +38,9 @@ def mlp(sizes: Sequence[int], activation: Layer | None = None, *, feedback: Feed
     or one for each layer after the first: the first has nothing before it to send an error to.
     Raises ValueError for fewer than two sizes or one that is not a positive int.
     """
-    if isinstance(sizes, int) or len(sizes) < 2:
+    sizes = expect_sizes("mlp", "sizes", sizes, "[784, 30, 10]")
+    if len(sizes) < 2:
         raise ValueError(f"mlp: sizes must hold at least inputs and outputs, got {sizes!r}; pass e.g. [784, 30, 10].")
-    expect_positive("mlp", **{f"sizes[{i}]": n for i, n in enumerate(sizes)})
     activation = sigmoid() if activation is None else activation
     expect_layer("mlp", activation)
     layers = [dense(sizes[0], sizes[1])]
@@ -70,12 +71,14 @@ def lenet(
     as of `mlp`.  Two conv-pool layers are LeNet (LeCun et al. 1998), and chapter 6 of Nielsen's book.
     Raises ValueError for sizes that are not positive ints, and for an image too small for the kernels.
     """
-    hidden = (hidden,) if isinstance(hidden, int) else tuple(hidden)
+    (classes,) = expect_positive("lenet", classes=classes)
+    width = whole_number(hidden)
+    hidden = expect_sizes("lenet", "hidden", hidden if width is None else (width,), "100 or (100, 50)")
+    channels = expect_sizes("lenet", "channels", channels, "(20, 40)")
+    image = expect_sizes("lenet", "image", image, "(28, 28, 1)")
     if len(image) != 3:
-        raise ValueError(f"lenet: image must be (height, width, channels), got {tuple(image)}; pass e.g. (28, 28, 1).")
-    sizes = {"classes": classes, **{f"channels[{i}]": n for i, n in enumerate(channels)}}
-    sizes |= {f"hidden[{i}]": n for i, n in enumerate(hidden)} | {f"image[{i}]": n for i, n in enumerate(image)}
-    expect_positive("lenet", **sizes)
+        raise ValueError(f"lenet: image must be (height, width, channels), got {image}; pass e.g. (28, 28, 1).")
+    dropped = (drop(dropout),) if expect_rate("lenet", dropout) else ()
     activation = relu() if activation is None else activation
     expect_layer("lenet", activation)
     backs = iter((transpose, *for_layers("lenet", feedback, len(channels) + len(hidden))))
@@ -92,7 +95,8 @@ def lenet(
     layers = [in_chunks(serial(*layers, flatten(3)), CHUNK, axes=3)]
     widths = (height * width * n_in, *hidden, classes)
     for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:])):
-        layers += [activation] * (i > 0) + [drop(dropout)] * (dropout > 0)
+        layers += [activation] * (i > 0)
+        layers += dropped
         layers.append(dense(n_in, n_out, feedback=next(backs)))
     return serial(*layers)._replace(name="lenet")
 
@@ -108,8 +112,9 @@ def char_rnn(vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, car
     same either way: train with one, generate with the other.
     Raises ValueError for a cell that is not known or sizes that are not positive ints.
     """
-    expect_positive("char_rnn", vocab=vocab, width=width, layers=layers)
-    if cell not in CELLS:
+    vocab, width, layers = expect_positive("char_rnn", vocab=vocab, width=width, layers=layers)
+    expect_flag("char_rnn", carry=carry)
+    if not isinstance(cell, str) or cell not in CELLS:
         raise unknown_name("cell of char_rnn", cell, CELLS)
     recurrent = [CELLS[cell](width, width, carry=carry) for _ in range(layers)]
     if carry:
@@ -235,10 +240,11 @@ def gpt(
     """
     sizes = {"vocab": vocab, "context": context, "layers": layers, "heads": heads, "width": width}
     vocab, context, layers, heads, width = expect_positive("gpt", **sizes)
+    expect_flag("gpt", fused=fused, remat=remat, scan=scan, tie=tie)
     if remat and not scan:
         raise ValueError("gpt: remat recomputes blocks inside the scan and needs it, got scan=False; leave one of them out.")
     normal, _ = gpt_initializers(layers)
-    dropped = (drop(dropout),) if dropout else ()
+    dropped = (drop(dropout),) if expect_rate("gpt", dropout) else ()
     hidden = 4 * width if hidden is None else expect_positive("gpt", hidden=hidden)[0]
     if activation is not None:
         expect_layer("gpt", activation)

@@ -98,6 +98,10 @@ def _expect_arrays(who, **arrays):
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise TypeError(f"{who}: {name} must be real floating point, got {x.dtype} {x.shape}; convert it with "
                             f"{name}.astype(jnp.float32).")  # fmt: skip
+    dtypes = {name: str(jnp.result_type(x)) for name, x in arrays.items()}  # NumPy's float64 is float32 outside x64
+    if len(set(dtypes.values())) > 1:
+        raise TypeError(f"{who}: {' and '.join(dtypes)} must have one dtype, got {', '.join(dtypes.values())}; convert one of "
+                        "them with astype.")  # fmt: skip
 
 
 def _expect_axes(who, **arrays):
@@ -138,7 +142,7 @@ def _expect(who, params, x):
                 f"before has out, got {w.shape} and {b.shape}; make them with nielsen.init."
             )
     _expect_arrays(who, x=x)
-    dtypes = {str(a.dtype) for a in (x, *params.w, *params.b)}
+    dtypes = {str(jnp.result_type(a)) for a in (x, *params.w, *params.b)}
     if len(dtypes) > 1:
         raise TypeError(f"{who}: params and x must have one dtype, got {', '.join(sorted(dtypes))}; convert one of them with "
                         "astype.")  # fmt: skip

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from . import fused_loss, layers
-from .errors import describe, expect_float, expect_per_axis, expect_positive, expect_same_dtype, expect_shape
+from .errors import describe, expect_flag, expect_float, expect_per_axis, expect_positive, expect_same_dtype, expect_shape
 from .layer import as_custom_vjp
 from .layers.attend import attend_apply, attend_bwd, attend_fwd
 from .layers.conv import expect_padding
@@ -68,6 +68,7 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool = True, mask: Array 
     s = t; mask: bool (..., t), False for keys that nobody may look at. A query that sees no key gives 0.
     Raises TypeError or ValueError where these do not fit.
     """
+    expect_flag("ops.attention", causal=causal)
     _expect_attention(q, k, v, causal, mask)
     lead, (s, heads, d) = q.shape[:-3], q.shape[-3:]
     b, (t, h, _) = math.prod(lead), k.shape[-3:]

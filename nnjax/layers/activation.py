@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..errors import expect_float, expect_params, real_number
+from ..errors import expect_flag, expect_float, expect_params, real_number
 from ..layer import Layer
 from ..leaf import Like, leaf
 from ..linear import broadcast, wide
@@ -201,6 +201,7 @@ def gelu(approximate: bool = False) -> Layer:
 
     x, y: any shape.  Hendrycks and Gimpel 2016, eq. 1 and 2.
     """
+    expect_flag("gelu", approximate=approximate)
     if approximate:
         return _activation("gelu(tanh)", gelu_tanh_apply, gelu_tanh_fwd, gelu_tanh_bwd)
     return _activation("gelu", gelu_apply, gelu_fwd, gelu_bwd)

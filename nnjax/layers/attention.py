@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..errors import describe, expect_float, expect_params, expect_positive, expect_shape
+from ..errors import describe, expect_flag, expect_float, expect_params, expect_positive, expect_shape
 from ..layer import Layer
 from ..leaf import leaf, outline, outlined
 from ..linear import broadcast, rotate, rotate_t
@@ -37,6 +37,7 @@ class Options(NamedTuple):
 
 def expect_attention(n, heads, kv_heads=None, causal=True, rope=False, key_mask=False) -> Options:
     """These as Options. Raises ValueError where they do not fit together."""
+    expect_flag("attention", causal=causal, rope=rope, key_mask=key_mask)
     kv_heads = heads if kv_heads is None else kv_heads
     n, heads, kv_heads = expect_positive("attention", n=n, heads=heads, kv_heads=kv_heads)
     if n % heads:
@@ -212,7 +213,7 @@ def attention(
     Raises ValueError where heads do not divide n, or kv_heads the heads, or rope is given an odd number of features.
     """
     opts = expect_attention(n, heads, kv_heads, causal, rope, key_mask)
-    kv_heads = opts.kv_heads
+    n, heads, kv_heads = opts.n, opts.heads, opts.kv_heads
     qkv = dense(n, (heads + 2 * kv_heads) * (n // heads), bias=bias, init=init)
     out = dense(n, n, bias=bias, init=init if init_out is None else init_out)
 

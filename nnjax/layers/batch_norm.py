@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..errors import expect_not_negative, expect_positive
+from ..errors import describe, expect_not_negative, expect_positive
 from ..layer import Layer, expect_layer
 from ..leaf import leaf
 from ..linear import broadcast, broadcast_t
@@ -112,6 +112,8 @@ def calibrate(model: Layer, params: Any, batches: Iterable[Any]) -> Any:
     Raises ValueError for no batches, and for a composition that does not say what its parts meet.
     """
     expect_layer("calibrate", model)
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"calibrate: batches must be a list of inputs of the model, got {describe(batches)}; pass e.g. [x].")
     xs = list(batches)
     if not xs:
         raise ValueError("calibrate: expected at least one batch, got none; pass inputs of the model, e.g. [x].")

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..errors import (
+    MOST,
     describe,
+    expect_flag,
     expect_float,
     expect_init,
     expect_params,
@@ -25,6 +27,7 @@ from ..errors import (
     expect_positive,
     expect_same_dtype,
     expect_shape,
+    is_array,
     whole_number,
 )
 from ..feedback import expect_operator, transpose
@@ -110,9 +113,9 @@ def conv_apply(params, x, *, key=None, window):
 
 
 def conv_fwd(params, x, *, key=None, window):
+    _expect_conv(params, x, window)
     if window.groups == 1 or params.w.shape[-2] > 1:
         return conv_apply(params, x, window=window), (params, x)
-    _expect_conv(params, x, window)
     w2, x2, plane = _in_the_plane(params.w, x, window)
     dims = len(window.stride)
     y = depthwise(x2, w2, plane).astype(x.dtype)  # XLA's convolution takes many times as long where channels do not mix
@@ -188,6 +191,7 @@ def conv(
     window = Window(stride, expect_padding(padding, dims), dilation, groups)
     init = jax.nn.initializers.glorot_uniform() if init is None else init
     expect_init("conv", init)
+    expect_flag("conv", bias=bias)
     expect_operator("conv", feedback)
     shape = (*kernel, in_channels // groups, out_channels)
 
@@ -210,7 +214,7 @@ def expect_padding(padding: Any, dims: int) -> str | Amounts:
         return padding
     axes = tuple(padding) if _several(padding) else (padding,) * dims
     amounts = tuple((whole_number(a), whole_number(b)) for a, b in (p if _pair(p) else (p, p) for p in axes))
-    if len(amounts) != dims or any(n is None or n < 0 for pair in amounts for n in pair):
+    if len(amounts) != dims or any(n is None or not 0 <= n <= MOST for pair in amounts for n in pair):
         raise ValueError(
             f'conv: padding must be "SAME", "VALID", an int >= 0, or for each of the {dims} axes of space an int or a pair of '
             f"ints (before, after), got {padding!r}; pass e.g. {((1, 1),) * dims}."
@@ -223,4 +227,4 @@ def _pair(x: Any) -> bool:
 
 
 def _several(x: Any) -> bool:
-    return isinstance(x, (tuple, list)) or getattr(x, "ndim", 0) > 0
+    return isinstance(x, (tuple, list)) or (is_array(x) and x.ndim > 0)

@@ -9,6 +9,7 @@ from jax import Array
 
 from ..errors import (
     describe,
+    expect_flag,
     expect_float,
     expect_init,
     expect_params,
@@ -97,6 +98,7 @@ def dense(
     n_in, n_out = expect_positive("dense", n_in=n_in, n_out=n_out)
     init = jax.nn.initializers.glorot_uniform() if init is None else init
     expect_init("dense", init)
+    expect_flag("dense", bias=bias)
     expect_operator("dense", feedback)
 
     def init_params(key):

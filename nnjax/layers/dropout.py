@@ -1,5 +1,7 @@
 """Dropout: a random diagonal matrix, drawn from the key."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -35,15 +37,21 @@ def dropout_bwd(residuals, ct_y, *, rate):
     return (), jnp.where(keep, ct_y * (1 / (1 - rate)), jnp.zeros_like(ct_y))
 
 
+def expect_rate(who: str, rate: Any) -> float:
+    """The rate as a float of Python. Raises ValueError unless 0 <= rate < 1."""
+    share = real_number(rate)
+    if share is None or not 0 <= share < 1:
+        raise ValueError(f"{who}: rate must be the share dropped, 0 <= rate < 1, got {rate!r}; 0.5 drops half.")
+    return share
+
+
 def dropout(rate: float) -> Layer:
     """y = x / (1 - rate) with probability 1 - rate, else 0; without a key (inference) y = x.  x, y: any shape.
 
     rate is the share dropped.  The same key gives the same mask in `apply` and `fwd`.  Raises ValueError unless
     0 <= rate < 1.  Srivastava et al. 2014, scaled in training so that inference needs no scale.
     """
-    share = real_number(rate)
-    if share is None or not 0 <= share < 1:
-        raise ValueError(f"dropout: rate must be the share dropped, 0 <= rate < 1, got {rate!r}; 0.5 drops half.")
+    share = expect_rate("dropout", rate)
     return leaf(
         f"dropout({share})",
         lambda key: (),

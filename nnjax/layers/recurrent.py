@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..errors import describe, expect_float, expect_params, expect_positive, expect_same_dtype, expect_shape
+from ..errors import describe, expect_flag, expect_float, expect_params, expect_positive, expect_same_dtype, expect_shape
 from ..layer import Layer
 from ..leaf import Like, expect_cotangent, leaf, outline, outlined
 from .windows import accumulated, accumulators, affine, affine_t, before, over_windows, window, window_t
@@ -117,6 +117,7 @@ def recurrent(
     kind: the NamedTuple of the parameters; shapes: theirs, by name; state_type: the NamedTuple of a state of several
     arrays, or None.
     """
+    expect_flag(name.partition("(")[0], carry=carry)
     parts = state_type._fields if state_type else ("state",)
 
     def entered(params, x):

@@ -1,6 +1,6 @@
 """The way back from features to ids with the table of an embedding: the head of a tied model."""
 
-from ..errors import describe, expect_float, expect_params, expect_positive, expect_same_dtype
+from ..errors import describe, expect_flag, expect_float, expect_params, expect_positive, expect_same_dtype
 from ..layer import Layer
 from ..leaf import Like, leaf, outline, outlined
 from ..linear import fold
@@ -66,6 +66,7 @@ def unembedding(vocab: int, n: int, *, fused: bool = False) -> Layer:
     Raises TypeError or ValueError for other parameters, or an h of other features.
     """
     vocab, n = expect_positive("unembedding", vocab=vocab, n=n)
+    expect_flag("unembedding", fused=fused)
     name = f"unembedding({vocab}, {n})"
 
     init = embedding(vocab, n).init

@@ -21,14 +21,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..errors import describe
 from ..varying import varies as varies
 
 Axis = str | tuple[str, ...]
 
 
 def names(axis: Axis) -> tuple[str, ...]:
-    """The mesh axes that `axis` stands for."""
-    return (axis,) if isinstance(axis, str) else tuple(axis)
+    """The mesh axes that `axis` stands for. Raises TypeError for what is neither a name nor a tuple of names."""
+    found = (axis,) if isinstance(axis, str) else axis
+    if not isinstance(found, (tuple, list)) or not all(isinstance(name, str) for name in found):
+        raise TypeError(f"a mesh axis must be a name, or a tuple of names, got {describe(axis)}; pass e.g. 'data'.")
+    return tuple(found)
 
 
 def expect_books(who: str, axis: Axis) -> None:

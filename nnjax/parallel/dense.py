@@ -6,6 +6,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from ..errors import expect_positive
 from ..layer import Layer
 from ..layers.dense import dense, dense_apply, dense_bwd, dense_fwd
 from ..linear import broadcast, broadcast_t
@@ -34,6 +35,7 @@ def column_dense(
 
     Raises ValueError where n_out is no multiple of the axis.
     """
+    n_in, n_out = expect_positive("column_dense", n_in=n_in, n_out=n_out)
     expect_divides("column_dense", "n_out", n_out, mesh, axis)
     layer = Layer(
         f"column_dense({n_in}, {n_out})",
@@ -66,6 +68,7 @@ def row_dense(n_in: int, n_out: int, mesh: Mesh, axis: str = "model", *, init: C
 
     Raises ValueError where n_in is no multiple of the axis.
     """
+    n_in, n_out = expect_positive("row_dense", n_in=n_in, n_out=n_out)
     expect_divides("row_dense", "n_in", n_in, mesh, axis)
     layer = Layer(
         f"row_dense({n_in}, {n_out})",

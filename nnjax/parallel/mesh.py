@@ -7,10 +7,10 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ..errors import describe, expect_positive, unknown_name
+from ..errors import describe, expect_arrays, expect_callable, expect_key, expect_positive, unknown_name
 from ..grad import ValueAndGrad
 from .collectives import Axis, names
-from .sharded import Sharded, cut_alone, expect_divides
+from .sharded import Sharded, cut_alone, expect_divides, expect_mesh
 
 
 def make_mesh(**axes: int) -> Mesh:
@@ -20,7 +20,7 @@ def make_mesh(**axes: int) -> Mesh:
     """
     if not axes:
         raise ValueError("make_mesh: expected at least one axis, got none; name one with its size, as in make_mesh(data=8).")
-    expect_positive("make_mesh", **axes)
+    axes = dict(zip(axes, expect_positive("make_mesh", **axes)))
     n, present = 1, jax.device_count()
     for size in axes.values():
         n *= size
@@ -33,8 +33,34 @@ def make_mesh(**axes: int) -> Mesh:
 
 
 def place(tree: Any, specs: Any, mesh: Mesh) -> Any:
-    """The arrays of a tree, put where their specs say."""
+    """The arrays of a tree, put where their specs say: a PartitionSpec for each, or for each part of the tree.
+
+    Raises TypeError for what is no array, spec or mesh, ValueError for specs of another tree, or that an array does not fit.
+    """
+    expect_placeable("place", "tree", tree, specs, mesh)
     return jax.device_put(tree, jax.tree.map(lambda s: NamedSharding(mesh, s), specs, is_leaf=lambda s: isinstance(s, P)))
+
+
+def expect_placeable(who: str, what: str, tree: Any, specs: Any, mesh: Mesh) -> None:
+    """Raise TypeError or ValueError unless the mesh can hold every array of the tree as its spec says."""
+    expect_mesh(who, mesh)
+    expect_arrays(who, what, tree)
+    found, shape = jax.tree.flatten(specs, is_leaf=lambda s: isinstance(s, P))
+    for s in found:
+        if not isinstance(s, P):
+            raise TypeError(f"{who}: specs must be PartitionSpecs, got {describe(s)}; take those of a Sharded, or P() for "
+                            "copies.")  # fmt: skip
+    try:
+        parts = shape.flatten_up_to(tree)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{who}: {what} must be a tree like its specs: {error}; take both of one layer.") from None
+    for s, part in zip(found, parts):
+        for a in jax.tree.leaves(part):
+            if len(s) > a.ndim:
+                raise ValueError(f"{who}: the spec {s} has more entries than an array of {what} has axes, {describe(a)}; pass "
+                                 "its own.")  # fmt: skip
+            for size, entry in zip(a.shape, s):
+                expect_divides(who, f"an axis of {what}, of {describe(a)}", size, mesh, entry or ())
 
 
 def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") -> ValueAndGrad:
@@ -47,6 +73,8 @@ def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") ->
     """
     if not isinstance(model, Sharded):
         raise TypeError(f"on_mesh: model must be Sharded, got {describe(model)}; make it one, as in replicated(model, 'data').")
+    expect_callable("on_mesh", "f", f, "make it with nnjax.value_and_grad(model.layer, loss)")
+    expect_mesh("on_mesh", mesh)
     for name in names(axis):
         if name not in mesh.shape:
             raise unknown_name("axis of this mesh", name, tuple(mesh.shape))
@@ -64,7 +92,10 @@ def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") ->
         return f(params, x, labels, weights=weights, key=key)
 
     def whole(params, x, labels, *, weights=None, key=None):
+        expect_placeable("on_mesh", "params", params, model.specs, mesh)
         expect_batch("on_mesh", (x, labels, weights), mesh, axis)
+        if key is not None:
+            expect_key("on_mesh", key)
         run = jax.shard_map(local, mesh=mesh, in_specs=(model.specs, batch, batch, batch, P()), out_specs=(P(), model.specs))
         try:
             return run(params, x, labels, weights, key)
@@ -81,6 +112,7 @@ def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") ->
 
 def expect_batch(who: str, batch: Any, mesh: Mesh, axis: Axis) -> None:
     """Raise ValueError unless the first axis of every array of the batch is a multiple of the mesh axis."""
+    expect_arrays(who, "the batch", batch)
     for leaf in jax.tree.leaves(batch):
         if not leaf.ndim:
             raise ValueError(f"{who}: expected a batch along the first axis, got {describe(leaf)}; pass arrays of examples.")

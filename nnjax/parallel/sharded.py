@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
 from .. import layer as one_device
+from ..errors import describe
 from ..layer import Layer, TiedParams, expect_layer
 from ..residuals import with_parameters, without_parameters
 from .collectives import Axis, copy_to, copy_to_t, gather, gather_t, names
@@ -193,10 +194,10 @@ def fully_sharded(part: Sharded | Layer, mesh: Mesh, axis: str) -> Sharded:
     found = lifted("parallel.fully_sharded", part)
     if not isinstance(axis, str):
         raise TypeError(
-            f"parallel.fully_sharded: axis must be the name of one mesh axis, got {axis!r}; for two, shard what is "
+            f"parallel.fully_sharded: axis must be the name of one mesh axis, got {describe(axis)}; for two, shard what is "
             "fully_sharded over the one over the other."
         )
-    _expect_there("parallel.fully_sharded", mesh, axis)
+    expect_mesh("parallel.fully_sharded", mesh, axis)
     _expect_one_use("parallel.fully_sharded", found, axis)
     layer, shapes = found.layer, jax.tree.leaves(jax.eval_shape(found.layer.init, jax.random.key(0)))
     specs, treedef = jax.tree.flatten(found.specs, is_leaf=_is_spec)
@@ -250,7 +251,10 @@ def _along(spec: P, d: int | None, axis: str, ndim: int) -> P:
     return P(*entries)
 
 
-def _expect_there(who: str, mesh: Mesh, axis: Axis) -> None:
+def expect_mesh(who: str, mesh: Any, axis: Axis = ()) -> None:
+    """Raise TypeError for what is no mesh, ValueError for an axis that it lacks."""
+    if not isinstance(mesh, (Mesh, AbstractMesh)):
+        raise TypeError(f"{who}: mesh must be a jax.sharding.Mesh, got {describe(mesh)}; make one, as in make_mesh(data=2).")
     missing = [name for name in names(axis) if name not in mesh.shape]
     if missing:
         raise ValueError(f"{who}: the mesh has no axis {missing[0]!r}, only {', '.join(mesh.shape)}; name one of them.")
@@ -258,7 +262,7 @@ def _expect_there(who: str, mesh: Mesh, axis: Axis) -> None:
 
 def expect_divides(who: str, what: str, size: int, mesh: Mesh, axis: Axis) -> int:
     """size over the number of devices along the axis. Raises ValueError where that is no whole number or there is no axis."""
-    _expect_there(who, mesh, axis)
+    expect_mesh(who, mesh, axis)
     n = 1
     for name in names(axis):
         n *= mesh.shape[name]

@@ -5,6 +5,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from ..errors import expect_positive
 from ..fused_loss import shares
 from ..layer import Layer
 from ..layers.embedding import EmbeddingParams, embedding
@@ -44,6 +45,7 @@ def vocabulary_embedding(vocab: int, n: int, mesh: Mesh, axis: str = "model", *,
 
     Raises ValueError where vocab is no multiple of the axis: make it one with rows that no id names.
     """
+    vocab, n = expect_positive("vocabulary_embedding", vocab=vocab, n=n)
     expect_divides("vocabulary_embedding", "vocab", vocab, mesh, axis)
     layer = Layer(
         f"vocabulary_embedding({vocab}, {n})",

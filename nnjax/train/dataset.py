@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..errors import describe
+from ..errors import describe, is_array, whole_number
 from ..files import expect_path
 from .npz import read_npz
 
@@ -51,8 +51,22 @@ def digest(data: Any) -> str:
     return found.hexdigest()
 
 
+def expect_dataset(who: str, data: Any) -> None:
+    """Raise TypeError unless data is a Dataset of Splits of arrays, DataError for a number of classes that is none."""
+    if not isinstance(data, Dataset):
+        raise TypeError(f"{who}: data must be a train.Dataset, got {describe(data)}; make one, or use train.load(name).")
+    for part in PARTS:
+        split = getattr(data, part)
+        if not isinstance(split, Split) or not all(is_array(a) and a.ndim for a in split):
+            raise TypeError(f"{who}: {part} must be a train.Split(x, y) of two arrays, a row for each example, got "
+                            f"{describe(split)}; convert them with np.asarray.")  # fmt: skip
+    if whole_number(data.classes) is None or data.classes < 1:
+        raise DataError(f"data set {data.name!r}: classes must be how many there are, got {data.classes!r}; count them.")
+
+
 def validated(data: Dataset) -> Dataset:
     """The same data. Raises DataError where an array is not finite, lengths differ, or a label is out of range."""
+    expect_dataset("data", data)
     for part in PARTS:
         x, y = getattr(data, part)
         who = f"data set {data.name!r}, {part}"
@@ -173,6 +187,7 @@ def expand(data: Dataset) -> Dataset:
 
     As in Nielsen's chapter 3; images are square and grey, a row of x each.  Raises DataError for others, see `grey_side`.
     """
+    expect_dataset("expand", data)
     side = grey_side("expand", data)
     n, pixels = len(data.train.x), side * side
     images = data.train.x.reshape(n, side, side)
@@ -187,6 +202,7 @@ def expand(data: Dataset) -> Dataset:
 
 def standardise(data: Dataset) -> Dataset:
     """Every feature with mean 0 and deviation 1 over the training examples; one that never varies becomes 0."""
+    validated(data)
     x = data.train.x.astype(np.float64)
     mean, deviation = x.mean(0), x.std(0)
     deviation = np.where(deviation == 0, 1.0, deviation)

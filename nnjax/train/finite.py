@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..errors import expect_arrays, expect_key
+from ..grad import expect_model_and_loss
 from ..layer import Layer
 from ..walk import met
 
@@ -19,6 +21,11 @@ def first_not_finite(model: Layer, loss: Layer, params: Any, x: Any, labels: Any
 
     The forward is walked from the first layer to the last, then the backward from the last to the first.
     """
+    expect_model_and_loss("first_not_finite", model, loss)
+    for name, tree in (("params", params), ("x", x), ("labels", labels)):
+        expect_arrays("first_not_finite", name, tree)
+    if key is not None:
+        expect_key("first_not_finite", key)
     bad = [p for p, w in jax.tree_util.tree_leaves_with_path(params) if _bad(w)]
     if bad:
         return f"params{jax.tree_util.keystr(bad[0])} is not finite, before the step"

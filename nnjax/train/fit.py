@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..errors import describe, expect_arrays, expect_callable, expect_key, expect_positive
+from ..errors import describe, expect_arrays, expect_callable, expect_flag, expect_key, expect_positive, whole_number
 from ..grad import ValueAndGrad
-from .dataset import Dataset, Split, validated
+from .dataset import Dataset, Split, expect_dataset, validated
 from .loop import Batches, loop
 from .placement import Placement, everywhere, expect_batch, placed_state, predicting
 from .run import Checkpoints, Fit, OnEpoch
@@ -51,6 +51,27 @@ def make_accuracy(predict: Callable) -> Callable[[Any, Split], float]:
         return sum(int(right(params, split.x[p], split.y[p])) for p in parts) / n if n else float("nan")
 
     return accuracy
+
+
+def expect_options(
+    who: str, functions: Mapping[str, Any], checkpoints: Any, patience: Any, skipping: Any, placement: Any
+) -> None:  # fmt: skip
+    """Raise TypeError or ValueError for what cannot be an option of any run. functions: by name, None where there is none."""
+    for name, f in functions.items():
+        if f is not None:
+            expect_callable(who, name, f, "leave it out if you have none")
+    if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
+        came = repr(checkpoints) if isinstance(checkpoints, str) else describe(checkpoints)
+        raise TypeError(
+            f"{who}: checkpoints must be train.Checkpoints, got {came}; pass train.Checkpoints({came}) for a folder."
+        )
+    if patience is not None:
+        expect_positive(who, patience=patience)
+    expect_flag(who, skipping=skipping)
+    if placement is not None and not isinstance(placement, Placement):
+        raise TypeError(
+            f"{who}: placement must be that of nnjax.parallel, got {describe(placement)}; leave it out for one device."
+        )
 
 
 def expect_batches(data: Dataset, batch_size: int, epochs: int) -> None:
@@ -110,18 +131,16 @@ def fit(
     Raises DataError for unusable data, ValueError for sizes that do not fit it, FloatingPointError once the loss is not
     finite, CheckpointError where the run cannot be saved or resumed.
     """
-    if not isinstance(data, Dataset):
-        raise TypeError(f"fit: data must be a train.Dataset, got {describe(data)}; make one, or use train.load(name).")
+    expect_dataset("fit", data)
     expect_value_and_grad("fit", value_and_grad)
     expect_callable("fit", "predict", predict, "pass the model's apply, as in predict=model.apply")
     expect_optimizer("fit", optimizer)
-    for name, f in (("encode", encode), ("on_epoch", on_epoch), ("measure", measure), ("where", where)):
-        if f is not None:
-            expect_callable("fit", name, f, "leave it out if you have none")
-    expect_callable("fit", "evaluated", evaluated, "pass a function of the state, or leave it out")
-    if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
-        came = repr(checkpoints) if isinstance(checkpoints, str) else describe(checkpoints)
-        raise TypeError(f"fit: checkpoints must be train.Checkpoints, got {came}; pass train.Checkpoints({came}) for a folder.")
+    functions = {"encode": encode, "on_epoch": on_epoch, "measure": measure, "where": where, "evaluated": evaluated}
+    expect_options("fit", functions, checkpoints, patience, skipping, placement)
+    if streaming is not None:
+        expect_flag("fit", streaming=streaming)
+    if not isinstance(shard, (tuple, list)) or len(shard) != 2 or any(whole_number(i) is None for i in shard):
+        raise TypeError(f"fit: shard must be two ints (i, n), the i-th of n shares, got {describe(shard)}; pass e.g. (0, 1).")
     expect_arrays("fit", "params", params, "make them with model.init(key)")
     expect_key("fit", key)
     validated(data)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from ..errors import describe, expect_positive, real_number, unknown_name, whole_number
+from ..linear import wide
 from ..parameters import is_weight
 
 OPTIMIZERS = tuple(
@@ -93,6 +94,7 @@ def average_parameters(decay: float) -> optax.GradientTransformation:
     """Keeps the exponential moving average of the parameters: average <- decay average + (1 - decay) parameters.
 
     Put it last in a chain, where the updates are what is added. `averaged` finds the average in the optimizer's state.
+    It is kept in float32 at least: bfloat16 is too coarse for a step of one part in a thousand.
     """
     given, decay = decay, _number(decay)
     if not 0 < decay < 1:
@@ -101,15 +103,21 @@ def average_parameters(decay: float) -> optax.GradientTransformation:
     def update(updates, state, params=None):
         if params is None:
             raise ValueError("average_parameters: update needs the parameters; pass params.")
-        return updates, Averaged(optax.incremental_update(optax.apply_updates(params, updates), state.average, 1 - decay))
+        new = jax.tree.map(_widened, optax.apply_updates(params, updates))
+        return updates, Averaged(optax.incremental_update(new, state.average, 1 - decay))
 
-    return optax.GradientTransformation(lambda params: Averaged(jax.tree.map(jnp.asarray, params)), update)
+    return optax.GradientTransformation(lambda params: Averaged(jax.tree.map(_widened, params)), update)
+
+
+def _widened(p: Any) -> jax.Array:
+    p = jnp.asarray(p)
+    return p.astype(wide(p)) if jnp.issubdtype(p.dtype, jnp.floating) else p
 
 
 def averaged(opt_state: Any, params: Any) -> Any:
-    """The average that `average_parameters` keeps in this state, or params where nobody keeps one."""
+    """The average that `average_parameters` keeps in this state, in the dtypes of params, or params where nobody keeps one."""
     found = [s for s in jax.tree.leaves(opt_state, is_leaf=lambda s: isinstance(s, Averaged)) if isinstance(s, Averaged)]
-    return found[0].average if found else params
+    return jax.tree.map(lambda a, p: a.astype(p.dtype), found[0].average, params) if found else params
 
 
 def make_optimizer(

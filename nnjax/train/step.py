@@ -10,6 +10,7 @@ import optax
 from ..errors import describe, expect_arrays, expect_callable, expect_key, expect_positive
 from ..grad import ValueAndGrad, reference_value_and_grad
 from ..grad import value_and_grad as by_hand
+from ..linear import wide
 
 
 class TrainState(NamedTuple):
@@ -90,6 +91,9 @@ def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformat
 
     def step(state: TrainState, x, labels, weights=None):
         expect_state("step", state)
+        for what, tree in (("params", state.params), ("x", x), ("labels", labels), ("weights", weights)):
+            expect_arrays("step", what, tree)
+        expect_key("step", state.key)
 
         def objective(params):
             return value_and_grad(params, x, labels, weights=weights, key=step_key(state))
@@ -145,6 +149,6 @@ def make_epoch(step: Callable, batch_size: int, unroll: int = 4) -> Callable:
                 "epoch with a smaller batch_size."
             )
         state, values = steps(state, (x, labels), shuffled(epoch_key(state.key, state.step), x.shape[0], batch_size))
-        return state, values.mean()
+        return state, values.mean(dtype=wide(values))
 
     return jax.jit(epoch, donate_argnums=0)

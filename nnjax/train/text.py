@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..errors import describe, expect_key, expect_positive
+from ..errors import describe, expect_arrays, expect_callable, expect_key, expect_positive, is_array
 from ..files import expect_path
 from ..grad import ValueAndGrad
+from ..linear import wide
 from .dataset import DataError
+from .fit import expect_options
 from .loop import Batches, loop
 from .placement import Placement, everywhere, expect_batch, feeding, placed_state, predicting
 from .run import Checkpoints, Fit, OnEpoch
-from .step import TrainState, epoch_key, make_step
+from .step import TrainState, epoch_key, expect_optimizer, expect_value_and_grad, make_step
 
 SHARE = 0.9  # of a text, its beginning, to train on; the rest validates
 WINDOWS = 32  # whose predictions are computed at a time: of a small gpt 128 take 1.7 times as long, for fresh memory
@@ -32,6 +34,8 @@ class Text(NamedTuple):
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of these characters. Raises DataError for one that the vocabulary lacks."""
+        if not isinstance(text, str):
+            raise TypeError(f"encode: text must be a str, got {describe(text)}; pass its characters.")
         number = {c: i for i, c in enumerate(self.vocabulary)}
         strange = sorted(set(text) - set(number))
         if strange:
@@ -39,8 +43,16 @@ class Text(NamedTuple):
         return np.array([number[c] for c in text], np.int32)
 
     def decode(self, ids: Any) -> str:
-        """The characters with these ids."""
-        return "".join(self.vocabulary[int(i)] for i in np.asarray(ids).ravel())
+        """The characters with these ids. Raises TypeError for what are no integers, DataError for ids that nobody has."""
+        found = np.asarray(ids) if isinstance(ids, (list, tuple)) or is_array(ids) else None
+        if found is None or (found.size and not np.issubdtype(found.dtype, np.integer)):
+            raise TypeError(
+                f"decode: ids must be integers, got {describe(ids if found is None else found)}; take logits.argmax(-1)."
+            )
+        if found.size and not 0 <= found.min() <= found.max() < len(self.vocabulary):
+            raise DataError(f"text {self.name!r}: ids must lie in 0 ... {len(self.vocabulary) - 1}, got {found.min()} to "
+                            f"{found.max()}; another text's ids?")  # fmt: skip
+        return "".join(self.vocabulary[i] for i in found.ravel())
 
 
 def make_text(name: str, text: str) -> Text:
@@ -92,6 +104,7 @@ def make_evaluate(predict: Callable, ids: jax.Array, context: int) -> Callable[[
     def sums(params, ids, starts):
         x, labels = windows(ids, starts, context)
         scores = predict(params, x)
+        scores = scores.astype(wide(scores))
         losses = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
         return losses.sum(), (scores.argmax(-1).astype(jnp.int32) == labels).sum(dtype=jnp.int32)
 
@@ -118,6 +131,12 @@ def fit_text(
     """
     if not isinstance(text, Text):
         raise TypeError(f"fit_text: text must be a train.Text, got {describe(text)}; make one with train.load_text(path).")
+    expect_value_and_grad("fit_text", value_and_grad)
+    expect_callable("fit_text", "predict", predict, "pass the model's apply, as in predict=model.apply")
+    expect_optimizer("fit_text", optimizer)
+    functions = {"on_epoch": on_epoch, "where": where, "evaluated": evaluated}
+    expect_options("fit_text", functions, checkpoints, patience, skipping, placement)
+    expect_arrays("fit_text", "params", params, "make them with model.init(key)")
     expect_key("fit_text", key)
     expect_positive("fit_text", steps=steps, context=context, batch_size=batch_size, every=every)
     expect_batch("fit_text", placement, batch_size)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ..errors import describe, expect_array, expect_arrays, expect_key, expect_positive
 from ..grad import ValueAndGrad
-from .step import epoch_key, init_state, make_step, shuffled
+from .step import epoch_key, expect_optimizer, expect_value_and_grad, init_state, make_step, shuffled
 
 
 class Drift(NamedTuple):
@@ -25,6 +26,17 @@ def trajectory(
     optimizer: optax.GradientTransformation, batch_size: int, steps: int, key: jax.Array,
 ) -> Drift:  # fmt: skip
     """Take `steps` steps twice, on the batches that `fit` would take, each run going on from its own parameters."""
+    steps, batch_size = expect_positive("trajectory", steps=steps, batch_size=batch_size)
+    expect_value_and_grad("trajectory", hand)
+    expect_value_and_grad("trajectory", reference)
+    expect_optimizer("trajectory", optimizer)
+    expect_arrays("trajectory", "params", params, "make them with model.init(key)")
+    expect_key("trajectory", key)
+    for name, a in (("x", x), ("labels", labels)):
+        expect_array("trajectory", name, a)
+        if not a.ndim or len(a) != len(x) or len(x) < batch_size:
+            raise ValueError(f"trajectory: {name} must have a row for each example, at least {batch_size} of them, got x "
+                             f"{describe(x)}, labels {describe(labels)}; pass as many of both.")  # fmt: skip
     by_hand, by_jax = make_step(hand, optimizer), make_step(reference, optimizer)
 
     def apart(a, b):

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..linear import wide
 from .alignment import make_alignment
 from .recipe import Recipe
 from .step import TrainState
@@ -23,7 +24,8 @@ def make_measure(recipe: Recipe, x: jax.Array, labels: jax.Array) -> Callable[[T
     @jax.jit
     def both(params):
         key = jax.random.key(0)
-        hand, reference = (f(params, x, labels, key=key)[1] for f in (recipe.hand, recipe.reference))
+        found = (f(params, x, labels, key=key)[1] for f in (recipe.hand, recipe.reference))
+        hand, reference = (jax.tree.map(lambda g: g.astype(wide(g)), grads) for grads in found)  # float16 cannot hold squares
         norms = jax.tree.map(lambda g: jnp.linalg.norm(g.ravel()), hand)
         apart = [jnp.sum((h - r) ** 2) for h, r in zip(jax.tree.leaves(hand), jax.tree.leaves(reference))]
         size = [jnp.sum(r**2) for r in jax.tree.leaves(reference)]

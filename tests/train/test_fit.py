@@ -65,7 +65,7 @@ def test_bad_sizes_bad_data_and_divergence_are_one_sentence():
     with pytest.raises(ValueError, match=r"batch_size must be at most the 1257 training examples of 'digits', got 2000"):
         run(digits, batch_size=2000)
     with pytest.raises(
-        ValueError, match=r"one score for each of the 10 classes of 'digits', got 5; make the last layer as wide"
+        ValueError, match=r"one score for each of the 10 classes of 'digits', got float32 \(1, 5\); make the last layer as wide"
     ):
         run(digits, predict=lambda params, x: MODEL.apply(params, x)[:, :5])
     with pytest.raises(TypeError, match=r"fit: optimizer must be one of optax's, got str"):

@@ -133,3 +133,19 @@ def test_biases_and_norms_of_stacked_layers_do_not_decay(name):
     seen = {"w": -0.05, "u": -0.05, "table": -0.05, "b": 0.0, "b_u": 0.0, "scale": 0.0, "offset": 0.0}
     for path, update in jax.tree_util.tree_leaves_with_path(updates):
         np.testing.assert_allclose(update, seen[path[-1].name], rtol=1e-6, err_msg=str(path))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_average_of_parameters_in_low_precision_moves(dtype):
+    params = {"w": jnp.ones((2, 2), dtype), "b": jnp.zeros(2, dtype)}
+    optimizer = average_parameters(0.999)
+    state = optimizer.init(params)
+    push = {"w": jnp.ones((2, 2), dtype), "b": jnp.zeros(2, dtype)}  # the parameters are 2 at each of the 100 updates
+    step = jax.jit(optimizer.update)
+    for _ in range(100):
+        _, state = step(push, state, params)
+    found = averaged(state, params)
+    assert found["w"].dtype == dtype
+    assert float(found["w"][0, 0]) == pytest.approx(2 - 0.999**100, rel=0.004)
+    assert float(state.average["w"][0, 0]) == pytest.approx(2 - 0.999**100, rel=1e-5)
+    assert not found["b"].any()

@@ -92,3 +92,16 @@ def test_an_epoch_takes_optimizers_that_ask_for_values_or_keep_the_parameters(op
     state, mean = make_epoch(step, 10)(state, X, LABELS)
     assert np.isfinite(mean)
     assert int(state.step) == 5
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_mean_of_an_epoch_in_low_precision_is_taken_in_float32(dtype):
+    def constant(params, x, labels, *, weights=None, key=None):
+        return x.mean().astype(dtype), jax.tree.map(jnp.zeros_like, params)
+
+    x = jnp.where(jnp.arange(1000) % 1000 == 7, 1000.0, 1.0)[:, None]
+    optimizer = optax.sgd(0.1)
+    epoch = make_epoch(make_step(constant, optimizer), 1)
+    _, value = epoch(init_state({"w": jnp.ones(1, dtype)}, optimizer, jax.random.key(0)), x, jnp.zeros(1000, jnp.int32))
+    assert value.dtype == jnp.float32
+    assert float(value) == pytest.approx(1.999, rel=1e-5)

@@ -114,3 +114,14 @@ def test_a_folder_or_a_number_is_no_text(tmp_path):
     for f in (load_text, load_files, load):
         with pytest.raises(TypeError, match=r"a path must be a str or a pathlib\.Path, got int"):
             f(3)
+
+
+def test_the_evaluation_of_a_model_in_low_precision_is_summed_in_float32():
+    text = make_text("long", WORDS * 20)
+
+    def predict(params, x):
+        return jnp.zeros((*x.shape, len(text.vocabulary)), jnp.float16).at[..., 0].set(30)
+
+    loss, _ = make_evaluate(predict, text.train[:36_001], 1000)(None)
+    expected = 30 * float(np.mean(text.train[1:36_001] != 0))
+    assert loss == pytest.approx(expected, rel=1e-4)

@@ -22,3 +22,15 @@ def test_norms_are_those_of_the_gradient_and_a_wrong_gradient_is_seen():
     assert float(found[APART]) < 1e-5
     wrong = recipe._replace(hand=lambda *a, **k: jax.tree.map(lambda g: 1.01 * g, recipe.hand(*a, **k)))
     assert float(make_measure(wrong, X, Y)(state)[APART]) == pytest.approx(0.01, rel=1e-2)
+
+
+def test_norms_of_gradients_in_float16_do_not_overflow():
+    recipe = make_recipe("mlp", DIGITS, hidden=(5,), key=jax.random.key(0))
+
+    def large(params, x, labels, *, key=None):
+        return jnp.zeros((), jnp.float16), jax.tree.map(lambda p: jnp.full_like(p, 300, dtype=jnp.float16), params)
+
+    state = init_state(recipe.params, optax.sgd(0.1), jax.random.key(1))
+    found = make_measure(recipe._replace(hand=large, reference=large), X, Y)(state)
+    assert float(found[f"{NORM}[2].w"]) == pytest.approx(300 * np.sqrt(50), rel=1e-5)
+    assert float(found[APART]) == 0

@@ -240,12 +240,14 @@ def binary_cross_entropy() -> Layer:
 
 
 def _from_top(y):
-    """(y - top, top, log z), top_i = max_j y_ij, z = sum_j exp(y_j - top), all in float32 at least: log softmax(y) is the
-    first without the last.  y: (..., n), top, log z: (..., 1)."""
+    """(y - top, top, z), top_i = max_j y_ij, z = sum_j exp(y_j - top), all in float32 at least: softmax(y) = exp(y - top) / z.
+
+    y: (..., n), top, z: (..., 1).
+    """
     y = y.astype(wide(y))
     top = jax.lax.stop_gradient(y.max(-1, keepdims=True))
     below = y - broadcast(top, y.shape)
-    return below, top, jnp.log(jnp.exp(below).sum(-1, keepdims=True))
+    return below, top, jnp.exp(below).sum(-1, keepdims=True)
 
 
 def softmax_cross_entropy_apply(y, labels, smoothing):
@@ -253,23 +255,23 @@ def softmax_cross_entropy_apply(y, labels, smoothing):
 
     l: (...) in float32 at least.
     """
-    below, _, log_z = _from_top(y)
+    below, _, z = _from_top(y)
     ids, known = class_numbers(labels, y.shape[-1])
     picked = jnp.take_along_axis(below, jnp.where(known, ids, jnp.zeros_like(ids))[..., None], -1)[..., 0]
     if smoothing:  # 0 times the logarithm of what has no probability would be NaN
         picked = (1 - smoothing) * picked + smoothing * below.mean(-1)
-    return jnp.where(known, log_z[..., 0] - picked, jnp.full_like(picked, jnp.nan))
+    return jnp.where(known, jnp.log(z[..., 0]) - picked, jnp.full_like(picked, jnp.nan))
 
 
 def softmax_cross_entropy_fwd(y, labels, smoothing):
-    _, top, log_z = _from_top(y)
-    return softmax_cross_entropy_apply(y, labels, smoothing), (y, top, log_z, labels)
+    _, top, z = _from_top(y)
+    return softmax_cross_entropy_apply(y, labels, smoothing), (y, top, z, labels)
 
 
 def softmax_cross_entropy_bwd(residuals, ct_losses, smoothing):
-    y, top, log_z, labels = residuals
+    y, top, z, labels = residuals
     n = y.shape[-1]
-    p = jnp.exp(y.astype(top.dtype) - broadcast(top, y.shape) - broadcast(log_z, y.shape))
+    p = jnp.exp(y.astype(top.dtype) - broadcast(top, y.shape)) / broadcast(z, y.shape)
     ids, known = class_numbers(labels, n)
     one_hot = broadcast(ids[..., None], y.shape) == broadcast(jnp.arange(n, dtype=jnp.int32), y.shape)
     q = jnp.where(one_hot, 1 - smoothing + smoothing / n, smoothing / n).astype(p.dtype)

@@ -14,7 +14,7 @@ FLOORS = [
     {"errors", "nielsen", "linear", "parameters"},
     {"files", "feedback", "draw", "residuals", "varying"},
     {"layer", "weights"},
-    {"leaf"},
+    {"leaf", "walk"},
     {"layers", "losses"},
     {"fused_loss", "gpt2", "chunks"},
     {"models", "ops"},

@@ -11,6 +11,7 @@ import numpy as np
 from . import fused_loss, layers, losses
 from .layer import Layer, parallel, residual, scan_layers, serial
 from .layers.attend import attend_apply, attend_bwd, attend_fwd
+from .leaf import leaf, outline, outlined
 from .linear import broadcast
 from .models import char_rnn, gpt, lenet, mlp
 
@@ -130,13 +131,14 @@ def _spoilt_attention() -> Layer:
 
     def fwd(params, x, *, key=None):
         y, residuals = attend_fwd(*spoilt(x), causal=True)
-        return y.reshape(x[0].shape), residuals
+        return y.reshape(x[0].shape), (residuals, outline(x[0]))
 
     def bwd(residuals, ct_y):
+        residuals, _ = residuals
         cts = attend_bwd(residuals, ct_y.reshape(residuals[0].shape), causal=True)
         return (), (*(ct.reshape(ct_y.shape) for ct in cts), None)
 
-    return Layer("attend", lambda key: (), apply, fwd, bwd)
+    return leaf("attend", lambda key: (), apply, fwd, bwd, lambda residuals: outlined(residuals[1]))
 
 
 def _heads(s: int) -> Callable:

@@ -271,12 +271,12 @@ def softmax_cross_entropy_fwd(y, labels, smoothing):
 def softmax_cross_entropy_bwd(residuals, ct_losses, smoothing):
     y, top, z, labels = residuals
     n = y.shape[-1]
-    p = jnp.exp(y.astype(top.dtype) - broadcast(top, y.shape)) / broadcast(z, y.shape)
     ids, known = class_numbers(labels, n)
-    one_hot = broadcast(ids[..., None], y.shape) == broadcast(jnp.arange(n, dtype=jnp.int32), y.shape)
-    q = jnp.where(one_hot, 1 - smoothing + smoothing / n, smoothing / n).astype(p.dtype)
     ct = jnp.where(known, ct_losses, jnp.zeros_like(ct_losses))[..., None]
-    return (broadcast(ct, y.shape) * (p - q)).astype(y.dtype), None  # p - q: the simplest gradient there is
+    p_ct = jnp.exp(y.astype(top.dtype) - broadcast(top, y.shape)) * broadcast(ct / z, y.shape)
+    one_hot = broadcast(ids[..., None], y.shape) == broadcast(jnp.arange(n, dtype=jnp.int32), y.shape)
+    on, off = (broadcast(ct * share, y.shape) for share in (1 - smoothing + smoothing / n, smoothing / n))
+    return (p_ct - jnp.where(one_hot, on, off)).astype(y.dtype), None  # ct (p - q): the simplest gradient there is
 
 
 def softmax_cross_entropy(*, label_smoothing: float = 0.0) -> Layer:

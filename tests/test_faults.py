@@ -72,7 +72,7 @@ def test_a_test_split_that_is_empty(refused, tmp_path):
 
 def test_a_place_that_cannot_be_written_to(refused, tmp_path):
     (tmp_path / "file").write_text("x")
-    assert "cannot be written to" in refused(*QUICK, "2", "--folder", str(tmp_path / "file"))
+    assert "is no folder" in refused(*QUICK, "2", "--folder", str(tmp_path / "file"))
     if sys.platform == "linux":
         assert "cannot be written to" in refused(*QUICK, "2", "--folder", "/proc/nnjax")  # read-only for root too
 
@@ -83,10 +83,20 @@ def test_two_runs_in_one_folder(refused, trained):
     sound(trained)
 
 
-def test_a_checkpoint_of_another_version_and_of_another_model(refused, trained, monkeypatch):
+def test_a_checkpoint_of_another_version_is_passed_over_and_stays(trained, monkeypatch, capsys):
     monkeypatch.setattr(checkpoint_folder, "FORMAT", 99)
-    assert "was saved by another version, in format 1" in refused(*QUICK, "3", "--folder", str(trained), "--resume")
+    with pytest.raises(SystemExit) as caught:
+        main([*QUICK, "1", "--folder", str(trained), "--resume"])
+    out = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert "was saved by another version, in format 1" in out
+    assert "starting from the beginning" in out
     monkeypatch.undo()
+    for name in ("00000039.no-checkpoint", "00000078"):
+        checkpoint_folder.verify(trained / "checkpoints" / name)
+
+
+def test_a_checkpoint_of_another_model(refused, trained):
     assert "hidden was [8], is [9]" in refused("train", "--hidden", "9", "--folder", str(trained), "--resume")
     sound(trained)
 

@@ -408,6 +408,7 @@ def fuzz(folder: Path, n: int) -> None:
     run()
 
 
+@pytest.mark.slow
 def test_right_arguments_are_right(folder):
     for name, make in calls(folder).items():
         if name != "gpt2_from_safetensors":  # there is no such file

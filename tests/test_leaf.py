@@ -10,8 +10,12 @@ from nnjax.leaf import Like, expect_cotangent, outline, outlined
 CASES = {c.name: c for c in cases()}
 
 
-def test_numpy_arrays_are_good_wherever_arrays_are_taken():
-    for case in CASES.values():
+FEW = ("dense", "conv", "max_pool", "attention", "gru", "layer_norm", "embedding", "softmax_cross_entropy", "serial")
+
+
+@pytest.mark.parametrize("some", [lambda c: c.name in FEW, pytest.param(lambda c: True, marks=pytest.mark.slow)])
+def test_numpy_arrays_are_good_wherever_arrays_are_taken(some):
+    for case in filter(some, CASES.values()):
         params, x, key = case.make(0)
         p, v = jax.tree.map(np.asarray, (params, x))
         y, residuals = case.layer.fwd(p, v, key=key)

@@ -142,7 +142,7 @@ def located(report: Report, layer: Layer, params: Any, x: Any, key: Any, opts: O
 
 
 def check_vjp(
-    f: Callable, *args: Any, reference: Callable | None = None, dtypes: Sequence[str] | None = None,
+    f: Callable, /, *args: Any, reference: Callable | None = None, dtypes: Sequence[str] | None = None,
     transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None, compute_dtype: str | None = None,
     seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None, **kwargs: Any,
 ) -> Report:  # fmt: skip
@@ -208,7 +208,7 @@ def _expect_alike(name: str, f: Callable, definition: Callable, spec: Spec, diff
 
 
 def check_pair(
-    fwd: Callable, bwd: Callable, *args: Any, reference: Callable, dtypes: Sequence[str] | None = None,
+    fwd: Callable, bwd: Callable, /, *args: Any, reference: Callable, dtypes: Sequence[str] | None = None,
     transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None, compute_dtype: str | None = None,
     seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None, **kwargs: Any,
 ) -> Report:  # fmt: skip

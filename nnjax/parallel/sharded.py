@@ -194,7 +194,7 @@ def fully_sharded(part: Sharded | Layer, mesh: Mesh, axis: str) -> Sharded:
     found = lifted("parallel.fully_sharded", part)
     if not isinstance(axis, str):
         raise TypeError(
-            f"parallel.fully_sharded: axis must be the name of one mesh axis, got {describe(axis)}; for two, shard what is "
+            f"parallel.fully_sharded: axis must be the name of one mesh axis, got {axis!r}; for two, shard what is "
             "fully_sharded over the one over the other."
         )
     expect_mesh("parallel.fully_sharded", mesh, axis)

@@ -60,7 +60,7 @@ def expect_dataset(who: str, data: Any) -> None:
         if not isinstance(split, Split) or not all(is_array(a) and a.ndim for a in split):
             raise TypeError(f"{who}: {part} must be a train.Split(x, y) of two arrays, a row for each example, got "
                             f"{describe(split)}; convert them with np.asarray.")  # fmt: skip
-    if whole_number(data.classes) is None or data.classes < 1:
+    if whole_number(data.classes) is None or (data.classes < 1 and len(data.train.x)):
         raise DataError(f"data set {data.name!r}: classes must be how many there are, got {data.classes!r}; count them.")
 
 

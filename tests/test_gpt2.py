@@ -117,6 +117,8 @@ def test_every_activation_is_tested():
     assert set(EXPECTED) == set(ACTIVATIONS)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_generation_is_that_of_the_config(tmp_path):
     for config, sizes in (
         ({"activation_function": "silu", "layer_norm_epsilon": 0.5, "n_head": 4}, {"hidden": 24}),

@@ -43,6 +43,8 @@ def test_stacked_once_and_twice_they_are_what_they_were(name):
         assert [w.shape for w in weights_in(params)] == [p.shape for p, w in zip(jax.tree.leaves(params), right) if w]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_where_nothing_is_stacked_the_weights_are_what_has_two_axes():
     stacked = 0
     for case in cases():

@@ -58,6 +58,8 @@ def close(found, expected):
 
 @pytest.mark.parametrize("name", PLACES)
 @pytest.mark.parametrize("axes", [{"data": 4}, {"data": 2, "shard": 2}], ids=["data", "two axes"])
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_weights_that_are_the_same_on_all_devices_get_the_whole_gradient(name, axes):
     f, w, x = PLACES[name]
     batch = P(tuple(axes))
@@ -103,6 +105,8 @@ def test_weights_over_one_axis_data_over_two_under_vmap_and_scan():
         close(jax.jit(run)(w, x), expected)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_key_that_is_the_same_or_each_devices_own_serves_dropout():
     mesh, drop = make_mesh(data=4), nnjax.as_custom_vjp(nnjax.serial(nnjax.dense(2, 64), nnjax.dropout(0.5)))
     w, x = nnjax.dense(2, 64).init(KEY), normal(4, 2)

@@ -124,6 +124,8 @@ def test_what_is_a_chain():
 
 @pytest.mark.parametrize("factor", [jnp.inf, jnp.nan])
 @pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_the_first_that_is_not_finite_is_named_inside_a_gpt(fused, factor):
     loss = nnjax.linear_cross_entropy() if fused else nnjax.softmax_cross_entropy()
     model = nnjax.gpt(5, 8, 2, 2, 8, fused=fused)
@@ -134,6 +136,8 @@ def test_the_first_that_is_not_finite_is_named_inside_a_gpt(fused, factor):
     assert found == "a cotangent of body/1/scan_layers[1]/1/residual/1:dense(8, 32) is the first that is not finite"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_the_first_that_is_not_finite_is_named_in_a_lenet_that_goes_in_chunks():
     model = nnjax.lenet(3, channels=(2,), hidden=4, image=(8, 9, 1))
     bad = exchanged(model, (0, 0), lambda part: wrong(part, jnp.nan))

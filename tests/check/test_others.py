@@ -122,6 +122,8 @@ def accepts(check):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_ours_decides_rightly_where_others_err(name):
     f, args, right, mode = TABLE[name]
     theirs = accepts(lambda: check_grads(f, args, order=1, modes=(mode,)))

@@ -46,6 +46,8 @@ def test_every_leaf_is_held_by_hand_and_by_apply(mesh):
     assert {row.dtype for row in report.rows} == {"float64", "float32", "bfloat16", "float16"}
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_other_transforms_and_witnesses_on_demand(mesh):
     how: dict[str, Any] = {"mesh": mesh, "specs": SPECS, "reference": ONE, "dtypes": ["float32", "float64"]}
     report = nnjax.check_layer(RIGHT, PARAMS, X, **how, full=True, witnesses=["adjoint", "taylor"]).raise_if_failed()

@@ -98,6 +98,8 @@ def spellings(monkeypatch, causal, keep=None):
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("holder", ["k", "v", "q"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_who_is_before_a_number_that_is_none_is_not_reached_by_it(monkeypatch, holder, bad, dtype):
     at = 5 if holder == "q" else 3  # the last query is looked at by nobody but itself
     given = {"q": jnp.asarray(Q, dtype), "k": jnp.asarray(K, dtype), "v": jnp.asarray(V, dtype)}
@@ -124,6 +126,8 @@ def test_keys_behind_a_query_that_is_no_number_keep_their_gradient(monkeypatch, 
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_masked_keys_have_no_gradient_and_no_effect_under_vmap_and_scan(monkeypatch, causal, dtype):
     keep = jnp.array([[True, False, True, True, False, True], [False, True, True, False, True, True]])
     q, k, v, ct = (jnp.asarray(x, dtype) for x in (Q, K, V, CT))

@@ -59,6 +59,8 @@ def test_edge_shapes_pass_the_check(options, shape):
     nnjax.check_layer(layer, made(layer), normal(*shape), **QUICK, witnesses=()).raise_if_failed()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_masked_layer_passes_and_a_row_that_sees_nothing_gives_the_bias():
     layer = nnjax.attention(6, 3, key_mask=True)
     params, x = made(layer), normal(3, 4, 6)

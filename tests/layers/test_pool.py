@@ -1,3 +1,5 @@
+import random
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,3 +125,54 @@ def test_what_does_not_fit_is_refused(call, message):
 def test_integers_are_refused():
     with pytest.raises(TypeError, match=r"max_pool: x must be .*floating"):
         nnjax.max_pool(2).apply((), jnp.zeros((4, 1), jnp.int32))
+
+
+def drawn(seed, n):
+    """n poolings that fit, drawn at random: (layer, shape of x)."""
+    draw, found = random.Random(seed), []
+    while len(found) < n:
+        dims = draw.choice((1, 2, 2))
+        window, stride, space = (tuple(draw.choice((1, 1, 2, 3, 4)) for _ in range(dims)) for _ in range(3))
+        if all(k <= size for k, size in zip(window, space)):
+            make = draw.choice(tuple(POOLS.values()))
+            found.append((make(window, draw.choice((stride, None))), (draw.choice((0, 1, 2)), *space, draw.choice((1, 2)))))
+    return found
+
+
+def furthest(tried):
+    """How far the hand-written pair of each is from jax.grad of its definition, in float64, with ties: one program for all."""
+    rng = np.random.default_rng(0)
+    inputs = []
+    for layer, shape in tried:
+        y = jax.eval_shape(layer.apply, (), jax.ShapeDtypeStruct(shape, jnp.float64))
+        inputs.append((rng.integers(-2, 3, shape).astype(np.float64), rng.standard_normal(y.shape)))
+
+    @jax.jit
+    def both(inputs):
+        found = []
+        for (layer, _), (x, ct_y) in zip(tried, inputs, strict=True):
+            expected, pull_back = jax.vjp(lambda x, layer=layer: layer.apply((), x), x)
+            y, residuals = layer.fwd((), x)
+            found.append(((y, layer.bwd(residuals, ct_y)[1]), (expected, *pull_back(ct_y))))
+        return found
+
+    def off(got, expected):
+        assert got.shape == expected.shape
+        assert got.dtype == expected.dtype == np.float64
+        return np.abs(got - expected).max(initial=0)
+
+    return [max(map(off, got, expected)) for got, expected in jax.device_get(both(inputs))]
+
+
+def test_some_of_the_search_agree_with_jax_grad(x64):
+    tried = drawn(10, 24)
+    for one, off in zip(tried, furthest(tried), strict=True):
+        assert off <= 1e-14, (one[0].name, one[1], off)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_four_hundred_poolings_agree_with_jax_grad(x64, optimised_less, seed):
+    tried = drawn(seed, 50)
+    for one, off in zip(tried, furthest(tried), strict=True):
+        assert off <= 1e-14, (one[0].name, one[1], off)

@@ -37,6 +37,8 @@ def test_a_run_on_a_mesh_is_saved_and_resumed_on_another_and_on_one_device(tmp_p
         Train(**QUICK, devices=2, learning_rate=0.1, folder=tmp_path, resume=True).run()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_text_trains_on_a_mesh(tmp_path, capsys):
     (tmp_path / "cat.txt").write_text("the cat sat on the mat; " * 50)
     options = {

@@ -128,6 +128,8 @@ def test_initial_parameters_are_those_of_one_device():
 
 
 @pytest.mark.parametrize("name", ["8x1", "4x2", "2x2x2", "fully sharded"])
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_hundred_steps_have_the_losses_of_one_device(name):
     f, _, _ = gpt_on(name)
     one = nnjax.gpt(**GPT, fused=True)

@@ -66,6 +66,8 @@ def a_hundred_steps_of_one_device(name):
 
 
 @pytest.mark.parametrize(("name", "axes"), CASES, ids=lambda v: v if isinstance(v, str) else "x".join(map(str, v.values())))
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_hundred_steps_have_the_losses_of_one_device(name, axes):
     model, loss, shape, classes = MODELS[name]
     found = gradients(model, loss, make_mesh(**axes), **OPTIONS)
@@ -80,6 +82,8 @@ def test_a_hundred_steps_have_the_losses_of_one_device(name, axes):
 
 
 @pytest.mark.parametrize("name", ["mlp", "gpt"])
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_gradients_are_held_against_jax_grad_in_the_layout_of_one_device(name):
     model, loss, shape, classes = MODELS[name]
     found = gradients(model, loss, make_mesh(data=2, shard=2, model=2), **OPTIONS)
@@ -93,6 +97,8 @@ def test_gradients_are_held_against_jax_grad_in_the_layout_of_one_device(name):
 
 @pytest.mark.parametrize("penalty", [add_l2, add_l1, None], ids=["L2", "L1", "weight decay"])
 @pytest.mark.parametrize("axes", [{"shard": 2}, {"data": 2, "model": 2}], ids=lambda axes: "x".join(axes))
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_gpt_decays_on_a_mesh_as_on_one_device(penalty, axes, x64):
     model, loss, shape, classes = MODELS["gpt"]
     found, data = gradients(model, loss, make_mesh(**axes), **OPTIONS), batches(shape, classes, 5)
@@ -134,6 +140,8 @@ def test_what_each_device_holds_falls_with_their_number():
 MESHES = [{"data": 2, "model": 4}, None, {"shard": 2, "model": 2}]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_run_goes_on_on_another_mesh(tmp_path):
     model, loss, _, _ = MODELS["mlp"]
 

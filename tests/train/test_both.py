@@ -12,7 +12,7 @@ NAMES = ("value", *(f"params[{i}].{p}" for i in (0, 2) for p in "wb"))
 
 def test_it_stops_at_the_first_step_that_leaves_its_budget():
     recipe = make_recipe("mlp", DIGITS, hidden=(5,), key=jax.random.key(0))
-    for budget, ended in ((1e-3, False), (0.0, True)):
+    for budget, ended in ((1e-3, False), (-1.0, True)):
         first = [Difference(name, 0.0, budget, 1.0) for name in NAMES]
         seen = []
         done, broken = fit_both(recipe, DIGITS, optax.adam(0.01), 2, 32, jax.random.key(1), first, seen.append)

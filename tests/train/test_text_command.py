@@ -33,6 +33,8 @@ def test_a_text_of_ones_own_trains_is_compared_and_written_on(words, tmp_path, c
     assert Train(**options, resume=True).run() == 0
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_lower_precision_trains_too(words, capsys):
     assert Train(data=words, compute_dtype="bfloat16", microbatches=2, dropout=0.1, **QUICK).run() == 0
     assert "computed in bfloat16, in 2 microbatches" in capsys.readouterr().out

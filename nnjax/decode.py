@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .errors import describe, expect_positive
+from .errors import describe, expect_arrays, expect_positive
 from .generate import expect_request, pick
 from .layer import Layer, TiedParams, expect_layer, serial
 from .layers.activation import gelu
@@ -25,10 +25,23 @@ def _parts(params) -> tuple:
         embed, body, head = params  # made with tie=False
     else:
         raise TypeError(f"generate_gpt: params must be those of gpt(...), got {describe(params)}; make them with its init.")
-    positions, blocks, norm = (p for p in body if p != ())  # dropout has none
-    if not isinstance(blocks[0][0], NormParams):  # made with scan=False
-        blocks = jax.tree.map(lambda *ps: jnp.stack(ps), *blocks)
-    return embed, head.table, positions.table, blocks, norm
+    expect_arrays("generate_gpt", "params", params, "make them with the init of gpt")
+    try:
+        parts: list[Any] = [p for p in body if not isinstance(p, tuple) or p]  # dropout has none
+        positions, blocks, norm = parts
+        if not isinstance(blocks[0][0], NormParams):  # made with scan=False
+            blocks = jax.tree.map(lambda *ps: jnp.stack(ps), *blocks)
+        found = embed, head.table, positions.table, blocks, norm
+    except (AttributeError, IndexError, TypeError, ValueError):
+        raise TypeError(
+            "generate_gpt: params must be those of gpt(...), and are not made of its parts; make them with its init."
+        ) from None
+    if found[2].ndim != 2 or found[1].ndim != 2 or found[2].shape[1] != found[1].shape[1]:
+        raise ValueError(
+            f"generate_gpt: params must hold tables of one width for ids and positions, got {describe(found[1])} and "
+            f"{describe(found[2])}; make them with the init of gpt."
+        )
+    return found
 
 
 def generate_gpt(

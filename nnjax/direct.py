@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .errors import expect_key
+from .errors import expect_arrays, expect_key
 from .feedback import random
 from .grad import ValueAndGrad, expect_model_and_loss, loss_input
 from .layer import Layer, Met
@@ -39,6 +39,7 @@ def direct_value_and_grad(model: Layer, loss: Layer, key: jax.Array) -> ValueAnd
     feedback_key = key
 
     def f(params, x, labels, *, weights=None, key=None):
+        expect_arrays("direct_value_and_grad", "params", params, "make them with model.init(key)")
         whole = _step(Met("", model, params, x, key))
         if whole.inside is None:
             raise _no_serial(model)

@@ -10,7 +10,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .errors import describe, expect_arrays, expect_flag, expect_key, expect_not_negative, expect_positive, unknown_name
+from .errors import (
+    describe,
+    expect_arrays,
+    expect_flag,
+    expect_float,
+    expect_key,
+    expect_not_negative,
+    expect_positive,
+    unknown_name,
+)
 from .layer import Layer, expect_layer
 from .layers.dropout import draws_from_key
 from .linear import wide
@@ -69,6 +78,8 @@ def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False
 
     def f(params, x, labels, *, weights=None, key=None):
         _warn_without_key("reference_value_and_grad", model, key)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            expect_float("reference_value_and_grad", f"params{jax.tree_util.keystr(path)}", leaf)
         (value, y), grads = jax.value_and_grad(objective, has_aux=True)(params, x, labels, weights, key)
         return ((value, y) if has_aux else value), grads
 
@@ -175,8 +186,9 @@ def lower_precision(f: ValueAndGrad, dtype: Any) -> ValueAndGrad:
     """
     try:
         low = jnp.dtype(dtype)
-    except TypeError:
-        raise unknown_name("dtype to compute in", str(dtype), ("bfloat16", "float16", "float32")) from None
+    except (TypeError, ValueError):
+        name = dtype if isinstance(dtype, str) else describe(dtype)
+        raise unknown_name("dtype to compute in", name, ("bfloat16", "float16", "float32")) from None
     if not jnp.issubdtype(low, jnp.floating):
         raise ValueError(f"lower_precision: dtype must be floating, got {low}; pass bfloat16.")
 

@@ -18,6 +18,7 @@ from ..errors import describe
 from .calls import positional
 from .inside import Inside
 from .omissions import words
+from .options import expect_seed
 from .report import Report, Row, merged
 from .subject import is_passed_on
 from .vjp import check_vjp
@@ -98,9 +99,15 @@ def audit(fn: Callable, *args: Any, seed: int = 0, **kwargs: Any) -> Report:
     """
     if not callable(fn):
         raise TypeError(f"audit: fn must be a function, got {describe(fn)}; pass the function, then its arguments.")
+    expect_seed("audit", seed)
     heard: dict[int, Heard] = {}
     with jax.disable_jit(), listening(heard):
-        fn(*args, **kwargs)
+        try:
+            fn(*args, **kwargs)
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise  # from inside fn: its own
+            raise TypeError(f"audit: fn cannot be called with these arguments: {error}; pass those that it takes.") from None
     reports, notes, missing = [], [], []
     for entry in heard.values():
         report, verdict = _verdict(entry, seed)

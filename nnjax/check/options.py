@@ -38,6 +38,12 @@ class Options(NamedTuple):
         return EVERYWHERE + (IN_WIDE if self.full or dtype in WIDE else ())
 
 
+def expect_seed(who: str, seed: Any) -> None:
+    """Raise ValueError unless seed is a whole number of at least 0."""
+    if whole_number(seed) is None or seed < 0:
+        raise ValueError(f"{who}: seed must be an int of at least 0, got {seed!r}; pass 0.")
+
+
 def options(dtypes=None, transforms_=None, devices=None, compute_dtype=None, seed=0, full=False, witnesses=None) -> Options:
     """Checked options. Raises ValueError for names that are not known, TypeError for what is no list of them."""
     dtypes, transforms_, devices = _listed("dtypes", dtypes), _listed("transforms", transforms_), _listed("devices", devices)
@@ -46,8 +52,7 @@ def options(dtypes=None, transforms_=None, devices=None, compute_dtype=None, see
             raise TypeError(
                 f"check: devices must be those of jax.devices(), got {describe(device)}; leave it out for the first."
             )
-    if whole_number(seed) is None or seed < 0:
-        raise ValueError(f"check: seed must be an int of at least 0, got {seed!r}; pass 0.")
+    expect_seed("check", seed)
     expect_flag("check", full=full)
     for name in (*(dtypes or ()), *(() if compute_dtype is None else (compute_dtype,))):
         try:

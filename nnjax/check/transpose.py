@@ -30,6 +30,7 @@ def check_transpose(
     for what, f in (("linear", linear), ("transpose", transpose)):
         if not callable(f):
             raise TypeError(f"check_transpose: {what} must be a function, got {describe(f)}; pass linear, transpose, x, y.")
+    opts = options(dtypes, transforms, devices, None, seed, full, ("adjoint",))
     spec, diff, other = split((x,), {}, argument_names(linear, 1) or ("x",))
     given = jax.eval_shape(lambda x: linear(x), x)
     if y is not None and jax.tree.map(jnp.shape, y) != jax.tree.map(lambda s: s.shape, given):
@@ -60,7 +61,6 @@ def check_transpose(
     name = getattr(transpose, "__name__", "transpose")
     remat = vjp_of(function, spec, jax.checkpoint)
     subject = Subject(name, spec, linear, reference, hand, remat, problems, {}, {}, lambda leaf: "")
-    opts = options(dtypes, transforms, devices, None, seed, full, ("adjoint",))
     report = run_matrix(subject, diff, other, opts)
     return report._replace(rows=(*report.rows, _linearity(name, linear, spec, diff, other, rng)))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..errors import describe, expect_not_negative, expect_positive
+from ..errors import describe, expect_float, expect_not_negative, expect_positive
 from ..layer import Layer, expect_layer
 from ..leaf import leaf
 from ..linear import broadcast, broadcast_t
@@ -127,6 +127,9 @@ def _is_batch_norm(params: Any) -> bool:
 def _through(layer: Layer, params: Any, xs: list) -> tuple[Any, list]:
     """(params with statistics, the layer's outputs for every x)."""
     if _is_batch_norm(params):
+        expect_float("calibrate", "scale", params.scale)
+        for x in xs:
+            expect_float("calibrate", "x", x)
         params = params._replace(**_statistics(xs, params.scale.dtype))
     elif any(map(_is_batch_norm, jax.tree.leaves(params, is_leaf=_is_batch_norm))):
         return _through_parts(layer, params, xs)

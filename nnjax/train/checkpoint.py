@@ -150,6 +150,10 @@ def restore(folder: str | Path, like: Any, *, configuration: Mapping | None = No
     it says what differs.
     """
     folder = expect_path("restore", folder)
+    if configuration is not None and not isinstance(configuration, Mapping):
+        raise TypeError(
+            f"restore: configuration must be a dictionary, got {describe(configuration)}; pass what was given to save."
+        )
     step, manifest, skipped = expect_fit(folder, like, configuration=configuration)
     state = _read(place(folder, step), like)
     return Restored(state, step, manifest["configuration"], manifest["metrics"], tuple(skipped))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..errors import describe, expect_arrays, expect_callable, expect_flag, expect_key, expect_positive, whole_number
+from ..errors import describe, expect_arrays, expect_callable, expect_flag, expect_key, expect_positive, is_array, whole_number
 from ..grad import ValueAndGrad
 from .dataset import Dataset, Split, expect_dataset, validated
 from .loop import Batches, loop
@@ -28,12 +28,12 @@ def one_hot(classes: int) -> Callable[[np.ndarray], np.ndarray]:
     (classes,) = expect_positive("one_hot", classes=classes)
 
     def encode(y):
-        y = np.asarray(y)
-        if not np.issubdtype(y.dtype, np.integer):
+        y = y if is_array(y) else np.asarray(y)
+        if not jnp.issubdtype(y.dtype, jnp.integer):
             raise TypeError(f"one_hot: labels must be integers, got {describe(y)}; convert them with astype(np.int32).")
         if y.size and (y.min() < 0 or y.max() >= classes):
             raise ValueError(f"one_hot: labels must lie in 0 ... {classes - 1}, got {y.min()} to {y.max()}; pass more classes.")
-        return np.eye(classes, dtype=np.float32)[y]
+        return np.eye(classes, dtype=np.float32)[np.asarray(y)]
 
     return encode
 

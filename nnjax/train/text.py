@@ -44,7 +44,10 @@ class Text(NamedTuple):
 
     def decode(self, ids: Any) -> str:
         """The characters with these ids. Raises TypeError for what are no integers, DataError for ids that nobody has."""
-        found = np.asarray(ids) if isinstance(ids, (list, tuple)) or is_array(ids) else None
+        try:
+            found = np.asarray(ids) if isinstance(ids, (list, tuple)) or is_array(ids) else None
+        except (TypeError, ValueError):  # a key, or rows of many lengths
+            found = None
         if found is None or (found.size and not np.issubdtype(found.dtype, np.integer)):
             raise TypeError(
                 f"decode: ids must be integers, got {describe(ids if found is None else found)}; take logits.argmax(-1)."

@@ -172,9 +172,12 @@ def frozen(layer: Layer) -> Layer:
 
 def _convolutions() -> list[Case]:
     grouped = layers.conv(4, 6, (2, 3), stride=(1, 2), padding=((1, 0), (2, 1)), dilation=(2, 1), groups=2)
+    above = ((1, 0), (0, 1))
     return [
         Case("conv", jittered(layers.conv(2, 3, (3, 2))), _steps(4, 5, 2)),
         Case("conv, 1-D, strided", jittered(layers.conv(2, 3, 3, stride=2)), _steps(6, 2)),
+        Case("conv, height 1, zeros above", jittered(layers.conv(2, 3, (1, 2), stride=(2, 1), padding=above)), _steps(1, 3, 2)),
+        Case("conv, height 1, under a higher kernel", jittered(layers.conv(3, 2, (3, 2))), _steps(1, 3, 3)),
         Case("conv, grouped, dilated", jittered(grouped), _steps(3, 4, 4)),
         Case("conv, depthwise", jittered(layers.conv(3, 6, (2, 2), groups=3, padding="VALID")), _steps(3, 4, 3)),
         Case("max_pool", layers.max_pool((2, 2)), _steps(5, 4, 2)),

@@ -39,7 +39,10 @@ def direct_value_and_grad(model: Layer, loss: Layer, key: jax.Array) -> ValueAnd
     feedback_key = key
 
     def f(params, x, labels, *, weights=None, key=None):
-        expect_arrays("direct_value_and_grad", "params", params, "make them with model.init(key)")
+        for what, tree in (("params", params), ("x", x), ("labels", labels), ("weights", weights)):
+            expect_arrays("direct_value_and_grad", what, tree)
+        if key is not None:
+            expect_key("direct_value_and_grad", key)
         whole = _step(Met("", model, params, x, key))
         if whole.inside is None:
             raise _no_serial(model)

@@ -65,6 +65,8 @@ def init(key: Array, sizes, large: bool = False) -> Params:
 
     `large` is chapter 1's initialisation, the default chapter 3's.  Raises ValueError for fewer than two layers.
     """
+    if not isinstance(large, (bool, np.bool_)):
+        raise TypeError(f"nielsen.init: large must be True or False, got {type(large).__name__}; pass one of them.")
     many = isinstance(sizes, (tuple, list)) or getattr(sizes, "ndim", 0) == 1
     whole = [isinstance(n, (int, np.integer)) and not isinstance(n, bool) and 1 <= n < 2**31 for n in sizes] if many else []
     if len(whole) < 2 or not all(whole):

@@ -75,9 +75,7 @@ def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") ->
         raise TypeError(f"on_mesh: model must be Sharded, got {describe(model)}; make it one, as in replicated(model, 'data').")
     for s in jax.tree.leaves(model.specs, is_leaf=lambda s: isinstance(s, P)):
         if not isinstance(s, P):
-            raise TypeError(
-                f"on_mesh: the specs of a model are PartitionSpecs, got {describe(s)}; leave them as made."
-            )
+            raise TypeError(f"on_mesh: the specs of a model are PartitionSpecs, got {describe(s)}; leave them as made.")
     expect_callable("on_mesh", "f", f, "make it with nnjax.value_and_grad(model.layer, loss)")
     expect_mesh("on_mesh", mesh)
     for name in names(axis):

@@ -66,6 +66,8 @@ def save(
     """
     (keep,) = expect_positive("save", keep=keep)
     step = _step(step)
+    if best is not None and not isinstance(best, str):
+        raise TypeError(f"save: best must be the name of one of the metrics, got {describe(best)}; pass e.g. 'accuracy'.")
     configuration, metrics = _json("configuration", configuration), _json("metrics", metrics)
     folder = expect_path("save", folder)
     final = folder / f"{step:08d}"

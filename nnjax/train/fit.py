@@ -28,7 +28,10 @@ def one_hot(classes: int) -> Callable[[np.ndarray], np.ndarray]:
     (classes,) = expect_positive("one_hot", classes=classes)
 
     def encode(y):
-        y = y if is_array(y) else np.asarray(y)
+        try:
+            y = y if is_array(y) else np.asarray(y)
+        except ValueError:
+            raise ValueError("one_hot: labels must be one number for each example, got rows of many lengths.") from None
         if not jnp.issubdtype(y.dtype, jnp.integer):
             raise TypeError(f"one_hot: labels must be integers, got {describe(y)}; convert them with astype(np.int32).")
         if y.size and (y.min() < 0 or y.max() >= classes):

@@ -70,7 +70,7 @@ def _expect_conv(params, x, window) -> None:
     expect_float("conv", "w", params.w)
     expect_float("conv", "x", x)
     dims, w = len(window.stride), params.w
-    if w.ndim != dims + 2 or w.shape[-1] % window.groups:
+    if w.ndim != dims + 2 or w.shape[-1] % window.groups or 0 in w.shape[:dims]:
         raise ValueError(
             f"conv: w must have shape ({'k, ' * dims}in_channels / groups, out_channels), got {describe(w)}; "
             "make it with layer.init(key)."

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .errors import describe, expect_arrays, expect_positive
+from .errors import describe, expect_array, expect_arrays, expect_positive
 from .generate import expect_request, pick
 from .layer import Layer, TiedParams, expect_layer, serial
 from .layers.activation import gelu
@@ -36,6 +36,8 @@ def _parts(params) -> tuple:
         raise TypeError(
             "generate_gpt: params must be those of gpt(...), and are not made of its parts; make them with its init."
         ) from None
+    for what, table in (("head", found[1]), ("positions", found[2])):
+        expect_array("generate_gpt", f"params: the table of {what}", table)
     if found[2].ndim != 2 or found[1].ndim != 2 or found[2].shape[1] != found[1].shape[1]:
         raise ValueError(
             f"generate_gpt: params must hold tables of one width for ids and positions, got {describe(found[1])} and "

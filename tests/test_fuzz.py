@@ -402,10 +402,12 @@ def fuzz(folder: Path, n: int) -> None:
     @settings(max_examples=n, suppress_health_check=list(HealthCheck), **how)
     @given(st.sampled_from(names), st.integers(0, 2**20))
     def run(name, seed):
-        wrong = tried(folder, name, seed)
-        assert not wrong, f"{name}, seed {seed}: {wrong}"
+        if wrong := tried(folder, name, seed):
+            found.append(f"{name}, seed {seed}: {wrong}")
 
+    found: list[str] = []
     run()
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.slow

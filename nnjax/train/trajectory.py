@@ -37,6 +37,7 @@ def trajectory(
         if not a.ndim or len(a) != len(x) or len(x) < batch_size:
             raise ValueError(f"trajectory: {name} must have a row for each example, at least {batch_size} of them, got x "
                              f"{describe(x)}, labels {describe(labels)}; pass as many of both.")  # fmt: skip
+    x, labels = jnp.asarray(x), jnp.asarray(labels)
     by_hand, by_jax = make_step(hand, optimizer), make_step(reference, optimizer)
 
     def apart(a, b):

@@ -253,20 +253,27 @@ def _shifted(x):
     return x - broadcast(lax.stop_gradient(x.max(-1, keepdims=True, initial=-jnp.inf)), x.shape)
 
 
+def _shares(x):
+    e = jnp.exp(_shifted(x)).astype(wide(x))
+    return e / broadcast(e.sum(-1, keepdims=True), x.shape)
+
+
 def softmax_apply(x):
     """y = exp(x) / sum exp(x) over the last axis, shifted by the maximum so that nothing overflows."""
-    e = jnp.exp(_shifted(x)).astype(wide(x))
-    return (e / broadcast(e.sum(-1, keepdims=True), x.shape)).astype(x.dtype)
+    return _shares(x).astype(x.dtype)
 
 
 def softmax_fwd(x):
     y = softmax_apply(x)
-    return y, (y,)
+    return y, (y if y.dtype == wide(x) else x,)  # a y that was rounded to 1 has lost what is left to the others
 
 
 def softmax_bwd(residuals, ct_y):
-    (y,) = residuals  # J = diag(y) - y yᵀ is symmetric: it is its own transpose
-    return y * (ct_y - broadcast((y * ct_y).sum(-1, keepdims=True), y.shape))
+    (kept,) = residuals
+    y = kept if kept.dtype == wide(kept) else _shares(kept)
+    ct = ct_y.astype(y.dtype)
+    # J = diag(y) - y yᵀ is symmetric: it is its own transpose
+    return (y * (ct - broadcast((y * ct).sum(-1, keepdims=True), y.shape))).astype(ct_y.dtype)
 
 
 def softmax() -> Layer:

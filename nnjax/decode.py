@@ -31,19 +31,19 @@ def _parts(params) -> tuple:
         positions, blocks, norm = parts
         if not isinstance(blocks[0][0], NormParams):  # made with scan=False
             blocks = jax.tree.map(lambda *ps: jnp.stack(ps), *blocks)
-        found = embed, head.table, positions.table, blocks, norm
+        table, places = head.table, positions.table
     except (AttributeError, IndexError, TypeError, ValueError):
         raise TypeError(
             "generate_gpt: params must be those of gpt(...), and are not made of its parts; make them with its init."
         ) from None
-    for what, table in (("head", found[1]), ("positions", found[2])):
-        expect_array("generate_gpt", f"params: the table of {what}", table)
-    if found[2].ndim != 2 or found[1].ndim != 2 or found[2].shape[1] != found[1].shape[1]:
+    expect_array("generate_gpt", "params: the table of ids", table)
+    expect_array("generate_gpt", "params: the table of positions", places)
+    if table.ndim != 2 or places.ndim != 2 or table.shape[1] != places.shape[1]:
         raise ValueError(
-            f"generate_gpt: params must hold tables of one width for ids and positions, got {describe(found[1])} and "
-            f"{describe(found[2])}; make them with the init of gpt."
+            f"generate_gpt: params must hold tables of one width for ids and positions, got {describe(table)} and "
+            f"{describe(places)}; make them with the init of gpt."
         )
-    return found
+    return embed, table, places, blocks, norm
 
 
 def generate_gpt(

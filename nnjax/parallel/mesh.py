@@ -41,15 +41,21 @@ def place(tree: Any, specs: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, jax.tree.map(lambda s: NamedSharding(mesh, s), specs, is_leaf=lambda s: isinstance(s, P)))
 
 
-def expect_placeable(who: str, what: str, tree: Any, specs: Any, mesh: Mesh) -> None:
-    """Raise TypeError or ValueError unless the mesh can hold every array of the tree as its spec says."""
-    expect_mesh(who, mesh)
-    expect_arrays(who, what, tree)
+def expect_specs(who: str, specs: Any) -> tuple[list[P], Any]:
+    """The specs of a tree and its structure. Raises TypeError for what is no PartitionSpec."""
     found, shape = jax.tree.flatten(specs, is_leaf=lambda s: isinstance(s, P))
     for s in found:
         if not isinstance(s, P):
             raise TypeError(f"{who}: specs must be PartitionSpecs, got {describe(s)}; take those of a Sharded, or P() for "
                             "copies.")  # fmt: skip
+    return found, shape
+
+
+def expect_placeable(who: str, what: str, tree: Any, specs: Any, mesh: Mesh) -> None:
+    """Raise TypeError or ValueError unless the mesh can hold every array of the tree as its spec says."""
+    expect_mesh(who, mesh)
+    expect_arrays(who, what, tree)
+    found, shape = expect_specs(who, specs)
     try:
         parts = shape.flatten_up_to(tree)
     except (TypeError, ValueError) as error:
@@ -73,9 +79,7 @@ def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") ->
     """
     if not isinstance(model, Sharded):
         raise TypeError(f"on_mesh: model must be Sharded, got {describe(model)}; make it one, as in replicated(model, 'data').")
-    for s in jax.tree.leaves(model.specs, is_leaf=lambda s: isinstance(s, P)):
-        if not isinstance(s, P):
-            raise TypeError(f"on_mesh: the specs of a model are PartitionSpecs, got {describe(s)}; leave them as made.")
+    expect_specs("on_mesh", model.specs)
     expect_callable("on_mesh", "f", f, "make it with nnjax.value_and_grad(model.layer, loss)")
     expect_mesh("on_mesh", mesh)
     for name in names(axis):

@@ -209,3 +209,13 @@ def test_a_softmax_over_more_entries_than_float16_can_count(dtype):
 def test_a_slope_is_a_finite_number(slope):
     with pytest.raises(ValueError, match=r"leaky_relu: slope must be a finite number, got"):
         nnjax.leaky_relu(slope)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_gradient_of_softmax_does_not_lose_what_a_rounded_share_leaves_to_the_others(dtype):
+    layer, x = nnjax.layers.softmax(), jnp.asarray([[9.0, 0.0], [0.0, 12.0]], dtype)
+    y, residuals = layer.fwd((), x)
+    assert (y.max(-1) == 1).all()
+    ct_x = layer.bwd(residuals, jnp.asarray([[1.0, 0.0], [0.0, 1.0]], dtype))[1]
+    p = 1 / (1 + np.exp([9.0, 12.0]))
+    np.testing.assert_allclose(np.asarray(ct_x, np.float64).max(-1), p * (1 - p), rtol=0.02)

@@ -8,12 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import fused_loss, layers, losses
-from .layer import Layer, parallel, residual, scan_layers, serial
+from . import layers
+from .combinators import parallel, residual, scan_layers, serial
+from .layer import Layer
 from .layers.attend import attend_apply, attend_bwd, attend_fwd
 from .leaf import leaf, outline, outlined
 from .linear import broadcast
-from .models import char_rnn, gpt, lenet, mlp
+from .losses import fused as fused_loss
+from .losses import means as losses
+from .models.char_rnn import char_rnn
+from .models.gpt import gpt
+from .models.lenet import lenet
+from .models.mlp import mlp
 
 LEADS = ((), (0,), (1,), (7,), (2, 3))  # no leading axis, an empty batch, batch 1, batch 7, two leading axes
 

@@ -9,7 +9,7 @@ from jax import lax
 
 from .errors import describe, expect_array, expect_positive
 from .layer import Layer, expect_layer
-from .residuals import with_parameters, without_parameters
+from .trees.residuals import with_parameters, without_parameters
 
 
 def in_chunks(layer: Layer, size: int, *, axes: int) -> Layer:

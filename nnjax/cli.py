@@ -17,13 +17,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         import tyro
     except ImportError:
         sys.exit("nnjax: the command line needs the train extra: python -m pip install 'nnjax[train]'")
-    from .bench.command import Bench
-    from .check.command import Audit
-    from .explain import Explain
-    from .parallel.check_command import Check
-    from .parallel.command import Train
-    from .reproduce import Reproduce
-    from .train.plot import Plot
+    from .commands.audit import Audit
+    from .commands.bench import Bench
+    from .commands.check import Check
+    from .commands.explain import Explain
+    from .commands.plot import Plot
+    from .commands.reproduce import Reproduce
+    from .commands.train import Train
 
     if (sys.argv[1:] if argv is None else list(argv)) == ["--version"]:
         sys.exit(print(f"nnjax {metadata.version('nnjax')}, JAX {metadata.version('jax')}"))

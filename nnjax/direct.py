@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from .errors import expect_arrays, expect_key
 from .feedback import random
 from .grad import ValueAndGrad, expect_model_and_loss, loss_input
-from .layer import Layer, Met
+from .layer import Layer, Met, is_chain, walked
 from .linear import fold, fold_t
-from .walk import is_chain, walked
 
 
 class Step(NamedTuple):

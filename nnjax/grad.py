@@ -23,7 +23,7 @@ from .errors import (
 from .layer import Layer, expect_layer
 from .layers.dropout import draws_from_key
 from .linear import wide
-from .parameters import is_weight, weights_in
+from .trees.parameters import is_weight, weights_in
 
 ValueAndGrad = Callable[..., tuple[Any, Any]]
 
@@ -146,7 +146,7 @@ def _plus(value: Any, factor: float, summands: Iterable[jax.Array]) -> Any:
 
 
 def add_l2(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
-    """value + (coefficient / 2) sum w^2 over every weight (`nnjax.parameters.is_weight`): biases and norms do not decay.
+    """value + (coefficient / 2) sum w^2 over every weight (`nnjax.trees.parameters.is_weight`): biases and norms do not decay.
 
     Its gradient adds coefficient * w.  Nielsen's lambda is coefficient = lambda / n, n the number of training examples.
     With `has_aux` only the value, not the output, is changed.
@@ -163,7 +163,7 @@ def add_l2(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
 
 
 def add_l1(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
-    """value + coefficient sum |w| over every weight (`nnjax.parameters.is_weight`), not over biases and norms.
+    """value + coefficient sum |w| over every weight (`nnjax.trees.parameters.is_weight`), not over biases and norms.
 
     Its gradient adds coefficient * sign(w), sign(0) = 0.  With `has_aux` only the value, not the output, is changed.
     """

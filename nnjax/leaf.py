@@ -4,7 +4,7 @@ NumPy's arrays become JAX's on entry. `init` refuses what is no key, and `bwd` a
 Shapes and dtypes are known while a program is made: under `jit` nothing of this is left.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,17 +94,23 @@ def leaf(
     fwd: Callable[..., tuple[Any, Any]],
     bwd: Callable[[Any, Any], tuple[Any, Any]],
     output: Callable[[Any], Any],
+    *,
+    fast: Sequence[Callable[..., Any]] | None = None,
 ) -> Layer:
-    """The Layer of these functions, behind what is checked of every layer. output: as in `refusing`."""
+    """The Layer of these functions, behind what is checked of every layer. output: as in `refusing`.
+
+    fast: (fwd, bwd) that give the same from the same residuals, in the spelling of the platform: the layer's pair then, while
+    the plain one is that of `nnjax.plain`.
+    """
 
     def checked_init(key):
         expect_key(f"{name}.init", key)
         return init(key)
 
-    def checked_apply(params, x, *, key=None):
-        return apply(entered(params), entered(x), key=key)
+    def entering(f):
+        return lambda params, x, *, key=None: f(entered(params), entered(x), key=key)
 
-    def checked_fwd(params, x, *, key=None):
-        return fwd(entered(params), entered(x), key=key)
-
-    return Layer(name, checked_init, checked_apply, checked_fwd, refusing(name, bwd, output))
+    plain = Layer(name, checked_init, entering(apply), entering(fwd), refusing(name, bwd, output))
+    if fast is None:
+        return plain
+    return plain._replace(fwd=entering(fast[0]), bwd=refusing(name, fast[1], output), plain=plain)

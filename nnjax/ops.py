@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from . import fused_loss, layers
+from . import layers
 from .errors import describe, expect_flag, expect_float, expect_per_axis, expect_positive, expect_same_dtype, expect_shape
 from .layer import as_custom_vjp
 from .layers.attend import attend_apply, attend_bwd, attend_fwd
 from .layers.conv import expect_padding
-from .varying import together
+from .losses import fused as fused_loss
+from .trees.varying import together
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -4,7 +4,7 @@ import tempfile
 import jax
 import pytest
 
-from nnjax.check.compiling import compiled_lightly
+from nnjax.check.running.compiling import compiled_lightly
 from nnjax.check.vjp import crowded, forget
 
 PROGRAMS = "NNJAX_TESTS_PROGRAMS"

@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax import fused_loss, layers, losses, models
+from nnjax import layers, models
 from nnjax.cases import LEADS, cases, hard
+from nnjax.losses import fused as fused_loss
+from nnjax.losses import means as losses
 
 CASES = cases()
 DTYPES, TRANSFORMS = ("float64", "float32", "bfloat16"), ("eager", "jit")

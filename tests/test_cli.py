@@ -8,8 +8,10 @@ import jax
 import pytest
 
 from nnjax.cli import main
-from nnjax.parallel.command import Train
-from nnjax.train import command, data, download
+from nnjax.commands import train as command
+from nnjax.data import catalogue as data
+from nnjax.data import download
+from nnjax.distributed.devices import Train
 
 
 def run(*args, capsys):

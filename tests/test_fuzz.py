@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import nnjax
 from nnjax import feedback, models, nielsen, ops, train
 from nnjax.cases import cases
-from nnjax.explain import network, numbers, parse_sizes
+from nnjax.commands.explain import network, numbers, parse_sizes
 
 distributed = pytest.importorskip("nnjax.parallel")
 KEY = jax.random.key(0)
@@ -155,7 +155,7 @@ def calls(folder: Path) -> dict:
     call("gpt", nnjax.gpt, 5, 4, 1, 2, 4, dropout=0.1, fused=True, remat=True, scan=True)
     call("gpt2_from_safetensors", models.gpt2_from_safetensors, folder / "nothing", heads=2)
     chars = nnjax.char_rnn(5, 3, cell="gru", carry=True)
-    call("generate", nnjax.generate, chars, chars.init(KEY), ids(2, 3), 2, key=KEY, temperature=0.5)
+    call("generate", nnjax.models.generate, chars, chars.init(KEY), ids(2, 3), 2, key=KEY, temperature=0.5)
     gpt = nnjax.gpt(5, 8, 1, 2, 4)
     call("generate_gpt", nnjax.generate_gpt, gpt.init(KEY), ids(2, 3), 2, heads=2, key=KEY, temperature=0.5)
     call("parse_sizes", parse_sizes, "2,3,2")

@@ -4,206 +4,167 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax.layer import add_cotangents
+from nnjax.cases import cases
+from nnjax.check.mutation.mutant_kinds import on_cotangents
+from nnjax.layer import is_chain, met, walked, with_part
+from nnjax.train import first_not_finite
+
+CASES = {case.name: case for case in cases()}
+COMPOSED = [case.name for case in cases() if case.layer.parts]
+GPT, CHARS = nnjax.gpt(5, 8, 2, 2, 8), nnjax.char_rnn(5, 3, cell="gru", layers=2)
+REMAT = nnjax.gpt(5, 8, 2, 2, 8, remat=True)
+IDS = jnp.array([[0, 1, 2, 3, 2, 1, 0, 4]])
 
 
-def test_serial_runs_its_backward_in_reverse():
-    order = []
+def wrong(layer, factor=1.5):
+    """The layer with the cotangents of its parameters, or of x where it has none, too large."""
 
-    def spy(name):
-        layer = nnjax.tanh()
-        return layer._replace(
-            fwd=lambda p, x, *, key=None: (order.append(f"fwd {name}"), layer.fwd(p, x, key=key))[1],
-            bwd=lambda r, ct: (order.append(f"bwd {name}"), layer.bwd(r, ct))[1],
-        )
+    def change(right, residuals, ct_y):
+        ct_params, ct_x = right
+        if not jax.tree.leaves(ct_params):
+            return ct_params, ct_x * factor
+        return jax.tree.map(lambda g: g * factor, ct_params), ct_x
 
-    model = nnjax.serial(spy("a"), spy("b"), spy("c"))
-    y, residuals = model.fwd(model.init(jax.random.key(0)), jnp.ones(3))
-    model.bwd(residuals, y)
-    assert order == ["fwd a", "fwd b", "fwd c", "bwd c", "bwd b", "bwd a"]
+    return on_cotangents(layer, change)
 
 
-def test_a_copy_is_transposed_by_a_sum():
-    model = nnjax.parallel(nnjax.tanh(), nnjax.tanh())
-    x = jnp.array([0.3, -0.2])
-    _, residuals = model.fwd(((), ()), x)
-    _, one = nnjax.tanh().bwd(nnjax.tanh().fwd((), x)[1], jnp.ones(2))
-    np.testing.assert_allclose(model.bwd(residuals, (jnp.ones(2), jnp.ones(2)))[1], 2 * one)
+def exchanged(layer, path, change):
+    """The composition with the part at this path (numbers of parts) changed."""
+    i, *rest = path
+    part = layer.parts[i]
+    return with_part(layer, i, exchanged(part, rest, change) if rest else change(part))
 
 
-def test_none_adds_nothing():
-    a = jnp.ones(2)
-    assert add_cotangents(None, a) is a
-    assert add_cotangents(a, None) is a
-    assert add_cotangents(None, None) is None
-    assert add_cotangents((a, None), (a, None))[1] is None
+@pytest.mark.parametrize("name", COMPOSED)
+def test_a_walk_gives_the_parameters_and_the_value_of_the_definition(name):
+    layer = CASES[name].layer
+    params, x, key = CASES[name].make(0, (2,))
+    found, y = walked(layer, params, x, key, lambda at: (at.params, at.layer.apply(at.params, at.x, key=at.key)))
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), y, layer.apply(params, x, key=key))
 
 
-def _linear_embedding(n_in, n_out):
-    """x W without bias, and W.T as the head: the smallest tied pair."""
-    embed = nnjax.dense(n_in, n_out, bias=False)
-    head = nnjax.dense(n_in, n_out, bias=False)
+@pytest.mark.parametrize("name", COMPOSED)
+def test_a_composition_made_again_of_its_own_parts_is_the_same(name):
+    layer = CASES[name].layer
+    params, x, key = CASES[name].make(0, (2,))
+    made = layer.remade(*layer.parts)
+    (y, kept), (same_y, same_kept) = (f.fwd(params, x, key=key) for f in (layer, made))
+    jax.tree.map(np.testing.assert_array_equal, y, same_y)
+    jax.tree.map(np.testing.assert_array_equal, layer.bwd(kept, y), made.bwd(same_kept, y))
 
-    def flip(p):
-        return p._replace(w=p.w.T)
 
-    def bwd(residuals, ct_y):
-        ct_p, ct_x = head.bwd(residuals, ct_y)
-        return flip(ct_p), ct_x
-
-    return embed, nnjax.Layer(
-        "head",
-        head.init,
-        lambda p, x, *, key=None: head.apply(flip(p), x),
-        lambda p, x, *, key=None: head.fwd(flip(p), x),
-        bwd,
+@pytest.mark.parametrize(
+    ("model", "path", "where"),
+    [
+        (GPT, (2,), "head:unembedding(5, 8)"),
+        (GPT, (1, 1, 0, 0, 0, 1), "body/1/scan_layers[1]/0/residual/1:attention(8, 2)"),
+        (CHARS, (1,), "1:gru(3, 3)"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (GPT, (0,), "embed:embedding(5, 8)"),
+                (GPT, (1, 2), "body/2:layer_norm(8)"),
+                (nnjax.gpt(5, 8, 2, 2, 8, scan=False), (1, 1, 0, 0, 0, 1), "body/1/0/0/residual/1:attention(8, 2)"),
+                (REMAT, (1, 1, 0, 1, 0, 2, 1), "body/1/scan_layers[1]/1/residual/2/1:dense(32, 8)"),
+                (CHARS, (3,), "3:dense(3, 5)"),
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_part_of_a_model_is_named(model, path, where):
+    bad = exchanged(model, path, wrong)
+    report = nnjax.check_layer(
+        bad, model.init(jax.random.key(0)), IDS, dtypes=["float32"], transforms=["jit"], witnesses=["adjoint"]
     )
+    assert {row.layer for row in report.failures} == {where}
+    assert "every part is right" not in str(report)
 
 
-def test_tied_adds_the_two_cotangents_of_its_table():
-    embed, head = _linear_embedding(5, 3)
-    model = nnjax.tied(embed, nnjax.serial(nnjax.dense(3, 3), nnjax.tanh()), head)
+def test_a_wrong_convolution_inside_a_lenet_is_named():
+    model = nnjax.lenet(3, channels=(2,), hidden=4, image=(8, 9, 1))
+    bad = exchanged(model, (0, 0), wrong)
+    x = jax.random.normal(jax.random.key(1), (9, 8, 9, 1))  # 9 images go through in chunks
+    report = nnjax.check_layer(bad, model.init(jax.random.key(0)), x, dtypes=["float32"], transforms=["jit"], witnesses=())
+    assert {row.layer for row in report.failures} == {"0/0:conv(1, 2, (5, 5))"}
+
+
+def test_a_wrong_cell_of_a_char_rnn_that_carries_its_state_is_named():
+    model = nnjax.char_rnn(5, 3, cell="lstm", layers=2, carry=True)
+    bad = exchanged(model, (2,), wrong)
+    report = nnjax.check_layer(
+        bad, model.init(jax.random.key(0)), (IDS, None), dtypes=["float32"], transforms=["jit"], witnesses=()
+    )
+    assert {row.layer for row in report.failures} == {"2:lstm(3, 3)"}
+
+
+def test_a_name_decides_nothing():
+    model = nnjax.tied(*nnjax.gpt(5, 8, 2, 2, 8).parts)._replace(name="serial")
     params = model.init(jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (4, 5))
-    report = nnjax.check_layer(model, params, x, transforms=["jit"], witnesses=()).raise_if_failed()
-    assert "params.table.w" in {row.leaf for row in report.rows}
-
-    def forgetful(residuals, ct_y):
-        ct_params, ct_x = model.bwd(residuals, ct_y)
-        ct_in, _ = embed.bwd(residuals[0], model.parts[1].bwd(residuals[1], head.bwd(residuals[2], ct_y)[1])[1])
-        return ct_params._replace(table=ct_in), ct_x
-
-    wrong = nnjax.check_layer(model._replace(bwd=forgetful), params, x, transforms=["jit"], witnesses=())
-    assert {row.leaf for row in wrong.failures} == {"params.table.w"}
+    assert [at.name for at in met(model, params, IDS)] == ["embed", "body", "head"]
+    assert not is_chain(model, params, IDS)
+    mlp = nnjax.mlp([3, 4, 2])._replace(name="tied")
+    assert is_chain(mlp, mlp.init(jax.random.key(0)), jnp.ones((2, 3)))
 
 
-@pytest.mark.parametrize("remat", [False, True])
-def test_scan_layers_equals_the_same_layers_in_a_row(remat):
+def test_what_is_a_chain():
+    x = jnp.ones((2, 3))
+    dense = nnjax.dense(3, 3)
+    for layer, chain in (
+        (nnjax.serial(dense, nnjax.residual(dense)), True),
+        (nnjax.scan_layers(dense, 2), True),
+        (nnjax.residual(dense), False),
+        (nnjax.parallel(dense), False),
+        (nnjax.parallel(dense, dense), False),
+        (nnjax.tied(dense, nnjax.tanh(), dense), False),  # a chain but for the table that two of them share
+        (dense, False),
+    ):
+        assert is_chain(layer, layer.init(jax.random.key(0)), x) is chain
+
+
+@pytest.mark.parametrize("factor", [jnp.inf, jnp.nan])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
+def test_the_first_that_is_not_finite_is_named_inside_a_gpt(fused, factor):
+    loss = nnjax.linear_cross_entropy() if fused else nnjax.softmax_cross_entropy()
+    model = nnjax.gpt(5, 8, 2, 2, 8, fused=fused)
+    params = model.init(jax.random.key(0))
+    assert first_not_finite(model, loss, params, IDS, IDS) == ""
+    bad = exchanged(model, (1, 1, 0, 1, 0, 1), lambda part: wrong(part, factor))
+    found = first_not_finite(bad, loss, params, IDS, IDS)
+    assert found == "a cotangent of body/1/scan_layers[1]/1/residual/1:dense(8, 32) is the first that is not finite"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
+def test_the_first_that_is_not_finite_is_named_in_a_lenet_that_goes_in_chunks():
+    model = nnjax.lenet(3, channels=(2,), hidden=4, image=(8, 9, 1))
+    bad = exchanged(model, (0, 0), lambda part: wrong(part, jnp.nan))
+    x, labels = jax.random.normal(jax.random.key(1), (9, 8, 9, 1)), jnp.zeros(9, jnp.int32)
+    found = first_not_finite(bad, nnjax.softmax_cross_entropy(), model.init(jax.random.key(0)), x, labels)
+    assert found == "a cotangent of 0/0:conv(1, 2, (5, 5)) is the first that is not finite"
+
+
+def test_direct_feedback_enters_between_blocks_that_are_scanned_as_between_the_same_in_a_row():
     block = nnjax.serial(nnjax.dense(4, 4), nnjax.tanh())
-    scanned = nnjax.scan_layers(block, 3, remat=remat)
+    scanned = nnjax.serial(nnjax.dense(4, 4), nnjax.scan_layers(block, 2), nnjax.dense(4, 3))
+    in_a_row = nnjax.serial(nnjax.dense(4, 4), block, block, nnjax.dense(4, 3))
     params = scanned.init(jax.random.key(0))
-    rows = tuple(jax.tree.map(lambda p, i=i: p[i], params) for i in range(3))
-    x = jax.random.normal(jax.random.key(1), (5, 4))
-    plain = nnjax.serial(block, block, block)
-    np.testing.assert_allclose(scanned.apply(params, x), plain.apply(rows, x), rtol=1e-5)
-    ct_s, ct_x_s = scanned.bwd(scanned.fwd(params, x)[1], x)
-    ct_p, ct_x_p = plain.bwd(plain.fwd(rows, x)[1], x)
-    np.testing.assert_allclose(ct_x_s, ct_x_p, rtol=1e-5, atol=1e-6)
-    for i in range(3):
-        np.testing.assert_allclose(ct_s[0].w[i], ct_p[i][0].w, rtol=1e-5, atol=1e-6)
+    rows = (params[0], *(jax.tree.map(lambda p, i=i: p[i], params[1]) for i in range(2)), params[2])
+    x, labels = jax.random.normal(jax.random.key(1), (5, 4)), jnp.array([0, 1, 2, 0, 1])
+    loss, key = nnjax.softmax_cross_entropy(), jax.random.key(2)
+    _, found = jax.jit(nnjax.direct_value_and_grad(scanned, loss, key))(params, x, labels)
+    _, same = jax.jit(nnjax.direct_value_and_grad(in_a_row, loss, key))(rows, x, labels)
+    stacked = jax.tree.map(lambda *ps: jnp.stack(ps), same[1], same[2])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, (same[0], stacked, same[3]))
 
 
-def test_scan_layers_keeps_no_second_copy_of_its_parameters():
-    block = nnjax.serial(nnjax.dense(4, 4), nnjax.tanh())
-    scanned = nnjax.scan_layers(block, 3)
-    params, x = scanned.init(jax.random.key(0)), jnp.ones((2, 4))
-    for run in (scanned.fwd, jax.jit(scanned.fwd)):
-        _, (kept_params, kept) = run(params, x)
-        assert jax.tree.map(jnp.shape, kept_params) == jax.tree.map(jnp.shape, params)
-        assert [r.shape for r in jax.tree.leaves(kept)] == [(3, 2, 4), (3, 2, 4)]  # the input of dense and the output of tanh
-
-    wide = nnjax.scan_layers(nnjax.serial(nnjax.dense(256, 256), nnjax.tanh()), 8)
-
-    def step(params, x):
-        y, residuals = wide.fwd(params, x)
-        return wide.bwd(residuals, y)
-
-    shapes = jax.eval_shape(wide.init, jax.random.key(0))
-    memory = jax.jit(step).lower(shapes, jax.ShapeDtypeStruct((2, 256), jnp.float32)).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 8 * 256 * 256 * 4 / 2
-
-
-def test_recompute_keeps_the_input_alone_and_runs_fwd_again_with_the_same_key():
-    layer = nnjax.serial(nnjax.dense(4, 4), nnjax.dropout(0.5), nnjax.tanh())
-    params, x, key = layer.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (3, 4)), jax.random.key(2)
-    y, residuals = layer.fwd(params, x, key=key)
-    again, kept = nnjax.recompute(layer).fwd(params, x, key=key)
-    np.testing.assert_array_equal(y, again)
-    assert kept == (params, x, key)
-    jax.tree.map(np.testing.assert_array_equal, layer.bwd(residuals, x), nnjax.recompute(layer).bwd(kept, x))
-    with pytest.raises(TypeError, match="recompute: expected a Layer, got tanh"):
-        nnjax.recompute(nnjax.tanh)
-
-
-def test_the_same_key_gives_the_same_mask_in_apply_and_fwd():
-    drop = nnjax.dropout(0.5)
-    scanned = nnjax.scan_layers(nnjax.serial(drop, nnjax.dense(8, 8)), 2)
-    for model in (nnjax.serial(drop, drop), nnjax.residual(drop), nnjax.parallel(drop, drop), scanned):
-        params, x = model.init(jax.random.key(0)), jnp.ones((4, 8))
-        for seed in range(3):
-            applied = model.apply(params, x, key=jax.random.key(seed))
-            jax.tree.map(np.testing.assert_array_equal, applied, model.fwd(params, x, key=jax.random.key(seed))[0])
-    first, second = nnjax.parallel(drop, drop).apply(((), ()), jnp.ones(1000), key=jax.random.key(0))
-    assert (first != second).any()
-
-
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
-def test_as_custom_vjp_serves_anyones_grad(wrap):
-    model = nnjax.mlp([4, 5, 3], nnjax.tanh())
-    params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (6, 4))
-    f = nnjax.as_custom_vjp(model)
-    ours = wrap(jax.grad(lambda p: jnp.square(f(p, x)).sum()))(params)
-    theirs = jax.grad(lambda p: jnp.square(model.apply(p, x)).sum())(params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
-    per_example = jax.vmap(jax.grad(lambda p, x: f(p, x).sum()), (None, 0))(params, x)
-    assert per_example[0].w.shape == (6, 4, 5)
-
-
-def test_as_custom_vjp_takes_keys_and_integer_labels():
-    loss = nnjax.as_custom_vjp(nnjax.softmax_cross_entropy())
-    y, labels = jax.random.normal(jax.random.key(0), (4, 3)), jnp.array([0, 1, 2, 0])
-    theirs = jax.grad(lambda y: nnjax.softmax_cross_entropy().apply((), (y, labels)))(y)
-    np.testing.assert_allclose(jax.grad(lambda y: loss((), (y, labels)))(y), theirs, atol=1e-6)
-    drop = nnjax.as_custom_vjp(nnjax.dropout(0.5))
-    key = jax.random.key(1)
-    np.testing.assert_array_equal(
-        jax.grad(lambda x: drop((), x, key).sum())(y), nnjax.dropout(0.5).apply((), jnp.ones_like(y), key=key)
-    )
-
-
-def test_a_factory_that_was_not_called_is_named():
-    with pytest.raises(TypeError, match=r"serial of 2: expected a Layer, got relu; call the factory, as in relu\(\.\.\.\)"):
-        nnjax.serial(nnjax.dense(4, 3), nnjax.relu)
-    with pytest.raises(TypeError, match=r"residual: expected a Layer, got int; make one with a factory"):
-        nnjax.residual(3)
-
-
-def test_params_that_do_not_fit_the_parts_are_refused():
-    model = nnjax.serial(nnjax.dense(4, 3), nnjax.relu())
-    with pytest.raises(
-        TypeError, match=r"serial of 2: params must be a tuple with one entry for each of its 2 parts, got 1 entries"
-    ):
-        model.apply(((),), jnp.ones(4))
-    with pytest.raises(TypeError, match=r"parallel of 1: params must be a tuple.*got dict"):
-        nnjax.parallel(nnjax.relu()).apply({}, jnp.ones(4))
-    embed, head = _linear_embedding(5, 3)
-    with pytest.raises(TypeError, match=r"tied: params must be TiedParams\(table, body\), got tuple"):
-        nnjax.tied(embed, nnjax.tanh(), head).apply((), jnp.ones(5))
-
-
-def test_shapes_that_a_combinator_cannot_join_are_refused():
-    layer = nnjax.residual(nnjax.dense(4, 3))
-    with pytest.raises(
-        ValueError,
-        match=r"residual\(dense\(4, 3\)\): f\(x\) must have the shape of x, float32 \(4,\), got float32 \(3,\)",
-    ):
-        layer.apply(layer.init(jax.random.key(0)), jnp.ones(4))
-    scanned = nnjax.scan_layers(nnjax.dense(4, 3), 2)
-    with pytest.raises(ValueError, match=r"scan_layers\(dense\(4, 3\)\): the block must keep the shape and dtype of x"):
-        scanned.fwd(scanned.init(jax.random.key(0)), jnp.ones(4))
-    with pytest.raises(ValueError, match=r"stacked along a first axis of length 2, got \(4, 4\), \(4,\)"):
-        scanned.apply(nnjax.dense(4, 4).init(jax.random.key(0)), jnp.ones(4))
-    with pytest.raises(ValueError, match=r"scan_layers: n must be a positive int, got 0"):
-        nnjax.scan_layers(nnjax.relu(), 0)
-    with pytest.raises(ValueError, match=r"parallel: expected at least one layer, got none"):
-        nnjax.parallel()
-
-
-def test_loops_within_loops_give_each_its_own_parameters_back():
-    inner = nnjax.scan_layers(nnjax.serial(nnjax.dense(3, 3), nnjax.tanh()), 2)
-    for layer in (
-        nnjax.scan_layers(inner, 3),
-        nnjax.scan_layers(nnjax.in_chunks(nnjax.serial(inner, nnjax.dense(3, 3)), 2, axes=1), 3),
-    ):
-        params, x = layer.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (4, 3))
-        nnjax.check_layer(layer, params, x, dtypes=("float32",), transforms=("jit",), witnesses=()).raise_if_failed()
+def test_a_layer_that_is_no_composition_is_not_walked():
+    dense = nnjax.dense(3, 3)
+    params = dense.init(jax.random.key(0))
+    assert met(dense, params, jnp.ones(3)) == []
+    with pytest.raises(ValueError, match=r"dense\(3, 3\): .*what its parts meet"):
+        walked(dense, params, jnp.ones(3), None, lambda at: (at.params, at.x))
+    with pytest.raises(ValueError, match=r"dense\(3, 3\): .*made again of other parts"):
+        with_part(dense, 0, dense)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax.gpt2 import array_names
-from nnjax.models import gpt2_from_safetensors
+from nnjax.models.gpt2 import array_names, gpt2_from_safetensors
 
 pytestmark = pytest.mark.slow
 

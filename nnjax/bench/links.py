@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..parallel.minimum import Need, Sizes, block_numbers, end_numbers, minimum
+from .minimum import Need, Sizes, block_numbers, end_numbers, minimum
 
 COUNTS = (8, 64, 512, 4096)  # devices
 STRONG = 4096  # sequences in a batch that stays the same: one for each of the most devices

@@ -12,12 +12,12 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from ..distributed.devices import mesh_sizes, simulate
+from ..distributed.mesh import make_mesh
 from ..draw import PALETTE, use_style
-from ..parallel.command import mesh_sizes, simulate
-from ..parallel.cost import collectives_of
-from ..parallel.mesh import make_mesh
-from ..parallel.minimum import Counts, Sizes, compiled_step, counted, minimum, summed
+from .cost import collectives_of
 from .links import Links, Prediction, expect_speeds, predict
+from .minimum import Counts, Sizes, compiled_step, counted, minimum, summed
 
 GPT = Sizes(vocab=50304, context=1024, layers=24, heads=16, width=1024, batch=64)  # GPT-2 medium, its vocabulary rounded up
 

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .. import fused_loss, layers, losses, models, nielsen, ops
+from .. import layers, models, nielsen, ops
 from ..grad import accumulate, reference_value_and_grad, value_and_grad
 from ..layer import Layer
+from ..losses import fused as fused_loss
+from ..losses import means as losses
 from . import peers
 from .measure import Comparison
 

@@ -10,7 +10,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from ..varying import varies as varies
+from ..trees.varying import varies as varies
 from .subject import is_passed_on
 
 

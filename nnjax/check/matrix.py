@@ -8,18 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import transforms
-from .cells import Cell, float32_last, measuring, places, reference_of
-from .diagnose import Context, diagnose
-from .mesh_faults import axis_sizes, suspects
-from .mistakes import mistakes
+from .diagnosis.diagnose import Context, diagnose
+from .diagnosis.mesh_faults import axis_sizes, suspects
+from .diagnosis.mistakes import mistakes
 from .omissions import LeftOut, missing, refused, words
 from .options import Options
-from .oracle import eps_of, in_x64, on_host
 from .report import Diagnosis, Report, Row
+from .running import transforms
+from .running.cells import Cell, float32_last, measuring, places, reference_of
+from .running.threads import in_threads, once
 from .subject import Problem, Subject, vjp_of
-from .threads import in_threads, once
-from .witnesses import common, in_kind, witness_rows
+from .witness.oracle import eps_of, in_x64, on_host
+from .witness.witnesses import common, in_kind, witness_rows
 
 RETURNED = re.compile(r"bwd rule .*must produce .*(structure|shapes do not match)")  # JAX, of cotangents unlike the arguments
 

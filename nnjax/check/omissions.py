@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .cells import Place
 from .options import WIDE, Options, precisions
-from .oracle import eps_of
 from .report import Row
+from .running.cells import Place
+from .running.transforms import SECOND_ORDER
 from .subject import Subject
-from .transforms import SECOND_ORDER
+from .witness.oracle import eps_of
 
 
 def refused(error: Exception) -> bool:

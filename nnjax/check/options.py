@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import describe, expect_flag, unknown_name, whole_number
-from . import transforms
+from .running import transforms
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 EVERYWHERE = ("eager", "jit")  # in every dtype

@@ -13,13 +13,13 @@ from jax.sharding import PartitionSpec as P
 
 from ..errors import describe
 from ..layer import Layer, expect_layer
-from .cells import cells
+from .diagnosis.mesh_faults import Sharding, axis_words, mentions
 from .inside import varies
 from .matrix import output_names, run_matrix
-from .mesh_faults import Sharding, axis_words, mentions
 from .options import Options
 from .pair import pair_run, paired
 from .report import Diagnosis, Report, Row, merged
+from .running.cells import cells
 from .subject import Problems, Subject, layer_owner, leaf_name, split, vjp_of
 
 NAMES = ("params", "x", "key")

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import describe
 from ..layer import Layer
-from .mesh_faults import Sharding
+from .diagnosis.mesh_faults import Sharding
 
 FLOAT0 = jax.dtypes.float0
 

@@ -11,10 +11,10 @@ from ..errors import describe
 from .calls import argument_names
 from .matrix import run_matrix
 from .options import options
-from .oracle import eps_of, in_x64, norms, on_host, random_like
 from .pair import pair_run
 from .report import Diagnosis, Report, Row
 from .subject import FLOAT0, Outputs, Subject, sorted_outputs, split, vjp_of
+from .witness.oracle import eps_of, in_x64, norms, on_host, random_like
 
 
 def check_transpose(

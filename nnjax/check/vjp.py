@@ -11,15 +11,15 @@ from jax.sharding import Mesh
 from ..errors import describe
 from ..layer import Layer, as_custom_vjp, expect_layer
 from .calls import argument_names, body_of, bound, expect_arguments, positional
-from .localise import localise
+from .diagnosis.localise import localise
+from .diagnosis.mesh_faults import Sharding
 from .matrix import run_matrix
-from .mesh_faults import Sharding
 from .options import DTYPES, EVERYWHERE, Options, options
-from .oracle import budgets, norms, on_host
 from .pair import pair_run, paired
 from .report import Report
 from .sharding import check_on_mesh, expect_sharding
 from .subject import Problems, Spec, Subject, layer_owner, split, vjp_of
+from .witness.oracle import budgets, norms, on_host
 
 
 @functools.lru_cache(maxsize=256)
@@ -82,7 +82,7 @@ def check_layer(
 ) -> Report:  # fmt: skip
     """Hold layer.fwd and layer.bwd against jax.vjp of layer.apply, at these parameters and inputs.
 
-    Compared are the value and every leaf's cotangent, within the error budget of `nnjax.check.oracle`, for random
+    Compared are the value and every leaf's cotangent, within the error budget of `nnjax.check.witness.oracle`, for random
     cotangents, on each of `devices` (the default one). `key` goes to layers that draw random numbers.
 
     dtypes      of float64, float32, bfloat16, float16; all by default.
@@ -254,8 +254,8 @@ def compare_gradients(hand: Callable, reference: Callable, params: Any, *batch: 
     """How far two functions of `value_and_grad`'s signature lie apart, leaf by leaf, at these parameters and this batch.
 
     Both are called as f(params, *batch) -> (value, grads), jitted, in the dtype that params have. The difference
-    |hand - reference| is in the 2-norm and relative to the truth's; the budget is that of `nnjax.check.oracle`, plus what
-    the reference itself is off. The value is compared like a leaf.
+    |hand - reference| is in the 2-norm and relative to the truth's; the budget is that of `nnjax.check.witness.oracle`, plus
+    what the reference itself is off. The value is compared like a leaf.
     """
     spec, diff, other = split((params, *batch), {}, ("params", "x", "labels"))
 

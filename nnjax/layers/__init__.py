@@ -21,6 +21,7 @@ from .dropout import dropout as dropout
 from .embedding import EmbeddingParams as EmbeddingParams
 from .embedding import embedding as embedding
 from .embedding import learned_positions as learned_positions
+from .embedding import unembedding as unembedding
 from .gru import GRUParams as GRUParams
 from .gru import gru as gru
 from .lstm import LSTMParams as LSTMParams
@@ -37,4 +38,3 @@ from .pool import global_avg_pool as global_avg_pool
 from .pool import max_pool as max_pool
 from .recurrent import RNNParams as RNNParams
 from .recurrent import rnn as rnn
-from .unembedding import unembedding as unembedding

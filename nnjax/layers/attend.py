@@ -9,10 +9,10 @@ import math
 import jax
 import jax.numpy as jnp
 
+from ..fast.attend_hidden import clear, finite, hide, kept, numbers, spoil, told, visible, who_is_seen, who_sees_no_number
+from ..fast.cpu.attend_blocks import blocks_bwd, blocks_fwd, contract
+from ..fast.cpu.attend_rows import rows_bwd, rows_fwd
 from ..linear import broadcast
-from .attend_blocks import blocks_bwd, blocks_fwd, contract
-from .attend_hidden import clear, finite, hide, kept, numbers, spoil, told, visible, who_is_seen, who_sees_no_number
-from .attend_rows import rows_bwd, rows_fwd
 
 # How to go through the products, by the number of keys: (at most, spelling, queries at a time). Time of forward and
 # backward, causal, over that of jax.grad of the definition, on 2 cores, ROWS of 64 / of 128 / BLOCKS of 64, 64, 128, 128:

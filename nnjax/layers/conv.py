@@ -1,10 +1,11 @@
 """Convolution in one and two dimensions, and its two transposes written out.
 
-    y[p] = sum_i w[i] x[p stride + i dilation - padding]
+    y[p] = sum_i w[i] x[p stride + i dilation - padding]        p, i: places in space and in the kernel
 
-Read as a map of x, its transpose sends ct_y[p] back through the same weights to every place that p looked at: a
-convolution with the kernel flipped and in and out exchanged. Read as a map of w, its transpose correlates x with ct_y.
-Both are written out in `conv_transposes`, in the spelling that is fastest for the shape.
+As a map of x:  ct_x[q] = sum over the (p, i) with p stride + i dilation - padding = q of  ct_y[p] w[i]ᵀ.
+As a map of w:  ct_w[i] = sum over p of  x[p stride + i dilation - padding]ᵀ ct_y[p].
+
+Both sums are convolutions again: of ct_y with the kernel flipped, and of x with ct_y in the place of the kernel.
 """
 
 import math
@@ -30,14 +31,19 @@ from ..errors import (
     is_array,
     whole_number,
 )
+from ..fast.choose import by_platform
+from ..fast.cpu import conv as cpu
 from ..feedback import expect_operator, transpose
 from ..layer import Layer
 from ..leaf import Like, leaf
 from ..linear import Amounts, broadcast, broadcast_t, fold
-from .conv_transposes import Plane, depthwise, input_cotangent, weight_cotangent
 from .mirrored import carried_by
 
 LAYOUT = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
+OVER_THE_BATCH = {
+    1: ("CWN", "IWO", "WNC"),
+    2: ("CHWN", "IHWO", "HWNC"),
+}
 
 
 class ConvParams(NamedTuple):
@@ -63,6 +69,12 @@ class Window(NamedTuple):
             return self.padding
         reach = [(k - 1) * d + 1 for k, d in zip(kernel, self.dilation)]
         return tuple((a, b) for a, b in lax.padtype_to_pads(space, reach, self.stride, self.padding))
+
+    def read(self, space: Sequence[int], kernel: Sequence[int], places: Sequence[int]) -> Amounts:
+        """The same, but after an axis only as far as the last window reaches: less than 0 where it does not reach the end."""
+        before = [a for a, _ in self.amounts(space, kernel)]
+        sizes = zip(before, space, kernel, places, self.stride, self.dilation)
+        return tuple((a, (p - 1) * s + (k - 1) * d + 1 - n - a) for a, n, k, p, s, d in sizes)
 
 
 def _expect_conv(params, x, window) -> None:
@@ -104,45 +116,74 @@ def conv_apply(params, x, *, key=None, window):
     _expect_conv(params, x, window)
     dims = len(window.stride)
     y = lax.conv_general_dilated(
-        x.reshape(math.prod(x.shape[: -1 - dims]), *x.shape[-1 - dims :]), params.w, window.stride,
-        window.amounts(x.shape[-1 - dims : -1], params.w.shape[:dims]), rhs_dilation=window.dilation,
-        dimension_numbers=LAYOUT[dims], feature_group_count=window.groups,
+        _one_batch(x, dims), params.w, window.stride, window.amounts(x.shape[-1 - dims : -1], params.w.shape[:dims]),
+        rhs_dilation=window.dilation, dimension_numbers=LAYOUT[dims], feature_group_count=window.groups,
     )  # fmt: skip
-    y = y.reshape(*x.shape[: -1 - dims], *y.shape[1:])
+    return _biased(params, y.reshape(*x.shape[: -1 - dims], *y.shape[1:]))
+
+
+def _biased(params, y):
     return y if params.b is None else y + broadcast(params.b, y.shape)
 
 
 def conv_fwd(params, x, *, key=None, window):
-    _expect_conv(params, x, window)
-    if window.groups == 1 or params.w.shape[-2] > 1:
-        return conv_apply(params, x, window=window), (params, x)
-    w2, x2, plane = _in_the_plane(params.w, x, window)
-    dims = len(window.stride)
-    y = depthwise(x2, w2, plane).astype(x.dtype)  # XLA's convolution takes many times as long where channels do not mix
-    y = y.reshape(*x.shape[: -1 - dims], *y.shape[3 - dims :])
-    return (y if params.b is None else y + broadcast(params.b, y.shape)), (params, x)
+    return conv_apply(params, x, window=window), (params, x)
 
 
 def conv_bwd(residuals, ct_y, *, window, feedback=transpose):
     params, x = residuals
-    w2, x2, plane = _in_the_plane(params.w, x, window)
-    ct2 = ct_y.reshape(x2.shape[0], *(1,) * (2 - len(window.stride)), *ct_y.shape[-1 - len(window.stride) :])
+    w, dims = params.w, len(window.stride)
+    x, ct = _one_batch(x, dims), _one_batch(ct_y, dims)
+    zeros = window.read(x.shape[1:-1], w.shape[:dims], ct.shape[1:-1])
+    reach = [(k - 1) * d for k, d in zip(w.shape, window.dilation)]
     # conv(x, w) = windows(x) @ fold(w), and feedback(fold(w)) stands for its transpose: a kernel again, w itself by default.
-    back = w2 if feedback is transpose else feedback(fold(params.w)).T.reshape(w2.shape)
-    ct_x = input_cotangent(back, ct2, x2.shape, plane)  # the transpose of x -> conv(x, w): each window returns what it took
-    ct_w = weight_cotangent(x2, ct2, w2.shape, plane)  # that of w -> conv(x, w): what each window saw, weighed by its ct_y
+    back = w if feedback is transpose else feedback(fold(w)).T.reshape(w.shape)
+    # x -> conv(x, w), transposed: what took w[i] x gives wᵀ[i] ct_y back. That is ct_y, convolved with the kernel flipped.
+    ct_x = lax.conv_general_dilated(
+        ct, flipped(back, window.groups), (1,) * dims, [(r - a, r - b) for r, (a, b) in zip(reach, zeros)],
+        window.stride, window.dilation, LAYOUT[dims], window.groups,
+    )  # fmt: skip
+    # w -> conv(x, w), transposed: every x that w[i] met, times its ct_y. That is x, correlated with ct_y over the batch.
+    ct_w = lax.conv_general_dilated(
+        x, ct, window.dilation, zeros, rhs_dilation=window.stride,
+        dimension_numbers=OVER_THE_BATCH[dims], batch_group_count=window.groups,
+    )  # fmt: skip
     ct_b = None if params.b is None else broadcast_t(ct_y, params.b.shape)  # b was copied to every place: sum them
-    return ConvParams(ct_w.reshape(params.w.shape), ct_b), ct_x.reshape(x.shape)
+    return ConvParams(ct_w, ct_b), ct_x.reshape(residuals[1].shape)
 
 
-def _in_the_plane(w, x, window):
-    """(w, x, plane) in two dimensions and with one batch axis: one dimension is a plane of height 1."""
-    dims = len(window.stride)
-    amounts = window.amounts(x.shape[-1 - dims : -1], w.shape[:dims])
-    one = (1,) * (2 - dims)
-    plane = Plane((*one, *window.stride), (*((0, 0),) * (2 - dims), *amounts), (*one, *window.dilation), window.groups)
-    x = x.reshape(math.prod(x.shape[: -1 - dims]), *one, *x.shape[-1 - dims :])
-    return w.reshape(*one, *w.shape), x, plane
+def flipped(w: Array, groups: int) -> Array:
+    """The kernel turned around in space, with in and out exchanged within each group.  w: (*kernel, in / groups, out)."""
+    *kernel, n_in, n_out = w.shape
+    w = jnp.flip(w, range(len(kernel))).reshape(*kernel, n_in, groups, n_out // groups)
+    return jnp.swapaxes(w, -3, -1).reshape(*kernel, n_out // groups, groups * n_in)
+
+
+def _one_batch(x, dims):
+    """x: (..., space, channels) with its leading axes made one."""
+    return x.reshape(math.prod(x.shape[: -1 - dims]), *x.shape[-1 - dims :])
+
+
+def fast_fwd(params, x, *, key=None, window):
+    """`conv_fwd` in the spelling of the platform."""
+    if window.groups == 1 or params.w.shape[-2] > 1:
+        return conv_fwd(params, x, window=window)
+    _expect_conv(params, x, window)
+    return by_platform(
+        params, x, plain=partial(conv_apply, window=window),
+        cpu=lambda params, x: _biased(params, cpu.depthwise(params.w, x, window)),
+    ), (params, x)  # fmt: skip
+
+
+def fast_bwd(residuals, ct_y, *, window, feedback=transpose):
+    """`conv_bwd` in the spelling of the platform."""
+
+    def by_cpu(residuals, ct_y):
+        params, x = residuals
+        ct_w, ct_x = cpu.transposes(params.w, x, ct_y, window, feedback)
+        return ConvParams(ct_w, None if params.b is None else broadcast_t(ct_y, params.b.shape)), ct_x
+
+    return by_platform(residuals, ct_y, plain=partial(conv_bwd, window=window, feedback=feedback), cpu=by_cpu)
 
 
 def _output(residuals, *, window):
@@ -199,10 +240,10 @@ def conv(
         w = init(key, shape, jnp.float32)
         return ConvParams(w, jnp.zeros((out_channels,), w.dtype) if bias else None)
 
-    apply, fwd, bwd = partial(conv_apply, window=window), partial(conv_fwd, window=window), partial(conv_bwd, window=window)
-    output = partial(_output, window=window)
-    layer = leaf(f"conv({in_channels}, {out_channels}, {kernel})", init_params, apply, fwd, bwd, output)
-    return layer if feedback is transpose else carried_by(feedback, layer, bwd, output)
+    every = (conv_apply, conv_fwd, conv_bwd, fast_fwd, fast_bwd, _output)
+    apply, fwd, bwd, *fast, output = (partial(f, window=window) for f in every)
+    layer = leaf(f"conv({in_channels}, {out_channels}, {kernel})", init_params, apply, fwd, bwd, output, fast=fast)
+    return layer if feedback is transpose else carried_by(feedback, layer, bwd, output, fast=fast)
 
 
 def expect_padding(padding: Any, dims: int) -> str | Amounts:

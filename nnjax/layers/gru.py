@@ -7,10 +7,21 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..errors import expect_positive
+from ..fast.cpu.windows import (
+    accumulated,
+    accumulators,
+    affine,
+    affine_t,
+    before,
+    keep,
+    kept_at,
+    over_windows,
+    window,
+    window_t,
+)
 from ..layer import Layer
 from ..linear import broadcast
 from .recurrent import gate_weights, recurrent
-from .windows import accumulated, accumulators, affine, affine_t, before, keep, kept_at, over_windows, window, window_t
 
 
 class GRUParams(NamedTuple):

@@ -7,9 +7,20 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..errors import expect_positive
+from ..fast.cpu.windows import (
+    accumulated,
+    accumulators,
+    affine,
+    affine_t,
+    before,
+    keep,
+    kept_at,
+    over_windows,
+    window,
+    window_t,
+)
 from ..layer import Layer
 from .recurrent import gate_weights, recurrent
-from .windows import accumulated, accumulators, affine, affine_t, before, keep, kept_at, over_windows, window, window_t
 
 
 class LSTMParams(NamedTuple):

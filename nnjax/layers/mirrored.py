@@ -1,7 +1,7 @@
 """A layer whose feedback weights are parameters, and learn: Kolen and Pollack's mirror."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,12 +24,17 @@ class MirrorParams(NamedTuple):
 
 
 def carried_by(
-    feedback: Callable, layer: Layer, bwd: Callable[..., tuple[Any, Any]], output: Callable[[Any], Any] = lambda residuals: None
-) -> Layer:
+    feedback: Callable, layer: Layer, bwd: Callable[..., tuple[Any, Any]],
+    output: Callable[[Any], Any] = lambda residuals: None, *, fast: Sequence[Callable] | None = None,
+) -> Layer:  # fmt: skip
     """The layer with its error sent back by `feedback`, by `mirrored` where that is `mirror`.
 
-    bwd(residuals, ct_y, *, feedback): the layer's own, of which layer.bwd is that with the transpose; output: as of `leaf`.
+    bwd(residuals, ct_y, *, feedback): the layer's own, of which layer.bwd is that with the transpose; output, fast: as of
+    `leaf`.
     """
+    if fast is not None and layer.plain is not None:
+        slow = carried_by(feedback, layer.plain, bwd, output)
+        return carried_by(feedback, layer._replace(plain=None), fast[1], output)._replace(plain=slow)
     if feedback is mirror:
         return mirrored(layer, bwd, output)
     operator = like_the_transpose(layer.name, feedback)

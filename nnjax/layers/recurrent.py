@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..errors import describe, expect_flag, expect_float, expect_params, expect_positive, expect_same_dtype, expect_shape
+from ..fast.cpu.windows import accumulated, accumulators, affine, affine_t, before, over_windows, window, window_t
 from ..layer import Layer
 from ..leaf import Like, expect_cotangent, leaf, outline, outlined
-from .windows import accumulated, accumulators, affine, affine_t, before, over_windows, window, window_t
 
 
 class RNNParams(NamedTuple):

@@ -1,19 +1,20 @@
 """Data, optimisation steps, and the training loop: `load` or make a `Dataset`, then `fit`."""
 
-from ..weights import load_weights as load_weights
-from ..weights import save_weights as save_weights
+from ..data.catalogue import load as load
+from ..data.catalogue import load_files as load_files
+from ..data.dataset import DataError as DataError
+from ..data.dataset import Dataset as Dataset
+from ..data.dataset import Split as Split
+from ..data.dataset import expand as expand
+from ..data.dataset import standardise as standardise
+from ..data.text import Text as Text
+from ..data.text import load_text as load_text
+from ..models.weights import load_weights as load_weights
+from ..models.weights import save_weights as save_weights
 from .checkpoint import Restored as Restored
 from .checkpoint import restore as restore
 from .checkpoint import save as save
 from .checkpoint_folder import CheckpointError as CheckpointError
-from .data import load as load
-from .data import load_files as load_files
-from .dataset import DataError as DataError
-from .dataset import Dataset as Dataset
-from .dataset import Split as Split
-from .dataset import expand as expand
-from .dataset import standardise as standardise
-from .finite import first_not_finite as first_not_finite
 from .fit import fit as fit
 from .fit import one_hot as one_hot
 from .optimizers import average_parameters as average_parameters
@@ -26,7 +27,6 @@ from .step import TrainState as TrainState
 from .step import init_state as init_state
 from .step import make_epoch as make_epoch
 from .step import make_step as make_step
-from .text import Text as Text
 from .text import fit_text as fit_text
-from .text import load_text as load_text
-from .trajectory import trajectory as trajectory
+from .watching.finite import first_not_finite as first_not_finite
+from .watching.trajectory import trajectory as trajectory

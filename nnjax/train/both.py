@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..check.vjp import Difference
-from .dataset import Dataset
+from ..data.dataset import Dataset
 from .fit import make_accuracy
 from .recipe import Recipe
 from .run import Epoch, Fit

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..data.files import expect_path, new_folder
 from ..errors import describe, expect_positive, whole_number
-from ..files import expect_path, new_folder
 from .checkpoint_folder import (
     UNFINISHED,
     CheckpointError,
@@ -37,8 +37,8 @@ from .checkpoint_folder import (
     take_place,
     verify,
 )
-from .plain import plain
 from .processes import by_first
+from .watching.plain import plain
 
 
 class Restored(NamedTuple):

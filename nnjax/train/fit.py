@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ..data.dataset import Dataset, Split, expect_dataset, validated
 from ..errors import describe, expect_arrays, expect_callable, expect_flag, expect_key, expect_positive, is_array, whole_number
 from ..grad import ValueAndGrad
-from .dataset import Dataset, Split, expect_dataset, validated
 from .loop import Batches, loop
 from .placement import Placement, everywhere, expect_batch, placed_state, predicting
 from .run import Checkpoints, Fit, OnEpoch

@@ -11,7 +11,7 @@ import optax
 
 from ..errors import describe, expect_positive, real_number, unknown_name, whole_number
 from ..linear import wide
-from ..parameters import is_weight
+from ..trees.parameters import is_weight
 
 OPTIMIZERS = tuple(
     name
@@ -136,9 +136,9 @@ def make_optimizer(
     """optax's optimizer of this name with these arguments.
 
     schedule: the learning rate's over `steps` steps; clip: the gradient's largest 2-norm; weight_decay: after each step the
-    weights (`nnjax.parameters.is_weight`), not biases and norms, lose learning rate x weight_decay of themselves (decoupled:
-    Loshchilov and Hutter 2019); average: see `average_parameters`; skip: how many gradients in a row may be not finite, and
-    are skipped, before one is taken all the same.
+    weights (`nnjax.trees.parameters.is_weight`), not biases and norms, lose learning rate x weight_decay of themselves
+    (decoupled: Loshchilov and Hutter 2019); average: see `average_parameters`; skip: how many gradients in a row may be not
+    finite, and are skipped, before one is taken all the same.
     Raises ValueError for names and arguments that are not known, and for numbers that make no sense.
     """
     if not isinstance(name, str) or name not in OPTIMIZERS:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from .dataset import digest
+from ..data.dataset import digest
 
 T = TypeVar("T")
 SHORTEST = 1024  # bytes: shorter texts are sent as so many, so that few programs are compiled

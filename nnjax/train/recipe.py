@@ -9,17 +9,19 @@ from typing import Any, NamedTuple
 import jax
 
 from .. import feedback as back
-from .. import layers, losses, nielsen
+from .. import layers, nielsen
+from ..data.dataset import Dataset, grey_side
 from ..direct import direct_value_and_grad
 from ..errors import expect_positive, unknown_name
 from ..grad import ValueAndGrad, accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad, value_and_grad
 from ..layer import Layer
-from ..models import lenet, mlp
-from .alignment import Aligned
-from .dataset import Dataset, grey_side
-from .finite import first_not_finite
+from ..losses import means as losses
+from ..models.lenet import lenet
+from ..models.mlp import mlp
 from .fit import one_hot
 from .placement import Placement
+from .watching.alignment import Aligned
+from .watching.finite import first_not_finite
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     name: getattr(layers, name) for name in ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")

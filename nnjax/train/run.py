@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 
-from ..files import new_folder
+from ..data.files import new_folder
 from .checkpoint import expect_fit, restore, save
 from .checkpoint_folder import UNFINISHED, CheckpointError, NoneSound, steps
 from .processes import by_first, gathered

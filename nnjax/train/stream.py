@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .dataset import DataError
+from ..data.dataset import DataError
 from .loop import Batches
 from .placement import Placement
 from .step import epoch_key, shuffled

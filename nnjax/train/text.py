@@ -1,86 +1,25 @@
-"""Text, a character at a time: files, windows of it, and the run over random windows."""
+"""Training on text: windows of it, a character at a time, from random places."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..errors import describe, expect_arrays, expect_callable, expect_key, expect_positive, is_array
-from ..files import expect_path
+from ..data.dataset import DataError
+from ..data.text import Text
+from ..errors import describe, expect_arrays, expect_callable, expect_key, expect_positive
 from ..grad import ValueAndGrad
 from ..linear import wide
-from .dataset import DataError
 from .fit import expect_options
 from .loop import Batches, loop
 from .placement import Placement, everywhere, expect_batch, feeding, placed_state, predicting
 from .run import Checkpoints, Fit, OnEpoch
 from .step import TrainState, epoch_key, expect_optimizer, expect_value_and_grad, make_step
 
-SHARE = 0.9  # of a text, its beginning, to train on; the rest validates
 WINDOWS = 32  # whose predictions are computed at a time: of a small gpt 128 take 1.7 times as long, for fresh memory
-
-
-class Text(NamedTuple):
-    """train, validation: int32 ids of consecutive characters; vocabulary[id] is the character."""
-
-    name: str
-    train: np.ndarray
-    validation: np.ndarray
-    vocabulary: str
-
-    def encode(self, text: str) -> np.ndarray:
-        """The ids of these characters. Raises DataError for one that the vocabulary lacks."""
-        if not isinstance(text, str):
-            raise TypeError(f"encode: text must be a str, got {describe(text)}; pass its characters.")
-        number = {c: i for i, c in enumerate(self.vocabulary)}
-        strange = sorted(set(text) - set(number))
-        if strange:
-            raise DataError(f"text {self.name!r} has no character {strange[0]!r}; write with {self.vocabulary!r}.")
-        return np.array([number[c] for c in text], np.int32)
-
-    def decode(self, ids: Any) -> str:
-        """The characters with these ids. Raises TypeError for what are no integers, DataError for ids that nobody has."""
-        try:
-            found = np.asarray(ids) if isinstance(ids, (list, tuple)) or is_array(ids) else None
-        except (TypeError, ValueError):  # a key, or rows of many lengths
-            found = None
-        if found is None or (found.size and not np.issubdtype(found.dtype, np.integer)):
-            raise TypeError(
-                f"decode: ids must be integers, got {describe(ids if found is None else found)}; take logits.argmax(-1)."
-            )
-        if found.size and not 0 <= found.min() <= found.max() < len(self.vocabulary):
-            raise DataError(f"text {self.name!r}: ids must lie in 0 ... {len(self.vocabulary) - 1}, got {found.min()} to "
-                            f"{found.max()}; another text's ids?")  # fmt: skip
-        return "".join(self.vocabulary[i] for i in found.ravel())
-
-
-def make_text(name: str, text: str) -> Text:
-    """A text in characters, its vocabulary in order. Raises DataError where there is too little to split."""
-    if len(text) < 20:
-        raise DataError(f"text {name!r}: expected at least 20 characters, got {len(text)}; give it more.")
-    empty = Text(name, np.zeros(0, np.int32), np.zeros(0, np.int32), "".join(sorted(set(text))))
-    ids, cut = empty.encode(text), int(SHARE * len(text))
-    return empty._replace(train=ids[:cut], validation=ids[cut:])
-
-
-def load_text(path: str | Path) -> Text:
-    """The text in a UTF-8 file of your own: 90 % to train on, the last 10 % to validate. Raises DataError if it cannot be."""
-    path = expect_path("load_text", path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark: it is no character
-    except FileNotFoundError:
-        raise DataError(f"{path} is not there; check the path of the text file.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}; convert it.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}; check it.") from None
-    if not text:
-        raise DataError(f"{path} is empty; put at least 20 characters into it.")
-    return make_text(path.name, text)
 
 
 def windows(ids: jax.Array, starts: jax.Array, context: int) -> tuple[jax.Array, jax.Array]:

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from nnjax.bench.links import COUNTS, STRONG, Links, Prediction, expect_speeds, flops, predict, ring_seconds, tree_seconds
-from nnjax.parallel.minimum import Sizes
+from nnjax.bench.minimum import Sizes
 
 LINKS = Links(bandwidth=1e9, latency=1e-6, rate=1e12)
 KINDS = ("all-reduce", "all-gather", "reduce-scatter")

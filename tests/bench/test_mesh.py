@@ -7,9 +7,9 @@ import jax
 import pytest
 
 from nnjax.bench import mesh
-from nnjax.bench.command import Bench
 from nnjax.bench.links import Links
-from nnjax.parallel.minimum import Sizes
+from nnjax.bench.minimum import Sizes
+from nnjax.commands.bench import Bench
 
 SMALL = Sizes(vocab=32, context=16, layers=2, heads=8, width=32, batch=16)
 GRADIENTS = 4 * (2 * (12 * 32**2 + 13 * 32) + 32 * 32 + 16 * 32 + 2 * 32)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax.check.cells import Place
 from nnjax.check.omissions import LeftOut, missing, refused, words
 from nnjax.check.options import options
 from nnjax.check.report import Row
+from nnjax.check.running.cells import Place
 
 GOOD = Row("f", "x", "float64", "jit", "cpu", 1e-18, 1e-16, True, entries=4)
 ONLY = options(["float64"], ["jit"], witnesses=())

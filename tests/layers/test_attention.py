@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax.check.mutants import hunt
+from nnjax.check.mutation.mutants import hunt
 from nnjax.layers.attention import attention_step, expect_attention, join_heads, join_heads_t, split_heads, split_heads_t
 
 QUICK = {"dtypes": ["float64", "float32"], "transforms": ["jit"]}

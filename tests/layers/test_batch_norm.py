@@ -6,7 +6,7 @@ from flax import linen
 
 import nnjax
 from nnjax.cases import frozen, hard, jittered
-from nnjax.check.mutants import hunt
+from nnjax.check.mutation.mutants import hunt
 
 X = jax.random.normal(jax.random.key(0), (5, 3, 4)) * 2 + 1
 TRAINING, FROZEN = jittered(nnjax.batch_norm(4)), frozen(jittered(nnjax.batch_norm(4)))

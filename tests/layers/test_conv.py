@@ -9,7 +9,7 @@ from jax import lax
 
 import nnjax
 from nnjax.cases import hard, jittered
-from nnjax.check.mutants import hunt
+from nnjax.check.mutation.mutants import hunt
 from nnjax.layers.conv import expect_padding
 
 QUICK = {"dtypes": ["float32"], "transforms": ["jit"], "witnesses": ()}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax.check.mutants import hunt
+from nnjax.check.mutation.mutants import hunt
 
 EMBEDDING, POSITIONS = nnjax.embedding(5, 3), nnjax.learned_positions(6, 3)
 IDS = jnp.array([[0, 4, 4], [1, 4, 0]])

@@ -6,7 +6,7 @@ from flax import linen
 
 import nnjax
 from nnjax.cases import hard, jittered
-from nnjax.check.mutants import hunt
+from nnjax.check.mutation.mutants import hunt
 
 MAKE = {
     "layer_norm": (lambda: nnjax.layer_norm(6), lambda: linen.LayerNorm(epsilon=1e-5)),

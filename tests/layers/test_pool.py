@@ -8,7 +8,7 @@ from flax import linen
 
 import nnjax
 from nnjax.cases import hard
-from nnjax.check.mutants import hunt
+from nnjax.check.mutation.mutants import hunt
 
 QUICK = {"dtypes": ["float32"], "transforms": ["jit"], "witnesses": ()}
 OTHERS = {"dtypes": ["float32"], "transforms": ["vmap", "scan", "checkpoint", "second"], "witnesses": ()}

@@ -6,7 +6,7 @@ from flax import linen
 
 import nnjax
 from nnjax.cases import jittered
-from nnjax.check.mutants import hunt
+from nnjax.check.mutation.mutants import hunt
 
 MAKE = {"rnn": nnjax.rnn, "gru": nnjax.gru, "lstm": nnjax.lstm}
 ONE_QUICKLY = ["rnn", pytest.param("gru", marks=pytest.mark.slow), pytest.param("lstm", marks=pytest.mark.slow)]

@@ -1,0 +1,217 @@
+"""The kinds of mutants: each takes a Layer and gives a wrong one of the same `apply`, or None where it does not apply."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from ...layer import Layer
+
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
+
+
+class Kind(NamedTuple):
+    """name; diagnosis: the kind that a check should find, if it has one of its own; plant(layer, number) -> Layer or None,
+    where `number` picks the leaf.
+    """
+
+    name: str
+    diagnosis: str | None
+    plant: Callable[[Layer, int], Layer | None]
+
+
+def on_cotangents(layer: Layer, change: Callable[[tuple, Any, Any], tuple]) -> Layer:
+    """The layer whose bwd gives change((ct_params, ct_x), residuals, ct_y) of the right one."""
+    return layer._replace(bwd=lambda residuals, ct_y: change(layer.bwd(residuals, ct_y), residuals, ct_y))
+
+
+def on_leaf(change: Callable[[Any, Any], Any], applies: Callable[[Any], bool] = lambda g: True) -> Callable:
+    """Plants change(g, ct_y) in one leaf g of the cotangents: the number-th of those to which it applies."""
+
+    def plant(layer: Layer, number: int) -> Layer:
+        def changed(right, residuals, ct_y):
+            leaves, treedef = jax.tree.flatten(right)
+            chosen = [i for i, g in enumerate(leaves) if applies(g)]
+            if chosen:
+                i = chosen[number % len(chosen)]
+                leaves[i] = change(leaves[i], ct_y)
+            return jax.tree.unflatten(treedef, leaves)
+
+        return on_cotangents(layer, changed)
+
+    return plant
+
+
+def _batch(ct_y) -> int:
+    """The number of examples; a scalar output has one."""
+    return max((y.shape[0] for y in jax.tree.leaves(ct_y) if jnp.ndim(y) > 1), default=1)
+
+
+def _duplicate_row(g, ct_y):
+    """The row before the largest one in its place: two that both are 0, as of classes without probability, would not tell."""
+    i = jnp.abs(g).reshape(g.shape[0], -1).sum(-1).argmax()
+    return g.at[i].set(g[i - 1])
+
+
+def _middle(g):
+    """The flat index of an entry of g of middling size."""
+    order = jnp.argsort(jnp.abs(g).ravel())
+    return order[(3 * g.size) // 4]
+
+
+def _swap_leaves(layer: Layer, number: int) -> Layer:
+    def changed(right, residuals, ct_y):
+        leaves, treedef = jax.tree.flatten(right)
+        pairs = [(i, j) for j in range(len(leaves)) for i in range(j) if leaves[i].shape == leaves[j].shape]
+        if pairs:
+            i, j = pairs[number % len(pairs)]
+            leaves[i], leaves[j] = leaves[j], leaves[i]
+        return jax.tree.unflatten(treedef, leaves)
+
+    return on_cotangents(layer, changed)
+
+
+def _stale(layer: Layer, number: int) -> Layer:
+    def rolled(x):
+        return jax.tree.map(lambda v: jnp.roll(v, 1, 0) if jnp.ndim(v) and jnp.issubdtype(v.dtype, jnp.floating) else v, x)
+
+    def fwd(params, x, *, key=None):
+        return layer.fwd(params, x, key=key)[0], layer.fwd(params, rolled(x), key=key)[1]
+
+    return layer._replace(fwd=fwd)
+
+
+def _no_sigma_prime(layer: Layer, number: int) -> Layer | None:
+    if layer.name.split("(")[0] not in ACTIVATIONS:
+        return None
+    return on_cotangents(layer, lambda right, residuals, ct_y: ((), ct_y))
+
+
+def _wrong_z(layer: Layer, number: int) -> Layer | None:
+    """The residuals of two activations of one kind exchanged."""
+    names = [part.name for part in layer.parts]
+    pairs = [(i, j) for j in range(len(names)) for i in range(j) if names[i] == names[j] and names[i] in ACTIVATIONS]
+    if layer.name not in ("serial", "mlp") or not pairs:
+        return None
+    i, j = pairs[number % len(pairs)]
+
+    def fwd(params, x, *, key=None):
+        y, kept = layer.fwd(params, x, key=key)
+        kept = list(kept)
+        if jax.tree.map(jnp.shape, kept[i]) == jax.tree.map(jnp.shape, kept[j]):
+            kept[i], kept[j] = kept[j], kept[i]
+        return y, tuple(kept)
+
+    return layer._replace(fwd=fwd)
+
+
+def _square_dense(replacement: Callable) -> Callable:
+    def plant(layer: Layer, number: int) -> Layer | None:
+        sizes = layer.name.removeprefix("dense(").rstrip(")").split(", ")
+        if not layer.name.startswith("dense(") or sizes[0] != sizes[1]:
+            return None
+        return on_cotangents(layer, lambda right, residuals, ct_y: (right[0], ct_y @ replacement(residuals[0].w)))
+
+    return plant
+
+
+def _inverse(w):
+    return jnp.linalg.inv(w.astype(jnp.promote_types(w.dtype, jnp.float32))).astype(w.dtype)
+
+
+def _no_broadcast_sum(layer: Layer, number: int) -> Layer | None:
+    if not layer.name.startswith("dense("):
+        return None
+
+    def changed(right, residuals, ct_y):
+        ct_params, ct_x = right
+        return (ct_params if ct_params.b is None else ct_params._replace(b=ct_y)), ct_x
+
+    return on_cotangents(layer, changed)
+
+
+def _named(*names: str) -> Callable[[Callable], Callable]:
+    """Plants only in layers of these names."""
+
+    def restrict(plant):
+        return lambda layer, number: plant(layer, number) if layer.name.split("(")[0] in names else None
+
+    return restrict
+
+
+def _set_for_add(layer: Layer, number: int) -> Layer:
+    """The last of several cotangents of one id wins, instead of their sum."""
+
+    def changed(right, residuals, ct_y):
+        ct_params, ct_x = right
+        ids = next(r for r in jax.tree.leaves(residuals) if jnp.issubdtype(r.dtype, jnp.integer))
+        rows = ct_y.reshape(-1, ct_y.shape[-1])
+        return jax.tree.map(lambda g: jnp.zeros_like(g).at[ids.ravel()].set(rows), ct_params), ct_x
+
+    return on_cotangents(layer, changed)
+
+
+def _at_ties(layer: Layer, number: int) -> Layer | None:
+    """Wrong only where an input equals another one exactly."""
+
+    def tied(x):
+        same = x.ravel()[:, None] == x.ravel()[None, :]
+        return (same.sum(1, dtype=jnp.int32) > 1).reshape(x.shape)
+
+    def fwd(params, x, *, key=None):
+        y, kept = layer.fwd(params, x, key=key)
+        return y, (kept, tied(jax.tree.leaves(x)[0]))
+
+    def bwd(residuals, ct_y):
+        kept, mask = residuals
+        ct_params, ct_x = layer.bwd(kept, ct_y)
+        leaves, treedef = jax.tree.flatten(ct_x)
+        if leaves and leaves[0].shape == mask.shape:
+            leaves[0] = jnp.where(mask, leaves[0] + 1, leaves[0])
+        return ct_params, jax.tree.unflatten(treedef, leaves)
+
+    return layer._replace(fwd=fwd, bwd=bwd)
+
+
+def _wrong_value(layer: Layer, number: int) -> Layer:
+    def fwd(params, x, *, key=None):
+        y, kept = layer.fwd(params, x, key=key)
+        return jax.tree.map(lambda v: v * 1.01 if jnp.issubdtype(v.dtype, jnp.floating) else v, y), kept
+
+    return layer._replace(fwd=fwd)
+
+
+def _other_dtype(g, ct_y):
+    return g.astype(jnp.float16 if g.dtype != jnp.float16 else jnp.float32)
+
+
+KINDS = (
+    Kind("no transpose", "transposed", _square_dense(lambda w: w)),
+    Kind("inverse for transpose", None, _square_dense(_inverse)),
+    Kind("missing sigma'", None, _no_sigma_prime),
+    Kind("sigma' at the wrong z", None, _wrong_z),
+    Kind("mean for sum", "scaled", on_leaf(lambda g, ct_y: g / _batch(ct_y))),
+    Kind("sum for mean", "scaled", on_leaf(lambda g, ct_y: g * _batch(ct_y))),
+    Kind("sign", "negated", on_leaf(lambda g, ct_y: -g)),
+    Kind("times 1.01", "scaled", on_leaf(lambda g, ct_y: g * 1.01)),
+    Kind("times 1.001", "scaled", on_leaf(lambda g, ct_y: g * 1.001)),
+    Kind("one entry zeroed", "partial",
+         on_leaf(lambda g, _: g.ravel().at[_middle(g)].set(0).reshape(g.shape), lambda g: g.size > 1)),
+    Kind("one row duplicated", "partial", on_leaf(_duplicate_row, lambda g: g.ndim > 0 and g.shape[0] > 1)),
+    Kind("leaves swapped", "permuted", _swap_leaves),
+    Kind("stale residual", None, _stale),
+    Kind("set for add on repeated ids", "partial", _named("embedding")(_set_for_add)),
+    Kind("missing broadcast sum", "wrong_shape", _no_broadcast_sum),
+    Kind("time shifted by one", "permuted",
+         _named("rnn", "gru", "lstm")(on_leaf(lambda g, _: jnp.roll(g, 1, 1), lambda g: g.ndim == 3))),
+    Kind("kernel not flipped", "permuted",
+         _named("conv")(on_leaf(lambda g, _: jnp.flip(g, tuple(range(g.ndim - 2))), lambda g: g.ndim in (3, 4)))),
+    Kind("wrong at ties only", "partial", _at_ties),
+    Kind("wrong in jit only", "negated", on_leaf(lambda g, ct_y: -g if isinstance(g, Tracer) else g)),
+    Kind("zero", "zero", on_leaf(lambda g, ct_y: g * 0)),
+    Kind("not a number", "not_finite", on_leaf(lambda g, ct_y: g.ravel().at[0].set(jnp.nan).reshape(g.shape))),
+    Kind("another dtype", "wrong_dtype", on_leaf(_other_dtype)),
+    Kind("wrong value", "wrong_primal", _wrong_value),
+)  # fmt: skip

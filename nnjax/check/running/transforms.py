@@ -1,0 +1,83 @@
+"""The ways in which a rule is run. Each makes, of run(diff, other, cts) -> Outputs, a function over several points.
+
+A point is (diff, cts): the arguments with a derivative, and cotangents. Integers, keys and flags (`other`) are shared.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from ...errors import unknown_name
+from ..subject import Outputs, Subject
+
+Points = Sequence[tuple[list, list]]
+
+
+def eager(subject: Subject) -> Callable:
+    """Operation by operation, at the first point."""
+    return lambda points, other: [_flat(subject.hand(points[0][0], other, points[0][1]))]
+
+
+def jit(subject: Subject) -> Callable:
+    """Compiled as one program, at the first point."""
+    run = jax.jit(lambda diff, other, cts: _flat(subject.hand(diff, other, cts)))
+    return lambda points, other: [run(points[0][0], other, points[0][1])]
+
+
+def vmap(subject: Subject) -> Callable:
+    """All points as one batch: what belongs to one must not leak into another."""
+
+    def run(diff, other, cts):
+        return jax.vmap(lambda diff, cts: _flat(subject.hand(diff, other, cts)))(diff, cts)
+
+    return _stacked(jax.jit(run))
+
+
+def scan(subject: Subject) -> Callable:
+    """One point after another inside `lax.scan`."""
+
+    def run(diff, other, cts):
+        return jax.lax.scan(lambda _, point: (None, _flat(subject.hand(point[0], other, point[1]))), None, (diff, cts))[1]
+
+    return _stacked(jax.jit(run))
+
+
+def checkpoint(subject: Subject) -> Callable:
+    """As a custom_vjp function under `jax.checkpoint`, at the first point: the forward rule runs twice."""
+    run = jax.jit(lambda diff, other, cts: _flat(subject.rematerialised(diff, other, cts)))
+    return lambda points, other: [run(points[0][0], other, points[0][1])]
+
+
+def _flat(out: Outputs) -> list:
+    return [*out.floats, *out.cotangents]
+
+
+def _stacked(run: Callable) -> Callable:
+    def all_points(points: Points, other):
+        diff, cts = (jax.tree.map(lambda *xs: np.stack(xs), *group) for group in zip(*points))  # on the host: no compiling
+        out = [np.asarray(y) for y in run(diff, other, cts)]
+        return [[y[i] for y in out] for i in range(len(points))]
+
+    return all_points
+
+
+TRANSFORMS = {"eager": eager, "jit": jit, "vmap": vmap, "scan": scan, "checkpoint": checkpoint}
+SECOND_ORDER = "second"  # forward mode over the hand-written reverse: compared with a budget of its own
+
+
+def second_order(run: Callable) -> Callable:
+    """directional(diff, other, cts + tangents) -> the derivative along the tangents of every cotangent."""
+
+    def directional(diff, other, linear):
+        tangents, cts = linear[: len(diff)], linear[len(diff) :]
+        return jax.jvp(lambda *diff: run(list(diff), other, cts).cotangents, tuple(diff), tuple(tangents))[1]
+
+    return jax.jit(directional)
+
+
+def named(name: str) -> Callable:
+    """The transform of this name. Raises ValueError for a name that is not known."""
+    if not isinstance(name, str) or name not in TRANSFORMS:
+        raise unknown_name("transform", name, (*TRANSFORMS, SECOND_ORDER))
+    return TRANSFORMS[name]

@@ -1,0 +1,64 @@
+"""The adjoint identity: <ct, J v> = <Jᵀ ct, v>, with J v by forward mode. It needs no reverse mode to be right."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from ..omissions import words
+from ..report import Diagnosis, Row
+from ..running.threads import once
+from ..subject import Subject, sorted_outputs
+from .oracle import ULPS, Budget, eps_of, in_x64, norms, random_like
+
+
+def push_of(subject: Subject) -> Callable:
+    """push(diff, other, tangents) -> J v of the definition, by forward mode; compiled once. TypeError where there is none."""
+
+    def push(diff, other, tangents):
+        def value(*diff):
+            args, kwargs = subject.spec.merge(list(diff), other)
+            return sorted_outputs(subject.definition(*args, **kwargs))[0]
+
+        return jax.jvp(value, tuple(diff), tuple(tangents))[1]
+
+    return once(subject.shared, "push", lambda: jax.jit(push))
+
+
+def adjoint_rows(
+    subject: Subject, diff: list, other: list, cts: list, h: list[np.ndarray], found: list[Budget], seed: int, notes: list
+) -> list[Row]:
+    """A row for each leaf, in float64, for a random tangent v of that leaf alone.
+
+    What may differ follows from the leaf's budget by |<h - t, v>| <= |h - t| |v|, plus the rounding of J v.
+    """
+
+    push = push_of(subject)
+    rng = np.random.default_rng((seed, 2))
+    rows = []
+    for i, (leaf, x) in enumerate(zip(subject.spec.names, diff)):
+        tangents = [np.zeros(np.shape(y)) for y in diff]
+        tangents[i] = random_like(rng, np.shape(x), np.float64)
+        try:
+            pushed = in_x64(push, diff, other, tangents)
+        except Exception as error:
+            notes.append(f"{subject.case}: not held to the adjoint identity, as it has no forward mode: {words(error)}")
+            return []
+        # Longer doubles where the machine has them, so that the sum itself loses nothing.
+        left = float(sum(np.vdot(np.longdouble(c), np.longdouble(p)) for c, p in zip(cts, pushed)))
+        right = float(np.vdot(np.longdouble(h[i]), np.longdouble(tangents[i])))
+        budget = found[len(cts) + i]
+        length = float(norms(tangents[i])[0])
+        terms = sum(float(norms(c)[0] * norms(p)[0]) for c, p in zip(cts, pushed))
+        bound = float(budget.bound[0]) * length + ULPS * eps_of(np.float64) * terms
+        error = abs(left - right)
+        if not np.isfinite(left):
+            status = "vacuous"
+        elif not error <= bound:
+            status = "failed"
+        else:
+            status = "ok" if bound < float(budget.size[0]) * length or budget.zero else "vacuous"
+            status = "zero" if budget.zero else ("ok" if np.size(x) == 0 else status)
+        wrong = Diagnosis("unknown", f"<ct, J v> = {left:.6g} but <Jᵀ ct, v> = {right:.6g}") if status == "failed" else None
+        rows.append(Row(subject.case, leaf, "float64", "jit", "", error, bound, status != "failed", wrong, status, "adjoint"))
+    return rows

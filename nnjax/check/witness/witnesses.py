@@ -1,0 +1,87 @@
+"""The independent witnesses of one rule in float64, and the kind of error that rows without one of their own have."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..omissions import refused, words
+from ..options import Options
+from ..report import Diagnosis, Row
+from ..running.cells import Cell, reference_of
+from ..running.transforms import SECOND_ORDER
+from ..subject import Subject
+from .adjoint import adjoint_rows
+from .oracle import eps_of, on_host
+from .taylor import taylor_rows
+
+
+class RuleError(Exception):
+    """What the rule under test raised, as against what its definition did."""
+
+
+def common(subject: Subject, cell: Cell, transform: str) -> dict:
+    """What the rows of one cell under one transform have in common."""
+    return {
+        "case": subject.case,
+        "dtype": cell.dtype.name,
+        "transform": transform,
+        "device": cell.device.device_kind,
+        "precision": cell.precision,
+    }
+
+
+def witness_rows(
+    subject: Subject, cell: Cell, other: list, run: Callable, opts: Options, notes: list[str], broken: bool
+) -> list[Row]:
+    """The rows of every witness; run: the rule, jitted. What a witness cannot do with the definition is a note, and what the
+    rule raises at its points is a failed row; broken: rows tell already that the rule is wrong."""
+    diff, cts = cell.points[0]
+    n = len(cts)
+
+    def hand(diff):
+        try:
+            with jax.enable_x64(True):
+                return on_host(run([([jnp.asarray(x) for x in diff], [jnp.asarray(c) for c in cts])], other)[0])
+        except Exception as error:
+            raise RuleError(words(error)) from error
+
+    def adjoint():
+        return adjoint_rows(subject, diff, other, cts, hand(diff)[n:], cell.found[0], opts.seed, notes)
+
+    def taylor():
+        return taylor_rows(subject, reference_of(subject), diff, other, cts, hand, n, cell.found[0], opts.seed)
+
+    rows = []
+    for name, witness in (("adjoint", adjoint), ("taylor", taylor)):
+        if name not in opts.witnesses:
+            continue
+        if name == "taylor" and any(b.truth_eps > eps_of(np.float64) for b in cell.found[0]):
+            notes.append(
+                f"{subject.case}: no taylor remainder: its small steps are lost where the definition casts to lower precision"
+            )
+            continue
+        try:
+            rows += witness()
+        except RuleError as error:
+            if not broken:
+                wrong = Diagnosis("unknown", f"the rule cannot be run for the {name} witness: {error}")
+                rows.append(Row(subject.case, "cotangents", "", "", "", np.inf, 0.0, False, wrong, "failed", name))
+        except Exception as error:
+            if refused(error):
+                raise
+            notes.append(f"{subject.case}: not held to the {name} witness, where its definition raises: {words(error)}")
+    where = common(subject, cell, "jit")
+    return [row._replace(**where, layer=subject.owner(row.leaf)) for row in rows]
+
+
+def in_kind(row: Row, rows: Sequence[Row]) -> Row:
+    """A row of a second derivative or a witness that fails for a reason unknown, with the kind of the first derivative's."""
+    second = row.transform == SECOND_ORDER
+    if row.diagnosis is None or row.diagnosis.kind != "unknown" or not (second or row.witness != "reference"):
+        return row
+    firsts = [r for r in rows if r.witness == "reference" and r.transform != SECOND_ORDER and r.leaf == row.leaf]
+    kinds = [r.diagnosis.kind for r in firsts if r.diagnosis is not None and r.diagnosis.kind != "unknown"]
+    said = ("wrong as its first derivative is: " if second else "") + row.diagnosis.detail
+    return row._replace(diagnosis=Diagnosis(kinds[0], said)) if kinds else row

@@ -1,0 +1,222 @@
+"""`nnjax check`."""
+
+import json
+import math
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from ..cases import Case, cases
+from ..check.mutation.mutant_kinds import KINDS
+from ..check.mutation.mutants import hunt
+from ..check.options import precisions
+from ..check.report import Report, Row, merged
+from ..check.running.compiling import compiled_lightly
+from ..check.vjp import check_layer, crowded, forget
+from ..distributed.cases import Case as DistributedCase
+from ..distributed.cases import cases as distributed_cases
+from ..distributed.check import check_draws
+from ..distributed.devices import simulate
+from ..distributed.mesh import make_mesh
+from ..distributed.sharded import Sharded
+from ..errors import expect_folder, expect_positive, unknown_name
+
+SEEDS = 5  # of a case checked in one go
+SIMULATED = 8  # devices that a CPU shows at least
+
+
+@dataclass
+class Check:
+    """Check every layer, loss and model: the hand-written gradient against jax.grad, on every device of this machine."""
+
+    only: str | None = None
+    """Cases whose name contains this."""
+    full: bool = False
+    """Every transform in every dtype, compiled with every optimisation."""
+    seeds: int = 1
+    """How many seeds of inputs and cotangents."""
+    mutants: bool = False
+    """Plant wrong backward passes too, and count those that the check rejects."""
+    device: str | None = None
+    """A platform, such as cpu or gpu; by default every device there is."""
+    json: Path | None = None
+    """Write every row to this file."""
+    mesh: str | None = None
+    """Check those of nnjax.distributed instead, over a mesh such as data=4,model=2 of the axes data, shard and model, against
+    one device. A CPU simulates its devices. Programs are compiled; with --full also run operation by operation."""
+
+    def run(self) -> int:
+        """Print a line for each case and a summary; exit code 1 where a check failed or a mutant survived.
+
+        Raises ValueError for a mesh that is none, or larger than the devices present.
+        """
+        expect_positive("check", seeds=self.seeds)
+        expect_folder(self.json)
+        if self.mesh is not None:
+            if self.mutants:
+                raise ValueError("check: mutants are planted in layers of one device; leave out --mutants or --mesh.")
+            if self.device == "cpu":
+                jax.config.update("jax_platforms", "cpu")
+            simulate(max(SIMULATED, math.prod(sizes_of(self.mesh).values())))
+        with nullcontext() if self.full else compiled_lightly():  # before a device is asked for
+            return self._run()
+
+    def _run(self) -> int:
+        found = self._cases()
+        chosen = [case for case in found if self.only is None or self.only in case.name]
+        if not chosen:
+            raise unknown_name("case", self.only or "", [case.name for case in found])
+        devices = _devices(self.device)
+        named = ", ".join(f"{d.device_kind} ({'/'.join(precisions(d))})" for d in devices)
+        print(f"JAX {jax.__version__} on {named}; {len(chosen)} cases, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
+        start = time.perf_counter()
+        code, found = self._check(chosen, devices)
+        if self.mutants:
+            survived, hunted = self._mutants(chosen)
+            code, found = max(code, survived), {**found, **hunted, "ok": found["ok"] and not survived}
+        print(f"{time.perf_counter() - start:.0f} s")
+        if self.json:
+            head = {"jax": jax.__version__, "date": time.strftime("%Y-%m-%d"), "devices": [d.device_kind for d in devices]}
+            head["precisions"] = {d.device_kind: precisions(d) for d in devices}
+            self.json.write_text(json.dumps({**head, **found}, indent=1) + "\n")
+        return code
+
+    def _workers(self) -> int:
+        """Cases at once: most of the time goes into compiling, which leaves Python's lock alone. Programs that communicate must
+        not run two at a time."""
+        return 2 if self.mesh is None else 1
+
+    def _cases(self) -> Sequence[Any]:
+        return cases() if self.mesh is None else distributed_cases(self._mesh())
+
+    def _mesh(self) -> Mesh:
+        return make_mesh(**sizes_of(self.mesh or ""))
+
+    def _held(self, case: Any, seed: int, devices: list) -> Report:
+        if isinstance(case, DistributedCase):
+            return self._held_on_mesh(case, seed)
+        params, x, key = case.make(seed)
+        report = check_layer(case.layer, params, x, key=key, seed=seed, devices=devices, full=self.full)
+        return report._replace(rows=tuple(row._replace(case=case.name) for row in report.rows))
+
+    def _held_on_mesh(self, case: DistributedCase, seed: int) -> Report:
+        (params, x), mesh = case.make(seed), self._mesh()
+        if case.reference is None:
+            axes = tuple(name for name in ("data", "shard") if name in mesh.axis_names)
+            report = check_draws(Sharded(case.layer, case.specs[0]), params, x, mesh, axes, key=jax.random.key(seed))
+        else:
+            report = check_layer(
+                case.layer, params, x, mesh=mesh, specs=case.specs, reference=case.reference, seed=seed,
+                transforms=("eager", "jit") if self.full else ("jit",),
+            )  # fmt: skip
+        return report._replace(
+            rows=tuple(row._replace(case=row.case.replace(case.layer.name, case.name)) for row in report.rows)
+        )
+
+    def _check(self, chosen: list, devices: list) -> tuple[int, dict]:
+        def one(unit: tuple[Any, range]) -> Report:
+            case, seeds = unit
+            return merged(self._held(case, seed, devices) for seed in seeds)
+
+        parts = [range(first, min(first + SEEDS, self.seeds)) for first in range(0, self.seeds, SEEDS)]
+        found = _in_parallel(one, [(case, seeds) for case in chosen for seeds in parts], self._workers())
+        reports = []
+        for case in chosen:
+            report = merged([next(found) for _ in parts])
+            counts = Counter(row.status for row in report.rows)
+            verdict = "ok" if report.ok else "FAILED"
+            extra = "".join(f", {counts[s]} {s}" for s in ("zero", "vacuous", "failed") if counts[s])
+            print(f"{verdict:6} {case.name:42} {len(report.rows):6} comparisons{extra}", flush=True)
+            if not report.ok:
+                print(report)
+            reports.append(report)
+        every = merged(reports)
+        alarms = sum(not r.ok for r in reports)
+        print(
+            f"{len(every.rows)} comparisons over {self.seeds} seed{'s' if self.seeds > 1 else ''}, "
+            f"{len(every.failures)} failed, in {alarms} of {len(reports)} cases"
+        )
+        print(f"largest share of its bound that an error takes: {_shares(every.rows)}")
+        return (0 if every.ok else 1), every.to_dict()
+
+    def _mutants(self, chosen: list[Case]) -> tuple[int, dict]:
+        def one(case: Case):
+            params, x, key = case.make(0)
+            return hunt(case.layer, params, x, key=key)
+
+        rows, total = [], Counter()
+        for outcomes, case in zip(_in_parallel(one, chosen, self._workers()), chosen):
+            counts = Counter(o.status for o in outcomes)
+            total += counts
+            rows += [{"case": case.name, **{k: v for k, v in o._asdict().items() if k != "report"}} for o in outcomes]
+            print(
+                f"{case.name:42} killed {counts['killed']} / {counts['killed'] + counts['survived']}, "
+                f"{counts['equivalent']} equivalent", flush=True,
+            )  # fmt: skip
+            for o in outcomes:
+                if o.status == "survived":
+                    print(f"  SURVIVED: {o.mutant} {o.where}")
+        own = [r for r in rows if r["status"] == "killed" and r["expected"]]
+        right = sum(r["expected"] == r["diagnosis"] for r in own)
+        print(f"killed {total['killed']} / {total['killed'] + total['survived']} mutants of {len(KINDS)} kinds; "
+              f"{total['equivalent']} equivalent; kind named rightly for {right} of {len(own)}")  # fmt: skip
+        return (1 if total["survived"] else 0), {"mutants": rows}
+
+
+def _in_parallel(one: Callable[[Any], Any], units: Sequence, workers: int) -> Iterator:
+    """one(unit) of each, in order; between two units programs are dropped where they take up too much."""
+    turn, busy = threading.Condition(), [0]
+
+    def in_turn(unit):
+        with turn:
+            turn.wait_for(lambda: busy[0] == 0 or not crowded())  # programs in use cannot be dropped
+            if crowded():
+                forget()
+            busy[0] += 1
+        try:
+            return one(unit)
+        finally:
+            with turn:
+                busy[0] -= 1
+                turn.notify_all()
+
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(in_turn, units)
+
+
+def _shares(rows: Iterable[Row]) -> str:
+    """How near right gradients come to an alarm, in each dtype."""
+    largest: dict[str, float] = {}
+    for row in rows:
+        if row.witness == "reference" and row.status == "ok" and row.bound > 0:
+            largest[row.dtype] = max(largest.get(row.dtype, 0.0), row.error / row.bound)
+    return ", ".join(f"{dtype} {share:.2f}" for dtype, share in largest.items())
+
+
+def _devices(platform: str | None) -> list:
+    if platform is None:
+        return list({d.device_kind: d for d in jax.devices()}.values())
+    try:
+        return list({d.device_kind: d for d in jax.devices(platform)}.values())
+    except RuntimeError:
+        present = sorted({d.platform for d in jax.devices()})
+        raise ValueError(f"check: no device of platform {platform!r} here; present are {', '.join(present)}.") from None
+
+
+def sizes_of(text: str) -> dict[str, int]:
+    """{"data": 4, "model": 2} of "data=4,model=2". Raises ValueError for anything else."""
+    found = [re.fullmatch(r"(\w+)=([1-9]\d*)", entry.strip()) for entry in text.split(",")]
+    sizes = {match[1]: int(match[2]) for match in found if match}
+    if len(sizes) != len(found):
+        raise ValueError(f"check: --mesh lists axes with their sizes, each once, as data=4,model=2, got {text!r}; write so.")
+    return sizes

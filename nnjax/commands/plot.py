@@ -1,0 +1,136 @@
+"""`nnjax plot RUN`: what a run's metrics.jsonl and trajectory.jsonl hold, as pictures."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from ..train.watching.alignment import ANGLE, PSEUDO, RATIO
+from ..train.watching.metrics import RECORD, read_lines
+from ..train.watching.watch import APART, NORM
+
+STEP = ("step", "loss", "params_apart", "loss_apart")  # what every line of trajectory.jsonl has
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+
+
+def columns(path: Path, fields: tuple[str, ...] = RECORD) -> dict[str, list[float]]:
+    """Every field of a file of JSON lines, as a column; what is missing is NaN. Raises ValueError where it cannot be read."""
+    try:
+        lines = read_lines(path, fields)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is not there; train with --folder, and pass that folder.") from None
+    names = dict.fromkeys(name for line in lines for name in line)
+    return {n: [float("nan") if line.get(n) is None else line[n] for line in lines] for n in names}
+
+
+def _figure(panels: int) -> tuple[Any, list]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * panels, 3.8), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, panels)).tolist()
+    for ax in axes:
+        ax.grid(alpha=0.3)
+    return figure, axes
+
+
+def _finite(values: Iterable[float]) -> bool:
+    return any(v == v for v in values)
+
+
+def curves(columns: dict, file: Path) -> None:
+    """Loss and accuracies, epoch by epoch."""
+    figure, (left, right) = _figure(2)
+    epoch = columns["epoch"]
+    left.plot(epoch, columns["loss"], color=BLUE, label="training")
+    if "validation_loss" in columns:
+        left.plot(epoch, columns["validation_loss"], color=ORANGE, label="validation")
+    left.set(xlabel="epoch", ylabel="loss")
+    left.legend()
+    for name, color in (("validation_accuracy", ORANGE), ("test_accuracy", GREEN)):
+        if _finite(columns[name]):
+            right.plot(epoch, columns[name], color=color, label=name.removesuffix("_accuracy"))
+    right.set(xlabel="epoch", ylabel="accuracy")
+    if right.lines:
+        right.legend()
+    figure.savefig(file, dpi=100)
+
+
+def _by_layer(ax: Any, columns: dict, prefix: str) -> None:
+    """What was measured of every layer or parameter, from blue for the first to orange for the last."""
+    names = [name for name in columns if name.startswith(prefix)]
+    for i, name in enumerate(names):
+        shade = i / max(1, len(names) - 1)
+        ax.plot(columns["epoch"], columns[name], color=(0.1 + 0.8 * shade, 0.35, 0.75 - 0.6 * shade),
+                label=name.removeprefix(prefix))  # fmt: skip
+    ax.legend(fontsize=7, ncols=1 + len(names) // 12)
+
+
+def angles(columns: dict, file: Path) -> None:
+    """How far what carried the error back was from the gradient, layer by layer."""
+    panels = [(ANGLE, "angle to the gradient", "degrees"), (RATIO, "norm over the gradient's", "ratio")]
+    if any(name.startswith(PSEUDO) for name in columns):
+        panels.append((PSEUDO, "W against B's pseudo-inverse", "degrees"))
+    figure, axes = _figure(len(panels))
+    for ax, (prefix, title, unit) in zip(axes, panels):
+        _by_layer(ax, columns, prefix)
+        if unit == "degrees":
+            ax.axhline(90, color="black", lw=1, ls=":")
+        ax.set(xlabel="epoch", ylabel=unit, title=title, yscale="log" if unit == "ratio" else "linear")
+    figure.savefig(file, dpi=100)
+
+
+def gradients(columns: dict, file: Path) -> None:
+    """The norm of every parameter's gradient, and the distance between the two gradients."""
+    figure, (left, right) = _figure(2)
+    _by_layer(left, columns, NORM)
+    left.set(xlabel="epoch", ylabel="2-norm", yscale="log", title="gradient of each parameter")
+    right.plot(columns["epoch"], columns[APART], color=BLUE, marker=".")
+    right.axhline(np.finfo(np.float32).eps, color="black", lw=1, ls=":", label="float32's rounding")
+    right.set(xlabel="epoch", ylabel="|hand - jax| / |jax|", yscale="log", title="gradient by hand against jax.grad")
+    right.legend()
+    figure.savefig(file, dpi=100)
+
+
+def drift(columns: dict, file: Path) -> None:
+    """How far the run by hand and the run by jax.grad are apart, step by step."""
+    figure, (left, right) = _figure(2)
+    steps = range(1, len(columns["loss"]) + 1)
+    left.plot(steps, columns["loss"], color=BLUE, lw=0.8)
+    left.set(xlabel="step", ylabel="loss", title="the run by hand")
+    for name, color in (("params_apart", BLUE), ("loss_apart", ORANGE)):
+        values = np.asarray(columns[name], float)
+        style = "-" if name == "params_apart" else "."  # the losses are often equal, and a line would be broken there
+        right.plot(steps, np.where(values > 0, values, np.nan), style, color=color, ms=2, label=name.removesuffix("_apart"))
+    right.set(xlabel="step", ylabel="relative distance", yscale="log", title="from the run by jax.grad")
+    right.legend()
+    figure.savefig(file, dpi=100)
+
+
+@dataclass
+class Plot:
+    """Draw what a run recorded: curves, gradients, drift, as PNG files in its folder."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """The folder that `nnjax train --folder` wrote."""
+
+    def run(self) -> int:
+        """Write the pictures and name them."""
+        found, folder = columns(self.run_folder / "metrics.jsonl"), self.run_folder
+        if not found:
+            raise ValueError(f"{folder / 'metrics.jsonl'} is empty: no epoch has ended yet; wait for one.")
+        made = [folder / "curves.png"]
+        curves(found, made[0])
+        if APART in found:
+            made.append(folder / "gradients.png")
+            gradients(found, made[-1])
+        if any(name.startswith(ANGLE) for name in found):
+            made.append(folder / "angles.png")
+            angles(found, made[-1])
+        if (folder / "trajectory.jsonl").is_file():
+            made.append(folder / "trajectory.png")
+            drift(columns(folder / "trajectory.jsonl", STEP), made[-1])
+        print("\n".join(map(str, made)))
+        return 0

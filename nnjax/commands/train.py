@@ -1,0 +1,249 @@
+"""`nnjax train`."""
+
+import signal
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from ..data.catalogue import load
+from ..data.dataset import digest
+from ..data.text import Text
+from ..distributed.devices import mesh_of, mesh_sizes, share_of, simulate
+from ..distributed.processes import CONNECT, Place, expect_alike, found_place, join, together
+from ..distributed.training import gradients
+from ..errors import expect_positive
+from ..layer import Layer
+from ..train.optimizers import make_optimizer
+from ..train.placement import expect_batch
+from ..train.processes import expect_same_data, is_first
+from ..train.recipe import ACTIVATIONS, Gradients
+from ..train.recipe import gradients as on_one_device
+from ..train.run import Checkpoints, Fit, claim
+from ..train.watching.metrics import Writers, expect_records
+from .train_images import train_images
+from .train_options import expect_options
+from .train_text import train_text
+
+
+@dataclass
+class Train:
+    """Train a network on real images or text with gradients written by hand, checked against jax.grad."""
+
+    MAY_DIFFER: ClassVar[tuple[str, ...]] = (
+        "devices", "mesh", "coordinator", "num_processes", "process_id", "connect_seconds",
+    )  # fmt: skip
+
+    data: str = "digits"
+    """digits (8x8, shipped); mnist, fashion_mnist, kmnist (28x28), tiny_shakespeare (from $NNJAX_DATA, or downloaded); or a
+    file of your own, .npz or .txt."""
+    expand: bool = False
+    """Also train on every image shifted by one pixel in the four directions."""
+    standardise: bool = False
+    """Give every feature mean 0 and deviation 1 over the training examples."""
+    model: str | None = None
+    """Of images: mlp (default), lenet, or nielsen, the book's own network and backprop. Of text: gpt (default), char_rnn."""
+    hidden: tuple[int, ...] = (64,)
+    """Neurons of each hidden layer."""
+    channels: tuple[int, ...] = (20, 40)
+    """Maps of each convolution of a lenet."""
+    activation: str | None = None
+    """Activation between the layers: relu (default), sigmoid, tanh, leaky_relu, elu, gelu, silu, softplus."""
+    dropout: float = 0.0
+    """Share dropped before each dense layer of a lenet, or in each block of a gpt."""
+    layers: int = 4
+    """Blocks of a gpt, or recurrent layers of a char_rnn."""
+    heads: int = 4
+    """Heads of attention of a gpt."""
+    width: int = 128
+    """Width of a gpt or char_rnn."""
+    context: int = 64
+    """Characters in an example of text."""
+    epochs: int | None = None
+    """Passes over the training examples (40); of a text, times 250 batches (8)."""
+    batch_size: int = 32
+    """Examples in a step."""
+    microbatches: int = 1
+    """Compute each step in so many parts, one after the other: the same gradient in less memory."""
+    compute_dtype: str | None = None
+    """Compute in this dtype, bfloat16 or float16, while parameters stay in float32."""
+    optimizer: str = "adam"
+    """An optimizer of optax: sgd, adam, adamw, adagrad, rmsprop, nadam, lamb, lion, and more."""
+    optimizer_args: dict[str, float] = field(default_factory=dict)
+    """Arguments of the optimizer, names and numbers: b1 0.8 b2 0.99."""
+    learning_rate: float = 0.002
+    """Its learning rate, or the highest of the schedule."""
+    schedule: str | None = None
+    """A schedule of optax for the learning rate, over the whole run: cosine_decay_schedule, linear_schedule, ..."""
+    schedule_args: dict[str, float] = field(default_factory=dict)
+    """Arguments of the schedule, names and numbers; of a piecewise one, steps and scales."""
+    clip: float | None = None
+    """Largest 2-norm of the gradient."""
+    loss: str | None = None
+    """softmax_cross_entropy (default), binary_cross_entropy, mean_squared_error; for nielsen: quadratic (default),
+    cross_entropy."""
+    l2: float = 0.0
+    """The book's lambda, part of the loss: the cost grows by (lambda / 2n) sum w^2, n the number of training examples."""
+    l1: float = 0.0
+    """The cost grows by (l1 / n) sum |w|."""
+    weight_decay: float = 0.0
+    """Decoupled, not part of the loss: after each step the weights lose learning rate x this share of themselves."""
+    average: float | None = None
+    """Score an exponential moving average of the parameters, with this decay."""
+    patience: int | None = None
+    """Stop after so many epochs without a better validation accuracy."""
+    skip_non_finite: int = 0
+    """Skip gradients that are not finite, up to so many in a row, rather than stop at the first."""
+    seed: int = 0
+    """Seed of the initial weights and of the shuffling."""
+    feedback: str = "transpose"
+    """What carries the error back, of mlp, lenet and nielsen: transpose, which gives the gradient; or inverse, pseudo_inverse,
+    random, direct, sign_symmetric, sign_symmetric_fixed, sign_symmetric_redrawn, mirror, which do not."""
+    grad: Literal["hand", "jax", "both"] = "hand"
+    """Whose gradient trains. both: the hand-written one, held against jax.grad at every step."""
+    trajectory: int = 0
+    """Also take so many first steps twice, by hand and by jax.grad, and record how far the two runs drift apart."""
+    folder: Path | None = None
+    """Save the run here as it goes: checkpoints, and metrics.jsonl with a line for each epoch; `nnjax plot` draws them."""
+    save_every: int | None = None
+    """Steps between two checkpoints; by default an epoch."""
+    resume: bool = False
+    """Go on from the newest sound checkpoint in the folder."""
+    tensorboard: bool = False
+    """Also write the metrics for TensorBoard, into the folder."""
+    wandb: str | None = None
+    """Also send the metrics to this project of Weights & Biases."""
+
+    devices: int | None = None
+    """Train on so many devices; of a CPU, as many are simulated, an equal share in each process."""
+    mesh: str | None = None
+    """How they are laid out, as data=4,model=2: by default data=DEVICES. data: each has its own examples; shard: and its
+    share of every parameter and of what the optimizer keeps; model: layers of an mlp or a gpt are cut."""
+    coordinator: str | None = None
+    """Train in several processes, on one machine or many; HOST:PORT, where process 0 can be reached. Each runs the same command
+    but for its --process-id. Under SLURM's srun and Open MPI's mpirun these three options are known: leave them out."""
+    num_processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
+    connect_seconds: int = CONNECT
+    """How long to wait for all processes to come."""
+
+    def __post_init__(self):
+        self._mesh: Mesh | None = None
+
+    def run(self) -> int:
+        """Train, print what came of it, and return the exit code: 1 where the gradients differ by too much.
+
+        A run that is refused has touched nothing: options are judged first, then the devices, then the folder, then the data.
+        Raises ValueError where the devices or the other processes are not there.
+        """
+        expect_options(self)
+        place = found_place(self.coordinator, self.num_processes, self.process_id)
+        sizes = mesh_sizes(self.mesh, self.devices)
+        expect_positive("train", connect_seconds=self.connect_seconds)
+        if place is None and sizes is None:
+            return self._judged()
+        self._expect_on_mesh()
+        simulate(share_of(self.devices, place.count if place else 1))
+        if place is None:
+            return self._on(sizes)
+        join(place, self.connect_seconds)
+        return together(place, lambda: self._in_company(place, sizes))
+
+    def _in_company(self, place: Place, sizes: dict[str, int] | None) -> int:
+        own = ("coordinator", "process_id")
+        expect_alike({f.name: getattr(self, f.name) for f in fields(self) if f.name not in own})
+        return self._on(sizes)
+
+    def _on(self, sizes: dict[str, int] | None) -> int:
+        self._mesh = mesh_of(sizes or {"data": jax.device_count()})
+        return self._judged()
+
+    def _expect_on_mesh(self) -> None:
+        """Raise ValueError for what only one device does."""
+        given = {"--model nielsen": self.model == "nielsen", f"--feedback {self.feedback}": self.feedback != "transpose",
+                 "--grad both": self.grad == "both", "--trajectory": self.trajectory > 0}  # fmt: skip
+        for option in (name for name, asked in given.items() if asked):
+            raise ValueError(f"train: {option} is for one device; leave it out, or --devices and --mesh.")
+
+    def _judged(self) -> int:
+        with claim(self._checkpoints()) as checkpoints:
+            return self._run(checkpoints)
+
+    def _run(self, checkpoints: Checkpoints | None) -> int:
+        data = load(self.data)
+        expect_same_data(data)
+        if checkpoints is not None:
+            known = {**checkpoints.configuration, "data": f"{Path(self.data).name}, SHA-256 {digest(data)[:16]}"}
+            checkpoints = checkpoints._replace(configuration=known)
+        if isinstance(data, Text):
+            return self.ended(train_text(self, data, checkpoints))
+        return train_images(self, data, checkpoints)
+
+    def gradients(self, model: Layer, loss: Layer) -> Gradients:
+        """By hand and by jax.grad, over the mesh."""
+        if self._mesh is None:
+            return on_one_device(model, loss)
+        activation = ACTIVATIONS[self.activation or "relu"]()
+        found = gradients(model, loss, self._mesh, activation=activation, heads=self.heads, dropout=self.dropout)
+        expect_batch("train", found.placement, self.batch_size)
+        return found
+
+    def ended(self, done: Fit) -> int:
+        """The exit code of a run, and why it ended where a signal did it."""
+        if done.stopped in ("", "patience"):
+            return 0
+        print(f"stopped by {done.stopped} after step {int(done.state.step)} and saved; the same command with --resume goes on")
+        return 128 + signal.Signals[done.stopped]
+
+    def described(self) -> str:
+        """How the run optimises, and on what mesh, in words; which of the two decays is meant is said."""
+        by = {"hand": "hand", "jax": "jax.grad", "both": "hand, held against jax.grad at every step"}[self.grad]
+        given = [f"{k} {v:g}" for k, v in self.optimizer_args.items()]
+        words = [" ".join([self.optimizer, *given]), f"learning rate {self.learning_rate}"]
+        words += [f"{self.schedule}"] if self.schedule else []
+        words += [f"gradient clipped to norm {self.clip:g}"] if self.clip else []
+        words += [f"L2 in the loss, lambda {self.l2:g}"] if self.l2 else []
+        words += [f"L1 in the loss, {self.l1:g}"] if self.l1 else []
+        words += [f"decoupled weight decay {self.weight_decay:g}, not in the loss"] if self.weight_decay else []
+        words += [f"scores of the moving average, decay {self.average:g}"] if self.average else []
+        words += [f"computed in {self.compute_dtype}"] if self.compute_dtype else []
+        words += [f"in {self.microbatches} microbatches"] if self.microbatches > 1 else []
+        words += [f"gradients by {by}" if self.feedback == "transpose" else f"errors sent back by {self.feedback} feedback"]
+        words = [", ".join(words) + (f"\nsaving in {self.folder}" if self.folder else "")]
+        if self._mesh is not None:
+            sizes = ", ".join(f"{name}={size}" for name, size in self._mesh.shape.items())
+            where = f"{self._mesh.size} devices ({self._mesh.devices.flat[0].platform})"
+            where += f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+            words.append(f"on {where}, mesh {sizes}")
+        return "\n".join(words)
+
+    def optimizer_for(self, steps: int) -> optax.GradientTransformation:
+        """The optimizer of a run of so many steps."""
+        return make_optimizer(
+            self.optimizer, self.learning_rate, steps, arguments=self.optimizer_args, schedule=self.schedule,
+            schedule_arguments=self.schedule_args, clip=self.clip, weight_decay=self.weight_decay, average=self.average,
+            skip=self.skip_non_finite,
+        )  # fmt: skip
+
+    def _checkpoints(self) -> Checkpoints | None:
+        if self.folder is None:
+            return None
+        expect_records(self.folder)
+        own = (*self.MAY_DIFFER, "folder", "resume", "tensorboard", "wandb", "trajectory", "patience")
+        own += () if self.schedule else ("epochs",)  # a schedule spans the whole run
+        configuration = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
+        return Checkpoints(
+            self.folder / "checkpoints", self.save_every, configuration=configuration, resume=self.resume, on_note=print
+        )
+
+    def writers(self, examples: int) -> Writers:
+        """Where each epoch's record goes beside the screen; examples: how many it trains on."""
+        configuration = {f.name: getattr(self, f.name) for f in fields(self)}
+        if not is_first():
+            return Writers(None, examples)
+        return Writers(self.folder, examples, self.tensorboard, self.wandb, configuration)

@@ -1,0 +1,139 @@
+"""`nnjax train` on images, or rows of features: one of the models of `nnjax.train.recipe`."""
+
+import json
+import statistics
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from ..check.vjp import Difference, compare_gradients
+from ..data.dataset import DataError, Dataset, expand, standardise
+from ..data.files import writing
+from ..train.both import fit_both
+from ..train.fit import expect_batches, fit
+from ..train.loop import expect_steps
+from ..train.optimizers import averaged
+from ..train.placement import as_on_one_device, on_host
+from ..train.recipe import MODELS, Recipe, make_recipe, named
+from ..train.run import Checkpoints, Fit, expect_resumable
+from ..train.step import init_state
+from ..train.watching.alignment import angle_lines, make_alignment
+from ..train.watching.metrics import told_before
+from ..train.watching.progress import progress
+from ..train.watching.trajectory import trajectory
+from ..train.watching.watch import make_measure
+
+if TYPE_CHECKING:
+    from .train import Train
+
+
+def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> int:
+    """Train, print what came of it; the exit code."""
+    model = named("model", o.model or "mlp", MODELS)
+    if not len(data.test.y):
+        raise DataError(f"data set {data.name!r}: the test split is empty; give it at least one example.")
+    data = expand(data) if o.expand else data
+    data = standardise(data) if o.standardise else data
+    epochs = 40 if o.epochs is None else o.epochs
+    expect_batches(data, o.batch_size, epochs)
+    expect_steps(epochs, len(data.train.y) // o.batch_size)
+    optimizer = o.optimizer_for(epochs * (len(data.train.y) // o.batch_size))
+    init_key, run_key = jax.random.split(jax.random.key(o.seed))
+    recipe = make_recipe(
+        model, data, hidden=o.hidden, channels=o.channels, activation=o.activation, loss=o.loss,
+        dropout=o.dropout, l2=o.l2, l1=o.l1, microbatches=o.microbatches, compute_dtype=o.compute_dtype,
+        feedback=o.feedback, gradients=o.gradients, key=init_key,
+    )  # fmt: skip
+    expect_resumable(checkpoints, jax.eval_shape(lambda: init_state(recipe.params, optimizer, run_key)))
+    print(f"{o.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
+    largest = abs(data.train.x).max(initial=0)
+    if largest > 10 and not o.standardise:
+        print(f"note: features reach {largest:g}; --standardise gives each mean 0 and deviation 1, and trains faster")
+    print(f"{model} {recipe.sizes}, {recipe.loss}, {o.described()}")
+    start = time.perf_counter()
+    x, labels = _on_device(recipe, data, o.batch_size)
+    first = _compare(o, recipe, recipe.params, x, labels)
+    aligned = make_alignment(recipe.aligned, x, labels) if recipe.aligned else None
+    angles = [aligned(recipe.params)] if aligned else []
+    if o.trajectory:
+        _trajectory(o, recipe, *_on_device(recipe, data), optimizer, run_key)
+    examples = len(data.train.y) // o.batch_size * o.batch_size
+    with progress(epochs, examples) as on_epoch, o.writers(examples) as write:
+        if o.grad == "both":
+            done, broken = fit_both(recipe, data, optimizer, epochs, o.batch_size, run_key, first, on_epoch)
+        else:
+            done, broken = fit(
+                recipe.hand if o.grad == "hand" else recipe.reference, recipe.params, data,
+                predict=recipe.predict, optimizer=optimizer, epochs=epochs, batch_size=o.batch_size,
+                key=run_key, encode=recipe.encode, on_epoch=lambda record: (write(record), on_epoch(record)),
+                checkpoints=told_before(checkpoints, write),
+                evaluated=lambda state: averaged(state.opt_state, state.params),
+                measure=make_measure(recipe, x, labels) if o.folder else None,
+                patience=o.patience, where=recipe.where, skipping=o.skip_non_finite > 0,
+                placement=recipe.placement,
+            ), ""  # fmt: skip
+    if done.stopped in ("", "patience"):
+        last = _compare(o, recipe, on_host(done.state.params, recipe.placement), x, labels)
+        if aligned:
+            print(angle_lines(angles[0], aligned(done.state.params)))
+        return _summary(o, done, first, last, broken, time.perf_counter() - start)
+    return o.ended(done)
+
+
+def _trajectory(o: "Train", recipe: Recipe, x, labels, optimizer, key) -> None:
+    found = trajectory(recipe.hand, recipe.reference, recipe.params, x, labels, optimizer=optimizer,
+                       batch_size=o.batch_size, steps=o.trajectory, key=key)  # fmt: skip
+    print(f"trajectory       after {o.trajectory} steps the parameters by hand and by jax.grad are "
+          f"{found.params_apart[-1]:.2g} apart, the losses {found.loss_apart[-1]:.2g} (relative)")  # fmt: skip
+    if o.folder:
+        rows = zip(*(column.tolist() for column in found))
+        lines = (json.dumps({"step": i, **dict(zip(found._fields, row))}) for i, row in enumerate(rows, 1))
+        with writing(o.folder / "trajectory.jsonl") as file:
+            file.write_text("\n".join(lines) + "\n")
+
+
+def _summary(o: "Train", done: Fit, first: list[Difference], last: list[Difference], broken: str, seconds: float) -> int:
+    if done.stopped:
+        print(f"stopped early: no better epoch in {o.patience}")
+    best = max(done.history, key=lambda record: record.test_accuracy)
+    print(f"test accuracy    {done.history[-1].test_accuracy:.4f} (best {best.test_accuracy:.4f}, epoch {best.epoch})")
+    if done.history[-1].validation_accuracy == done.history[-1].validation_accuracy:
+        best = max(done.history, key=lambda record: record.validation_accuracy)
+        print(f"validation       {done.history[-1].validation_accuracy:.4f} (best {best.validation_accuracy:.4f}, "
+              f"epoch {best.epoch})")  # fmt: skip
+    per_epoch = statistics.median(record.seconds for record in done.history)
+    print(f"seconds          {per_epoch:.3f} an epoch (median), {seconds:.1f} in all")
+    if o.feedback == "transpose":
+        print(f"hand / jax.grad  first step: {_worst(first)}")
+        print(f"                 last step:  {_worst(last)}")
+    if broken:
+        print(f"the gradient by hand left its error budget: {broken}")
+    return 0 if not broken and all(d.ok for d in (*first, *last)) else 1
+
+
+def _compare(o: "Train", recipe: Recipe, params: Any, x, labels) -> list[Difference]:
+    if o.compute_dtype or o.feedback != "transpose":  # another rounding, or no gradient at all
+        return []
+    key = jax.random.key(0) if o.dropout else None  # each device drops others than one alone would
+    reference = recipe.one_device
+    if reference is None or o.dropout:
+        reference = as_on_one_device(recipe.reference, recipe.placement)
+    hand, reference = (partial(f, key=key) for f in (as_on_one_device(recipe.hand, recipe.placement), reference))
+    return compare_gradients(hand, reference, params, x, labels)
+
+
+def _on_device(recipe: Recipe, data: Dataset, n: int | None = None) -> tuple[jax.Array, jax.Array]:
+    """The first n training examples, or all, and their targets."""
+    y = data.train.y[:n]
+    return jnp.asarray(data.train.x[:n]), jnp.asarray(recipe.encode(y) if recipe.encode else y)
+
+
+def _worst(differences: list[Difference]) -> str:
+    if not differences:
+        return "not compared in lower precision; nnjax.check_vjp does it, with compute_dtype"
+    worst = max(differences, key=lambda d: d.relative / d.budget if d.budget else float(d.relative > 0))
+    verdict = "ok" if all(d.ok for d in differences) else "TOO FAR APART"
+    return f"relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} ({worst.leaf}): {verdict}"

@@ -1,0 +1,153 @@
+"""The options of `nnjax train`, judged before any work is done: no data read, no folder made, nothing compiled."""
+
+import importlib.util
+import math
+import os
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from ..errors import expect_positive
+from ..train.optimizers import make_optimizer
+from ..train.recipe import ACTIVATIONS, COSTS, FEEDBACK, LOSSES, MODELS, named
+from .train_text import EVERY, MODELS_OF_TEXT
+
+if TYPE_CHECKING:
+    from .train import Train
+
+OF = {
+    **dict.fromkeys(("expand", "standardise", "hidden", "activation", "loss", "feedback", "trajectory"), MODELS),
+    **dict.fromkeys(("layers", "width", "context"), MODELS_OF_TEXT),
+    "channels": ("lenet",),
+    "dropout": ("lenet", "gpt"),
+    "heads": ("gpt",),
+}  # which models have an option that not all have
+TEXTS = ("tiny_shakespeare",)  # data sets that are texts
+SEEDS = 1 << 32  # jax.random.key takes the lowest 32 bits: another seed would be the same
+LARGEST = 1 << 31  # sizes and steps are counted in an int32
+LAYERS = 1000  # of a model of text; each layer of a char_rnn is compiled by itself
+LONG = 1 << 30  # steps of a schedule that is only tried
+PRECISIONS = ("bfloat16", "float16", "float32")
+
+
+def expect_options(o: "Train") -> None:
+    """Raise ValueError for an option that makes no sense, alone or beside another, whatever the data hold."""
+    text = o.data.endswith(".txt") or o.data in TEXTS
+    kind, models = ("model of text", MODELS_OF_TEXT) if text else ("model", MODELS)
+    model = named(kind, o.model or ("gpt" if text else "mlp"), models)
+    _expect_sizes(o)
+    _expect_numbers(o)
+    _expect_useful(o, model)
+    if text:
+        _expect_of_text(o, model)
+    else:
+        _expect_of_images(o, model)
+    _expect_saved(o)
+    _expect_optimizer(o)
+
+
+def _expect_optimizer(o: "Train") -> None:
+    if "learning_rate" in o.optimizer_args:
+        raise ValueError("train: the learning rate is an option of its own; pass --learning-rate.")
+    optimizer = make_optimizer(
+        o.optimizer, o.learning_rate, LONG, arguments=o.optimizer_args, schedule=o.schedule,
+        schedule_arguments=o.schedule_args, clip=o.clip, weight_decay=o.weight_decay, average=o.average, skip=o.skip_non_finite,
+    )  # fmt: skip
+    params = {"w": jax.ShapeDtypeStruct((2, 2), jnp.float32), "b": jax.ShapeDtypeStruct((2,), jnp.float32)}
+    try:
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
+    except Exception as error:  # whatever optax, or JAX in it, makes of an argument that it did not look at
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"train: the optimizer {o.optimizer} cannot take a step with these arguments: {reason}; see --optimizer-args and "
+            "--schedule-args."
+        ) from None
+
+
+def _expect_useful(o: "Train", model: str) -> None:
+    """Raise ValueError for an option that this model has no use for."""
+    for f in fields(o):
+        of = OF.get(f.name, (model,))
+        if model not in of and getattr(o, f.name) != f.default:
+            raise ValueError(f"train: --{f.name} is an option of {' and '.join(of)}, got it with {model}; leave it out.")
+
+
+def _expect_sizes(o: "Train") -> None:
+    given = {"epochs": o.epochs, "patience": o.patience, "save_every": o.save_every}
+    sizes: dict[str, int] = {name: n for name, n in given.items() if n is not None}
+    sizes |= {name: getattr(o, name) for name in ("batch_size", "microbatches", "layers", "heads", "width", "context")}
+    sizes |= {f"hidden layer {i}": n for i, n in enumerate(o.hidden)}
+    sizes |= {f"channels of convolution {i}": n for i, n in enumerate(o.channels)}
+    expect_positive("train", **sizes)
+    counts = {"trajectory": o.trajectory, "skip_non_finite": o.skip_non_finite}
+    for name, n in counts.items():
+        if not 0 <= n < LARGEST:
+            raise ValueError(f"train: {name} must be at least 0 and less than 2**31, got {n}; 0 turns it off.")
+    if o.layers > LAYERS:
+        raise ValueError(f"train: layers must be at most {LAYERS}, got {o.layers}; make the network wider instead.")
+    if o.batch_size % o.microbatches:
+        raise ValueError(
+            f"train: a batch of {o.batch_size} cannot be shared among {o.microbatches} equal parts; make --batch-size a "
+            "multiple of --microbatches."
+        )
+    if not 0 <= o.seed < SEEDS:
+        raise ValueError(f"train: seed must be from 0 to {SEEDS - 1}, got {o.seed}; pass e.g. --seed 1.")
+
+
+def _expect_numbers(o: "Train") -> None:
+    names = ("learning_rate", "clip", "weight_decay", "l2", "l1", "average", "dropout")
+    numbers: dict[str, float | None] = {name.replace("_", " "): getattr(o, name) for name in names}
+    for what, args in (("optimizer", o.optimizer_args), ("schedule", o.schedule_args)):
+        numbers |= {f"the argument {name} of the {what}": value for name, value in args.items()}
+    for name, value in numbers.items():
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"train: {name} must be a finite number, got {value}; pass one.")
+    for name, value in (("l2", o.l2), ("l1", o.l1)):
+        if value < 0:
+            raise ValueError(f"train: {name} must be at least 0, got {value}; 0 turns it off.")
+    if not 0 <= o.dropout < 1:
+        raise ValueError(f"train: dropout must be the share that is dropped, from 0 to less than 1, got {o.dropout}.")
+    if o.compute_dtype is not None:
+        named("--compute-dtype", o.compute_dtype, PRECISIONS)
+
+
+def _expect_of_text(o: "Train", model: str) -> None:
+    if o.grad == "both":
+        raise ValueError("train: --grad both is for images; train text by hand or by jax, and run nnjax check --only gpt.")
+    if model == "gpt" and o.width % o.heads:
+        raise ValueError(f"train: --width must be a multiple of --heads, got {o.width} and {o.heads}; change one of them.")
+    if o.epochs is not None and o.epochs * EVERY >= LARGEST:
+        raise ValueError(f"train: {o.epochs} epochs of {EVERY} steps are 2**31 steps or more; pass fewer --epochs.")
+
+
+def _expect_of_images(o: "Train", model: str) -> None:
+    named("feedback", o.feedback, FEEDBACK)
+    if o.feedback != "transpose" and o.grad != "hand":
+        raise ValueError(f"train: --feedback {o.feedback} gives no gradient for jax.grad to compute; leave out --grad.")
+    if model == "nielsen":
+        named("loss of the model nielsen", o.loss or "quadratic", COSTS)
+        if o.activation not in (None, "sigmoid"):
+            raise ValueError(
+                f"the model nielsen has sigmoid neurons, got activation {o.activation!r}; use the model mlp for others."
+            )
+    else:
+        named("loss", o.loss or "softmax_cross_entropy", LOSSES)
+        named("activation", o.activation or "relu", ACTIVATIONS)
+
+
+def _expect_saved(o: "Train") -> None:
+    if o.folder is None:
+        asked = {"--resume": o.resume, "--save-every": o.save_every is not None, "--tensorboard": o.tensorboard}
+        for option in (name for name, given in asked.items() if given):
+            raise ValueError(f"train: {option} is about a run that is saved; name its place by --folder.")
+    elif o.grad == "both":
+        raise ValueError("train: a run with --grad both is not saved; leave out --folder, or train by hand or by jax.")
+    elif os.path.lexists(o.folder) and not o.folder.is_dir():
+        raise ValueError(f"train: --folder {o.folder} is no folder; name another place.")
+    if o.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise ValueError("train: --tensorboard needs tensorboardX: python -m pip install 'nnjax[tensorboard]'.")
+    if o.wandb is not None and importlib.util.find_spec("wandb") is None:
+        raise ValueError("train: --wandb needs wandb: python -m pip install 'nnjax[wandb]'.")

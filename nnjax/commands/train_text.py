@@ -1,0 +1,94 @@
+"""`nnjax train` on text: a gpt or a recurrent network of characters, and samples of what it writes."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from ..check.vjp import compare_gradients
+from ..data.text import Text
+from ..grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad
+from ..losses.fused import linear_cross_entropy
+from ..losses.means import softmax_cross_entropy
+from ..models.char_rnn import char_rnn
+from ..models.decode import generate_gpt
+from ..models.generate import generate
+from ..models.gpt import gpt
+from ..train.optimizers import averaged
+from ..train.placement import as_on_one_device, on_host
+from ..train.recipe import initial, named
+from ..train.run import Checkpoints, Fit, expect_resumable
+from ..train.step import init_state
+from ..train.text import expect_window, fit_text, windows
+from ..train.watching.finite import first_not_finite
+from ..train.watching.metrics import told_before
+from ..train.watching.progress import progress
+
+if TYPE_CHECKING:
+    from .train import Train
+
+MODELS_OF_TEXT = ("gpt", "char_rnn")
+EVERY = 250  # steps that count as an epoch
+SAMPLE = 200  # characters
+
+
+def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) -> Fit:
+    """Train, print what came of it and what the network writes."""
+    o, vocab = options, len(text.vocabulary)
+    name = named("model of text", o.model or "gpt", MODELS_OF_TEXT)
+    expect_window(text, o.context)
+    init_key, run_key, text_key = jax.random.split(jax.random.key(o.seed), 3)
+    loss = softmax_cross_entropy()
+    if name == "gpt":
+        make: dict[str, Any] = {"dropout": o.dropout, "scan": o.layers > 8}
+        model = gpt(vocab, o.context, o.layers, o.heads, o.width, **make)
+        trained, loss = gpt(vocab, o.context, o.layers, o.heads, o.width, fused=True, **make), linear_cross_entropy()
+    else:
+        model = trained = char_rnn(vocab, o.width, layers=o.layers)
+
+    def whole(f):
+        f = add_l2(f, o.l2 / len(text.train))
+        f = lower_precision(f, o.compute_dtype) if o.compute_dtype else f
+        f = accumulate(f, o.microbatches) if o.microbatches > 1 else f
+        return add_l1(f, o.l1 / len(text.train)) if o.l1 else f
+
+    epochs = 8 if o.epochs is None else o.epochs
+    optimizer = o.optimizer_for(epochs * EVERY)
+    found = o.gradients(trained, loss)
+    hand, reference, placement = whole(found.hand), whole(found.reference), found.placement
+    params = initial(model.init, init_key)
+    expect_resumable(checkpoints, jax.eval_shape(lambda: init_state(params, optimizer, run_key)))
+    print(f"{text.name}: {len(text.train)} characters to train on, {len(text.validation)} to validate, {vocab} different ones")
+    sizes = f"{o.layers} x {o.width}" + (f", {o.heads} heads" if name == "gpt" else "")
+    print(f"{name} {sizes}, context {o.context}, {loss.name}, {o.described()}")
+    if not o.compute_dtype:
+        starts = jnp.arange(o.batch_size, dtype=jnp.int32) * ((len(text.train) - o.context) // o.batch_size)
+        batch = windows(jnp.asarray(text.train), starts, o.context)
+        pair = as_on_one_device(hand, placement), whole(reference_value_and_grad(trained, loss))
+        worst = max(compare_gradients(*pair, params, *batch), key=lambda d: d.relative / d.budget if d.budget else 0)
+        print(f"hand / jax.grad  first step: relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} "
+              f"({worst.leaf}): {'ok' if worst.ok else 'TOO FAR APART'}")  # fmt: skip
+    with progress(epochs, EVERY * o.batch_size) as on_epoch, o.writers(EVERY * o.batch_size) as write:
+        done = fit_text(
+            hand if o.grad == "hand" else reference, params, text, predict=model.apply,
+            optimizer=optimizer, steps=epochs * EVERY, context=o.context, batch_size=o.batch_size,
+            key=run_key, every=EVERY, on_epoch=lambda record: (write(record), on_epoch(record)),
+            checkpoints=told_before(checkpoints, write),
+            evaluated=lambda state: averaged(state.opt_state, state.params), patience=o.patience,
+            where=lambda p, x, y, k: first_not_finite(trained, loss, p, x, y, k), skipping=o.skip_non_finite > 0,
+            placement=placement,
+        )  # fmt: skip
+    if done.stopped in ("", "patience"):
+        last = done.history[-1]
+        print(f"validation loss  {last.measured['validation_loss']:.4f}, {last.validation_accuracy:.4f} of characters foretold")
+        last_params = on_host(averaged(done.state.opt_state, done.state.params), placement)
+        print(f"it writes: {_sample(name, o, last_params, text, text_key)!r}")
+    return done
+
+
+def _sample(name: str, o: "Train", params: Any, text: Text, key: jax.Array) -> str:
+    first = jnp.asarray(text.validation[:1])
+    if name == "gpt":
+        return text.decode(generate_gpt(params, first, min(SAMPLE, o.context), heads=o.heads, key=key, temperature=0.8))
+    model = char_rnn(len(text.vocabulary), o.width, layers=o.layers, carry=True)
+    return text.decode(generate(model, params, first, SAMPLE, key=key, temperature=0.8))

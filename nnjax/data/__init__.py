@@ -1,0 +1,11 @@
+"""Data: images, tables and text, found, verified, and split before anything is trained on them."""
+
+from .catalogue import load as load
+from .catalogue import load_files as load_files
+from .dataset import DataError as DataError
+from .dataset import Dataset as Dataset
+from .dataset import Split as Split
+from .dataset import expand as expand
+from .dataset import standardise as standardise
+from .text import Text as Text
+from .text import load_text as load_text

@@ -1,0 +1,177 @@
+"""Communication between devices, each collective directly above its transpose.
+
+Inside `jax.shard_map` a value stands on every device of a mesh axis. Where it is the same on all of them it is *invariant*,
+where each device may hold another it is *varying*; JAX keeps the books (`check_vma=True`). A collective is a linear map of
+all the devices' values at once, so it has a transpose:
+
+    copy_to      one value to every device       its transpose sums over the devices          copy_to_t
+    reduce_from  the sum over devices            its transpose hands one cotangent to all     reduce_from_t
+    gather       every shard to every device     its transpose sums, and scatters the shards  gather_t
+    permute      each value to another device    its transpose sends it back                  permute_t
+    exchange     a shard from each to each       its transpose is the exchange back           exchange_t
+
+copy_to and reduce_from are the conjugate pair of Shoeybi et al. 2019 (f and g): each is the other's transpose.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..errors import describe
+from ..trees.varying import varies as varies
+
+Axis = str | tuple[str, ...]
+
+
+def names(axis: Axis) -> tuple[str, ...]:
+    """The mesh axes that `axis` stands for. Raises TypeError for what is neither a name nor a tuple of names."""
+    found = (axis,) if isinstance(axis, str) else axis
+    if not isinstance(found, (tuple, list)) or not all(isinstance(name, str) for name in found):
+        raise TypeError(f"a mesh axis must be a name, or a tuple of names, got {describe(axis)}; pass e.g. 'data'.")
+    return tuple(found)
+
+
+def expect_books(who: str, axis: Axis) -> None:
+    """Raise ValueError outside `jax.shard_map` over this axis, and where that does not keep books of what varies.
+
+    Without them JAX's own transposes are others: jax.grad through a psum is then too large by the size of the axis.
+    """
+    for name in names(axis):
+        try:
+            index = lax.axis_index(name)
+        except NameError:
+            raise ValueError(
+                f"{who}: there is no mesh axis {name!r} here; call it inside jax.shard_map over a mesh that has one."
+            ) from None
+        if name not in varies(index):
+            raise ValueError(
+                f"{who}: jax.shard_map runs with check_vma=False, under which the transpose of a sum over devices is wrong by "
+                f"the size of the axis {name!r}; leave check_vma=True."
+            )
+
+
+def copy_to(x: Any, axis: Axis) -> Any:
+    """y = x on every device of the axis, free to vary from here on; x: a tree of arrays. Nothing is sent.
+
+    Each device goes on with a copy, and the transpose of a copy is a sum: `copy_to_t`.
+    """
+    expect_books("copy_to", axis)
+
+    def one(a):
+        missing = tuple(name for name in names(axis) if name not in varies(a))
+        return lax.pcast(a, missing, to="varying") if missing else a
+
+    return jax.tree.map(one, x)
+
+
+def copy_to_t(ct_y: Any, axis: Axis) -> Any:
+    """ct_x = the sum of ct_y over the devices, the same on all; a whole tree of one dtype in one all-reduce."""
+    expect_books("copy_to_t", axis)
+    return in_one(ct_y, lambda flat: lax.psum(flat, axis))
+
+
+def reduce_from(x: Any, axis: Axis) -> Any:
+    """y = the sum of x over the devices, the same on all; the transpose is `reduce_from_t`, a copy."""
+    expect_books("reduce_from", axis)
+    return in_one(x, lambda flat: lax.psum(flat, axis))
+
+
+def reduce_from_t(ct_y: Any, axis: Axis) -> Any:
+    """ct_x = ct_y, on each device: every summand counts once. Nothing is sent."""
+    return copy_to(ct_y, axis)
+
+
+def in_one(tree: Any, collective: Any) -> Any:
+    """collective of the leaves laid end to end, cut apart again: one message instead of one for each leaf."""
+    leaves, treedef = jax.tree.flatten(tree)
+    done = list(leaves)
+    for own in _alike(leaves, range(len(leaves))):
+        flat = collective(jnp.concatenate([leaves[i].ravel() for i in own]))
+        at = 0
+        for i in own:
+            done[i] = flat[at : at + leaves[i].size].reshape(leaves[i].shape)
+            at += leaves[i].size
+    return jax.tree.unflatten(treedef, done)
+
+
+def gather(x: Any, axis: Axis, dims: Sequence[int | None]) -> Any:
+    """y = the shards of every device along dims[i] of leaf i, in the order of the devices; a whole tree in one all-gather.
+
+    dims: one entry for each leaf, None for a leaf that is whole on every device: that is only copied (`copy_to`).
+    Each shard was copied to all devices, where other copies of it met: the transpose sums, and leaves each its own shard
+    (`gather_t`).
+    """
+    expect_books("gather", axis)
+    leaves, treedef = jax.tree.flatten(x)
+    n, done = lax.axis_size(axis), [copy_to(leaf, axis) for leaf in leaves]
+    for own in _alike(leaves, [i for i, d in enumerate(dims) if d is not None]):
+        flat = jnp.concatenate([leaves[i].ravel() for i in own])
+        found, at = lax.all_gather(flat, axis), 0  # (devices, numbers of one)
+        for i in own:
+            shape, d = leaves[i].shape, dims[i] or 0
+            blocks = found[:, at : at + leaves[i].size].reshape(n, *shape)
+            done[i] = jnp.moveaxis(blocks, 0, d).reshape(*shape[:d], n * shape[d], *shape[d + 1 :])
+            at += leaves[i].size
+    return jax.tree.unflatten(treedef, done)
+
+
+def gather_t(ct_y: Any, axis: Axis, dims: Sequence[int | None]) -> Any:
+    """ct_x = of each leaf the device's own shard of the sum over devices: one reduce-scatter, and one all-reduce of the leaves
+    that are whole."""
+    expect_books("gather_t", axis)
+    leaves, treedef = jax.tree.flatten(ct_y)
+    n, done = lax.axis_size(axis), list(leaves)
+    for own in _alike(leaves, [i for i, d in enumerate(dims) if d is not None]):
+        rows = []
+        for i in own:
+            shape, d = leaves[i].shape, dims[i] or 0
+            blocks = leaves[i].reshape(*shape[:d], n, shape[d] // n, *shape[d + 1 :])
+            rows.append(jnp.moveaxis(blocks, d, 0).reshape(n, -1))
+        found, at = lax.psum_scatter(jnp.concatenate(rows, 1), axis), 0
+        for i in own:
+            shape, d = leaves[i].shape, dims[i] or 0
+            size = math.prod(shape) // n
+            done[i] = found[at : at + size].reshape(*shape[:d], shape[d] // n, *shape[d + 1 :])
+            at += size
+    whole = [i for i, d in enumerate(dims) if d is None]
+    for i, summed in zip(whole, copy_to_t([leaves[i] for i in whole], axis) if whole else []):
+        done[i] = summed
+    return jax.tree.unflatten(treedef, done)
+
+
+def _alike(leaves, chosen):
+    """The chosen leaves' numbers, those of one dtype that vary over the same axes together: laid end to end they stay so."""
+    kinds = dict.fromkeys((leaves[i].dtype, varies(leaves[i])) for i in chosen)
+    return [[i for i in chosen if (leaves[i].dtype, varies(leaves[i])) == kind] for kind in kinds]
+
+
+def permute(x: Any, axis: str, pairs: Sequence[tuple[int, int]]) -> Any:
+    """y on device b = x of device a for each pair (a, b), zero on devices that nothing is sent to.
+
+    The transpose sends every cotangent back where its value came from (`permute_t`).
+    """
+    expect_books("permute", axis)
+    return jax.tree.map(lambda a: lax.ppermute(a, axis, list(pairs)), x)
+
+
+def permute_t(ct_y: Any, axis: str, pairs: Sequence[tuple[int, int]]) -> Any:
+    """ct_x on device a = ct_y of device b: the inverse permutation."""
+    return permute(ct_y, axis, [(b, a) for a, b in pairs])
+
+
+def exchange(x: Any, axis: str, split: int, concat: int) -> Any:
+    """y = x cut along `split`, one part to each device, and what comes from each joined along `concat`.
+
+    The parts only change places: the transpose is the exchange with split and concat swapped (`exchange_t`).
+    """
+    expect_books("exchange", axis)
+    return jax.tree.map(lambda a: lax.all_to_all(a, axis, split, concat, tiled=True), x)
+
+
+def exchange_t(ct_y: Any, axis: str, split: int, concat: int) -> Any:
+    """ct_x = every part back where it came from."""
+    return exchange(ct_y, axis, concat, split)

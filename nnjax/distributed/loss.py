@@ -1,0 +1,53 @@
+"""The loss of a batch whose examples lie on several devices."""
+
+import jax.numpy as jnp
+
+from ..layer import Layer, expect_layer
+from ..linear import broadcast, wide
+from ..losses.means import total_weight
+from .collectives import Axis, reduce_from, reduce_from_t
+
+
+def _shares(x, value, axis):
+    """This device's share of the weight of the whole batch, and the mean over it, in float32 at least.
+
+    The mean of nothing is NaN, and counts for nothing.
+    """
+    w = total_weight(x).astype(wide(value))
+    none = w == 0
+    value = jnp.where(none, jnp.zeros_like(w), value.astype(w.dtype))
+    total, part = reduce_from((w, w * value), axis)
+    some = jnp.where(total == 0, jnp.ones_like(total), total)
+    share = jnp.where(none, jnp.zeros_like(w), w / reduce_from_t(some, axis))
+    return share, total, jnp.where(total == 0, jnp.full_like(part, jnp.nan), part / some)
+
+
+def mean_over(loss: Layer, axis: Axis) -> Layer:
+    """The loss of all the devices' examples: sum_k W_k value_k / sum_k W_k, W_k the total weight on device k.
+
+    A mean of means would count every device alike, however few examples it has. One all-reduce of two numbers; the
+    transpose hands ct_value to every device, times its share W_k / sum W.  x, params: those of the loss.
+    """
+    expect_layer("mean_over", loss)
+
+    def apply(params, x, *, key=None):
+        local = loss.apply(params, x)
+        return _shares(x, local, axis)[2].astype(local.dtype)
+
+    def fwd(params, x, *, key=None):
+        local, residuals = loss.fwd(params, x)
+        share, total, value = _shares(x, local, axis)
+        return value.astype(local.dtype), (residuals, share, local, value, total)
+
+    def bwd(residuals, ct_value):
+        residuals, share, local, value, total = residuals
+        ct = reduce_from_t(ct_value, axis)
+        wide_ct = ct.astype(share.dtype)
+        ct_params, (ct_y, ct_labels, *ct_weights) = loss.bwd(residuals, (wide_ct * share).astype(ct.dtype))
+        if ct_weights:  # weight on one device also takes from the share of the others: sum_k W_k (value_k - value) / sum W
+            kept = jnp.where(share == 0, jnp.zeros_like(share), local.astype(share.dtype))
+            apart = jnp.where(total == 0, jnp.zeros_like(share), (kept - value) / total)
+            ct_weights = [w + broadcast(wide_ct * apart, w.shape).astype(w.dtype) for w in ct_weights]
+        return ct_params, (ct_y, ct_labels, *ct_weights)
+
+    return Layer(f"mean_over({loss.name})", loss.init, apply, fwd, bwd)

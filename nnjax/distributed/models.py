@@ -1,0 +1,117 @@
+"""The models of `nnjax.models`, cut over the devices of a mesh: compositions, no mathematics of their own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ..combinators import TiedParams, recompute
+from ..layer import Layer
+from ..layers.activation import gelu, sigmoid
+from ..layers.attention import AttentionParams
+from ..layers.dense import dense
+from ..layers.dropout import dropout as drop
+from ..layers.embedding import embedding, learned_positions, unembedding
+from ..layers.norm import layer_norm
+from ..models.gpt import gpt_block, gpt_initializers
+from .attention import by_heads, by_heads_t, head_attention
+from .collectives import Axis
+from .dense import column_dense, row_dense
+from .sharded import Sharded, fully_sharded, lifted, replicated, residual, scan_layers, serial, tied
+from .vocabulary import vocabulary_embedding
+
+
+def mlp(
+    sizes: Sequence[int], mesh: Mesh, activation: Layer | None = None, *, data: Axis = "data", model: str = "model"
+) -> Sharded:
+    """`nnjax.mlp` with its layers by columns and by rows in turn: one all-reduce for each pair, forward and backward.
+
+    The parameters are those of `nnjax.mlp`; a last layer without a partner is whole on every device.
+    Raises ValueError for a width between a pair that is no multiple of the axis.
+    """
+    act = sigmoid() if activation is None else activation
+    pairs = list(zip(sizes[:-1], sizes[1:]))
+    parts: list[Sharded | Layer] = []
+    for i, (n_in, n_out) in enumerate(pairs):
+        parts += [act] if i else []
+        if i % 2:
+            parts.append(row_dense(n_in, n_out, mesh, model))
+        else:
+            parts.append(column_dense(n_in, n_out, mesh, model) if i + 1 < len(pairs) else dense(n_in, n_out))
+    return replicated(serial(*parts), data)
+
+
+def gpt(
+    vocab: int, context: int, layers: int, heads: int, width: int, mesh: Mesh, *, data: Axis | None = "data",
+    model: str | None = None, shard: str | None = None, whole_table: bool = False, dropout: float = 0.0, remat: bool = False,
+) -> Sharded:  # fmt: skip
+    """`nnjax.gpt(..., fused=True)` over a mesh, for `linear_cross_entropy`, or `vocabulary_cross_entropy` where model is given.
+
+    data: axes with a copy of the parameters each, or None; model: the axis that heads, the mlp's width and the vocabulary are
+    cut over; shard: the axis that every parameter is fully sharded over, block by block. Examples lie on data and shard.
+    whole_table: every device of the axis model has the whole vocabulary, for `linear_cross_entropy`.
+    The parameters are those of `nnjax.gpt`, laid out by `gpt_by_heads` where model is given.
+    Raises ValueError for heads, 4 width or, without whole_table, vocab that are no multiples of the axis model.
+    """
+    normal, small = gpt_initializers(layers)
+    dropped = (drop(dropout),) if dropout else ()
+    if model is None:
+        block = lifted("parallel.gpt", gpt_block(layers, heads, width, dropout=dropout))
+    else:
+        attend = serial(layer_norm(width), head_attention(width, heads, mesh, model, init=normal, init_out=small), *dropped)
+        out = serial(gelu(approximate=True), row_dense(4 * width, width, mesh, model, init=small))
+        out = out._replace(layer=recompute(out.layer))
+        feed = serial(layer_norm(width), column_dense(width, 4 * width, mesh, model, init=normal), out, *dropped)
+        block = serial(residual(attend), residual(feed))
+    if model is None or whole_table:
+        embed = lifted("parallel.gpt", embedding(vocab, width, init=normal))
+    else:
+        embed = vocabulary_embedding(vocab, width, mesh, model, init=normal)
+    head = Sharded(unembedding(vocab, width, fused=True), embed.specs)
+    block = block if shard is None else fully_sharded(block, mesh, shard)
+    stack, positions = scan_layers(block, layers, remat=remat), learned_positions(context, width, init=normal)
+    whole = tied(embed, serial(positions, *dropped, stack, layer_norm(width)), head)
+    whole = whole if shard is None else fully_sharded(whole, mesh, shard)  # what is in no block: together, the table once
+    return whole if data is None else replicated(whole, data)
+
+
+def gpt_by_heads(params: Any) -> Any:
+    """The parameters of `nnjax.gpt` as `gpt(..., model=)` takes them."""
+    return _each(AttentionParams, by_heads, params)
+
+
+def gpt_by_heads_t(params: Any) -> Any:
+    """Back again."""
+    return _each(AttentionParams, by_heads_t, params)
+
+
+def gpt_stacked(params: Any) -> Any:
+    """The parameters of `nnjax.gpt(..., scan=False)` as scan=True has them: those of all blocks along a new first axis."""
+
+    def stacked(p):
+        *before, blocks, norm = p.body
+        return p._replace(body=(*before, jax.tree.map(lambda *a: jnp.stack(a), *blocks), norm))
+
+    return _each(TiedParams, stacked, params)
+
+
+def gpt_stacked_t(params: Any) -> Any:
+    """Back again."""
+
+    def apart(p):
+        *before, stack, norm = p.body
+        n = jax.tree.leaves(stack)[0].shape[0]
+        return p._replace(body=(*before, tuple(jax.tree.map(lambda a, i=i: a[i], stack) for i in range(n)), norm))
+
+    return _each(TiedParams, apart, params)
+
+
+def _each(kind, change, params):
+    """change(p) of every p of this kind in a tree."""
+
+    def is_kind(p):
+        return isinstance(p, kind)
+
+    return jax.tree.map(lambda p: change(p) if is_kind(p) else p, params, is_leaf=is_kind)

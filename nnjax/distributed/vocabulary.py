@@ -1,0 +1,117 @@
+"""A table of many rows, and the loss over as many classes, cut by rows: every device of an axis has some of the vocabulary."""
+
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from ..errors import expect_positive
+from ..layer import Layer
+from ..layers.embedding import EmbeddingParams, embedding
+from ..linear import broadcast, fold, scatter_add, wide
+from ..losses.fused import shares
+from ..losses.means import class_numbers, looked_at, mean_apply, weighted_mean_apply, weighted_mean_bwd
+from .collectives import copy_to, copy_to_t, reduce_from, reduce_from_t
+from .sharded import Sharded, expect_divides, like_parameters
+
+
+def _own(ids, rows: int, axis: str):
+    """(ids counted from this device's first row, negative for one that no device has; whether any has it)."""
+    ids, known = class_numbers(ids, rows * lax.axis_size(axis))
+    return copy_to(ids, axis) - lax.axis_index(axis).astype(jnp.int32) * rows, known
+
+
+def vocabulary_embedding_apply(params, x, *, key=None, axis):
+    """y = table[x]: every device looks up the ids that it has, the others add zeros.  An id that nobody has gives NaN."""
+    own, known = _own(x, params.table.shape[0], axis)
+    y = params.table.at[own].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+    y = reduce_from(y, axis)
+    return jnp.where(broadcast(known[..., None], y.shape), y, jnp.full_like(y, jnp.nan))
+
+
+def vocabulary_embedding_fwd(params, x, *, key=None, axis):
+    y = vocabulary_embedding_apply(params, x, axis=axis)
+    return y, (x, jnp.zeros_like(params.table, shape=(params.table.shape[0], 0)))
+
+
+def vocabulary_embedding_bwd(residuals, ct_y, *, axis):
+    x, like = residuals  # the table's rows on this device, without their columns
+    ids, _ = _own(x, like.shape[0], axis)  # y was a sum over devices, of rows picked: ct_y goes to each, and to its own ids
+    return EmbeddingParams(scatter_add(reduce_from_t(ct_y, axis), ids, like.shape[0])), None
+
+
+def vocabulary_embedding(vocab: int, n: int, mesh: Mesh, axis: str = "model", *, init=None) -> Sharded:
+    """`nnjax.embedding` by its rows: one all-reduce forward, nothing backward.
+
+    Raises ValueError where vocab is no multiple of the axis: make it one with rows that no id names.
+    """
+    vocab, n = expect_positive("vocabulary_embedding", vocab=vocab, n=n)
+    expect_divides("vocabulary_embedding", "vocab", vocab, mesh, axis)
+    layer = Layer(
+        f"vocabulary_embedding({vocab}, {n})",
+        embedding(vocab, n, init=init).init,
+        lambda params, x, *, key=None: vocabulary_embedding_apply(params, x, axis=axis),
+        lambda params, x, *, key=None: vocabulary_embedding_fwd(params, x, axis=axis),
+        lambda residuals, ct_y: vocabulary_embedding_bwd(residuals, ct_y, axis=axis),
+    )
+    return Sharded(layer, like_parameters(layer, [P(axis, None)]))
+
+
+def _scores(h, w, labels, axis):
+    """(h, w-shard, labels) -> rows of h, exponentials of the device's scores over e^top, where the labels hit, what the
+    exponentials come to over all devices, whether any has the label, and the losses, in float32 at least."""
+    rows, acc = copy_to(fold(h), axis), wide(h)
+    s = jnp.einsum("cn,vn->cv", rows, w, preferred_element_type=acc)
+    top = lax.pmax(lax.stop_gradient(s.max(-1)), axis)  # any number would do here: the value does not depend on it
+    e = jnp.exp(s - broadcast(top[:, None], s.shape))
+    ids, known = _own(labels.reshape(-1), w.shape[0], axis)
+    hit = broadcast(ids[:, None], s.shape) == broadcast(jnp.arange(w.shape[0], dtype=jnp.int32)[None], s.shape)
+    z, chosen = reduce_from((e.sum(-1), jnp.where(hit, s, jnp.zeros_like(s)).sum(-1)), axis)
+    losses = jnp.where(known, jnp.log(z) + (top - chosen), jnp.full_like(z, jnp.nan))
+    return rows, e, hit, z, known, losses.reshape(labels.shape)
+
+
+def vocabulary_cross_entropy_apply(params, x, *, key=None, axis):
+    """The (weighted) mean of -log softmax(h wᵀ)[label], w by its rows.  h: (..., n), w: (vocabulary / devices, n)."""
+    (h, w), labels, *weights = x
+    h = looked_at(h, *weights) if weights else h
+    losses = _scores(h, w, labels, axis)[-1]
+    return (weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)).astype(h.dtype)
+
+
+def vocabulary_cross_entropy_fwd(params, x, *, key=None, axis):
+    (h, w), labels, *weights = x
+    h = looked_at(h, *weights) if weights else h
+    rows, e, hit, z, known, losses = _scores(h, w, labels, axis)
+    value = weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)
+    like = jnp.zeros_like(h, shape=(0, *h.shape))
+    return value.astype(h.dtype), (w, rows, e, hit, z, known, (losses, *weights, value), like)
+
+
+def vocabulary_cross_entropy_bwd(residuals, ct_value, *, axis):
+    w, rows, e, hit, z, known, mean_residuals, like = residuals
+    _, *weights, _ = mean_residuals
+    share, most = shares(weights, known.size, e.dtype)
+    share = jnp.where(known, share, jnp.zeros_like(share))  # a label that nobody has teaches nothing
+    share, scale = reduce_from_t((share, ct_value.astype(e.dtype) * most), axis)
+    p = e * broadcast((share / z)[:, None], e.shape)
+    ct_s = (p - jnp.where(hit, broadcast(share[:, None], e.shape), jnp.zeros_like(e))).astype(like.dtype)
+    ct_w = scale * jnp.matmul(ct_s.T, rows, preferred_element_type=e.dtype)
+    ct_h = (scale * jnp.matmul(ct_s, w, preferred_element_type=e.dtype)).astype(like.dtype)
+    ct_h = copy_to_t(ct_h, axis).reshape(like.shape[1:])  # every device had a copy of h: sum what each sends back
+    ct_x = (ct_h, ct_w.astype(like.dtype)), None
+    return (), (*ct_x, weighted_mean_bwd(mean_residuals, ct_value)[1]) if weights else ct_x
+
+
+def vocabulary_cross_entropy(axis: str = "model") -> Layer:
+    """`nnjax.linear_cross_entropy` with the rows of w on the devices of the axis; x as there.
+
+    Forward one all-reduce for the largest score and one for two sums, each of a number or two a row; backward one of ct_h.
+    """
+    return Layer(
+        "vocabulary_cross_entropy",
+        lambda key: (),
+        lambda params, x, *, key=None: vocabulary_cross_entropy_apply(params, x, axis=axis),
+        lambda params, x, *, key=None: vocabulary_cross_entropy_fwd(params, x, axis=axis),
+        lambda residuals, ct: vocabulary_cross_entropy_bwd(residuals, ct, axis=axis),
+    )

@@ -1,0 +1,301 @@
+"""Losses are layers with no parameters and x = (y, labels) or (y, labels, weights).
+
+Each is a loss per example, written here as an `apply`, `fwd`, `bwd` of its own, followed by one (weighted) mean over the
+examples: every axis but the last of y. `bwd` returns ((), (ct_y, ct_labels[, ct_weights])), with None for integer labels.
+An empty batch, or one whose weights are all zero, has value NaN and zero gradients. An example of weight 0 is not looked at,
+whatever it holds: it counts as zeros, and its gradient is zero. Losses of bfloat16 and float16 are computed in float32, as
+sums and means in them would stall or overflow, and rounded once at the end.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from ..errors import describe, expect_float, expect_params, expect_same_dtype, expect_shape, real_number
+from ..layer import Layer
+from ..leaf import Like, leaf
+from ..linear import broadcast, wide
+
+
+def mean_apply(losses):
+    """value = (1/n) sum_i losses_i.  losses: (...), value: ()."""
+    return losses.mean()
+
+
+def mean_fwd(losses):
+    return mean_apply(losses), (losses,)
+
+
+def mean_bwd(residuals, ct_value):
+    (losses,) = residuals
+    share = ct_value.astype(losses.dtype) / max(losses.size, 1)
+    return broadcast(share, losses.shape)  # the mean summed, so its transpose copies
+
+
+def weighted_mean_apply(losses, weights):
+    """value = sum_i w_i l_i / sum_i w_i.  losses, weights: (...), value: ().  An entry with w_i = 0 is not looked at.
+
+    The value has the dtype of the losses, which the weights may be narrower than.
+    """
+    weights = weights.astype(losses.dtype)
+    total = weights.sum()
+    kept = jnp.where(weights == 0, jnp.zeros_like(losses), losses)
+    mean = (weights * kept).sum() / jnp.where(total == 0, jnp.ones_like(total), total)
+    return jnp.where(total == 0, jnp.full_like(mean, jnp.nan), mean)
+
+
+def weighted_mean_fwd(losses, weights):
+    value = weighted_mean_apply(losses, weights)
+    return value, (losses, weights, value)
+
+
+def weighted_mean_bwd(residuals, ct_value):
+    losses, weights, value = residuals
+    w = weights.astype(losses.dtype)
+    total = w.sum()
+    some = jnp.where(total == 0, jnp.ones_like(total), total)
+    share = jnp.where(total == 0, jnp.zeros_like(total), ct_value.astype(losses.dtype) / some)
+    kept = jnp.where(w == 0, jnp.zeros_like(losses), losses)
+    value = jnp.where(total == 0, jnp.zeros_like(value), value)
+    ct_losses = jnp.where(w == 0, jnp.zeros_like(losses), broadcast(share, losses.shape) * w)
+    ct_weights = broadcast(share, losses.shape) * (kept - broadcast(value, losses.shape))
+    return ct_losses, ct_weights.astype(weights.dtype)
+
+
+def looked_at(x, weights):
+    """x with zeros where the weight is 0: NaN times 0 would be NaN, in a gradient too.  x: (..., n), weights: (...)."""
+    return jnp.where(broadcast((weights == 0)[..., None], x.shape), jnp.zeros_like(x), x)
+
+
+def class_numbers(labels, n: int):
+    """(ids, known): labels as int32, -1 where they are not in 0 ... n-1, and where they are.
+
+    n may be more than the labels' dtype can hold (256 classes in uint8), and a label more than int32 can.
+    """
+    ids = labels.astype(jnp.int32)
+    known = (ids >= 0) & (ids < n) & (ids.astype(labels.dtype) == labels)
+    return jnp.where(known, ids, jnp.full_like(ids, -1)), known
+
+
+def total_weight(x) -> jax.Array:
+    """The sum of weights behind a loss's mean, for x as the loss takes it: the number of examples if it has no weights.
+
+    Means of several batches combine as sum(total_weight * value) / sum(total_weight); a mean of means does not.
+    It is a float32 at least, whatever the weights' dtype: float16 counts to 2,048, and bfloat16 to 256.
+    """
+    y, _, *weights = x
+    if isinstance(y, tuple):
+        y = y[0]  # the rows that a fused loss multiplies by a matrix
+    return weights[0].sum(dtype=wide(y)) if weights else jnp.asarray(np.prod(y.shape[:-1]), wide(y))
+
+
+def _loss(name: str, check: Callable, apply: Callable, fwd: Callable, bwd: Callable) -> Layer:
+    """The Layer of a loss per example, given as three functions, followed by the mean."""
+
+    def checked(params, x):
+        expect_params(name, params, tuple)
+        if not isinstance(x, tuple) or len(x) not in (2, 3):
+            came = f"{len(x)} entries" if isinstance(x, tuple) else describe(x)
+            raise TypeError(f"{name}: x must be the tuple (y, labels) or (y, labels, weights), got {came}; pass one of these.")
+        y, labels, *weights = x
+        expect_float(name, "y", y)
+        if y.ndim < 1:
+            raise ValueError(f"{name}: y must have a last axis of outputs, got a scalar; pass shape (..., n).")
+        if weights:
+            expect_float(name, "weights", weights[0])
+            expect_shape(name, "weights", weights[0], y.shape[:-1])
+            expect_same_dtype(name, "weights", weights[0], "y", y)
+        check(y, labels, weights)
+        y, labels, *weights = map(jnp.asarray, (y, labels, *weights))
+        if weights:
+            y = looked_at(y, *weights)
+            labels = looked_at(labels, *weights) if jnp.issubdtype(labels.dtype, jnp.floating) else labels
+        return y, labels, weights
+
+    def loss_apply(params, x, *, key=None):
+        y, labels, weights = checked(params, x)
+        losses = apply(y, labels)
+        return (weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)).astype(y.dtype)
+
+    def loss_fwd(params, x, *, key=None):
+        y, labels, weights = checked(params, x)
+        losses, residuals = fwd(y, labels)
+        value, mean_residuals = weighted_mean_fwd(losses, *weights) if weights else mean_fwd(losses)
+        return value.astype(y.dtype), (residuals, mean_residuals)
+
+    def loss_bwd(residuals, ct_value):
+        residuals, mean_residuals = residuals
+        if len(mean_residuals) == 1:
+            return (), bwd(residuals, mean_bwd(mean_residuals, ct_value))
+        ct_losses, ct_weights = weighted_mean_bwd(mean_residuals, ct_value)
+        return (), (*bwd(residuals, ct_losses), ct_weights)
+
+    def output(residuals):
+        _, _ = residuals
+        return Like(())
+
+    return leaf(name, lambda key: (), loss_apply, loss_fwd, loss_bwd, output)
+
+
+def _expect_targets(name: str) -> Callable:
+    def check(y, labels, weights):
+        expect_float(name, "labels", labels)
+        expect_shape(name, "labels", labels, y.shape)
+        expect_same_dtype(name, "labels", labels, "y", y)
+
+    return check
+
+
+def expect_classes(name: str) -> Callable:
+    def check(y, labels, weights):
+        if y.shape[-1] < 1:
+            raise ValueError(f"{name}: y must have at least one class, got {describe(y)}; pass shape (..., n).")
+        if not hasattr(labels, "dtype") or not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise TypeError(
+                f"{name}: labels must be integer class numbers, got {describe(labels)}; "
+                "convert them with labels.astype(jnp.int32), or one-hot rows with labels.argmax(-1)."
+            )
+        expect_shape(name, "labels", labels, y.shape[:-1])
+        seen = (labels, *weights)
+        if any(isinstance(v, Tracer) for v in seen):
+            return  # values exist only at run time: an id out of range gives NaN there, and no gradient
+        labels = np.asarray(labels)[np.asarray(weights[0]) != 0] if weights else np.asarray(labels)
+        wrong = labels[(labels < 0) | (labels >= y.shape[-1])]
+        if wrong.size:
+            raise ValueError(
+                f"{name}: labels must lie in 0 ... {y.shape[-1] - 1}, as y has {y.shape[-1]} classes, got {wrong[0]}; "
+                "correct it, or give that example weight 0."
+            )
+
+    return check
+
+
+def mean_squared_error_apply(y, labels):
+    """l = (1/n) sum_j (y_j - t_j)^2.  y, t: (..., n), l: (...) in float32 at least."""
+    return jnp.square(y.astype(wide(y)) - labels.astype(wide(y))).mean(-1)
+
+
+def mean_squared_error_fwd(y, labels):
+    return mean_squared_error_apply(y, labels), (y - labels,)
+
+
+def mean_squared_error_bwd(residuals, ct_losses):
+    (difference,) = residuals
+    ct = broadcast(ct_losses[..., None] * (2 / max(difference.shape[-1], 1)), difference.shape)
+    ct_y = (ct * difference.astype(ct.dtype)).astype(difference.dtype)
+    return ct_y, -ct_y
+
+
+def mean_squared_error() -> Layer:
+    """The mean over examples and outputs of (y - t)^2.  y, labels t: (..., n); weights: (...)."""
+    name = "mean_squared_error"
+    return _loss(name, _expect_targets(name), mean_squared_error_apply, mean_squared_error_fwd, mean_squared_error_bwd)
+
+
+def _sides(y, labels):
+    """(-|y|, r), r the share of the target on the side that the logit is against: 1 - t where y > 0, t elsewhere.
+
+    An infinite logit that nothing is against counts as 0 there, for 0 times infinity.
+    """
+    y, t = y.astype(wide(y)), labels.astype(wide(y))
+    against = jnp.where(y > 0, 1 - t, t)
+    minus_abs = jnp.where(y > 0, -y, y)
+    return jnp.where(jnp.isinf(y) & (against == 0), jnp.zeros_like(y), minus_abs), against
+
+
+def binary_cross_entropy_apply(y, labels):
+    """l = -(1/n) sum_j [t log s(y) + (1 - t) log(1 - s(y))], s the sigmoid.  y, t: (..., n), l: (...) in float32 at least.
+
+    Written |y| r + log1p(exp(-|y|)), r the share of the target on the other side than y: neither log(0) nor an overflow is
+    ever formed.
+    """
+    minus_abs, against = _sides(y, labels)
+    tail = jnp.exp(jnp.where(y > 0, -y, y).astype(wide(y)))
+    return (jnp.log1p(tail) - minus_abs * against).mean(-1)
+
+
+def binary_cross_entropy_fwd(y, labels):
+    return binary_cross_entropy_apply(y, labels), (y, labels)
+
+
+def binary_cross_entropy_bwd(residuals, ct_losses):
+    y, labels = residuals  # dl/dy = s(y) - t, taken from the side where s(y) or 1 - s(y) has not been rounded away
+    minus_abs, against = _sides(y, labels)
+    ct = broadcast(ct_losses[..., None] * (1 / max(y.shape[-1], 1)), y.shape)
+    slope = against - jax.nn.sigmoid(jnp.where(y > 0, -y, y).astype(ct.dtype))
+    ct_y = ct * jnp.where(y > 0, slope, -slope)
+    return ct_y.astype(y.dtype), (ct * jnp.where(y > 0, minus_abs, -minus_abs)).astype(y.dtype)
+
+
+def binary_cross_entropy() -> Layer:
+    """The mean over examples and outputs of the cross-entropy of labels t in [0, 1] with sigmoid(y).
+
+    y are logits.  y, labels t: (..., n); weights: (...).
+    """
+    name = "binary_cross_entropy"
+    return _loss(name, _expect_targets(name), binary_cross_entropy_apply, binary_cross_entropy_fwd, binary_cross_entropy_bwd)
+
+
+def _from_top(y):
+    """(y - top, top, z), top_i = max_j y_ij, z = sum_j exp(y_j - top), all in float32 at least: softmax(y) = exp(y - top) / z.
+
+    y: (..., n), top, z: (..., 1).
+    """
+    y = y.astype(wide(y))
+    top = jax.lax.stop_gradient(y.max(-1, keepdims=True))
+    below = y - broadcast(top, y.shape)
+    return below, top, jnp.exp(below).sum(-1, keepdims=True)
+
+
+def softmax_cross_entropy_apply(y, labels, smoothing):
+    """l = -sum_j q_j log softmax(y)_j,  q = (1 - a) onehot(label) + a / n.  y: (..., n), labels: int (...).
+
+    l: (...) in float32 at least.
+    """
+    below, _, z = _from_top(y)
+    ids, known = class_numbers(labels, y.shape[-1])
+    picked = jnp.take_along_axis(below, jnp.where(known, ids, jnp.zeros_like(ids))[..., None], -1)[..., 0]
+    if smoothing:  # 0 times the logarithm of what has no probability would be NaN
+        picked = (1 - smoothing) * picked + smoothing * below.mean(-1)
+    return jnp.where(known, jnp.log(z[..., 0]) - picked, jnp.full_like(picked, jnp.nan))
+
+
+def softmax_cross_entropy_fwd(y, labels, smoothing):
+    _, top, z = _from_top(y)
+    return softmax_cross_entropy_apply(y, labels, smoothing), (y, top, z, labels)
+
+
+def softmax_cross_entropy_bwd(residuals, ct_losses, smoothing):
+    y, top, z, labels = residuals
+    n = y.shape[-1]
+    ids, known = class_numbers(labels, n)
+    ct = jnp.where(known, ct_losses, jnp.zeros_like(ct_losses))[..., None]
+    p_ct = jnp.exp(y.astype(top.dtype) - broadcast(top, y.shape)) * broadcast(ct / z, y.shape)
+    one_hot = broadcast(ids[..., None], y.shape) == broadcast(jnp.arange(n, dtype=jnp.int32), y.shape)
+    on, off = (broadcast(ct * share, y.shape) for share in (1 - smoothing + smoothing / n, smoothing / n))
+    return (p_ct - jnp.where(one_hot, on, off)).astype(y.dtype), None  # ct (p - q): the simplest gradient there is
+
+
+def softmax_cross_entropy(*, label_smoothing: float = 0.0) -> Layer:
+    """The mean over examples of the cross-entropy of softmax(y) with integer labels.
+
+    y: (..., n) logits; labels: integers (...) in 0 ... n-1; weights: (...).  label_smoothing a mixes the one-hot target
+    with the uniform one, q = (1 - a) onehot + a / n (Szegedy et al. 2016, section 7).
+    A label out of range raises ValueError when its value is known; under `jit` its example has loss NaN and no gradient.
+    A logit of -inf gives its class the probability 0: an example of that class, and with smoothing any, has loss inf; the
+    gradient is softmax(y) - q there too. A row of -inf alone has no softmax: NaN.
+    """
+    name = "softmax_cross_entropy"
+    smoothing = real_number(label_smoothing)
+    if smoothing is None or not 0 <= smoothing < 1:
+        raise ValueError(f"{name}: label_smoothing must satisfy 0 <= a < 1, got {label_smoothing!r}; 0.1 is usual.")
+    return _loss(
+        name,
+        expect_classes(name),
+        lambda y, labels: softmax_cross_entropy_apply(y, labels, smoothing),
+        lambda y, labels: softmax_cross_entropy_fwd(y, labels, smoothing),
+        lambda residuals, ct: softmax_cross_entropy_bwd(residuals, ct, smoothing),
+    )

@@ -1,0 +1,15 @@
+"""Models: compositions of layers, no mathematics of their own; their weights, read and written; and text made by them."""
+
+from .char_rnn import char_rnn as char_rnn
+from .decode import generate_gpt as generate_gpt
+from .generate import generate as generate
+from .gpt import gpt as gpt
+from .gpt import gpt_block as gpt_block
+from .gpt import gpt_initializers as gpt_initializers
+from .gpt2 import BLOCK as BLOCK
+from .gpt2 import gpt2_from_safetensors as gpt2_from_safetensors
+from .gpt2 import gpt2_options as gpt2_options
+from .lenet import lenet as lenet
+from .mlp import mlp as mlp
+from .weights import load_weights as load_weights
+from .weights import save_weights as save_weights

@@ -1,0 +1,106 @@
+"""Text from a `gpt` that keeps its keys and values: each new id costs one position, not the whole prefix again."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ..combinators import TiedParams, serial
+from ..errors import describe, expect_array, expect_arrays, expect_positive
+from ..layer import Layer, expect_layer
+from ..layers.activation import gelu
+from ..layers.attention import attention_step, expect_attention
+from ..layers.dense import dense
+from ..layers.embedding import EmbeddingParams, embedding
+from ..layers.norm import NormParams, layer_norm
+from ..linear import broadcast, take
+from .generate import expect_request, pick
+
+
+def _parts(params) -> tuple:
+    """(table, head, positions, blocks stacked, last norm) of the parameters of a `gpt`; where it is tied, table is head."""
+    if isinstance(params, TiedParams):
+        (embed, body), head = params, params.table
+    elif isinstance(params, tuple) and [type(p) for p in params] == [EmbeddingParams, tuple, EmbeddingParams]:
+        embed, body, head = params  # made with tie=False
+    else:
+        raise TypeError(f"generate_gpt: params must be those of gpt(...), got {describe(params)}; make them with its init.")
+    expect_arrays("generate_gpt", "params", params, "make them with the init of gpt")
+    try:
+        parts: list[Any] = [p for p in body if not isinstance(p, tuple) or p]  # dropout has none
+        positions, blocks, norm = parts
+        if not isinstance(blocks[0][0], NormParams):  # made with scan=False
+            blocks = jax.tree.map(lambda *ps: jnp.stack(ps), *blocks)
+        table, places = head.table, positions.table
+    except (AttributeError, IndexError, TypeError, ValueError):
+        raise TypeError(
+            "generate_gpt: params must be those of gpt(...), and are not made of its parts; make them with its init."
+        ) from None
+    expect_array("generate_gpt", "params: the table of ids", table)
+    expect_array("generate_gpt", "params: the table of positions", places)
+    if table.ndim != 2 or places.ndim != 2 or table.shape[1] != places.shape[1]:
+        raise ValueError(
+            f"generate_gpt: params must hold tables of one width for ids and positions, got {describe(table)} and "
+            f"{describe(places)}; make them with the init of gpt."
+        )
+    return embed, table, places, blocks, norm
+
+
+def generate_gpt(
+    params: Any, prompt: Array, length: int, *, heads: int, key: Any = None, temperature: float = 1.0,
+    activation: Layer | None = None, eps: float = 1e-5,
+) -> Array:  # fmt: skip
+    """`length` new ids after `prompt`.  prompt: integers (..., s), s >= 1; result: int32 (..., length).
+
+    params: those of gpt(vocab, context, layers, heads, width), in any of its forms; heads, activation and eps: as it was made
+    with (`models.gpt2_options` has those of a file). With a key each id is drawn from softmax(logits / temperature); without
+    one, or at temperature 0, it is the most probable, the first of equals.
+    Pure: the same arguments give the same ids, under `jit` too (params, prompt and key alone traced).
+    Raises ValueError where s + length - 1 is more than the context, TypeError for a prompt that is not integers.
+    """
+    expect_request("generate_gpt", prompt, length, key, temperature)
+    expect_positive("generate_gpt", heads=heads)
+    activation = gelu(approximate=True) if activation is None else activation
+    expect_layer("generate_gpt", activation)
+    embed, head, positions, blocks, last_norm = _parts(params)
+    context, width = positions.shape
+    steps = prompt.shape[-1] + length - 1 if prompt.ndim else 0
+    if prompt.ndim < 1 or prompt.shape[-1] < 1 or steps > context:
+        raise ValueError(
+            f"generate_gpt: prompt must have shape (..., s), s from 1 to {context + 1 - length}, so that {length} more fit in "
+            f"the context of {context}, got {describe(prompt)}; cut it, or ask for less."
+        )
+    table, hidden = embed.table, blocks[1][1].b.shape[-1]
+    embedding(*table.shape).apply(embed, prompt)  # refuses ids that it does not know
+    opts = expect_attention(width, heads)
+    norm = layer_norm(width, eps=eps)
+    feed = serial(norm, dense(width, hidden), serial(activation, dense(hidden, width)))
+    given = prompt.reshape(-1 if prompt.size else 0, prompt.shape[-1]).astype(jnp.int32)
+    rows = given.shape[0]
+
+    def block(carry, p_cache):
+        x, t = carry
+        (p, cache) = p_cache
+        (p_norm, p_attention, *_), p_feed = p
+        y, cache = attention_step(p_attention, norm.apply(p_norm, x), cache, t, opts=opts)
+        x = x + y
+        return (x + feed.apply(p_feed[:3], x), t), cache
+
+    def step(carry, now):
+        last, caches = carry
+        t, k, told, is_told = now
+        ids = jnp.where(is_told, told, last)
+        x = take(table, ids) + broadcast(positions[t], (rows, width))
+        (x, _), caches = lax.scan(block, (x, t), (blocks, caches))
+        logits = norm.apply(last_norm, x) @ head.T
+        last = pick(logits, k, temperature)
+        return (last, caches), last
+
+    empty = jnp.zeros((blocks[0][0].scale.shape[0], rows, heads, steps, width // heads), table.dtype)
+    told = jnp.pad(given.T, ((0, length - 1), (0, 0)))
+    numbers = jnp.arange(steps, dtype=jnp.int32)
+    keys = None if key is None else jax.random.split(key, steps)
+    start = (jnp.zeros((rows,), jnp.int32), (empty, empty))
+    _, ids = lax.scan(step, start, (numbers, keys, told, numbers < prompt.shape[-1]))
+    return ids[prompt.shape[-1] - 1 :].T.reshape(*prompt.shape[:-1], length)

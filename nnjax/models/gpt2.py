@@ -1,0 +1,264 @@
+"""GPT-2 as the Hugging Face layout has it: what a folder of config.json and safetensors files says of the model, its arrays.
+
+Nothing is dropped without a word: what the config asks for and `gpt` has not is refused by name, and so is an array that has
+no place in it.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..data.files import expect_path
+from ..errors import describe, expect_positive, unknown_name
+from ..layer import Layer
+from ..layers.activation import gelu, silu
+from .gpt import gpt
+from .weights import read_tensors
+
+# Of one block, in the order of the leaves of ours. Its linear maps store (in, out) too.
+BLOCK = (
+    "ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias",
+    "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias",
+)  # fmt: skip
+TABLE, POSITIONS, NORM, HEAD = "wte.weight", "wpe.weight", ("ln_f.weight", "ln_f.bias"), "lm_head.weight"
+CONSTANTS = (".attn.bias", ".attn.masked_bias")  # the causal line, which older files store
+
+ACTIVATIONS = {
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), lambda: gelu(approximate=True)),
+    **dict.fromkeys(("gelu", "gelu_python"), gelu),
+    **dict.fromkeys(("silu", "swish"), silu),
+}
+ALIASES = {
+    "hidden_size": "n_embd", "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}  # fmt: skip
+# What changes the numbers and `gpt` has not: refused where it is anything but the value here, or nothing.
+WITHOUT = {"model_type": "gpt2", "add_cross_attention": False, "pruned_heads": {}, "quantization_config": {}}
+
+
+def read_gpt2(path: str | Path, heads: int | None = None, dtype: Any = None) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+    """(the options of `gpt` that make this model, its arrays by name) from a folder, a safetensors file in it, or the index of
+    its shards; heads, if given, where no config says how many.
+
+    `gpt` divides all scores of attention by sqrt(width / heads). Where the config has another scale, the arrays of the queries
+    are multiplied by what it has more: the scores are the same.
+    Raises ValueError for what cannot be read, contradicts itself, or asks for what `gpt` has not: it says which.
+    """
+    path = expect_path("gpt2", path)
+    folder = path if path.is_dir() else path.parent
+    config = _config(folder / "config.json")
+    arrays = {name.removeprefix("transformer."): array for name, array in _arrays(path).items()}
+    arrays = {name: array for name, array in arrays.items() if not name.endswith(CONSTANTS)}
+    layers = sum(name.startswith("h.") and name.endswith(".ln_1.weight") for name in arrays)
+    if TABLE not in arrays or POSITIONS not in arrays or not layers:
+        some = ", ".join(sorted(arrays)[:3]) or "nothing"
+        raise ValueError(f"{path}: expected the arrays of GPT-2, wte.weight, wpe.weight, h.0.ln_1.weight, ..., got {some}; "
+                         "pass a model.safetensors of the gpt2 family, or the folder of its shards.")  # fmt: skip
+    tie = _tied(path, config, arrays)
+    _expect_all(path, arrays, layers, tie)
+    (vocab, width), context = arrays[TABLE].shape, arrays[POSITIONS].shape[0]
+    hidden = arrays["h.0.mlp.c_fc.weight"].shape[-1]
+    sizes = {"vocab_size": vocab, "n_positions": context, "n_layer": layers, "n_embd": width, "n_inner": hidden}
+    for name, size in sizes.items():
+        if config.get(name) not in (None, size):
+            raise ValueError(f"{path}: config.json says {name} {config[name]!r}, and the arrays {size}; put the files of one "
+                             "model together.")  # fmt: skip
+    heads = _heads(path, config, heads, width)
+    activation = config.get("activation_function", "gelu_new")
+    if activation not in ACTIVATIONS:
+        raise unknown_name(f"activation_function in {folder / 'config.json'}", activation, ACTIVATIONS)
+    scale = 1.0 if config.get("scale_attn_weights", True) else (width / heads) ** 0.5
+    by_layer = config.get("scale_attn_by_inverse_layer_idx", False)
+    for i in range(layers):
+        for name in (f"h.{i}.attn.c_attn.weight", f"h.{i}.attn.c_attn.bias"):
+            arrays[name] = _queries_scaled(arrays[name], scale / (i + 1 if by_layer else 1))
+    options = {"vocab": vocab, "context": context, "layers": layers, "heads": heads, "width": width, "hidden": hidden,
+               "activation": ACTIVATIONS[activation](), "eps": float(config.get("layer_norm_epsilon", 1e-5)),
+               "tie": tie}  # fmt: skip
+    return options, _cast(path, arrays, dtype)
+
+
+def _queries_scaled(array: jax.Array, scale: float) -> jax.Array:
+    """Columns of queries, keys and values, the first third times `scale`, rounded once."""
+    if scale == 1:
+        return array
+    queries, rest = jnp.split(array, [array.shape[-1] // 3], -1)
+    wide = queries.astype(jnp.promote_types(array.dtype, jnp.float32)) * scale
+    return jnp.concatenate([wide.astype(array.dtype), rest], -1)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """config.json, {} where there is none. Raises ValueError for what it asks for in vain."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}; replace it with a sound copy.") from None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} must hold a JSON object of options, got {type(found).__name__}; replace it with a sound copy."
+        )
+    config = {str(ALIASES.get(name, name)): value for name, value in found.items()}
+    for name, value in WITHOUT.items():
+        if config.get(name) and config[name] != value:
+            raise ValueError(
+                f"{path} asks for {name} {config[name]!r}, which gpt has not; load a plain model of the gpt2 family."
+            )
+    kinds = {
+        "a positive whole number": (lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0,
+                                    ("vocab_size", "n_positions", "n_layer", "n_embd", "n_inner", "n_head")),
+        "a positive number": (lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 0 < v < float("inf"),
+                              ("layer_norm_epsilon",)),
+        "true or false": (lambda v: isinstance(v, bool),
+                          ("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tie_word_embeddings")),
+        "a name": (lambda v: isinstance(v, str), ("activation_function",)),
+    }  # fmt: skip
+    for kind, (right, names) in kinds.items():
+        for name in names:
+            if config.get(name) is None:
+                config.pop(name, None)
+            elif not right(config[name]):
+                raise ValueError(f"{path}: {name} must be {kind}, got {config[name]!r}; correct it.")
+    return config
+
+
+def _arrays(path: Path) -> Mapping[str, jax.Array]:
+    """Every array of the file, of the index's shards, or of the folder."""
+    if path.is_dir():
+        whole, index = path / "model.safetensors", path / "model.safetensors.index.json"
+        if whole.exists() or not index.exists():
+            if not whole.exists():
+                there = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
+                raise ValueError(f"{path} must hold model.safetensors, or its shards and model.safetensors.index.json, got "
+                                 f"{there}; save the model there as safetensors: pickled files are never read.")  # fmt: skip
+            return read_tensors(whole)
+        path = index
+    if path.suffix != ".json":
+        return read_tensors(path)
+    try:
+        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted(set(places.values()))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is not there; check the path of the index.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as an index of shards, with a weight_map: {error!r}; replace it with a sound "
+                         "copy.") from None  # fmt: skip
+    for shard in shards:
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise ValueError(f"{path}: shards must lie beside the index, got {shard!r}; replace it with a sound copy.")
+    read = {shard: read_tensors(path.parent / shard) for shard in shards}
+    for name, shard in places.items():
+        if name not in read[shard]:
+            raise ValueError(f"{path} says that {name} is in {shard}, where it is not; replace both with sound copies.")
+    return {name: read[shard][name] for name, shard in places.items()}
+
+
+def _tied(path: Path, config: Mapping[str, Any], arrays: Mapping[str, jax.Array]) -> bool:
+    """Whether the head is the embedding's table."""
+    if HEAD not in arrays:
+        if config.get("tie_word_embeddings", True):
+            return True
+        raise ValueError(f"{path}: config.json says tie_word_embeddings false, and {HEAD} is missing; replace the file with a "
+                         "sound copy.")  # fmt: skip
+    head, table = arrays[HEAD], arrays[TABLE]
+    same = describe(head) == describe(table) and bool((head == table).all())
+    if not same and config.get("tie_word_embeddings", bool(config)):  # a config that says nothing says true
+        raise ValueError(f"{path}: {HEAD} is not {TABLE}, but config.json does not say tie_word_embeddings false; say it "
+                         f"there, or remove {HEAD}.")  # fmt: skip
+    return config.get("tie_word_embeddings", same)
+
+
+def array_names(layers: int, tie: bool, scan: bool) -> list[str]:
+    """The arrays in the order of the leaves of a `gpt`; with `scan` each of all blocks, one after the other."""
+    blocks = [[f"h.{i}.{name}" for name in BLOCK] for i in range(layers)]
+    inner = [name for row in (zip(*blocks) if scan else blocks) for name in row]
+    return [TABLE, POSITIONS, *inner, *NORM, *([] if tie else [HEAD])]
+
+
+def _expect_all(path: Path, arrays: Mapping[str, jax.Array], layers: int, tie: bool) -> None:
+    wanted = array_names(layers, tie, scan=True)
+    missing = [name for name in wanted if name not in arrays]
+    if missing:
+        raise ValueError(
+            f"{path}: {missing[0]} is missing; replace the file with a sound copy, or pass the folder of its shards."
+        )
+    left = sorted(set(arrays) - {*wanted, HEAD})
+    if left:
+        raise ValueError(f"{path}: {left[0]} has no place in a gpt, {describe(arrays[left[0]])}; load a plain model of the "
+                         "gpt2 family, or remove it from the file.")  # fmt: skip
+
+
+def _heads(path: Path, config: Mapping[str, Any], heads: int | None, width: int) -> int:
+    told = config.get("n_head")
+    if heads is not None and told is not None and heads != told:
+        raise ValueError(
+            f"{path}: config.json says n_head {told}, got heads={heads!r}; leave heads out, or correct one of them."
+        )
+    if heads is None and told is None and width % 64:
+        raise ValueError(f"{path}: a width of {width} is no multiple of 64, so the number of heads is not known; pass heads.")
+    heads = next(n for n in (heads, told, width // 64) if n is not None)
+    return expect_positive("gpt2", heads=heads)[0]
+
+
+def _cast(path: Path, arrays: dict[str, jax.Array], dtype: Any) -> dict[str, jax.Array]:
+    """The arrays in this dtype, or as they are where they are all of one."""
+    for name, array in arrays.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(
+                f"{path}: {name} must be floating point, got {describe(array)}; load a model that is not quantised."
+            )
+    if dtype is None:
+        kinds = sorted({str(array.dtype) for array in arrays.values()})
+        if len(kinds) > 1:
+            raise ValueError(f"{path} holds arrays of {' and '.join(kinds)}; pass dtype, the one to compute in.")
+        return arrays
+    try:
+        wanted = jnp.dtype(dtype)
+    except TypeError:
+        wanted = None
+    if wanted is None or not jnp.issubdtype(wanted, jnp.floating) or jax.dtypes.canonicalize_dtype(wanted) != wanted:
+        raise ValueError(f"gpt2: dtype must be float32, bfloat16 or float16, or under jax.enable_x64(True) float64, got "
+                         f"{dtype!r}; pass one of them.")  # fmt: skip
+    return {name: array.astype(wanted) for name, array in arrays.items()}
+
+
+def gpt2_options(path: str | Path, *, heads: int | None = None) -> dict[str, Any]:
+    """The options with which `gpt` makes the model of these files, see `gpt2_from_safetensors`.
+
+    `generate_gpt` takes three of them: heads, activation and eps.
+    """
+    return read_gpt2(path, heads)[0]
+
+
+def gpt2_from_safetensors(
+    path: str | Path, *, heads: int | None = None, dtype: Any = None, dropout: float = 0.0, fused: bool = False,
+    remat: bool = False, scan: bool = True,
+) -> tuple[Layer, Any]:  # fmt: skip
+    """(gpt, params) from GPT-2 weights in the Hugging Face layout: gpt2, gpt2-medium, ...
+
+    path: a folder with model.safetensors, or its shards and their index; or one of these files.  What config.json beside it
+    says is done: activation, epsilon, scale of attention, heads, width of the mlp, an untied head.  Where there is none, heads
+    are width / 64, as in all of OpenAI's, unless given.  The scale of attention is put into the weights of the queries, which
+    then differ from the file's.  dtype: of the parameters, that of the file unless given.  dropout, fused, remat, scan: as of
+    `gpt`; the config's dropout is not taken.
+    Raises ValueError for files that cannot be read, contradict each other, lack an array, or ask for what `gpt` has not.
+    """
+    options, found = read_gpt2(path, heads, dtype)
+    model = gpt(**options, dropout=dropout, fused=fused, remat=remat, scan=scan)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    layers, names = options["layers"], iter(array_names(options["layers"], options["tie"], scan))
+    leaves = []
+    for leaf in jax.tree.leaves(shapes):
+        stacked = scan and 2 <= len(leaves) < 2 + len(BLOCK)
+        of = [next(names) for _ in range(layers if stacked else 1)]
+        for name in of:
+            if found[name].shape != leaf.shape[stacked:]:
+                raise ValueError(f"{path}: expected shape {leaf.shape[stacked:]} of {name}, got {describe(found[name])}; "
+                                 "replace it with a sound copy.")  # fmt: skip
+        leaves.append(jnp.stack([found[name] for name in of]) if stacked else found[of[0]])
+    return model, jax.tree.unflatten(jax.tree.structure(shapes), leaves)

@@ -1,0 +1,40 @@
+"""What is worth watching beside the loss: how large every gradient is, and how far the two gradients are apart."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...linear import wide
+from ..recipe import Recipe
+from ..step import TrainState
+from .alignment import make_alignment
+
+NORM, APART = "gradient norm of ", "hand against jax"
+
+
+def make_measure(recipe: Recipe, x: jax.Array, labels: jax.Array) -> Callable[[TrainState], dict[str, Any]]:
+    """measure(state) -> the 2-norm of each parameter's gradient on this batch, and |hand - jax| / |jax| over all of them.
+
+    Where something else than the transpose carries the error back, also what `make_alignment` measures.
+    """
+    aligned = make_alignment(recipe.aligned, x, labels) if recipe.aligned else None
+
+    @jax.jit
+    def both(params):
+        key = jax.random.key(0)
+        found = (f(params, x, labels, key=key)[1] for f in (recipe.hand, recipe.reference))
+        hand, reference = (jax.tree.map(lambda g: g.astype(wide(g)), grads) for grads in found)  # float16 cannot hold squares
+        norms = jax.tree.map(lambda g: jnp.linalg.norm(g.ravel()), hand)
+        apart = [jnp.sum((h - r) ** 2) for h, r in zip(jax.tree.leaves(hand), jax.tree.leaves(reference))]
+        size = [jnp.sum(r**2) for r in jax.tree.leaves(reference)]
+        return norms, jnp.sqrt(sum(apart[1:], apart[0]) / jnp.maximum(sum(size[1:], size[0]), jnp.finfo(jnp.float32).tiny))
+
+    def measure(state):
+        norms, apart = both(state.params)
+        leaves = jax.tree_util.tree_leaves_with_path(norms)
+        found = {APART: apart, **{NORM + jax.tree_util.keystr(path).lstrip("."): norm for path, norm in leaves}}
+        return found | (aligned(state.params) if aligned else {})
+
+    return measure

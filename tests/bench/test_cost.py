@@ -1,0 +1,152 @@
+"""Programs whose messages are known: compiled ones, and lines as XLA writes them elsewhere."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+from jax.sharding import PartitionSpec as P
+
+from nnjax.bench.cost import Message, axes_of, collectives_of, groups_along
+from nnjax.distributed import make_mesh
+
+SIZES = {"a": 2, "b": 4}
+ALL = P(("a", "b"))
+A, B, BOTH = ((0, 4), (1, 5), (2, 6), (3, 7)), ((0, 1, 2, 3), (4, 5, 6, 7)), (tuple(range(8)),)
+
+
+def sent(f, out=ALL, shape=(64, 6), dtype="float32", mesh=None):
+    run = jax.shard_map(f, mesh=make_mesh(**SIZES) if mesh is None else mesh, in_specs=ALL, out_specs=out)
+    return collectives_of(str(jax.jit(run).lower(jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))).compile().as_text()))
+
+
+def program(*lines, head="HloModule m, num_partitions=8", more=""):
+    return f"{head}\n{more}\nENTRY %main (x: f32[4]) -> f32[4] {{\n" + "\n".join(f"  {line}" for line in lines) + "\n}\n"
+
+
+ONE = 8 * 6 * 4  # bytes of x on one device
+
+
+@pytest.mark.parametrize(
+    ("f", "out", "messages"),
+    [
+        (lambda x: lax.psum(x, "b"), P("a"), [("all-reduce", ONE, B)]),
+        (lambda x: lax.pmax(x, ("a", "b")), P(), [("all-reduce", ONE, BOTH)]),
+        (lambda x: lax.all_gather(x, "a", tiled=True), ALL, [("all-gather", 2 * ONE, A)]),
+        (lambda x: lax.psum_scatter(x, "b", tiled=True), ALL, [("reduce-scatter", ONE, B)]),
+        (lambda x: lax.all_to_all(x, "b", 0, 1, tiled=True), ALL, [("all-to-all", ONE, B)]),
+        (lambda x: lax.ppermute(x, "b", [(0, 1), (1, 2)]), ALL,
+         [("collective-permute", ONE, ((0, 1), (1, 2), (4, 5), (5, 6)))]),
+        (lambda x: 2 * x, ALL, []),
+    ],
+    ids=["sum", "max", "gather", "scatter", "exchange", "permute", "nothing"],
+)  # fmt: skip
+def test_one_of_each_kind(f, out, messages):
+    assert sent(f, out) == [Message(kind, size, 1, groups) for kind, size, groups in messages]
+
+
+def test_several_arrays_in_one_message_count_together():
+    found = sent(lambda x: (lax.psum(x, "b"), lax.psum(x[:2].astype(jnp.int32), "b")), P("a"))
+    assert sum(m.bytes for m in found) == ONE + 2 * 6 * 4
+
+
+def test_among_one_device_nothing_is_sent():
+    mesh = make_mesh(a=8, b=1)
+    assert sent(lambda x: lax.psum(x, "b"), P("a"), mesh=mesh) == []
+    one = program("ROOT %r = f32[2]{0} all-reduce(%x), replica_groups={{0},{1}}", head="HloModule m, num_partitions=2")
+    assert collectives_of(one) == []
+
+
+WIDTHS = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "float16": 2, "float32": 4,
+          "complex64": 8, "float8_e4m3fn": None, "bfloat16": None}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+def test_numbers_of_every_type(dtype):
+    (found,) = sent(lambda x: lax.all_gather(x, "b", tiled=True), dtype=dtype)
+    width = WIDTHS[dtype]
+    assert found.bytes in ([4 * 48 * width] if width else [4 * 48 * w for w in (1, 2, 4)])  # a CPU sends some as wider ones
+
+
+def test_messages_in_a_loop_count_as_often_as_it_runs_in_a_loop_in_a_loop_both():
+    def loop(x):
+        def outer(x, _):
+            x, _ = lax.scan(lambda x, _: (lax.ppermute(x, "b", [(0, 1)]) * 2, None), x, None, 3)
+            return lax.ppermute(x, "a", [(0, 1)]), None
+
+        return lax.ppermute(lax.scan(outer, x, None, 5)[0], "a", [(1, 0)])
+
+    assert sorted(m.times for m in sent(loop)) == [1, 5, 15]
+
+
+def test_a_loop_of_unknown_length_is_refused_if_it_sends():
+    def until(body):
+        return lambda x: lax.while_loop(lambda x: x.sum() < 1, body, x)
+
+    with pytest.raises(ValueError, match=r"cost: XLA does not know how often the loop %\S+ runs, so its messages cannot"):
+        sent(until(lambda x: lax.ppermute(x, "b", [(0, 1)])))
+    assert sent(until(lambda x: x + 1)) == []
+
+
+def test_branches_that_send_the_same_count_once_others_are_refused():
+    def either(f, g):
+        return lambda x: lax.cond(x[0, 0] > 0, f, g, x)
+
+    def there(x):
+        return lax.ppermute(x, "b", [(0, 1)])
+
+    assert [m.times for m in sent(either(there, lambda x: there(2 * x)))] == [1]
+    with pytest.raises(ValueError, match=r"cost: the branches of a condition send different messages"):
+        sent(either(there, lambda x: 2 * x))
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "size", "groups"),
+    [
+        ("%g = (f32[4]{0}, f32[8]{0}) all-gather-start(%x), replica_groups={{0,1},{2,3}}, dimensions={0}", "all-gather", 32,
+         ((0, 1), (2, 3))),
+        ("%g = ((f32[4]{0}, s8[2]{0}), (f32[8]{0}, /*index=1*/s8[4]{0})) all-gather-start(%x, %y), replica_groups=[4,2]<=[8]",
+         "all-gather", 36, ((0, 1), (2, 3), (4, 5), (6, 7))),
+        ("%r = f32[4,2]{1,0:T(8,128)} all-reduce-start(%x), replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%add", "all-reduce", 32,
+         ((0, 2, 4, 6), (1, 3, 5, 7))),
+        ("%r = (bf16[4]{0}, bf16[]) all-reduce-start(%x, %y), replica_groups={}, to_apply=%add", "all-reduce", 10, BOTH),
+        ("%p = (f32[4]{0}, f32[4]{0}, u32[], u32[]) collective-permute-start(%x), source_target_pairs={{0,1},{1,0}}",
+         "collective-permute", 16, ((0, 1), (1, 0))),
+        ("%s = f32[4]{0} reduce-scatter(%x), replica_groups=mesh['a'=2,'b'=4] {'a'}, dimensions={0}", "reduce-scatter", 32, A),
+        ("%s = f32[4]{0} reduce-scatter(%x), replica_groups=mesh['a'=2,'b'=4] {'a','b'}", "reduce-scatter", 128, BOTH),
+        ("%b = u4[5]{0} collective-broadcast(%x), replica_groups={{0,1}}", "collective-broadcast", 3, ((0, 1),)),
+        ("ROOT r = f8e4m3fn[4]{0} ragged-all-to-all(x), replica_groups={{0,1}}", "ragged-all-to-all", 4, ((0, 1),)),
+        ("%t = (f32[2]{0}, f32[2]{0}) all-to-all(%x, %y), replica_groups={{0,1}}", "all-to-all", 16, ((0, 1),)),
+    ],
+)  # fmt: skip
+def test_lines_as_accelerators_have_them(line, kind, size, groups):
+    done = f"%d = f32[8]{{0}} {kind}-done(%g)"
+    assert collectives_of(program(line, done)) == [Message(kind, size, 1, groups)]
+
+
+def test_a_computation_that_starts_and_ends_apart_counts_once():
+    inner = "%inner (y: f32[4]) -> f32[2] {\n  ROOT %s = f32[2]{0} reduce-scatter(%y), replica_groups={{0,1}}\n}"
+    start = "%a = ((f32[4]{0}), f32[2]{0}, u32[]) async-start(%x), calls=%inner"
+    rest = ["%b = f32[2]{0} async-update(%a), calls=%inner", "%c = f32[2]{0} async-done(%b), calls=%inner"]
+    assert collectives_of(program(start, *rest, more=inner)) == [Message("reduce-scatter", 16, 1, ((0, 1),))]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not a program", r"cost: expected the text of a compiled program, got one without ENTRY; pass compiled.as_text\(\)"),
+        (program("%r = q7[4]{0} all-reduce(%x), replica_groups={}"), r"the size of a number of type q7 is not known"),
+        (program("%r = f32[4]{0} all-reduce(%x), replica_groups=ring{3}"), r"cannot read which devices .* 'replica_groups=r"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        collectives_of(text)
+
+
+def test_groups_lie_along_axes_of_the_mesh():
+    assert groups_along(SIZES, ["a"]) == A
+    assert groups_along(SIZES, ["b"]) == B
+    for axes, groups in ((("a",), A), (("b",), B[::-1]), (("a", "b"), BOTH)):
+        assert axes_of(Message("all-reduce", 4, 1, groups), SIZES) == axes
+    with pytest.raises(ValueError, match=r"the devices of this all-reduce lie along no axes of the mesh \{'a': 2, 'b': 4\}"):
+        axes_of(Message("all-reduce", 4, 1, ((0, 1),)), SIZES)

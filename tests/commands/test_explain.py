@@ -1,0 +1,221 @@
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from nnjax import nielsen
+from nnjax.cli import main
+from nnjax.commands import explain
+from nnjax.commands.explain import Explain, Network, network, numbers, parse_sizes, show
+
+NETS = [((2, 2, 2), None), ((3, 2, 4), None), ((2, 2), 1), ((4, 3, 3), 2), ((5, 1, 1), 3), ((2, 3, 4, 5, 5), 4), ((1, 5), 5)]
+RUN = "from nnjax.cli import main; main(['explain'])"
+
+
+def by_numpy(net):
+    """The numbers, one entry at a time; of a net of two layers x is the z of the first."""
+
+    def s(z):
+        return 1 / (1 + np.exp(-z))
+
+    (w, b), x, y = net
+    z, a = x, s(x) if len(w) == 1 else x
+    for w_l, b_l in zip(w[:-1], b[:-1]):
+        z = np.array([sum(w_l[j, k] * a[k] for k in range(len(a))) + b_l[j] for j in range(len(b_l))])
+        a = s(z)
+    w, b = w[-1], b[-1]
+
+    def out(a):
+        return s(np.array([sum(w[j, k] * a[k] for k in range(len(a))) + b[j] for j in range(len(b))]))
+
+    def cost(a):
+        return 0.5 * sum((out(a) - y) ** 2)
+
+    delta = (out(a) - y) * out(a) * (1 - out(a))
+    sent = np.array([sum(w[j, k] * delta[j] for j in range(len(b))) for k in range(len(a))])
+    nudged = np.array([(cost(a + e) - cost(a - e)) / 2e-4 for e in 1e-4 * np.eye(len(a))])
+    return {"z": z, "a": a, "a_next": out(a), "cost": cost(a), "delta": delta, "sent": sent, "nudged": nudged,
+            "by_sum": sent * a * (1 - a)}  # fmt: skip
+
+
+def printed(capsys, *args, **how):
+    assert Explain(*args, **how).run() == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "\x1b" not in out
+    assert "…" not in out
+    return out
+
+
+def row(out, label):
+    """The numbers of the one line of a table that begins with this label."""
+    (line,) = [line for line in out.splitlines() if line.startswith(f"  {label}  ")]
+    return line.removeprefix(f"  {label}").split()
+
+
+@pytest.mark.parametrize(("sizes", "seed"), NETS)
+def test_the_numbers_are_those_of_numpy(sizes, seed):
+    net = network(sizes, seed)
+    n, wanted = numbers(net), by_numpy(net)
+    for name in ("z", "a", "a_next", "cost", "delta", "sent", "by_sum"):
+        np.testing.assert_allclose(getattr(n, name), wanted[name], rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(n.by_transpose, wanted["by_sum"], rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(n.by_grad, wanted["by_sum"], rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(n.nudged, wanted["nudged"], atol=1e-6)
+    np.testing.assert_allclose(n.nudged, n.sent, atol=1e-6)
+    if n.inverse_sent is not None:
+        inverse_sent = np.linalg.solve(n.w, wanted["delta"])
+        np.testing.assert_allclose(n.inverse_sent, inverse_sent, rtol=1e-9)
+        np.testing.assert_allclose(n.by_inverse, inverse_sent * n.a * (1 - n.a), rtol=1e-9)
+        np.testing.assert_allclose(n.w @ n.inverse_sent, n.delta, rtol=1e-9)
+        assert not np.allclose(n.inverse_sent, n.nudged, atol=1e-3)
+    assert (n.inverse_sent is None) == (n.w.shape[0] != n.w.shape[1]) == bool(n.refused)
+
+
+@pytest.mark.parametrize(("sizes", "seed"), NETS)
+def test_what_is_printed_are_these_numbers(sizes, seed, capsys):
+    out = printed(capsys, ",".join(map(str, sizes)), seed)
+    n = numbers(network(sizes, seed))
+    for label, values in (
+        ("w.T @ delta", n.sent), ("nudged by 0.001", n.nudged), ("sigmoid'(z_k)", n.slope), ("(1) sum over edges", n.by_sum),
+        ("(2) transpose", n.by_sum), ("(3) jax.grad by z", n.by_sum),
+    ):  # fmt: skip
+        np.testing.assert_allclose(np.array(row(out, label), float), values, atol=0.51e-4)
+    for label, values in (("inverse(w) @ delta", n.inverse_sent), ("(4) inverse", n.by_inverse)):
+        assert row(out, label) == (["none"] * len(n.a) if values is None else [show(v) for v in values])
+    rows = [line.split()[2:] for line in out.splitlines() if line.startswith("  to ")]
+    by_row, by_column = np.array([r[: n.w.shape[1]] for r in rows], float).reshape(2, *n.w.shape)
+    np.testing.assert_allclose(by_row, n.w)
+    np.testing.assert_allclose(by_column, n.w)
+    back = [line.split()[3 : 3 + len(n.b)] for line in out.splitlines() if line.startswith("  back to ")]
+    np.testing.assert_allclose(np.array(back, float), n.w.T)
+    for k in range(len(n.a)):
+        flat = " ".join(out.split())
+        terms = re.search(rf"dC/da_{k + 1} = ([^=]*) = (-?[\d.]+)", flat)
+        assert terms
+        pairs = [tuple(float(v.strip("()")) for v in term.split(" * ")) for term in terms[1].split(" + ")]
+        np.testing.assert_allclose(np.array(pairs), np.stack([n.w[:, k], n.delta], 1), atol=0.51e-4)
+        assert terms[2] == show(n.sent[k])
+
+
+def test_the_example_of_the_question_by_hand(capsys):
+    out = printed(capsys)
+    assert "z_1 = 1.0 * 0.6225 + (-0.5) * 0.2689 + 0.0 = 0.4880, a_1 = 0.6196" in out
+    assert "dC/da_1 = 1.0 * (-0.0896) + 2.0 * 0.1480 = 0.2064" in out
+    assert row(out, "(2) transpose") == ["0.0485", "0.0525"]
+    assert row(out, "(4) inverse") == ["-0.0057", "0.0257"]
+    assert "(4) is wrong." in out
+    flat = " ".join(out.split())
+    assert "w11, w21 make the input of a neuron: here w[1,1], w[1,2], row 1." in flat
+    assert "w11, w12 carry the output of one: here w[1,1], w[2,1], column 1." in flat
+
+
+def test_where_w_is_not_square_a_sentence_stands_in_place_of_the_inverse(capsys):
+    flat = " ".join(printed(capsys, "3,2,4").split())
+    assert "(4) cannot be had: w must be square to have an inverse" in flat
+    assert "is wrong" not in flat
+
+
+def with_last_w(monkeypatch, w):
+    w = np.array(w)
+    params, x, y = network((2, 2, 2))
+    net = Network(nielsen.Params((params.w[0], w), params.b), x, y)
+    monkeypatch.setattr(explain, "network", lambda sizes, seed: net)
+
+
+def test_a_singular_w_is_said(monkeypatch, capsys):
+    with_last_w(monkeypatch, [[1.0, 2.0], [0.5, 1.0]])
+    flat = " ".join(printed(capsys).split())
+    assert "(4) cannot be had: w is singular, so it has no inverse" in flat
+    assert row(printed(capsys), "(4) inverse") == ["none", "none"]
+
+
+def test_an_orthogonal_w_is_said_to_be_one(monkeypatch, capsys):
+    with_last_w(monkeypatch, [[0.6, -0.8], [0.8, 0.6]])
+    out = printed(capsys)
+    assert row(out, "(4) inverse") == row(out, "(2) transpose")
+    assert "(4) agrees too" in out
+    assert "is wrong" not in out
+
+
+def test_numbers_too_large_for_four_decimals_keep_the_page(monkeypatch, capsys):
+    with_last_w(monkeypatch, [[1.0, 1.0], [1.0, 1.000001]])
+    assert all("e+" in v for v in row(printed(capsys), "inverse(w) @ delta"))
+
+
+def test_numbers_as_they_are_printed():
+    assert show(0.04727) == "0.0473"
+    assert show(-1e-9) == "0.0000"
+    assert show(-0.5, 1) == "-0.5"
+    assert show(-12345.6) == "-1.235e+04"
+
+
+def test_sizes_are_read():
+    assert parse_sizes("3,2,4") == (3, 2, 4)
+    assert parse_sizes(" 2, 2 ") == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "sizes", ["3", "3,x", "0,2", "", "2,,2", "-1,2", "2.5,2", "784,30,10", "9" * 5000 + ",2", "2,2,2,2,2,2"]
+)
+def test_bad_sizes_end_in_one_sentence_and_exit_code_2(sizes, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["explain", f"--sizes={sizes}"])
+    err = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert err.startswith("nnjax: error: explain: --sizes must be 2 to 5 layers of 1 to 5 neurons each")
+    assert f"got {sizes!r}" in err or "999..." in err
+    assert "pass e.g. --sizes 3,2,4" in err
+    assert len(err) < 300
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**70])
+@pytest.mark.parametrize("sizes", ["2,2,2", "3,2"])
+def test_bad_seeds_are_one_sentence(seed, sizes):
+    with pytest.raises(ValueError, match=f"--seed must be from 0 to 4294967295, got {seed}; pass"):
+        Explain(sizes, seed).run()
+
+
+def test_a_seed_draws_another_net_and_the_same_one_again():
+    one, again, other = (network((2, 2, 2), seed) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    assert not np.array_equal(one.params.w[1], other.params.w[1])
+    assert not np.array_equal(one.params.w[1], network((2, 2, 2)).params.w[1])
+
+
+def in_a_terminal(**environment):
+    """What the command writes to a terminal of its own."""
+    leader, follower = pty.openpty()
+    clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLORTERM")}
+    running = subprocess.Popen(
+        [sys.executable, "-c", RUN], stdout=follower, env={**clean, "TERM": "xterm-256color", "COLUMNS": "80", **environment}
+    )
+    os.close(follower)
+    written = b""
+    while True:
+        try:
+            part = os.read(leader, 65536)
+        except OSError:  # how Linux says that the other end was closed
+            break
+        if not part:
+            break
+        written += part
+    os.close(leader)
+    assert running.wait() == 0
+    return written.decode().replace("\r\n", "\n")
+
+
+def test_a_terminal_gets_colours_by_row_and_by_column_and_no_color_gets_none(capsys):
+    plain = printed(capsys)
+    coloured = in_a_terminal()
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
+    first = {line[:12]: line for line in re.findall(r".*row \d makes.*", coloured)}
+    assert len({re.search(r"\x1b\[([\d;]+)m", line)[1] for line in first.values()}) == 2  # type: ignore[index]
+    columns = next(line for line in coloured.splitlines() if "column 1" in line and "column 2" in line)
+    assert len(set(re.findall(r"\x1b\[([1-9][\d;]*)m", columns))) == 2
+    assert in_a_terminal(NO_COLOR="1") == plain

@@ -1,0 +1,125 @@
+"""Options of `nnjax train` beside each other: what makes no sense is refused at once, and nothing ends in a traceback."""
+
+import random
+import time
+
+import pytest
+
+from nnjax.cli import main
+from nnjax.commands.train_options import expect_options
+from nnjax.distributed.devices import Train
+
+HUGE = 10**12
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 30, "microbatches": 4}, "30 cannot be shared among 4 equal parts"),
+        ({"model": "nielsen", "activation": "relu"}, "has sigmoid neurons, got activation 'relu'"),
+        ({"model": "nielsen", "loss": "mean_squared_error"}, "unknown loss of the model nielsen"),
+        ({"model": "mlp", "heads": 2}, "--heads is an option of gpt, got it with mlp"),
+        ({"data": "some.txt", "hidden": (3,)}, "--hidden is an option of mlp and lenet and nielsen, got it with gpt"),
+        ({"data": "some.txt", "epochs": 10**7}, "10000000 epochs of 250 steps are 2**31 steps or more"),
+        ({"optimizer": "adm"}, "unknown optimizer 'adm'"),
+        ({"optimizer_args": {"b1": 2.0, "b3": 1.0}}, "b3"),
+        ({"schedule": "cosine"}, "unknown schedule 'cosine'"),
+        ({"feedback": "transposed"}, "unknown feedback 'transposed': .*did you mean 'transpose'"),
+    ],
+)
+def test_contradictions_are_named(options, message):
+    with pytest.raises((ValueError, TypeError), match=message.replace("2**31", r"2\*\*31")):
+        expect_options(Train(**options))
+
+
+def test_the_options_as_they_are_make_sense():
+    for options in ({}, {"data": "tiny_shakespeare"}, {"model": "lenet", "dropout": 0.5}, {"model": "nielsen", "l2": 5.0}):
+        expect_options(Train(**options))
+
+
+def pool(folder, text) -> dict[str, list]:
+    """option -> values, right, extreme and absurd; none that is right and slow."""
+    flag = [[]]
+    numbers = ["0.1", "0", "-1", "nan", "inf", "1e38", "1e-45", "x"]
+    counts = ["1", "2", "0", "-3", str(HUGE), "1.5"]
+    return {
+        "--data": ["digits", "nowhere.npz", "digit", "", str(text), str(folder)],
+        "--expand": flag,
+        "--standardise": flag,
+        "--model": ["mlp", "lenet", "nielsen", "gpt", "char_rnn", "None", "resnet"],
+        "--hidden": [["3"], ["3", "4"], [], ["0"], [str(HUGE)], ["-1"]],
+        "--channels": [["2"], ["2", "3"], ["2", "3", "4", "5"], [], ["0"]],
+        "--activation": ["relu", "gelu", "swish"],
+        "--dropout": numbers,
+        "--layers": counts,
+        "--heads": counts,
+        "--width": ["8", "7", "0", str(HUGE)],
+        "--context": ["4", "0", str(HUGE)],
+        "--epochs": ["1", "0", "-1", str(HUGE), "None"],
+        "--batch-size": ["32", "2000", "0", "-1", str(HUGE)],
+        "--microbatches": counts,
+        "--compute-dtype": ["bfloat16", "float16", "int8", "float99"],
+        "--optimizer": ["sgd", "adam", "lion", "lbfgs", "adm", "chain", "__init__"],
+        "--optimizer-args": [["b1", "0.5"], ["b1", "nan"], ["x", "1"], ["b1"], ["learning_rate", "1"]],
+        "--learning-rate": numbers,
+        "--schedule": ["cosine_decay_schedule", "linear_schedule", "piecewise_constant_schedule", "sgdr_schedule", "none"],
+        "--schedule-args": [["alpha", "0.1"], ["decay_steps", "0"], ["10", "0.1"]],
+        "--clip": numbers,
+        "--loss": ["softmax_cross_entropy", "mean_squared_error", "cross_entropy", "huber"],
+        "--l2": numbers,
+        "--l1": numbers,
+        "--weight-decay": numbers,
+        "--average": numbers,
+        "--patience": counts,
+        "--skip-non-finite": counts,
+        "--seed": ["0", "-1", str(2**32), str(2**40)],
+        "--feedback": ["random", "direct", "mirror", "inverse", "pseudo_inverse", "transposed"],
+        "--grad": ["hand", "jax", "both", "neither"],
+        "--trajectory": ["3", "-1", str(HUGE)],
+        "--folder": [str(folder / "run"), str(text), "/proc/nothing", ""],
+        "--save-every": counts,
+        "--resume": flag,
+        "--tensorboard": flag,
+        "--devices": ["1", "2", "0", "99", "-1"],
+        "--mesh": ["data=2", "data=2,model=1", "data", "data=x", "planes=2", "data=99", "shard=2,data=-1"],
+        "--process-id": counts,
+        "--num-processes": ["1", "0", "-1"],
+        "--connect-seconds": ["1", "0"],
+        "--nonsense": ["1"],
+    }
+
+
+def words(rng: random.Random, options: dict[str, list]) -> list[str]:
+    args = ["train", "--epochs", "1"]
+    for name in rng.sample(sorted(options), rng.choice((1, 2, 2, 3, 4, 6))):
+        value = rng.choice(options[name])
+        args += [name, *([value] if isinstance(value, str) else value)]
+    return args
+
+
+def tried(args: list[str], capsys) -> int:
+    """The exit code; it fails where there is a traceback, another code, or a refusal that took long."""
+    wall, own = time.perf_counter(), time.process_time()
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+    seconds = min(time.perf_counter() - wall, time.process_time() - own)  # another process may be in the way
+    printed = capsys.readouterr()
+    where = f"{' '.join(args)}: {ended.value.code}, after {seconds:.1f} s: {printed.err}"
+    assert ended.value.code in (0, 1, 2), where
+    assert "Traceback" not in printed.err, where
+    if ended.value.code == 2:
+        assert printed.err.strip() or "usage" in printed.out, where
+        if "not finite" not in printed.err:  # a run that diverges is known once it does
+            assert seconds < 2, where
+    return ended.value.code
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_random_command_lines_end_with_an_exit_code_and_no_traceback(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be, that is the question. " * 20)
+    rng, options = random.Random(0), pool(tmp_path, text)
+    codes = [tried(words(rng, options), capsys) for _ in range(150)]
+    assert codes.count(0) > 10
+    assert codes.count(2) > 50

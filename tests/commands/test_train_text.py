@@ -1,0 +1,54 @@
+import json
+
+import pytest
+
+from nnjax.commands.train import Train
+
+QUICK = {"epochs": 1, "width": 16, "heads": 2, "layers": 1, "context": 12, "batch_size": 4}
+
+
+@pytest.fixture
+def words(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("the cat sat on the mat and the rat sat on the cat. " * 40)
+    return str(path)
+
+
+@pytest.mark.parametrize("model", [None, pytest.param("char_rnn", marks=pytest.mark.slow)])
+def test_a_text_of_ones_own_trains_is_compared_and_written_on(words, tmp_path, capsys, model):
+    folder = tmp_path / "run"
+    sizes = QUICK if model is None else {name: n for name, n in QUICK.items() if name != "heads"}
+    options = {**sizes, "data": words, "model": model, "folder": folder, "average": 0.9, "clip": 1.0, "l2": 0.1, "l1": 0.1}
+    assert Train(**options).run() == 0
+    out = capsys.readouterr().out
+    assert "words.txt: 1836 characters to train on, 204 to validate, 13 different ones" in out
+    assert f"{model or 'gpt'} 1 x 16" in out
+    assert "hand / jax.grad  first step: relative difference" in out
+    assert "TOO FAR" not in out
+    assert "validation loss " in out
+    assert "it writes: '" in out
+    line = json.loads((folder / "metrics.jsonl").read_text())
+    assert line["validation_loss"] < 2.6
+    assert line["test_accuracy"] is None
+    assert Train(**options, resume=True).run() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
+def test_a_lower_precision_trains_too(words, capsys):
+    assert Train(data=words, compute_dtype="bfloat16", microbatches=2, dropout=0.1, **QUICK).run() == 0
+    assert "computed in bfloat16, in 2 microbatches" in capsys.readouterr().out
+
+
+def test_a_model_of_images_is_refused(words):
+    with pytest.raises(ValueError, match=r"unknown model of text 'lenet': known are char_rnn, gpt"):
+        Train(data=words, model="lenet", **QUICK).run()
+    with pytest.raises(ValueError, match=r"--grad both is for images"):
+        Train(data=words, grad="both", **QUICK).run()
+    for options in ({"hidden": (4,)}, {"standardise": True}, {"loss": "mean_squared_error"}, {"trajectory": 3}):
+        with pytest.raises(
+            ValueError, match=rf"--{next(iter(options))} is an option of mlp and lenet and nielsen, got it with gpt"
+        ):
+            Train(data=words, **options, **QUICK).run()
+    with pytest.raises(ValueError, match=r"--heads is an option of gpt, got it with char_rnn; leave it out"):
+        Train(data=words, model="char_rnn", **{**QUICK, "heads": 2}).run()

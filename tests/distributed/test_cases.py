@@ -1,0 +1,48 @@
+import jax
+import pytest
+
+import nnjax
+from nnjax.distributed import make_mesh
+from nnjax.distributed.cases import cases
+
+MESHES = [{"data": 8}, {"model": 8}, {"data": 4, "model": 2}, {"data": 2, "shard": 2, "model": 2}]
+CUT = {"column_dense", "row_dense", "head_attention", "vocabulary_embedding", "vocabulary_cross_entropy",
+       "vocabulary_cross_entropy, weighted", "mlp by columns and rows"}  # fmt: skip
+WHOLE = {f"{how} {name}" for how in ("replicated", "fully_sharded") for name in ("mlp", "lenet", "lstm")}
+WHOLE.add("fully_sharded inside fully_sharded")
+
+
+@pytest.mark.parametrize("axes", MESHES)
+def test_every_mesh_has_the_cases_that_it_has_axes_for(axes):
+    names = {case.name for case in cases(make_mesh(**axes))}
+    right = {"gpt with its loss"} | (CUT if "model" in axes else set())
+    assert names == right | (WHOLE | {"mean_over", "dropout", "ops"} if "data" in axes else set())
+
+
+def test_an_axis_without_cases_is_refused():
+    with pytest.raises(ValueError, match=r"unknown axis of a mesh 'modle': known are .*did you mean 'model'"):
+        cases(make_mesh(modle=2))
+
+
+@pytest.mark.parametrize("name", [*sorted(CUT), "fully_sharded mlp", "mean_over", "ops"])
+def test_gradients_over_a_mesh_are_those_of_one_device(name):
+    held("2x2x2", MESHES[-1], name, ["float32"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", MESHES, ids=lambda axes: "x".join(map(str, axes.values())))
+def test_every_case_on_every_mesh(axes, optimised_less):
+    for case in cases(make_mesh(**axes)):
+        if case.reference is not None:
+            held(str(axes), axes, case.name, ["float32", "bfloat16"])
+
+
+def held(where, axes, name, dtypes):
+    mesh = make_mesh(**axes)
+    case = next(case for case in cases(mesh) if case.name == name)
+    params, x = case.make(0)
+    report = nnjax.check_layer(
+        case.layer, params, x, mesh=mesh, specs=case.specs, reference=case.reference, transforms=["jit"], dtypes=dtypes
+    )
+    assert report.ok, f"{name} on {where}: {report}"
+    assert len({row.leaf for row in report.rows}) > len(jax.tree.leaves(params))

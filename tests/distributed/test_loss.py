@@ -1,0 +1,38 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import nnjax
+from nnjax.distributed import make_mesh, mean_over
+
+KEY = jax.random.key(0)
+Y = jax.random.normal(KEY, (8, 3, 5))
+LABELS = jax.random.randint(KEY, (8, 3), 0, 5, jnp.int32)
+WEIGHTS = jax.random.uniform(jax.random.key(1), (8, 3)).at[2:4].set(0)  # one device has nothing to say
+
+
+@pytest.mark.parametrize("weights", [(), (WEIGHTS,)], ids=["plain", "weighted"])
+@pytest.mark.parametrize("axes", [{"data": 4}, {"data": 2, "shard": 2}])
+def test_it_is_the_mean_of_all_examples_not_of_the_devices_means(weights, axes):
+    one = nnjax.softmax_cross_entropy()
+    loss = mean_over(one, tuple(axes))
+    batch = P(tuple(axes))
+
+    def run(*x):
+        value, residuals = loss.fwd((), x)
+        ct = loss.bwd(residuals, jnp.full_like(value, 3))[1]
+        return value, loss.apply((), x), ct[0], *ct[2:]
+
+    out = (P(), P(), batch, *(batch for _ in weights))
+    specs = {"in_specs": (batch,) * (2 + len(weights)), "out_specs": out}
+    found = jax.jit(jax.shard_map(run, mesh=make_mesh(**axes), **specs))(Y, LABELS, *weights)
+    value, residuals = one.fwd((), (Y, LABELS, *weights))
+    ct = one.bwd(residuals, jnp.full_like(value, 3))[1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, (value, value, ct[0], *ct[2:]))
+
+
+def test_what_is_no_loss_is_refused():
+    with pytest.raises(TypeError, match=r"mean_over: expected a Layer, got softmax_cross_entropy; call the factory"):
+        mean_over(nnjax.softmax_cross_entropy, "data")

@@ -23,6 +23,7 @@ from .grad import reference_value_and_grad as reference_value_and_grad
 from .grad import value_and_grad as value_and_grad
 from .layer import Layer as Layer
 from .layer import as_custom_vjp as as_custom_vjp
+from .layer import plain as plain
 from .layers import AttentionParams as AttentionParams
 from .layers import BatchNormParams as BatchNormParams
 from .layers import ConvParams as ConvParams

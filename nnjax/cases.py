@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from . import layers
 from .combinators import parallel, residual, scan_layers, serial
 from .layer import Layer
-from .layers.attend import attend_apply, attend_bwd, attend_fwd
+from .layers import attend
 from .leaf import leaf, outline, outlined
 from .linear import broadcast
 from .losses import fused as fused_loss
@@ -133,18 +134,19 @@ def _spoilt_attention() -> Layer:
         return q[:, :, None], k, v, keep
 
     def apply(params, x, *, key=None):
-        return attend_apply(*spoilt(x), causal=True).reshape(x[0].shape)
+        return attend.attend_apply(*spoilt(x), causal=True).reshape(x[0].shape)
 
-    def fwd(params, x, *, key=None):
-        y, residuals = attend_fwd(*spoilt(x), causal=True)
+    def fwd(params, x, *, key=None, attend=attend.attend_fwd):
+        y, residuals = attend(*spoilt(x), causal=True)
         return y.reshape(x[0].shape), (residuals, outline(x[0]))
 
-    def bwd(residuals, ct_y):
+    def bwd(residuals, ct_y, *, attend=attend.attend_bwd):
         residuals, _ = residuals
-        cts = attend_bwd(residuals, ct_y.reshape(residuals[0].shape), causal=True)
+        cts = attend(residuals, ct_y.reshape(residuals[0].shape), causal=True)
         return (), (*(ct.reshape(ct_y.shape) for ct in cts), None)
 
-    return leaf("attend", lambda key: (), apply, fwd, bwd, lambda residuals: outlined(residuals[1]))
+    fast = partial(fwd, attend=attend.fast_fwd), partial(bwd, attend=attend.fast_bwd)
+    return leaf("attend", lambda key: (), apply, fwd, bwd, lambda residuals: outlined(residuals[1]), fast=fast)
 
 
 def _heads(s: int) -> Callable:

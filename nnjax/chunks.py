@@ -1,6 +1,7 @@
 """Examples a few at a time: the same layer in less memory, and so in less time where memory is what takes it."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +9,41 @@ import numpy as np
 from jax import lax
 
 from .errors import describe, expect_array, expect_positive
-from .layer import Layer, expect_layer
+from .fast.choose import by_platform
+from .layer import Layer, expect_layer, plain
 from .trees.residuals import with_parameters, without_parameters
 
 
-def in_chunks(layer: Layer, size: int, *, axes: int) -> Layer:
+def in_chunks(layer: Layer, size: int, *, axes: int, on: str | None = None) -> Layer:
     """The same layer, for at most `size` examples at a time, each of `axes` axes; x: (..., and those axes).
 
     For layers that treat examples apart, draw nothing from a key, and take and give one array. The parameters were copied
-    to every chunk: the backward sums their cotangents over the chunks.
+    to every chunk: the backward sums their cotangents over the chunks. on: the platform on which it is worth it, as cpu; on
+    others all examples go at once.
     """
     expect_layer("in_chunks", layer)
     size, axes = expect_positive("in_chunks", size=size, axes=axes)
+
+    def at_once(params, x):
+        y, kept = layer.fwd(params, x)
+        return y, without_parameters(kept, params)
+
+    def at_once_t(kept, params, ct_y):
+        return layer.bwd(with_parameters(kept, params), ct_y)
+
+    def chunked(params, x, rows_each):
+        _, (y, kept) = lax.scan(lambda _, chunk: (None, at_once(params, chunk)), None, cut(x, rows_each))
+        return joined(y), kept if on is None else jax.tree.map(joined, kept)
+
+    def chunked_t(kept, params, ct_y, rows_each):
+        def step(ct_params, chunk):
+            ct_p, ct_x = at_once_t(chunk[0], params, chunk[1])
+            return jax.tree.map(lambda total, ct: total + ct.astype(total.dtype), ct_params, ct_p), ct_x
+
+        zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=np.promote_types(p.dtype, np.float32)), params)
+        pieces = kept if on is None else jax.tree.map(lambda a: cut(a, rows_each), kept)
+        ct_params, ct_x = lax.scan(step, zeros, (pieces, cut(ct_y, rows_each)))
+        return jax.tree.map(lambda ct, p: ct.astype(p.dtype), ct_params, params), joined(ct_x)
 
     def fwd(params, x, *, key=None):
         expect_array("in_chunks", "x", x)
@@ -27,35 +51,45 @@ def in_chunks(layer: Layer, size: int, *, axes: int) -> Layer:
             raise ValueError(f"in_chunks: x must have the {axes} axes of an example, got {describe(x)}; add what is missing.")
         lead = x.shape[: x.ndim - axes]
         rows = math.prod(lead)
-        rows_each = max((n for n in range(1, min(size, rows) + 1) if rows % n == 0), default=0)
-        if rows_each == rows:
-            y, kept = layer.fwd(params, x)
-            return y, (kept, None, None)
-
-        def step(_, chunk):
-            y, kept = layer.fwd(params, chunk)
-            return None, (y, without_parameters(kept, params))
-
-        _, (y, kept) = lax.scan(step, None, x.reshape(rows // rows_each, rows_each, *x.shape[x.ndim - axes :]))
-        return y.reshape(*lead, *y.shape[2:]), (kept, params, jnp.zeros((0, rows_each, *lead), x.dtype))
+        each = max((n for n in range(1, min(size, rows) + 1) if rows % n == 0), default=0)
+        x = x.reshape(rows, *x.shape[x.ndim - axes :])
+        if each == rows:
+            y, kept = at_once(params, x)
+        else:
+            y, kept = by_platform(params, x, **platforms(at_once, lambda params, x: chunked(params, x, each)))
+        return y.reshape(*lead, *y.shape[1:]), (kept, params, jnp.zeros((0, each, *lead), x.dtype))
 
     def bwd(residuals, ct_y):
         kept, params, like = residuals
-        if like is None:
-            return layer.bwd(kept, ct_y)
-        rows_each, *lead = like.shape[1:]  # an empty array carries its shape for nothing
+        each, *lead = like.shape[1:]  # an empty array carries its shape for nothing
+        rows = math.prod(lead)
+        ct_y = ct_y.reshape(rows, *ct_y.shape[len(lead) :])
+        if each == rows:
+            ct_params, ct_x = at_once_t(kept, params, ct_y)
+        else:
+            by = platforms(at_once_t, lambda kept, params, ct_y: chunked_t(kept, params, ct_y, each))
+            ct_params, ct_x = by_platform(kept, params, ct_y, **by)
+        return ct_params, ct_x.reshape(*lead, *ct_x.shape[1:])
 
-        def step(ct_params, chunk):
-            chunk_kept, ct_y = chunk
-            ct_p, ct_x = layer.bwd(with_parameters(chunk_kept, params), ct_y)
-            return jax.tree.map(lambda total, ct: total + ct.astype(total.dtype), ct_params, ct_p), ct_x
+    def platforms(whole, pieces) -> dict[str, Any]:
+        return {"plain": pieces} if on is None else {"plain": whole, on: pieces}
 
-        zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=np.promote_types(p.dtype, np.float32)), params)
-        ct_y = ct_y.reshape(math.prod(lead) // rows_each, rows_each, *ct_y.shape[len(lead) :])
-        ct_params, ct_x = lax.scan(step, zeros, (kept, ct_y))
-        ct_params = jax.tree.map(lambda ct, p: ct.astype(p.dtype), ct_params, params)
-        return ct_params, ct_x.reshape(*lead, *ct_x.shape[2:])
+    made, own = layer.remade, plain(layer)
+    remade = None if made is None else lambda *parts: in_chunks(made(*parts), size, axes=axes, on=on)
+    if on is None:
+        own = None if own is layer else in_chunks(own, size, axes=axes)
+    return layer._replace(fwd=fwd, bwd=bwd, remade=remade, plain=own)
 
-    made = layer.remade
-    remade = None if made is None else lambda *parts: in_chunks(made(*parts), size, axes=axes)
-    return layer._replace(fwd=fwd, bwd=bwd, remade=remade)
+
+def cut(x: jax.Array, rows_each: int) -> jax.Array:
+    """(rows, ...) in chunks, (rows / rows_each, rows_each, ...); what carries a shape alone, (0, rows, ...), likewise."""
+    if x.shape[0]:
+        return x.reshape(x.shape[0] // rows_each, rows_each, *x.shape[1:])
+    return x.reshape(x.shape[1] // rows_each, 0, rows_each, *x.shape[2:])
+
+
+def joined(x: jax.Array) -> jax.Array:
+    """The rows of all chunks in one axis again: it only renames entries, so it is its own way back (`cut`)."""
+    if x.shape[1]:
+        return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+    return x.reshape(0, x.shape[0] * x.shape[2], *x.shape[3:])

@@ -129,8 +129,9 @@ def recompute(layer: Layer) -> Layer:
         params, x, key = residuals
         return layer.bwd(layer.fwd(params, x, key=key)[1], ct_y)
 
-    made = layer.remade
-    return layer._replace(fwd=fwd, bwd=bwd, remade=None if made is None else lambda *parts: recompute(made(*parts)))
+    made, own = layer.remade, None if layer.plain is None else recompute(layer.plain)
+    remade = None if made is None else lambda *parts: recompute(made(*parts))
+    return layer._replace(fwd=fwd, bwd=bwd, remade=remade, plain=own)
 
 
 def parallel(*layers: Layer) -> Layer:

@@ -43,6 +43,15 @@ def fold_t(ct_y: Array, shape: tuple[int, ...]) -> Array:
     return ct_y.reshape(shape)
 
 
+def affine(x: Array, w: Array, b: Array | None = None) -> Array:
+    """y = x W + b, one product for all leading axes.  x: (..., n), W: (n, m), b: (m,), y: (..., m).
+
+    Linear in x, in W and in b: its three transposes are ct_y W.T, fold(x).T fold(ct_y), and a sum over the leading axes.
+    """
+    y = fold(x) @ w
+    return (y if b is None else y + broadcast(b, y.shape)).reshape(*x.shape[:-1], w.shape[1])
+
+
 def rotate(x: Array, cos: Array, sin: Array) -> Array:
     """y = (a cos - b sin, b cos + a sin), for x = (a, b) cut in half along its last axis: each pair (a_i, b_i) turned.
 

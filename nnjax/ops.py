@@ -14,7 +14,7 @@ from jax import Array
 from . import layers
 from .errors import describe, expect_flag, expect_float, expect_per_axis, expect_positive, expect_same_dtype, expect_shape
 from .layer import as_custom_vjp
-from .layers.attend import attend_apply, attend_bwd, attend_fwd
+from .layers.attend import attend_apply, fast_bwd, fast_fwd
 from .layers.conv import expect_padding
 from .losses import fused as fused_loss
 from .trees.varying import together
@@ -26,10 +26,10 @@ def _attend(q, k, v, keep, causal):
 
 
 def _attend_rule(causal, residuals, ct_y):
-    return (*attend_bwd(residuals, ct_y, causal=causal), None)
+    return (*fast_bwd(residuals, ct_y, causal=causal), None)
 
 
-_attend.defvjp(lambda q, k, v, keep, causal: attend_fwd(q, k, v, keep, causal=causal), _attend_rule)
+_attend.defvjp(lambda q, k, v, keep, causal: fast_fwd(q, k, v, keep, causal=causal), _attend_rule)
 
 
 def _expect_attention(q, k, v, causal: bool, mask) -> None:

@@ -9,7 +9,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ..layer import Layer
-from ..layers.attend import attend_apply, attend_bwd, attend_fwd
+from ..layers.attend import attend_apply
+from ..layers.attend import fast_bwd as attend_bwd
+from ..layers.attend import fast_fwd as attend_fwd
 from ..layers.attention import (
     AttentionParams,
     attention,

@@ -1,34 +1,21 @@
 """Attention proper: every query's average of the values, weighted by a softmax of its products with the keys.
 
-The definition forms the matrix of all products. The hand-written pair never does: it keeps one number for each query (the
-logarithm of its softmax's denominator), and forms the weights again on the way back (Dao et al. 2022).
+Beside its arguments the pair keeps its output, and one number for each query, the logarithm of its softmax's denominator:
+the weights are formed again on the way back, from q, k and that number (Dao et al. 2022). The plain pair forms all of them
+at once; those of `nnjax.fast` a few at a time.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from ..fast.attend_hidden import clear, finite, hide, kept, numbers, spoil, told, visible, who_is_seen, who_sees_no_number
-from ..fast.cpu.attend_blocks import blocks_bwd, blocks_fwd, contract
-from ..fast.cpu.attend_rows import rows_bwd, rows_fwd
+from ..fast.attend_hidden import clear, finite, hide, kept, numbers, told, visible
+from ..fast.attend_products import contract, exp_less
+from ..fast.choose import by_platform
+from ..fast.cpu import attend as cpu
 from ..linear import broadcast
-
-# How to go through the products, by the number of keys: (at most, spelling, queries at a time). Time of forward and
-# backward, causal, over that of jax.grad of the definition, on 2 cores, ROWS of 64 / of 128 / BLOCKS of 64, 64, 128, 128:
-# 256 keys (batch, heads, features: 8, 4, 32): 0.25 / 0.30 / 0.42; 64 (8, 4, 64): 0.71 / - / 0.78;
-# 1,024 (1, 4, 64): 0.33 / 0.30 / 0.58; 2,048 (1, 4, 64): 0.25 / 0.23 / 0.37, but ROWS take 7 times the memory.
-ROWS, BLOCKS = "rows", "blocks"
-SPELLINGS = (
-    (256, ROWS, 64),
-    (1024, ROWS, 128),
-    (math.inf, BLOCKS, 128),
-)
-
-
-def spelling(keys: int) -> tuple[str, int]:
-    """(spelling, queries at a time) for so many keys."""
-    return next((how, n) for most, how, n in SPELLINGS if keys <= most)
 
 
 def attend_apply(q, k, v, keep, *, causal: bool):
@@ -38,38 +25,64 @@ def attend_apply(q, k, v, keep, *, causal: bool):
     whether a key may be looked at; causal: query i sees keys 0 ... i alone.  y: like q.
     """
     k, v = kept(k, keep), kept(v, keep)
-    s = contract("bhgqd,bhkd->bhgqk", *((finite(q), finite(k)) if causal else (q, k))) * (1 / math.sqrt(q.shape[-1]))
-    if causal:  # what is not finite is told by the scores alone, which `hide` takes from those who may not see it
-        s = s + broadcast(told(q)[..., None], s.shape) + broadcast((told(k) + told(v))[:, :, None, None], s.shape)
-        v = finite(v)
+    s = _scores(q, k, v, causal) * (1 / math.sqrt(q.shape[-1]))
     seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
     p = clear(jax.nn.softmax(hide(s, seen), axis=-1), seen)
-    return contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), v).astype(q.dtype)
+    return contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), finite(v) if causal else v).astype(q.dtype)
+
+
+def _scores(q, k, v, causal: bool):
+    """q_i . k_j, (b, h, g, s, t). What is not finite in q, k or v of causal attention is told by the scores alone, which `hide`
+    takes from those who may not see it."""
+    if not causal:
+        return contract("bhgqd,bhkd->bhgqk", q, k)
+    s = contract("bhgqd,bhkd->bhgqk", finite(q), finite(k))
+    return s + broadcast(told(q)[..., None], s.shape) + broadcast((told(k) + told(v))[:, :, None, None], s.shape)
 
 
 def attend_fwd(q, k, v, keep, *, causal: bool):
-    k, v = kept(k, keep), kept(v, keep)
-    scaled = q * (1 / math.sqrt(q.shape[-1]))
-    if causal:  # a key is hidden from some queries and seen by others: finite numbers alone meet, and who sees more is NaN
-        spoilt = who_sees_no_number(scaled, k, v, keep)
-        scaled, k, v = finite(scaled), finite(k), finite(v)
-    how, n = spelling(k.shape[-2])
-    y, log_z = (rows_fwd if how == ROWS else blocks_fwd)(scaled, k, v, keep, causal=causal, block=n)
-    if causal:
-        y, log_z = spoil(y, spoilt[..., None]), spoil(log_z, spoilt)
-    return y, (scaled, k, v, keep, y, log_z)
+    q, k, v = q * (1 / math.sqrt(q.shape[-1])), kept(k, keep), kept(v, keep)
+    seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
+    s = hide(_scores(q, k, v, causal), seen)
+    q, k, v = (finite(q), finite(k), finite(v)) if causal else (q, k, v)
+    # Half the least number is below every score and above the hidden ones: who sees no key has exp(...) = 0, and z = 1.
+    top = jax.lax.stop_gradient(jnp.maximum(s.max(-1), float(jnp.finfo(s.dtype).min) / 2))
+    e = exp_less(s, top)
+    z = e.sum(-1)
+    z = jnp.where(z == 0, jnp.ones_like(z), z)
+    y = contract("bhgqk,bhkd->bhgqd", e.astype(v.dtype), v)
+    y = (y / broadcast(z[..., None], y.shape)).astype(q.dtype)
+    return y, (q, k, v, keep, y, top + jnp.log(z))
 
 
 def attend_bwd(residuals, ct_y, *, causal: bool):
     q, k, v, keep, y, log_z = residuals
-    delta = (ct_y.astype(log_z.dtype) * y.astype(log_z.dtype)).sum(-1)
-    spoilt = jnp.isnan(log_z)
-    if causal:
-        log_z, delta = (jnp.where(spoilt, jnp.zeros_like(x), x) for x in (log_z, delta))
-    how, n = spelling(k.shape[-2])
-    ct_q, ct_k, ct_v = (rows_bwd if how == ROWS else blocks_bwd)(q, k, v, keep, log_z, delta, ct_y, causal=causal, block=n)
+    seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
+    p = clear(exp_less(hide(contract("bhgqd,bhkd->bhgqk", q, k), seen), log_z), seen)
+    ct_v = contract("bhgqk,bhgqd->bhkd", p.astype(v.dtype), ct_y)  # forward, p v summed over keys k; back, over queries q
+    ct_p = contract("bhgqd,bhkd->bhgqk", ct_y, v)  # and over features d
+    # softmax's Jacobian diag(p) - p pᵀ is its own transpose, and pᵀ ct_p = yᵀ ct_y.
+    delta = (ct_y.astype(p.dtype) * y.astype(p.dtype)).sum(-1)
+    ct_s = clear(p * (ct_p - broadcast(delta[..., None], p.shape)), seen).astype(q.dtype)
+    ct_q = contract("bhgqk,bhkd->bhgqd", ct_s, k)  # forward, q k summed over features d; back, over keys k
+    ct_k = contract("bhgqk,bhgqd->bhkd", ct_s, q)  # and over queries q, and over the g heads to which a key was copied
     ct_q = ct_q * (1 / math.sqrt(q.shape[-1]))  # the queries were scaled before all else: a multiple is its own transpose
-    if causal:
-        seen = who_is_seen(spoilt, k.shape[-2])
-        ct_q, ct_k, ct_v = spoil(ct_q, spoilt[..., None]), spoil(ct_k, seen), spoil(ct_v, seen)
     return ct_q.astype(q.dtype), kept(ct_k.astype(k.dtype), keep), kept(ct_v.astype(v.dtype), keep)
+
+
+def fast_fwd(q, k, v, keep, *, causal: bool):
+    """`attend_fwd` in the spelling of the platform."""
+
+    def plain(q, k, v, keep):
+        y, (*_, log_z) = attend_fwd(q, k, v, keep, causal=causal)
+        return y, log_z
+
+    y, log_z = by_platform(q, k, v, keep, plain=plain, cpu=partial(cpu.attend_fwd, causal=causal))
+    q, k, v = q * (1 / math.sqrt(q.shape[-1])), kept(k, keep), kept(v, keep)
+    return y, (*((finite(q), finite(k), finite(v)) if causal else (q, k, v)), keep, y, log_z)
+
+
+def fast_bwd(residuals, ct_y, *, causal: bool):
+    """`attend_bwd` in the spelling of the platform."""
+    cpu_bwd = partial(cpu.attend_bwd, causal=causal)
+    return by_platform(residuals, ct_y, plain=partial(attend_bwd, causal=causal), cpu=cpu_bwd)

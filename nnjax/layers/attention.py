@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from ..errors import describe, expect_flag, expect_float, expect_params, expect_
 from ..layer import Layer
 from ..leaf import leaf, outline, outlined
 from ..linear import broadcast, rotate, rotate_t
-from .attend import attend_apply, attend_bwd, attend_fwd
+from .attend import attend_apply, attend_bwd, attend_fwd, fast_bwd, fast_fwd
 from .dense import DenseParams, dense, dense_apply, dense_bwd, dense_fwd
 
 
@@ -150,26 +151,26 @@ def attention_apply(params, x, *, key=None, opts: Options):
     return dense_apply(params.out, y).reshape(shape)
 
 
-def attention_fwd(params, x, *, key=None, opts: Options):
+def attention_fwd(params, x, *, key=None, opts: Options, attend=attend_fwd):
     shape, (x, keep) = _shape(x), _expect(params, x, opts)
     columns, qkv_residuals = dense_fwd(params.qkv, x)
     q, k, v = split_heads(columns, opts)
     if opts.rope:
         positions = jnp.arange(x.shape[1], dtype=jnp.int32)
         q, k = _turned(rotate, q, positions), _turned(rotate, k, positions)
-    y, (*attend_residuals, _, log_z) = attend_fwd(q, k, v, keep, causal=opts.causal)
+    y, (*attend_residuals, _, log_z) = attend(q, k, v, keep, causal=opts.causal)
     y, out_residuals = dense_fwd(params.out, join_heads(y))
     return y.reshape(shape), (qkv_residuals, (*attend_residuals, log_z), out_residuals)
 
 
-def attention_bwd(residuals, ct_y, *, opts: Options):
+def attention_bwd(residuals, ct_y, *, opts: Options, attend=attend_bwd):
     qkv_residuals, attend_residuals, out_residuals = residuals  # the same five maps, each transposed, in reverse
     shape, x = ct_y.shape, qkv_residuals[1]
     ct_out, ct_y = dense_bwd(out_residuals, ct_y.reshape(x.shape))
     *kept, log_z = attend_residuals
     groups = (opts.kv_heads, opts.heads // opts.kv_heads)
     kept = (*kept, join_heads_t(out_residuals[1], groups), log_z)  # the output of attend was kept once, as the input of out
-    ct_q, ct_k, ct_v = attend_bwd(kept, join_heads_t(ct_y, groups), causal=opts.causal)
+    ct_q, ct_k, ct_v = attend(kept, join_heads_t(ct_y, groups), causal=opts.causal)
     if opts.rope:
         positions = jnp.arange(x.shape[1], dtype=jnp.int32)
         ct_q, ct_k = _turned(rotate_t, ct_q, positions), _turned(rotate_t, ct_k, positions)
@@ -221,15 +222,14 @@ def attention(
         k_qkv, k_out = jax.random.split(key)
         return AttentionParams(qkv.init(k_qkv), out.init(k_out))
 
-    def fwd(params, x, *, key=None):
-        y, residuals = attention_fwd(params, x, opts=opts)
+    def fwd(params, x, *, key=None, attend=attend_fwd):
+        y, residuals = attention_fwd(params, x, opts=opts, attend=attend)
         return y, (residuals, outline(y))
 
+    def bwd(residuals, ct_y, *, attend=attend_bwd):
+        return attention_bwd(residuals[0], ct_y, opts=opts, attend=attend)
+
     return leaf(
-        f"attention({n}, {heads})",
-        init_params,
-        lambda params, x, *, key=None: attention_apply(params, x, opts=opts),
-        fwd,
-        lambda residuals, ct_y: attention_bwd(residuals[0], ct_y, opts=opts),
-        lambda residuals: outlined(residuals[1]),
-    )
+        f"attention({n}, {heads})", init_params, partial(attention_apply, opts=opts), fwd, bwd,
+        lambda residuals: outlined(residuals[1]), fast=(partial(fwd, attend=fast_fwd), partial(bwd, attend=fast_bwd)),
+    )  # fmt: skip

@@ -1,5 +1,6 @@
 """The gated recurrent unit."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -7,21 +8,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..errors import expect_positive
-from ..fast.cpu.windows import (
-    accumulated,
-    accumulators,
-    affine,
-    affine_t,
-    before,
-    keep,
-    kept_at,
-    over_windows,
-    window,
-    window_t,
-)
+from ..fast.cpu import recurrent as cpu
 from ..layer import Layer
-from ..linear import broadcast
-from .recurrent import gate_weights, recurrent
+from ..linear import affine, broadcast, broadcast_t, fold
+from .recurrent import fast_pair, gate_weights, one_earlier, recurrent, time_first
 
 
 class GRUParams(NamedTuple):
@@ -61,55 +51,39 @@ def gru_apply(params, x, h):
 
 def gru_fwd(params, x, h):
     def step(h, a_t):
-        gates = _gates(a_t, h @ params.u, params.b_u)
-        _, z, n, _ = gates
+        r, z, n, v = _gates(a_t, h @ params.u, params.b_u)
         h = (1 - z) * n + z * h
-        return h, (h, gates)
+        return h, (h, (r, z, n, v))
 
-    def steps(carry, start, length):
-        h, y, kept = carry
-        h, (h_window, gates) = lax.scan(step, h, affine(window(x, start, length), params.w, params.b))
-        return h, window_t(y, h_window, start), keep(kept, gates, start)
-
-    batch, time, _ = x.shape
-    n = h.shape[-1]
-    kept = (jnp.zeros_like(x, shape=(time, batch, n)),) * 4  # r, z, n, v
-    last, y, kept = over_windows(steps, (h, jnp.zeros_like(x, shape=(batch, time, n)), kept), batch, time)
+    last, (y, kept) = lax.scan(step, h, time_first(affine(x, params.w, params.b)))
+    y = time_first(y)
     return (y, last), (params, x, h, y, kept)
 
 
 def gru_bwd(residuals, cts):
-    params, x, first, y, kept = residuals
+    params, x, first, y, (r, z, n, v) = residuals
     ct_y, ct_h = cts
-    w_t, u_t = params.w.T, params.u.T
+    h_before = one_earlier(y, first)
+    # Given r, z, n and v every map from ct_h to the gates is diagonal: these are the diagonals.
+    slope_n = (1 - z) * ((1 - n) * (1 + n))
+    slope_r, slope_z = slope_n * v * (r * (1 - r)), (time_first(h_before) - n) * (z * (1 - z))
+    slope_s = jnp.concatenate([slope_r, slope_z, slope_n * r], -1)
 
     def step(ct_h, known):
-        ct_y_t, slopes, z = known
+        ct_y_t, slope, z = known
         ct_h = ct_y_t + ct_h  # h_t was used twice, as output and as state: the two cotangents add
-        ct_s = jnp.concatenate([ct_h, ct_h, ct_h], -1) * slopes
-        return ct_h * z + ct_s @ u_t, ct_h  # h_{t-1} reached h_t past the gates, through z, and through U: back, U.T
+        ct_s = jnp.concatenate([ct_h, ct_h, ct_h], -1) * slope
+        return ct_h * z + ct_s @ params.u.T, ct_h  # h_{t-1} reached h_t past the gates, through z, and through U: back, U.T
 
-    def steps(carry, start, length):
-        ct_h, ct_p, ct_x = carry
-        x_window = window(x, start, length)
-        h_before = before(y, first, start, window(y, start, length))
-        r, z, n, v = kept_at(kept, start, length)
-        # Given r, z, n and v every map from ct_h to the gates is diagonal: these are the diagonals.
-        slope_n = (1 - z) * ((1 - n) * (1 + n))
-        slope_r, slope_z = slope_n * v * (r * (1 - r)), (h_before - n) * (z * (1 - z))
-        slopes = jnp.concatenate([slope_r, slope_z, slope_n * r], -1)
-        ct_h, ct_each = lax.scan(step, ct_h, (window(ct_y, start, length), slopes, z), reverse=True)
-        ct_n = ct_each * slope_n
-        ct_a = jnp.concatenate([ct_each * slope_r, ct_each * slope_z, ct_n], -1)
-        ct_s = jnp.concatenate([ct_a[..., : -n.shape[-1]], ct_n * r], -1)  # to s they are those to a, but for r before n
-        ct_w, ct_b = affine_t(x_window, ct_a, ct_p.w.dtype)
-        ct_u, ct_b_s = affine_t(h_before, ct_s, ct_p.u.dtype)
-        ct_p = GRUParams(ct_p.w + ct_w, ct_p.u + ct_u, ct_p.b + ct_b, ct_p.b_u + ct_b_s[-n.shape[-1] :])
-        return ct_h, ct_p, window_t(ct_x, affine(ct_a, w_t), start)
-
-    start = (ct_h, accumulators(params), jnp.zeros_like(x))
-    ct_h, ct_p, ct_x = over_windows(steps, start, *x.shape[:2], reverse=True)
-    return accumulated(ct_p, params), ct_x, ct_h
+    ct_first, ct_h = lax.scan(step, ct_h, (time_first(ct_y), slope_s, z), reverse=True)
+    ct_s = time_first(jnp.concatenate([ct_h, ct_h, ct_h], -1) * slope_s)
+    ct_a = time_first(jnp.concatenate([ct_h, ct_h, ct_h], -1) * jnp.concatenate([slope_r, slope_z, slope_n], -1))
+    ct_x = ct_a @ params.w.T
+    ct_w = fold(x).T @ fold(ct_a)  # W, U and b were used at every step: one product sums over all of them
+    ct_u = fold(h_before).T @ fold(ct_s)
+    ct_b = broadcast_t(ct_a, params.b.shape)
+    ct_b_u = broadcast_t(ct_s[..., -n.shape[-1] :], params.b_u.shape)
+    return GRUParams(ct_w, ct_u, ct_b, ct_b_u), ct_x, ct_first
 
 
 def gru(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
@@ -128,4 +102,5 @@ def gru(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
         w, u = gate_weights(key, n_in, n_hidden, 3)
         return GRUParams(w, u, jnp.zeros(shapes["b"], jnp.float32), jnp.zeros(shapes["b_u"], jnp.float32))
 
-    return recurrent("gru", n_in, n_hidden, carry, GRUParams, shapes, None, init, gru_apply, gru_fwd, gru_bwd)
+    fast = fast_pair(gru_fwd, gru_bwd, partial(cpu.gru_fwd, gates=_gates), cpu.gru_bwd)
+    return recurrent("gru", n_in, n_hidden, carry, GRUParams, shapes, None, init, gru_apply, gru_fwd, gru_bwd, fast)

@@ -1,5 +1,6 @@
 """Long short-term memory."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -7,20 +8,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..errors import expect_positive
-from ..fast.cpu.windows import (
-    accumulated,
-    accumulators,
-    affine,
-    affine_t,
-    before,
-    keep,
-    kept_at,
-    over_windows,
-    window,
-    window_t,
-)
+from ..fast.cpu import recurrent as cpu
 from ..layer import Layer
-from .recurrent import gate_weights, recurrent
+from ..linear import affine, broadcast_t, fold
+from .recurrent import fast_pair, gate_weights, one_earlier, recurrent, time_first
 
 
 class LSTMParams(NamedTuple):
@@ -65,55 +56,40 @@ def lstm_apply(params, x, state):
 
 def lstm_fwd(params, x, state):
     def step(state, a_t):
-        h, c = state
+        h, c_before = state
         i, f, g, o = _gates(a_t + h @ params.u)
-        c_before, c = c, f * c + i * g
+        c = f * c_before + i * g
         h = o * jnp.tanh(c)
         return LSTMState(h, c), (h, (c_before, i, f, g, o))
 
-    def steps(carry, start, length):
-        state, y, kept = carry
-        state, (h, new) = lax.scan(step, state, affine(window(x, start, length), params.w, params.b))
-        return state, window_t(y, h, start), keep(kept, new, start)
-
-    batch, time, _ = x.shape
-    n = state.h.shape[-1]
-    kept = (jnp.zeros_like(x, shape=(time, batch, n)),) * 5  # c_{t-1}, i, f, g, o
-    last, y, kept = over_windows(steps, (state, jnp.zeros_like(x, shape=(batch, time, n)), kept), batch, time)
+    last, (y, kept) = lax.scan(step, state, time_first(affine(x, params.w, params.b)))
+    y = time_first(y)
     return (y, last), (params, x, state, y, kept)
 
 
 def lstm_bwd(residuals, cts):
-    params, x, first, y, kept = residuals
-    ct_y, ct_state = cts
-    w_t, u_t = params.w.T, params.u.T
+    params, x, first, y, (c_before, i, f, g, o) = residuals
+    ct_y, ct_last = cts
+    # Given the gates and cells every map from (ct_h, ct_c) to ct_a is diagonal: these are the diagonals.
+    t = jnp.tanh(f * c_before + i * g)
+    slopes = [g * (i * (1 - i)), c_before * (f * (1 - f)), i * ((1 - g) * (1 + g)), t * (o * (1 - o))]
 
     def step(ct_state, known):
         ct_h, ct_c = ct_state
-        ct_y_t, slopes, slope_c, f = known
+        ct_y_t, slope, slope_c, f = known
         ct_h = ct_y_t + ct_h  # h_t was used twice, as output and as state: the two cotangents add
         ct_c = ct_c + ct_h * slope_c
-        ct_a = jnp.concatenate([ct_c, ct_c, ct_c, ct_h], -1) * slopes
-        return LSTMState(ct_a @ u_t, ct_c * f), ct_a  # forward, h_{t-1} U; back, ct_a U.T
+        ct_a = jnp.concatenate([ct_c, ct_c, ct_c, ct_h], -1) * slope
+        return LSTMState(ct_a @ params.u.T, ct_c * f), ct_a  # forward, h_{t-1} U; back, ct_a U.T
 
-    def steps(carry, start, length):
-        ct_state, ct_p, ct_x = carry
-        x_window = window(x, start, length)
-        h_before = before(y, first.h, start, window(y, start, length))
-        c_before, i, f, g, o = kept_at(kept, start, length)
-        # Given the gates and cells every map from (ct_h, ct_c) to ct_a is diagonal: these are the diagonals.
-        t = jnp.tanh(f * c_before + i * g)
-        slopes = [g * (i * (1 - i)), c_before * (f * (1 - f)), i * ((1 - g) * (1 + g)), t * (o * (1 - o))]
-        known = (window(ct_y, start, length), jnp.concatenate(slopes, -1), o * ((1 - t) * (1 + t)), f)
-        ct_state, ct_a = lax.scan(step, ct_state, known, reverse=True)
-        ct_w, ct_b = affine_t(x_window, ct_a, ct_p.w.dtype)
-        ct_u, _ = affine_t(h_before, ct_a, ct_p.u.dtype)
-        ct_p = LSTMParams(ct_p.w + ct_w, ct_p.u + ct_u, ct_p.b + ct_b)
-        return ct_state, ct_p, window_t(ct_x, affine(ct_a, w_t), start)
-
-    start = (ct_state, accumulators(params), jnp.zeros_like(x))
-    ct_state, ct_p, ct_x = over_windows(steps, start, *x.shape[:2], reverse=True)
-    return accumulated(ct_p, params), ct_x, ct_state
+    known = (time_first(ct_y), jnp.concatenate(slopes, -1), o * ((1 - t) * (1 + t)), f)
+    ct_first, ct_a = lax.scan(step, ct_last, known, reverse=True)
+    ct_a = time_first(ct_a)
+    ct_x = ct_a @ params.w.T
+    ct_w = fold(x).T @ fold(ct_a)  # W, U and b were used at every step: one product sums over all of them
+    ct_u = fold(one_earlier(y, first.h)).T @ fold(ct_a)
+    ct_b = broadcast_t(ct_a, params.b.shape)
+    return LSTMParams(ct_w, ct_u, ct_b), ct_x, ct_first
 
 
 def lstm(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
@@ -134,4 +110,5 @@ def lstm(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
         b = jnp.zeros((4, n_hidden), jnp.float32).at[1].set(1)
         return LSTMParams(w, u, b.ravel())
 
-    return recurrent("lstm", n_in, n_hidden, carry, LSTMParams, shapes, LSTMState, init, lstm_apply, lstm_fwd, lstm_bwd)
+    fast = fast_pair(lstm_fwd, lstm_bwd, partial(cpu.lstm_fwd, gates=_gates), cpu.lstm_bwd)
+    return recurrent("lstm", n_in, n_hidden, carry, LSTMParams, shapes, LSTMState, init, lstm_apply, lstm_fwd, lstm_bwd, fast)

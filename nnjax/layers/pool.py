@@ -1,9 +1,6 @@
 """Pooling: maximum and mean over windows of space, and the reshapes that lead from images to features.
 
-A window of an int pools (..., width, channels), a window of two ints (..., height, width, channels). Windows side by side
-are cut out of x as they are. Where they overlap, or leave gaps, the hand-written pairs pool one axis after the other, and
-go back in the reverse order: a maximum over a rectangle is a maximum over rows of maxima along each row, and a mean
-likewise.
+A window of an int pools (..., width, channels), a window of two ints (..., height, width, channels).
 """
 
 import math
@@ -14,9 +11,12 @@ import numpy as np
 from jax import lax
 
 from ..errors import describe, expect_float, expect_params, expect_per_axis, expect_positive
+from ..fast.choose import by_platform
+from ..fast.cpu import pool as cpu
+from ..fast.maximum import first_maximum, seen, seen_t
 from ..layer import Layer
-from ..leaf import Like, leaf
-from ..linear import broadcast, shift, shift_t, tiles, tiles_t, wide
+from ..leaf import Like, leaf, outline, outlined
+from ..linear import broadcast, wide
 
 
 def _expect_windows(who, params, x, window) -> None:
@@ -31,21 +31,12 @@ def _expect_windows(who, params, x, window) -> None:
         )
 
 
-def _reduce(x, start, operator, window, stride):
-    """operator over every window, from `start`, by XLA's own loop over windows."""
+def _reduce(x, start, operator, window, stride, padding="VALID", spread=None):
+    """operator over every window, from `start`, by XLA's own loop over windows; spread: by which x is drawn apart first."""
     lead = (1,) * (x.ndim - len(window) - 1)
-    return lax.reduce_window(x, np.asarray(start, x.dtype), operator, (*lead, *window, 1), (*lead, *stride, 1), "VALID")
-
-
-def _sizes(like, window):
-    """(axis, its length) of each pooled axis of the x whose shape `like` (0, *shape) carries."""
-    axes = range(like.ndim - 2 - len(window), like.ndim - 2)
-    return [(axis, like.shape[1 + axis]) for axis in axes]
-
-
-def _like(x):
-    # bwd needs the shape of x, of which the output has lost what no window saw; an empty array carries it for nothing.
-    return jnp.zeros((0, *x.shape), x.dtype)
+    pads = padding if isinstance(padding, str) else [*((0, 0) for _ in lead), *padding, (0, 0)]
+    base = None if spread is None else (*lead, *spread, 1)
+    return lax.reduce_window(x, np.asarray(start, x.dtype), operator, (*lead, *window, 1), (*lead, *stride, 1), pads, base)
 
 
 def max_pool_apply(params, x, *, key=None, window, stride):
@@ -56,76 +47,37 @@ def max_pool_apply(params, x, *, key=None, window, stride):
 
 def max_pool_fwd(params, x, *, key=None, window, stride):
     _expect_windows("max_pool", params, x, window)
-    like, first = _like(x), []
-    if window == stride:
-        cut = tiles(x, window)
-        x, where = _first_maximum([cut[_place(cut, i)] for i in np.ndindex(window)])
-        return x, ((where,), like)
-    for (axis, size), k, s in reversed(list(zip(_sizes(like, window), window, stride))):
-        x, where = _first_maximum([shift(x, axis, i, (size - k) // s + 1, s) for i in range(k)])
-        first.insert(0, where)
-    return x, (tuple(first), like)
+    y, where = first_maximum([seen(x, i, window, stride) for i in np.ndindex(window)])
+    return y, (where, outline(x))
 
 
 def max_pool_bwd(residuals, ct_y, *, window, stride):
-    first, like = residuals
+    where, like = residuals
     # y[p] = x[p stride + i] for the one i that won: its Jacobian selects, and the transpose puts ct_y[p] back there.
-    if window == stride:
-        (where,) = first
-        ct_y, where = _over_window(ct_y, window), _over_window(where, window)
-        i = jnp.arange(math.prod(window), dtype=where.dtype).reshape(*(n for k in window for n in (1, k)), 1)
-        won = where == broadcast(i, where.shape)
-        return (), tiles_t(jnp.where(won, ct_y, jnp.zeros_like(ct_y)), like.shape[1:])
-    for where, (axis, size), k, s in zip(first, _sizes(like, window), window, stride):
-        zero = jnp.zeros_like(ct_y)
-        won = [jnp.where(where == jnp.asarray(i, where.dtype), ct_y, zero) for i in range(k)]
-        ct_y = _put_back(won, axis, size, s)
-    return (), ct_y
+    zero, ct_x = jnp.zeros_like(ct_y), []
+    for n, i in enumerate(np.ndindex(window)):
+        won = where == jnp.asarray(n, where.dtype)
+        ct_x.append(seen_t(jnp.where(won, ct_y, zero), i, outlined(like).shape, stride))
+    return (), sum(ct_x[1:], ct_x[0])
 
 
-def _place(cut, i):
-    """The index of the entry i of every window in `tiles`."""
-    return (*(slice(None),) * (cut.ndim - 1 - 2 * len(i)), *(n for j in i for n in (slice(None), j)))
+def fast_max_pool_fwd(params, x, *, key=None, window, stride):
+    """`max_pool_fwd` in the spelling of the platform."""
+    _expect_windows("max_pool", params, x, window)
+
+    def plain(x):
+        y, (where, _) = max_pool_fwd((), x, window=window, stride=stride)
+        return y, where
+
+    y, where = by_platform(x, plain=plain, cpu=partial(cpu.max_pool_fwd, window=window, stride=stride))
+    return y, (where, outline(x))
 
 
-def _over_window(ct_y, window):
-    """(..., n1, n2, channels), copied to every entry of its window: (..., n1, k1, n2, k2, channels)."""
-    lead, space = ct_y.shape[: -1 - len(window)], ct_y.shape[-1 - len(window) : -1]
-    ct_y = ct_y.reshape(*lead, *(m for n in space for m in (n, 1)), ct_y.shape[-1])
-    return broadcast(ct_y, (*lead, *(m for n, k in zip(space, window) for m in (n, k)), ct_y.shape[-1]))
-
-
-def _first_maximum(parts):
-    """The maximum of the parts, and the number of the first that has it."""
-    y = parts[0]
-    where = jnp.zeros(y.shape, jnp.int8 if len(parts) <= 127 else jnp.int32)
-    for i, other in enumerate(parts[1:], 1):
-        wins = (other > y) | jnp.isnan(other)  # a NaN stays, as it does in `reduce_window`
-        y = jnp.where(wins, other, y)
-        where = jnp.where(wins, jnp.asarray(i, where.dtype), where)
-    return y, where
-
-
-def _put_back(parts, axis, size, stride):
-    """sum_i shift_t(parts[i], start=i) along one axis of length `size`."""
-    ct_x = shift_t(parts[0], axis, 0, size, stride)
-    for i, part in enumerate(parts[1:], 1):
-        ct_x = ct_x + shift_t(part, axis, i, size, stride)
-    return ct_x
-
-
-def _spread(ct_y, window, sizes):
-    """ct_y at every place of its window, windows side by side: a term for each place, which XLA writes in one pass.
-
-    2x2, 64x28x28x32: 0.64 and 0.69 of jax.grad's time on JAX 0.10 and 0.12; copied by broadcasting, 1.2 on both.
-    """
-    zero, ct_x = jnp.zeros((), ct_y.dtype), []
-    for i in np.ndindex(window):
-        amounts = [(0, 0, 0)] * ct_y.ndim
-        for start, (axis, size), k in zip(i, sizes, window):
-            amounts[axis] = (start, size - start - (ct_y.shape[axis] - 1) * k - 1, k - 1)
-        ct_x.append(lax.pad(ct_y, zero, amounts))  # shift_t along both axes; one after the other they are two passes
-    return sum(ct_x[1:], ct_x[0])
+def fast_max_pool_bwd(residuals, ct_y, *, window, stride):
+    """`max_pool_bwd` in the spelling of the platform."""
+    how = {"window": window, "stride": stride}
+    plain = lambda residuals, ct_y: max_pool_bwd(residuals, ct_y, **how)[1]  # noqa: E731
+    return (), by_platform(residuals, ct_y, plain=plain, cpu=partial(cpu.max_pool_bwd, **how))
 
 
 def max_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Layer:
@@ -135,7 +87,8 @@ def max_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None
     unless given. Of several maxima the first, in row-major order, gets the whole cotangent, as in `jax.grad`.
     Raises ValueError for sizes that are not positive ints, and for an x smaller than the window.
     """
-    return _pool("max_pool", window, stride, max_pool_apply, max_pool_fwd, max_pool_bwd)
+    fast = (fast_max_pool_fwd, fast_max_pool_bwd)
+    return _pool("max_pool", window, stride, max_pool_apply, max_pool_fwd, max_pool_bwd, fast)
 
 
 def avg_pool_apply(params, x, *, key=None, window, stride):
@@ -146,18 +99,25 @@ def avg_pool_apply(params, x, *, key=None, window, stride):
 
 
 def avg_pool_fwd(params, x, *, key=None, window, stride):
-    return avg_pool_apply(params, x, window=window, stride=stride), (_like(x),)
+    return avg_pool_apply(params, x, window=window, stride=stride), (outline(x),)
 
 
 def avg_pool_bwd(residuals, ct_y, *, window, stride):
     (like,) = residuals
-    # Every entry of a window counted for 1 / size of its mean: each gets that share of ct_y, from every window it is in.
-    ct_x = ct_y.astype(wide(ct_y)) / math.prod(window)
-    if window == stride:
-        return (), _spread(ct_x.astype(ct_y.dtype), window, _sizes(like, window))
-    for (axis, size), k, s in zip(_sizes(like, window), window, stride):
-        ct_x = _put_back([ct_x] * k, axis, size, s)
+    # Every entry of a window counted for 1 / size of its mean: it gets that share of ct_y back, from every window it is in.
+    # These began at it or before it: so the sum runs over a window that ends at it, over ct_y spread out by the stride.
+    share, space = ct_y.astype(wide(ct_y)) / math.prod(window), outlined(like).shape[-1 - len(window) : -1]
+    places = ct_y.shape[-1 - len(window) : -1]
+    around = [(k - 1, n - (p - 1) * s - 1) for n, p, k, s in zip(space, places, window, stride)]
+    ct_x = _reduce(share, 0, lax.add, window, (1,) * len(window), around, stride)
     return (), ct_x.astype(ct_y.dtype)
+
+
+def fast_avg_pool_bwd(residuals, ct_y, *, window, stride):
+    """`avg_pool_bwd` in the spelling of the platform."""
+    how = {"window": window, "stride": stride}
+    plain = lambda residuals, ct_y: avg_pool_bwd(residuals, ct_y, **how)[1]  # noqa: E731
+    return (), by_platform(residuals, ct_y, plain=plain, cpu=partial(cpu.avg_pool_bwd, **how))
 
 
 def avg_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Layer:
@@ -166,21 +126,23 @@ def avg_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None
     x: (..., width, channels) for an int or (k,), (..., height, width, channels) for (k, l); the stride is the window
     unless given.  Raises ValueError for sizes that are not positive ints, and for an x smaller than the window.
     """
-    return _pool("avg_pool", window, stride, avg_pool_apply, avg_pool_fwd, avg_pool_bwd)
+    fast = (avg_pool_fwd, fast_avg_pool_bwd)
+    return _pool("avg_pool", window, stride, avg_pool_apply, avg_pool_fwd, avg_pool_bwd, fast)
 
 
-def _pool(name, window, stride, apply, fwd, bwd) -> Layer:
+def _pool(name, window, stride, apply, fwd, bwd, fast) -> Layer:
     window = expect_per_axis(name, "window", window)
     stride = window if stride is None else expect_per_axis(name, "stride", stride, len(window))
     label = f"{name}({window}{'' if stride == window else f', {stride}'})"
-    apply, fwd, bwd = (partial(f, window=window, stride=stride) for f in (apply, fwd, bwd))
+    apply, fwd, bwd, *fast = (partial(f, window=window, stride=stride) for f in (apply, fwd, bwd, *fast))
 
     def output(residuals):
-        like = residuals[-1]
-        places = [(size - k) // s + 1 for (_, size), k, s in zip(_sizes(like, window), window, stride)]
-        return Like((*like.shape[1 : -1 - len(window)], *places, like.shape[-1]), like.dtype)
+        like = outlined(residuals[-1])
+        space = like.shape[-1 - len(window) : -1]
+        places = [(size - k) // s + 1 for size, k, s in zip(space, window, stride)]
+        return Like((*like.shape[: -1 - len(window)], *places, like.shape[-1]), like.dtype)
 
-    return leaf(label, lambda key: (), apply, fwd, bwd, output)
+    return leaf(label, lambda key: (), apply, fwd, bwd, output, fast=fast)
 
 
 def global_avg_pool_apply(params, x, *, key=None, axes):
@@ -196,12 +158,12 @@ def global_avg_pool_apply(params, x, *, key=None, axes):
 
 
 def global_avg_pool_fwd(params, x, *, key=None, axes):
-    return global_avg_pool_apply(params, x, axes=axes), (_like(x),)
+    return global_avg_pool_apply(params, x, axes=axes), (outline(x),)
 
 
 def global_avg_pool_bwd(residuals, ct_y, *, axes):
     (like,) = residuals
-    shape = like.shape[1:]
+    shape = outlined(like).shape
     share = ct_y / math.prod(shape[-1 - axes : -1])
     # The mean summed over space, so its transpose copies over space.
     return (), broadcast(share.reshape(*ct_y.shape[:-1], *(1,) * axes, ct_y.shape[-1]), shape)
@@ -234,12 +196,12 @@ def flatten_apply(params, x, *, key=None, axes):
 
 
 def flatten_fwd(params, x, *, key=None, axes):
-    return flatten_apply(params, x, axes=axes), (_like(x),)
+    return flatten_apply(params, x, axes=axes), (outline(x),)
 
 
 def flatten_bwd(residuals, ct_y):
     (like,) = residuals
-    return (), ct_y.reshape(like.shape[1:])  # reshaping only renames entries: the transpose names them back
+    return (), ct_y.reshape(outlined(like).shape)  # reshaping only renames entries: the transpose names them back
 
 
 def flatten(axes: int | None = None) -> Layer:

@@ -2,12 +2,13 @@
 
 A recurrent layer is one step, repeated over time. Unrolled, T steps are a composition, and (A_T ... A_1)ᵀ = A_1ᵀ ... A_Tᵀ:
 backpropagation through time is nothing but that reversal. The loop back carries the state's cotangent alone. All that a
-step needs beside it is known before the loop starts, as every state was kept: so slopes and gates are formed for a whole
-window of steps at once.
+step needs beside it is known before the loop starts, as every state was kept, and what the weights need is known after it:
+one matrix product for all steps.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +16,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..errors import describe, expect_flag, expect_float, expect_params, expect_positive, expect_same_dtype, expect_shape
-from ..fast.cpu.windows import accumulated, accumulators, affine, affine_t, before, over_windows, window, window_t
+from ..fast.choose import by_platform
+from ..fast.cpu import recurrent as cpu
 from ..layer import Layer
 from ..leaf import Like, expect_cotangent, leaf, outline, outlined
+from ..linear import affine, broadcast_t, fold
 
 
 class RNNParams(NamedTuple):
@@ -46,38 +49,37 @@ def rnn_fwd(params, x, h):
         h = jnp.tanh(a_t + h @ params.u)
         return h, h
 
-    def steps(carry, start, length):
-        h, y = carry
-        h, h_window = lax.scan(step, h, affine(window(x, start, length), params.w, params.b))
-        return h, window_t(y, h_window, start)
-
-    first = h
-    h, y = over_windows(steps, (h, jnp.zeros_like(x, shape=(*x.shape[:2], h.shape[-1]))), *x.shape[:2])
-    return (y, h), (params, x, first, y)
+    last, y = lax.scan(step, h, time_first(affine(x, params.w, params.b)))
+    y = time_first(y)
+    return (y, last), (params, x, h, y, ())
 
 
 def rnn_bwd(residuals, cts):
-    params, x, first, y = residuals
+    params, x, first, y, _ = residuals
     ct_y, ct_h = cts
-    w_t, u_t = params.w.T, params.u.T
 
     def step(ct_h, known):
         ct_y_t, slope = known
         ct_a = (ct_y_t + ct_h) * slope  # h_t was used twice, as output and as state: the two cotangents add
-        return ct_a @ u_t, ct_a  # forward, h_{t-1} U; back, ct_a U.T
+        return ct_a @ params.u.T, ct_a  # forward, h_{t-1} U; back, ct_a U.T
 
-    def steps(carry, start, length):
-        ct_h, ct_p, ct_x = carry
-        x_window, h = window(x, start, length), window(y, start, length)
-        ct_h, ct_a = lax.scan(step, ct_h, (window(ct_y, start, length), (1 - h) * (1 + h)), reverse=True)
-        ct_w, ct_b = affine_t(x_window, ct_a, ct_p.w.dtype)
-        ct_u, _ = affine_t(before(y, first, start, h), ct_a, ct_p.u.dtype)
-        ct_p = RNNParams(ct_p.w + ct_w, ct_p.u + ct_u, ct_p.b + ct_b)
-        return ct_h, ct_p, window_t(ct_x, affine(ct_a, w_t), start)
+    ct_first, ct_a = lax.scan(step, ct_h, (time_first(ct_y), time_first((1 - y) * (1 + y))), reverse=True)
+    ct_a = time_first(ct_a)
+    ct_x = ct_a @ params.w.T
+    ct_w = fold(x).T @ fold(ct_a)  # W, U and b were used at every step: one product sums over all of them
+    ct_u = fold(one_earlier(y, first)).T @ fold(ct_a)
+    ct_b = broadcast_t(ct_a, params.b.shape)
+    return RNNParams(ct_w, ct_u, ct_b), ct_x, ct_first
 
-    start = (ct_h, accumulators(params), jnp.zeros_like(x))
-    ct_h, ct_p, ct_x = over_windows(steps, start, *x.shape[:2], reverse=True)
-    return accumulated(ct_p, params), ct_x, ct_h
+
+def time_first(x):
+    """(batch, time, n) -> (time, batch, n), or back: it is its own transpose."""
+    return jnp.swapaxes(x, 0, 1)
+
+
+def one_earlier(y, first):
+    """first, y_1 ... y_{T-1}: the state that each step began with.  y: (batch, time, n), first: (batch, n)."""
+    return jnp.concatenate([first[:, None], y], 1)[:, : y.shape[1]]
 
 
 def rnn(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
@@ -95,7 +97,25 @@ def rnn(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
         w, u = gate_weights(key, n_in, n_hidden, 1)
         return RNNParams(w, u, jnp.zeros(shapes["b"], jnp.float32))
 
-    return recurrent("rnn", n_in, n_hidden, carry, RNNParams, shapes, None, init, rnn_apply, rnn_fwd, rnn_bwd)
+    fast = fast_pair(rnn_fwd, rnn_bwd, cpu.rnn_fwd, cpu.rnn_bwd)
+    return recurrent("rnn", n_in, n_hidden, carry, RNNParams, shapes, None, init, rnn_apply, rnn_fwd, rnn_bwd, fast)
+
+
+def fast_pair(fwd: Callable, bwd: Callable, cpu_fwd: Callable, cpu_bwd: Callable) -> tuple[Callable, Callable]:
+    """(fwd, bwd) in the spelling of the platform, for residuals (params, x, state, y, kept).
+
+    cpu_fwd(params, x, state) -> (y, last, kept), what is new of what fwd gives.
+    """
+
+    def new(params, x, state):
+        (y, last), (*_, kept) = fwd(params, x, state)
+        return y, last, kept
+
+    def fast_fwd(params, x, state):
+        y, last, kept = by_platform(params, x, state, plain=new, cpu=cpu_fwd)
+        return (y, last), (params, x, state, y, kept)
+
+    return fast_fwd, lambda residuals, cts: by_platform(residuals, cts, plain=bwd, cpu=cpu_bwd)
 
 
 def gate_weights(key, n_in: int, n_hidden: int, gates: int) -> tuple[Array, Array]:
@@ -109,7 +129,7 @@ def gate_weights(key, n_in: int, n_hidden: int, gates: int) -> tuple[Array, Arra
 
 def recurrent(
     name: str, n_in: int, n_hidden: int, carry: bool, kind: type, shapes: dict[str, tuple[int, ...]], state_type: Any,
-    init: Callable, apply: Callable, fwd: Callable, bwd: Callable,
+    init: Callable, apply: Callable, fwd: Callable, bwd: Callable, fast: tuple[Callable, Callable],
 ) -> Layer:  # fmt: skip
     """The Layer of apply(params, x, state) -> (y, state), its fwd -> ((y, state), residuals), and its
     bwd(residuals, (ct_y, ct_state)) -> (ct_params, ct_x, ct_state), all three on one batch axis.
@@ -162,7 +182,7 @@ def recurrent(
         y, last = apply(params, x, state)
         return left(y, last, lead)
 
-    def layer_fwd(params, x, *, key=None):
+    def layer_fwd(params, x, *, key=None, fwd=fwd):
         given = carry and isinstance(x, tuple) and len(x) == 2 and x[1] is not None
         params, x, state, lead = entered(params, x)
         (y, last), residuals = fwd(params, x, state)
@@ -173,7 +193,7 @@ def recurrent(
         y = outlined(residuals[2])
         return (y, None) if carry else y
 
-    def layer_bwd(residuals, ct):
+    def layer_bwd(residuals, ct, *, bwd=bwd):
         residuals, given, y = residuals
         ct_y, ct_state = ct if carry else (ct, None)
         lead = ct_y.shape[:-2]
@@ -193,4 +213,5 @@ def recurrent(
             return ct_params, ct_x
         return ct_params, (ct_x, jax.tree.map(lambda s: s.reshape(*lead, n_hidden), ct_state) if given is not None else None)
 
-    return leaf(f"{name}({n_in}, {n_hidden})", init, layer_apply, layer_fwd, layer_bwd, output)
+    fast_layer = partial(layer_fwd, fwd=fast[0]), partial(layer_bwd, bwd=fast[1])
+    return leaf(f"{name}({n_in}, {n_hidden})", init, layer_apply, layer_fwd, layer_bwd, output, fast=fast_layer)

@@ -1,20 +1,23 @@
 """A linear map to many classes and the cross-entropy of its outputs in one: the N x V outputs are never kept.
 
 The gradient of a softmax's cross-entropy is known as soon as its outputs are, and the cotangent of a mean is one number.
-So the forward makes the gradient of each chunk of rows while the chunk's outputs exist, and the backward multiplies by
-that number.
+So the forward makes the gradient of the rows while their outputs exist, and the backward multiplies by that number. The
+plain pair takes all rows at once, that of a CPU a chunk of them.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from ..errors import describe, expect_float, expect_params, expect_same_dtype, expect_shape
+from ..fast.choose import by_platform
+from ..fast.cpu import linear_cross_entropy as cpu
 from ..layer import Layer
 from ..leaf import Like, leaf
-from ..linear import broadcast, fold, pad, wide
+from ..linear import broadcast, fold, wide
 from .means import (
     class_numbers,
     expect_classes,
@@ -26,14 +29,6 @@ from .means import (
 )
 
 NAME = "linear_cross_entropy"
-CHUNK_BYTES = 2**24  # of outputs that exist at one time
-FEW = 256  # classes at most for which the one-hot is formed: 0.91 of jax.grad's time for 65, where a scatter takes 1.17
-
-
-def rows_at_a_time(n: int, vocab: int) -> int:
-    """How many of n rows make a chunk: at most CHUNK_BYTES of float32 outputs but at least 64 rows, evenly shared."""
-    most = max(64, CHUNK_BYTES // (4 * vocab))
-    return -(-n // -(-n // most)) if n else 1
 
 
 def _checked(params, x):
@@ -82,54 +77,34 @@ def shares(weights, n: int, acc):
     return share, jnp.where(total == 0, jnp.zeros_like(top), top / jnp.where(total == 0, jnp.ones_like(total), total))
 
 
-def linear_cross_entropy_fwd(params, x, *, key=None):
+def gradient_of_rows(rows, w, labels, share):
+    """(loss of each row, ct_h, ct_w) of the sum of share times the losses.  rows: (n, d), w: (v, d), labels, share: (n,)."""
+    s = jnp.einsum("nd,vd->nv", rows, w, preferred_element_type=share.dtype)
+    top = s.max(-1)
+    e = jnp.exp(s - broadcast(top[:, None], s.shape))
+    z = e.sum(-1)
+    hit = broadcast(labels[:, None], s.shape) == broadcast(jnp.arange(w.shape[0], dtype=jnp.int32)[None], s.shape)
+    losses = top - jnp.where(hit, s, jnp.zeros_like(s)).sum(-1) + jnp.log(z)
+    # share (p - onehot) is the cotangent of s = h wᵀ: back to h through w, and to w by the rows of h that met it.
+    p = e * broadcast((share / z)[:, None], s.shape)
+    ct_s = (p - jnp.where(hit, broadcast(share[:, None], s.shape), jnp.zeros_like(s))).astype(rows.dtype)
+    ct_h = jnp.einsum("nv,vd->nd", ct_s, w, preferred_element_type=share.dtype)
+    ct_w = jnp.einsum("nv,nd->vd", ct_s, rows, preferred_element_type=share.dtype)
+    return losses, ct_h, ct_w
+
+
+def fast_gradient_of_rows(rows, w, labels, share):
+    """`gradient_of_rows` in the spelling of the platform."""
+    return by_platform(rows, w, labels, share, plain=gradient_of_rows, cpu=cpu.gradient_of_rows)
+
+
+def linear_cross_entropy_fwd(params, x, *, key=None, of_rows=gradient_of_rows):
     h, w, labels, weights = _checked(params, x)
-    acc = wide(h)
-    n, vocab = math.prod(labels.shape), w.shape[0]
-    rows, (labels, valid) = fold(h), class_numbers(labels.reshape(n), vocab)
-    share, most = shares(weights, n, acc)
-    share = jnp.where(valid, share, jnp.zeros_like(share))
-    few = vocab <= FEW
-
-    size = rows_at_a_time(n, vocab)
-    missing = -n % size
-
-    def chunks(t):
-        t = pad(t, ((0, missing), *((0, 0),) * (t.ndim - 1)))
-        return t.reshape(-1 if t.size else 0, size, *t.shape[1:])
-
-    def step(ct_w, chunk):
-        h, share, labels = chunk
-        s = jnp.einsum("cn,vn->cv", h, w, preferred_element_type=acc)
-        top = s.max(-1)
-        e = jnp.exp(s - broadcast(top[:, None], s.shape))
-        z = e.sum(-1)
-        if few:  # ct_s = share (p - onehot), formed; its transposes, ct_s w and ct_sᵀ h, need nothing more
-            hit = broadcast(labels[:, None], s.shape) == broadcast(jnp.arange(vocab, dtype=jnp.int32)[None], s.shape)
-            p = e * broadcast((share / z)[:, None], s.shape)
-            ct_s = (p - jnp.where(hit, broadcast(share[:, None], s.shape), jnp.zeros_like(s))).astype(h.dtype)
-            ct_h = jnp.einsum("cv,vn->cn", ct_s, w, preferred_element_type=acc)
-            ct_w = ct_w + jnp.einsum("cv,cn->vn", ct_s, h, preferred_element_type=acc)
-            return ct_w, (top - jnp.where(hit, s, jnp.zeros_like(s)).sum(-1), jnp.log(z), ct_h)
-        # ct_s = share (p - onehot), the one-hot's part below, p = e / z: dividing the thin factors by z spares a pass over the
-        # c x v matrix.
-        f = broadcast((share / z)[:, None], h.shape)
-        e = e.astype(h.dtype)
-        ct_h = f * jnp.einsum("cv,vn->cn", e, w, preferred_element_type=acc)
-        fh = (f * h.astype(acc)).astype(h.dtype)
-        ct_w = ct_w + jnp.einsum("cv,cn->vn", e, fh, preferred_element_type=acc)
-        return ct_w, (top, jnp.log(z), ct_h)
-
-    zeros = (w * 0).astype(acc)
-    ct_w, (above, log_z, ct_h) = lax.scan(step, zeros, (chunks(rows), chunks(share), chunks(labels)))
-    above, log_z, ct_h = above.reshape(-1)[:n], log_z.reshape(-1)[:n], ct_h.reshape(-1, h.shape[-1])[:n]
-    if not few:  # the one-hot's part: onehot w picks rows of w, its transpose adds to them
-        chosen = w.at[labels].get(mode="fill", fill_value=0, wrap_negative_indices=False).astype(acc)
-        column = broadcast(share[:, None], rows.shape)
-        ct_h = ct_h - column * chosen
-        ct_w = ct_w.at[labels].add(-column * rows.astype(acc), mode="drop", wrap_negative_indices=False)
-        above = above - (rows.astype(acc) * chosen).sum(-1)
-    losses = jnp.where(valid, above + log_z, jnp.full_like(log_z, jnp.nan)).reshape(h.shape[:-1])
+    n = math.prod(labels.shape)
+    labels, valid = class_numbers(labels.reshape(n), w.shape[0])
+    share, most = shares(weights, n, wide(h))
+    losses, ct_h, ct_w = of_rows(fold(h), w, labels, jnp.where(valid, share, jnp.zeros_like(share)))
+    losses = jnp.where(valid, losses, jnp.full_like(losses, jnp.nan)).reshape(h.shape[:-1])
     value = weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)
     mean_residuals = (losses, *weights, value) if weights else None
     return value.astype(h.dtype), (ct_h.reshape(h.shape), ct_w, most, mean_residuals, jnp.zeros((0,), h.dtype))
@@ -159,4 +134,5 @@ def linear_cross_entropy() -> Layer:
         linear_cross_entropy_fwd,
         linear_cross_entropy_bwd,
         lambda residuals: Like((), residuals[-1].dtype),
+        fast=(partial(linear_cross_entropy_fwd, of_rows=fast_gradient_of_rows), linear_cross_entropy_bwd),
     )

@@ -15,8 +15,7 @@ from ..layers.dropout import expect_rate
 from ..layers.pool import flatten, max_pool
 from .mlp import Feedback
 
-# Images at a time. LeNet's step over that of jax.grad, time (temporary memory), at batch 10 and 128:
-# 8: 0.55 (0.53), 0.37 (0.12); 16: 0.57 (0.80), 0.37 (0.12); 32: 0.59 (0.80), 0.39 (0.16); all: 0.55 (0.80), 0.44 (0.38).
+# Images at a time on a CPU, where they stay in its cache: `lenet` of the bench.
 CHUNK = 8
 
 
@@ -58,7 +57,7 @@ def lenet(
                 f"lenet: an image of {image[0]} x {image[1]} is too small for {len(channels)} convolutions of 5 x 5, each "
                 "with a 2 x 2 max-pool; pass a larger image or fewer channels."
             )
-    layers = [in_chunks(serial(*layers, flatten(3)), CHUNK, axes=3)]
+    layers = [in_chunks(serial(*layers, flatten(3)), CHUNK, axes=3, on="cpu")]
     widths = (height * width * n_in, *hidden, classes)
     for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:])):
         layers += [activation] * (i > 0)

@@ -8,22 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ...linear import broadcast, crop, pad
+from ...linear import broadcast, crop, pad, wide
 from ..attend_hidden import clear, finite, hide, numbers, visible
-
-
-def accumulator(x):
-    """The dtype of sums of products of x: at least float32."""
-    return np.promote_types(x.dtype, np.float32)
-
-
-def contract(spec, a, b):
-    return jnp.einsum(spec, a, b, preferred_element_type=accumulator(a))
-
-
-def exp_less(s, m):
-    """exp(s - m), m: one number for each query."""
-    return jnp.exp(s - broadcast(m[..., None], s.shape))
+from ..attend_products import contract, exp_less
 
 
 def _pairs(rows: int, columns: int, n: int, m: int, causal: bool) -> tuple[Array, Array]:
@@ -65,7 +52,7 @@ def _pad_keep(keep, k, m: int):
 
 def _zeros(x):
     """Zeros made from x, so that they shard with it, in the dtype of its sums."""
-    return (finite(x) * 0).astype(accumulator(x))
+    return (finite(x) * 0).astype(wide(x))
 
 
 def blocks_fwd(q, k, v, keep, *, causal: bool, block: int):

@@ -7,9 +7,9 @@ that the products of a row stay in cache.
 import jax.numpy as jnp
 from jax import lax
 
-from ...linear import broadcast
+from ...linear import broadcast, wide
 from ..attend_hidden import clear, hide, numbers, visible
-from .attend_blocks import accumulator, contract, exp_less
+from ..attend_products import contract, exp_less
 
 LANES = 16
 # Features of a head up to which ct_k and ct_v come out of their products with the features first. The step of a gpt with
@@ -62,7 +62,7 @@ def _seen(keep, rows, keys, causal: bool):
 
 def _for_keys(products, rows):
     """sum over g and q of products[k] rows[d], (c, k, d).  products: (c, g, q, k), rows: (c, g, q, d)."""
-    if rows.shape[-1] > SMALL_HEAD or rows.dtype != accumulator(rows):  # XLA has no such product of bfloat16 on CPUs
+    if rows.shape[-1] > SMALL_HEAD or rows.dtype != wide(rows):  # XLA has no such product of bfloat16 on CPUs
         return contract("cgqk,cgqd->ckd", products, rows)
     return jnp.swapaxes(contract("cgqd,cgqk->cdk", rows, products), 1, 2)
 
@@ -103,7 +103,7 @@ def rows_bwd(q, k, v, keep, log_z, delta, ct_y, *, causal: bool, block: int):
     rows = _rows(q.shape[-2], k.shape[-2], block, causal)
 
     def chunk(q, k, v, keep, log_z, delta, ct_y):
-        ct_qs, ct_k, ct_v = [], jnp.zeros_like(k, dtype=accumulator(k)), jnp.zeros_like(v, dtype=accumulator(v))
+        ct_qs, ct_k, ct_v = [], jnp.zeros_like(k, dtype=wide(k)), jnp.zeros_like(v, dtype=wide(v))
         for queries, keys in rows:
             s, seen = contract("cgqd,ckd->cgqk", q[:, :, queries], k[:, keys]), _seen(keep, queries, keys, causal)
             p = exp_less(hide(s, seen), log_z[:, :, queries])

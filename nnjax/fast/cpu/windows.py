@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ...linear import broadcast, broadcast_t, fold
+from ...linear import broadcast_t, fold
 
 # Steps in a window. Time of the tanh RNN, forward and backward, over that of jax.grad; 128 to 128 features, T = 800,
 # windows of 8 / 16 / 32 steps: batch 4: 0.45 / 0.40 / 0.53; batch 16: 0.61 / 0.57 / 0.53; batch 64: 0.79 / 0.60 / 0.76. On
@@ -76,14 +76,8 @@ def kept_at(kept: tuple[Array, ...], start: Any, length: int) -> tuple[Array, ..
     return tuple(lax.dynamic_slice_in_dim(k, start, length, 0) for k in kept)
 
 
-def affine(x: Array, w: Array, b: Array | None = None) -> Array:
-    """y = x W + b, one product for all leading axes.  x: (..., n), W: (n, m), b: (m,), y: (..., m)."""
-    y = fold(x) @ w
-    return (y if b is None else y + broadcast(b, y.shape)).reshape(*x.shape[:-1], w.shape[1])
-
-
-def affine_t(x: Array, ct_y: Array, dtype: Any) -> tuple[Array, Array]:
-    """(ct_W, ct_b), summed over all leading axes in `dtype`: W and b were used at every step.  ct_W = xᵀ ct_y."""
+def weights_t(x: Array, ct_y: Array, dtype: Any) -> tuple[Array, Array]:
+    """(ct_W, ct_b) of y = x W + b, over all leading axes and in `dtype`: W and b were used at every step.  ct_W = xᵀ ct_y."""
     ct_w = jnp.matmul(fold(x).T, fold(ct_y), preferred_element_type=dtype)
     return ct_w, broadcast_t(ct_y.astype(dtype), ct_y.shape[-1:])
 

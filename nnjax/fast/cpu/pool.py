@@ -1,0 +1,107 @@
+"""Pooling on a CPU. Windows side by side are cut out of x as they are. Those that overlap, or leave gaps, are pooled one axis
+after the other, and back in the reverse order: a maximum over a rectangle is one over the maxima of its rows.
+"""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ...linear import broadcast, shift, shift_t, tiles, tiles_t, wide
+from ..maximum import first_maximum, seen
+
+
+def max_pool_fwd(x, *, window, stride):
+    """(y, the number of each window's first maximum)."""
+    if window == stride:
+        cut = tiles(x, window)
+        return first_maximum([cut[_place(cut, i)] for i in np.ndindex(window)])
+    if len(window) == 1:
+        return first_maximum([seen(x, i, window, stride) for i in np.ndindex(window)])
+    (k, l), (s, t) = window, stride
+    rows, j = first_maximum([seen(x, (n,), (l,), (t,)) for n in range(l)])
+    y, i = first_maximum([_row(rows, n, k, s) for n in range(k)])
+    dtype = jnp.int8 if k * l <= 127 else jnp.int32
+    where = jnp.zeros(i.shape, dtype)
+    for n in range(k):  # the column is that of the row that won
+        number = _row(j, n, k, s).astype(dtype) + jnp.asarray(n * l, dtype)
+        where = jnp.where(i == jnp.asarray(n, i.dtype), number, where)
+    return y, where
+
+
+def _row(rows, n, k, s):
+    """The n-th row of every window.  rows: (..., height, width, channels)."""
+    return shift(rows, rows.ndim - 3, n, (rows.shape[-3] - k) // s + 1, s)
+
+
+def max_pool_bwd(residuals, ct_y, *, window, stride):
+    """ct_x: ct_y at the entry that won."""
+    where, like = residuals
+    shape = like.shape[1:]
+    if window == stride:
+        ct_y, where = _over_window(ct_y, window), _over_window(where, window)
+        i = jnp.arange(math.prod(window), dtype=where.dtype).reshape(*(n for k in window for n in (1, k)), 1)
+        won = where == broadcast(i, where.shape)
+        return tiles_t(jnp.where(won, ct_y, jnp.zeros_like(ct_y)), shape)
+    if len(window) == 1:
+        return _back(ct_y, where, ct_y.ndim - 2, window[0], shape[-2], stride[0])
+    (k, l), (s, t), height = window, stride, ct_y.ndim - 3
+    i = where // jnp.asarray(l, where.dtype)
+    j = where - i * jnp.asarray(l, where.dtype)
+    rows = _back(ct_y, i, height, k, shape[-3], s)
+    # Windows that took their maximum from one row took it from the same of its columns.
+    column = shift_t(jnp.where(i == jnp.zeros_like(i), j, jnp.zeros_like(j)), height, 0, shape[-3], s)
+    for n in range(1, k):
+        won = jnp.where(i == jnp.asarray(n, i.dtype), j, jnp.zeros_like(j))
+        column = jnp.maximum(column, shift_t(won, height, n, shape[-3], s))
+    return _back(rows, column, height + 1, l, shape[-2], t)
+
+
+def _back(ct_y, where, axis, k, size, stride):
+    """ct_y along one axis, to the one of k entries that `where` says."""
+    zero = jnp.zeros_like(ct_y)
+    return _put_back([jnp.where(where == jnp.asarray(n, where.dtype), ct_y, zero) for n in range(k)], axis, size, stride)
+
+
+def _place(cut, i):
+    """The index of the entry i of every window in `tiles`."""
+    return (*(slice(None),) * (cut.ndim - 1 - 2 * len(i)), *(n for j in i for n in (slice(None), j)))
+
+
+def _over_window(ct_y, window):
+    """(..., n1, n2, channels), copied to every entry of its window: (..., n1, k1, n2, k2, channels)."""
+    lead, space = ct_y.shape[: -1 - len(window)], ct_y.shape[-1 - len(window) : -1]
+    ct_y = ct_y.reshape(*lead, *(m for n in space for m in (n, 1)), ct_y.shape[-1])
+    return broadcast(ct_y, (*lead, *(m for n, k in zip(space, window) for m in (n, k)), ct_y.shape[-1]))
+
+
+def _put_back(parts, axis, size, stride):
+    """sum_i shift_t(parts[i], start=i) along one axis of length `size`."""
+    ct_x = shift_t(parts[0], axis, 0, size, stride)
+    for i, part in enumerate(parts[1:], 1):
+        ct_x = ct_x + shift_t(part, axis, i, size, stride)
+    return ct_x
+
+
+def avg_pool_bwd(residuals, ct_y, *, window, stride):
+    """ct_x: of ct_y, a share at every entry of its window."""
+    (like,) = residuals
+    sizes = like.shape[-1 - len(window) : -1]
+    ct_x = ct_y.astype(wide(ct_y)) / math.prod(window)
+    if window == stride:
+        return _spread(ct_x.astype(ct_y.dtype), window, sizes)
+    for axis, size, k, s in zip(range(ct_y.ndim - 1 - len(window), ct_y.ndim - 1), sizes, window, stride):
+        ct_x = _put_back([ct_x] * k, axis, size, s)
+    return ct_x.astype(ct_y.dtype)
+
+
+def _spread(ct_y, window, sizes):
+    """ct_y at every place of its window, windows side by side: a term for each place, which XLA writes in one pass."""
+    zero, ct_x, first = jnp.zeros((), ct_y.dtype), [], ct_y.ndim - 1 - len(window)
+    for i in np.ndindex(window):
+        amounts = [(0, 0, 0)] * ct_y.ndim
+        for axis, (start, size, k) in enumerate(zip(i, sizes, window), first):
+            amounts[axis] = (start, size - start - (ct_y.shape[axis] - 1) * k - 1, k - 1)
+        ct_x.append(lax.pad(ct_y, zero, amounts))  # shift_t along both axes; one after the other they are two passes
+    return sum(ct_x[1:], ct_x[0])

@@ -1,76 +1,161 @@
 """Backpropagation written out by hand in JAX, every transpose in plain sight, every gradient checked against jax.grad."""
 
-from . import feedback as feedback
-from . import nielsen as nielsen
-from . import ops as ops
-from .check import Report as Report
-from .check import audit as audit
-from .check import check_layer as check_layer
-from .check import check_pair as check_pair
-from .check import check_transpose as check_transpose
-from .check import check_vjp as check_vjp
-from .chunks import in_chunks as in_chunks
-from .combinators import TiedParams as TiedParams
-from .combinators import parallel as parallel
-from .combinators import recompute as recompute
-from .combinators import residual as residual
-from .combinators import scan_layers as scan_layers
-from .combinators import serial as serial
-from .combinators import tied as tied
-from .direct import direct_value_and_grad as direct_value_and_grad
-from .grad import accumulate as accumulate
-from .grad import reference_value_and_grad as reference_value_and_grad
-from .grad import value_and_grad as value_and_grad
-from .layer import Layer as Layer
-from .layer import as_custom_vjp as as_custom_vjp
-from .layer import plain as plain
-from .layers import AttentionParams as AttentionParams
-from .layers import BatchNormParams as BatchNormParams
-from .layers import ConvParams as ConvParams
-from .layers import DenseParams as DenseParams
-from .layers import EmbeddingParams as EmbeddingParams
-from .layers import GRUParams as GRUParams
-from .layers import LSTMParams as LSTMParams
-from .layers import LSTMState as LSTMState
-from .layers import MirrorParams as MirrorParams
-from .layers import NormParams as NormParams
-from .layers import RNNParams as RNNParams
-from .layers import attention as attention
-from .layers import avg_pool as avg_pool
-from .layers import batch_norm as batch_norm
-from .layers import calibrate as calibrate
-from .layers import conv as conv
-from .layers import dense as dense
-from .layers import dropout as dropout
-from .layers import elu as elu
-from .layers import embedding as embedding
-from .layers import flatten as flatten
-from .layers import gelu as gelu
-from .layers import global_avg_pool as global_avg_pool
-from .layers import group_norm as group_norm
-from .layers import gru as gru
-from .layers import layer_norm as layer_norm
-from .layers import leaky_relu as leaky_relu
-from .layers import learned_positions as learned_positions
-from .layers import log_softmax as log_softmax
-from .layers import lstm as lstm
-from .layers import max_pool as max_pool
-from .layers import relu as relu
-from .layers import rms_norm as rms_norm
-from .layers import rnn as rnn
-from .layers import sigmoid as sigmoid
-from .layers import silu as silu
-from .layers import softmax as softmax
-from .layers import softplus as softplus
-from .layers import tanh as tanh
-from .layers import unembedding as unembedding
-from .losses.fused import linear_cross_entropy as linear_cross_entropy
-from .losses.means import binary_cross_entropy as binary_cross_entropy
-from .losses.means import mean_squared_error as mean_squared_error
-from .losses.means import softmax_cross_entropy as softmax_cross_entropy
-from .models.char_rnn import char_rnn as char_rnn
-from .models.decode import generate_gpt as generate_gpt
-from .models.generate import generate as generate
-from .models.gpt import gpt as gpt
-from .models.lenet import lenet as lenet
-from .models.mlp import mlp as mlp
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import feedback, nielsen, ops
+from .check import Report, audit, check_layer, check_pair, check_transpose, check_vjp
+from .chunks import in_chunks
+from .combinators import TiedParams, parallel, recompute, residual, scan_layers, serial, tied
+from .direct import direct_value_and_grad
+from .grad import accumulate, reference_value_and_grad, value_and_grad
+from .layer import Layer, as_custom_vjp, plain
+from .layers import (
+    AttentionParams,
+    BatchNormParams,
+    ConvParams,
+    DenseParams,
+    EmbeddingParams,
+    GRUParams,
+    LSTMParams,
+    LSTMState,
+    MirrorParams,
+    NormParams,
+    RNNParams,
+    attention,
+    avg_pool,
+    batch_norm,
+    calibrate,
+    conv,
+    dense,
+    dropout,
+    elu,
+    embedding,
+    flatten,
+    gelu,
+    global_avg_pool,
+    group_norm,
+    gru,
+    layer_norm,
+    leaky_relu,
+    learned_positions,
+    log_softmax,
+    lstm,
+    max_pool,
+    relu,
+    rms_norm,
+    rnn,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    tanh,
+    unembedding,
+)
+from .losses.fused import linear_cross_entropy
+from .losses.means import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
+from .models.char_rnn import char_rnn
+from .models.decode import generate_gpt
+from .models.generate import generate
+from .models.gpt import gpt
+from .models.lenet import lenet
+from .models.mlp import mlp
+
+if TYPE_CHECKING:
+    from . import data, distributed, draw, models, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AttentionParams",
+    "BatchNormParams",
+    "ConvParams",
+    "DenseParams",
+    "EmbeddingParams",
+    "GRUParams",
+    "LSTMParams",
+    "LSTMState",
+    "Layer",
+    "MirrorParams",
+    "NormParams",
+    "RNNParams",
+    "Report",
+    "TiedParams",
+    "accumulate",
+    "as_custom_vjp",
+    "attention",
+    "audit",
+    "avg_pool",
+    "batch_norm",
+    "binary_cross_entropy",
+    "calibrate",
+    "char_rnn",
+    "check_layer",
+    "check_pair",
+    "check_transpose",
+    "check_vjp",
+    "conv",
+    "data",
+    "dense",
+    "direct_value_and_grad",
+    "distributed",
+    "draw",
+    "dropout",
+    "elu",
+    "embedding",
+    "feedback",
+    "flatten",
+    "gelu",
+    "generate",
+    "generate_gpt",
+    "global_avg_pool",
+    "gpt",
+    "group_norm",
+    "gru",
+    "in_chunks",
+    "layer_norm",
+    "leaky_relu",
+    "learned_positions",
+    "lenet",
+    "linear_cross_entropy",
+    "log_softmax",
+    "lstm",
+    "max_pool",
+    "mean_squared_error",
+    "mlp",
+    "models",
+    "nielsen",
+    "ops",
+    "parallel",
+    "plain",
+    "recompute",
+    "reference_value_and_grad",
+    "relu",
+    "residual",
+    "rms_norm",
+    "rnn",
+    "scan_layers",
+    "serial",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softmax_cross_entropy",
+    "softplus",
+    "tanh",
+    "tied",
+    "train",
+    "unembedding",
+    "value_and_grad",
+]
+
+LATER = ("data", "distributed", "draw", "models", "train")  # imported when they are first asked for
+
+
+def __getattr__(name: str) -> Any:
+    if name in LATER:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

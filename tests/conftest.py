@@ -1,5 +1,10 @@
+import contextlib
+import ctypes
+import gc
 import os
+import resource
 import tempfile
+from pathlib import Path
 
 import jax
 import pytest
@@ -8,6 +13,8 @@ from nnjax.check.running.compiling import compiled_lightly
 from nnjax.check.vjp import crowded, forget
 
 PROGRAMS = "NNJAX_TESTS_PROGRAMS"
+MUCH = 3 << 29  # bytes of compiled programs and all else, beyond which a worker drops the former
+LARGEST: list[int] = []  # resident memory of each worker, in kB
 
 jax.config.update("jax_num_cpu_devices", 8)  # for tests/parallel; the others use the first
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -29,12 +36,37 @@ def pytest_configure(config):
         config.add_cleanup(lambda: light.__exit__(None, None, None))
 
 
-@pytest.fixture(scope="module", autouse=True)
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def pytest_testnodedown(node, error):
+    LARGEST.append(getattr(node, "workeroutput", {}).get("resident", 0))
+
+
+def pytest_terminal_summary(terminalreporter):
+    largest = max(LARGEST, default=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    terminalreporter.write_line(f"largest resident memory of a worker: {largest / 2**20:.2f} GB")
+
+
+def resident() -> int:
+    """The bytes of memory that this process has now, 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+@pytest.fixture(autouse=True)
 def programs_dropped():
-    """A worker runs most of the modules, and all that they compile is more than a process may map."""
+    """A worker runs many of the modules, and all that they compile is more than a process should keep."""
     yield
-    if crowded():
+    if crowded() or resident() > MUCH:
         forget()
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what was freed
 
 
 @pytest.fixture

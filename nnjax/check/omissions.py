@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .options import WIDE, Options, precisions
+from .options import PLAIN, WIDE, Options, precisions
 from .report import Row
 from .running.cells import Place
 from .running.transforms import SECOND_ORDER
@@ -66,6 +66,8 @@ def missing(subject: Subject, rows: Sequence[Row], opts: Options, notes: Sequenc
                 found += [f"{subject.case}: {' '.join(key)}" for key in keys if key not in seen and key[1:] not in broken]
     if "float64" in opts.dtypes and "float64" not in left_out.dtypes and not broken:
         for witness in opts.witnesses:
+            if witness == PLAIN and (subject.plain is None or not opts.of_plain("float64")):
+                continue
             held = {row.leaf for row in rows if row.witness == witness}
             if not any(witness in note for note in notes):
                 found += [f"{subject.case}: {leaf}, by {witness}" for leaf in subject.spec.names if leaf not in held]

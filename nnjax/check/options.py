@@ -13,7 +13,8 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 EVERYWHERE = ("eager", "jit")  # in every dtype
 IN_WIDE = ("vmap", "scan", "checkpoint", transforms.SECOND_ORDER)  # by default in float32 and float64 only
 WIDE = ("float64", "float32")
-WITNESSES = ("adjoint", "taylor")
+PLAIN = "plain"
+WITNESSES = ("adjoint", "taylor", PLAIN)
 
 
 class Options(NamedTuple):
@@ -36,6 +37,11 @@ class Options(NamedTuple):
         if self.transforms is not None:
             return self.transforms
         return EVERYWHERE + (IN_WIDE if self.full or dtype in WIDE else ())
+
+    def of_plain(self, dtype: str) -> tuple[str, ...]:
+        """Those of them under which the plain pair is compared too."""
+        chosen = self.transforms_in(dtype) if PLAIN in self.witnesses else ()
+        return chosen if self.full else tuple(t for t in chosen if t == "jit" or len(chosen) == 1)
 
 
 def expect_seed(who: str, seed: Any) -> None:

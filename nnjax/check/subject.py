@@ -173,7 +173,8 @@ class Subject(NamedTuple):
     definition: the function itself. reference, hand, rematerialised: run(diff, other, cts) -> Outputs, by jax.vjp of the
     definition, by the rule under test, and by that rule under jax.checkpoint. problems: filled while `hand` is traced.
     compiled, shared: what was compiled so far for the rule, and for the definition. owner: the layer inside that owns a
-    leaf. layer: the layer under test, if it is one. sharding: where the rule runs, if on more devices than one.
+    leaf. layer: the layer under test, if it is one. sharding: where the rule runs, if on more devices than one. plain: the same
+    layer with its plain pair alone, where that is another.
     """
 
     case: str
@@ -188,6 +189,7 @@ class Subject(NamedTuple):
     owner: Callable[[str], str]
     layer: Layer | None = None
     sharding: Sharding | None = None
+    plain: "Subject | None" = None
 
 
 def layer_owner(layer: Layer, name: str) -> str:

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from ..errors import describe
-from ..layer import Layer, as_custom_vjp, expect_layer
+from ..layer import Layer, as_custom_vjp, expect_layer, plain
 from .calls import argument_names, body_of, bound, expect_arguments, positional
 from .diagnosis.localise import localise
 from .diagnosis.mesh_faults import Sharding
@@ -49,10 +49,11 @@ def layer_subject(layer: Layer, spec: Spec) -> Subject:
     hand, problems = pair_run(fwd, bwd, spec)
     remat = vjp_of(as_custom_vjp(layer), spec, jax.checkpoint)
     shared = _shared(layer.apply, spec)
-    reference = vjp_of(apply, spec)
+    reference, slow = vjp_of(apply, spec), plain(layer)
     return Subject(
-        layer.name, spec, apply, reference, hand, remat, problems, {}, shared, lambda leaf: layer_owner(layer, leaf), layer
-    )
+        layer.name, spec, apply, reference, hand, remat, problems, {}, shared, lambda leaf: layer_owner(layer, leaf), layer,
+        plain=None if slow is layer else layer_subject(slow, spec),
+    )  # fmt: skip
 
 
 def crowded() -> bool:
@@ -88,7 +89,9 @@ def check_layer(
     dtypes      of float64, float32, bfloat16, float16; all by default.
     transforms  of eager, jit, vmap, scan, checkpoint, second (the Hessian-vector product, forward over reverse). By
                 default eager and jit in every dtype, the others in float32 and float64; with `full` all in all.
-    witnesses   of adjoint and taylor, both by default, in float64: proofs that need no reverse mode.
+    witnesses   of adjoint, taylor and plain, all by default. Two in float64: proofs that need no reverse mode. plain: the plain
+                pair (`nnjax.plain`), where the layer has a faster one, within the same budget in every dtype; under jit,
+                with `full` under every transform.
     compute_dtype   the precision in which the layer computes inside, if lower than that of its arguments.
 
     With `mesh`, the layer runs on each device inside `jax.shard_map`, on its part of the whole arrays params and x: as

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from nnjax.fast.attend_hidden import finite, hide, kept, told, visible, who_sees_no_number
-from nnjax.layers import attend
-from nnjax.layers.attend import attend_apply, attend_bwd, attend_fwd
+from nnjax.fast.cpu import attend
+from nnjax.layers.attend import attend_apply, fast_bwd, fast_fwd
+from nnjax.layers.attend import attend_bwd as plain_bwd
+from nnjax.layers.attend import attend_fwd as plain_fwd
 from nnjax.layers.attention import attention, attention_step, expect_attention
 
 BAD = [np.nan, np.inf, -np.inf, 1e38]
@@ -44,9 +46,9 @@ def drawn(seed):
     return q, k, v, keep, ct, causal, int(rng.choice([1, 2, 4, 100]))
 
 
-def by_hand(q, k, v, keep, ct, causal):
-    y, residuals = attend_fwd(q, k, v, keep, causal=causal)
-    return y, *attend_bwd(residuals, ct, causal=causal)
+def by_hand(q, k, v, keep, ct, causal, fwd=fast_fwd, bwd=fast_bwd):
+    y, residuals = fwd(q, k, v, keep, causal=causal)
+    return y, *bwd(residuals, ct, causal=causal)
 
 
 def pulled(f, q, k, v, ct):
@@ -60,6 +62,7 @@ def held(monkeypatch, seed, atol=1e-12):
     right = jax.jit(lambda *xs: pulled(lambda q, k, v: plain(q, k, v, keep, causal), *xs))(q, k, v, ct)
     keep = None if keep is None else jnp.asarray(keep)
     found = [jax.jit(lambda *xs: pulled(lambda q, k, v: attend_apply(q, k, v, keep, causal=causal), *xs))(q, k, v, ct)]
+    yield "plain", lambda q, k, v, ct: by_hand(q, k, v, keep, ct, causal, plain_fwd, plain_bwd)
     for how in (attend.ROWS, attend.BLOCKS):
         monkeypatch.setattr(attend, "SPELLINGS", ((1000, how, block),))
         found.append(jax.jit(lambda q, k, v, ct: by_hand(q, k, v, keep, ct, causal))(q, k, v, ct))
@@ -88,8 +91,9 @@ Q, K, V, CT = normal(2, 2, 2, 6, 4), normal(2, 2, 6, 4, seed=1), normal(2, 2, 6,
 
 
 def spellings(monkeypatch, causal, keep=None):
-    """(name, f) of the definition and both spellings of the pair; f(q, k, v, ct) -> (y, ct_q, ct_k, ct_v)."""
+    """(name, f) of the definition and every spelling of the pair; f(q, k, v, ct) -> (y, ct_q, ct_k, ct_v)."""
     yield "definition", lambda *xs: pulled(lambda q, k, v: attend_apply(q, k, v, keep, causal=causal), *xs)
+    yield "plain", lambda q, k, v, ct: by_hand(q, k, v, keep, ct, causal, plain_fwd, plain_bwd)
     for how in (attend.ROWS, attend.BLOCKS):
         monkeypatch.setattr(attend, "SPELLINGS", ((1000, how, 4),))
         yield how, functools.partial(lambda q, k, v, ct: by_hand(q, k, v, keep, ct, causal))

@@ -4,8 +4,20 @@ import numpy as np
 import pytest
 
 import nnjax
+from nnjax.fast.cpu import attend as cpu
 from nnjax.layers import attend
-from nnjax.layers.attend import attend_apply, attend_bwd, attend_fwd, spelling
+from nnjax.layers.attend import attend_apply
+from nnjax.layers.attend import fast_bwd as attend_bwd
+from nnjax.layers.attend import fast_fwd as attend_fwd
+
+PAIRS = {"plain": (attend.attend_fwd, attend.attend_bwd), "fast": (attend_fwd, attend_bwd)}
+SPELLINGS = ["plain", cpu.ROWS, cpu.BLOCKS]
+
+
+def choose(monkeypatch, how):
+    """The pair in this spelling."""
+    monkeypatch.setattr(cpu, "SPELLINGS", ((1000, how, 4),))
+    return PAIRS["plain" if how == "plain" else "fast"]
 
 
 def inputs(s, t, *, h=2, g=2, d=4, b=2, masked=False, seed=0):
@@ -17,13 +29,15 @@ def inputs(s, t, *, h=2, g=2, d=4, b=2, masked=False, seed=0):
     return q, k, v, jnp.asarray(rng.random((b, t)) < 0.3) if masked else None, ct
 
 
-def both(q, k, v, keep, ct, causal):
+def both(q, k, v, keep, ct, causal, pair):
+    fwd, bwd = pair
+
     def definition(q, k, v):
         return attend_apply(q, k, v, keep, causal=causal)
 
     def by_hand(q, k, v, ct):
-        y, residuals = attend_fwd(q, k, v, keep, causal=causal)
-        return y, attend_bwd(residuals, ct, causal=causal)
+        y, residuals = fwd(q, k, v, keep, causal=causal)
+        return y, bwd(residuals, ct, causal=causal)
 
     y, pull = jax.vjp(definition, q, k, v)
     return jax.jit(by_hand)(q, k, v, ct), (y, pull(ct))
@@ -41,32 +55,32 @@ def both(q, k, v, keep, ct, causal):
         (10, 3, False, True),
     ],
 )
-@pytest.mark.parametrize("how", [attend.ROWS, attend.BLOCKS])
+@pytest.mark.parametrize("how", SPELLINGS)
 def test_each_spelling_gives_what_the_definition_gives(monkeypatch, how, s, t, causal, masked):
-    monkeypatch.setattr(attend, "SPELLINGS", ((1000, how, 4),))
-    hand, reference = both(*inputs(s, t, masked=masked), causal)
+    pair = choose(monkeypatch, how)
+    hand, reference = both(*inputs(s, t, masked=masked), causal, pair)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), hand, reference)
 
 
-@pytest.mark.parametrize("how", [attend.ROWS, attend.BLOCKS])
+@pytest.mark.parametrize("how", SPELLINGS)
 def test_an_empty_batch_and_large_scores(monkeypatch, how):
-    monkeypatch.setattr(attend, "SPELLINGS", ((1000, how, 4),))
+    pair = choose(monkeypatch, how)
     q, k, v, _, ct = inputs(5, 5)
     empty = tuple(t[:0] for t in (q, k, v))
-    hand, _ = both(*empty, None, ct[:0], True)
+    hand, _ = both(*empty, None, ct[:0], True, pair)
     assert [t.shape for t in hand[1]] == [t.shape for t in empty]
-    (y, cts), (expected, expected_cts) = both(1e4 * q, k, v, None, ct, True)
+    (y, cts), (expected, expected_cts) = both(1e4 * q, k, v, None, ct, True, pair)
     assert jnp.isfinite(y).all()
     np.testing.assert_allclose(y, expected, atol=1e-5)
     assert all(jnp.isfinite(t).all() for t in (*cts, *expected_cts))
 
 
-@pytest.mark.parametrize("how", [attend.ROWS, attend.BLOCKS])
+@pytest.mark.parametrize("how", SPELLINGS)
 def test_a_query_that_sees_no_key_gives_zero_and_no_gradient(monkeypatch, how):
-    monkeypatch.setattr(attend, "SPELLINGS", ((1000, how, 4),))
+    pair = choose(monkeypatch, how)
     q, k, v, _, ct = inputs(4, 4)
     keep = jnp.array([[False, False, True, True], [True] * 4])
-    (y, (ct_q, ct_k, _)), (expected, _) = both(q, k, v, keep, ct, True)
+    (y, (ct_q, ct_k, _)), (expected, _) = both(q, k, v, keep, ct, True, pair)
     assert not y[0, :, :, :2].any()
     assert not expected[0, :, :, :2].any()
     assert not ct_q[0, :, :, :2].any()
@@ -80,12 +94,6 @@ def test_half_precision_is_summed_in_float32():
     assert y.dtype == jnp.bfloat16
     exact = attend_apply(*(t.astype(jnp.float32) for t in low), None, causal=True)
     assert float(jnp.abs(y.astype(jnp.float32) - exact).max()) < 0.03
-
-
-def test_the_spelling_goes_by_the_number_of_keys():
-    assert spelling(64) == spelling(256) == (attend.ROWS, 64)
-    assert spelling(1024) == (attend.ROWS, 128)
-    assert spelling(4096)[0] == attend.BLOCKS
 
 
 @pytest.mark.parametrize(("keys", "share"), [(1024, 0.6), (2048, 0.15)])

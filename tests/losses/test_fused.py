@@ -6,7 +6,7 @@ import pytest
 import nnjax
 from nnjax.check.mutation.mutants import hunt
 from nnjax.check.vjp import forget
-from nnjax.losses import fused as fused_loss
+from nnjax.fast.cpu import linear_cross_entropy as cpu
 from nnjax.losses.means import total_weight
 
 LOSS, PLAIN = nnjax.linear_cross_entropy(), nnjax.softmax_cross_entropy()
@@ -26,8 +26,8 @@ def gradient(x):
 @pytest.mark.parametrize("few", [6, 7])
 @pytest.mark.parametrize("rows", [1, 3, 10])
 def test_any_number_of_rows_at_a_time_gives_the_loss_of_the_product(monkeypatch, weights, few, rows):
-    monkeypatch.setattr(fused_loss, "rows_at_a_time", lambda n, vocab: rows)
-    monkeypatch.setattr(fused_loss, "FEW", few)
+    monkeypatch.setattr(cpu, "rows_at_a_time", lambda n, vocab: rows)
+    monkeypatch.setattr(cpu, "FEW", few)
     expected, pull = jax.vjp(lambda h, w: PLAIN.apply((), (h @ w.T, LABELS, *weights)), H, W)
     value, (cts, *_) = gradient(((H, W), LABELS, *weights))
     np.testing.assert_allclose(value, expected, rtol=1e-6)
@@ -48,8 +48,8 @@ def test_edge_shapes_pass_the_check(x):
 @pytest.mark.usefixtures("optimised_less")
 def test_chunks_pass_the_check_and_every_mutant_is_killed(monkeypatch, few):
     forget()  # what was compiled for other sizes
-    monkeypatch.setattr(fused_loss, "FEW", few)
-    monkeypatch.setattr(fused_loss, "rows_at_a_time", lambda n, vocab: 4)
+    monkeypatch.setattr(cpu, "FEW", few)
+    monkeypatch.setattr(cpu, "rows_at_a_time", lambda n, vocab: 4)
     x = ((H, W), LABELS, WEIGHTS)
     nnjax.check_layer(LOSS, (), x, **QUICK).raise_if_failed()
     outcomes = hunt(LOSS, (), x)
@@ -60,9 +60,6 @@ def test_the_products_are_never_kept():
     h, w = jnp.ones((512, 16)), jnp.ones((2**15, 16))
     compiled = jax.jit(gradient).lower(((h, w), jnp.zeros(512, jnp.int32))).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 512 * 2**15 * 4 * 0.6
-    assert fused_loss.rows_at_a_time(2048, 2**15) == 128
-    assert fused_loss.rows_at_a_time(100, 65) == 100
-    assert fused_loss.rows_at_a_time(130, 2**20) == 44  # three even chunks rather than 64, 64 and 2
 
 
 def test_empty_batches_and_zero_weights_give_nan_and_zero_gradients():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from nnjax.fast.cpu import conv_transposes
-from nnjax.fast.cpu.conv_transposes import COLUMNS, CONVOLUTION, TAPS, Plane, input_cotangent, spelling, weight_cotangent
+from nnjax.fast.cpu import conv as cpu
+from nnjax.fast.cpu.conv import COLUMNS, CONVOLUTION, TAPS, Plane, input_cotangent, spelling, weight_cotangent
 
 ROW = ((0, 0), (0, 0))
 
@@ -31,8 +31,8 @@ WAYS = [
 @pytest.mark.parametrize("chunk", [1, 100, 1 << 20])
 @pytest.mark.parametrize(("way", "image", "kernel", "plane"), WAYS, ids=str)
 def test_each_spelling_is_the_transpose_that_jax_finds(way, image, kernel, plane, chunk, monkeypatch):
-    monkeypatch.setattr(conv_transposes, "spelling", lambda *shapes: (way, way))
-    monkeypatch.setattr(conv_transposes, "CHUNK", chunk)
+    monkeypatch.setattr(cpu, "spelling", lambda *shapes: (way, way))
+    monkeypatch.setattr(cpu, "CHUNK", chunk)
     rng = np.random.default_rng(0)
     x, w = (jnp.asarray(rng.standard_normal(shape).astype(np.float32)) for shape in ((4, *image), kernel))
     y, of_w = jax.vjp(lambda w: conv(x, w, plane), w)

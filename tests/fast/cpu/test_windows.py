@@ -10,16 +10,16 @@ from nnjax.fast.cpu.windows import (  # fmt: skip
     WINDOW,
     accumulated,
     accumulators,
-    affine,
-    affine_t,
     before,
     keep,
     kept_at,
     over_windows,
+    weights_t,
     window,
     window_length,
     window_t,
 )
+from nnjax.linear import affine
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 7, 3)), jnp.float32)
 
@@ -57,10 +57,10 @@ def test_before_is_one_step_earlier_and_starts_with_the_state(start):
     np.testing.assert_array_equal(found, window(whole, start, 2))
 
 
-def test_affine_t_is_the_transpose_of_affine_in_its_parameters():
+def test_weights_t_is_the_transpose_of_affine_in_its_parameters():
     w, b, ct = jnp.ones((3, 2)), jnp.ones(2), jnp.arange(28.0).reshape(2, 7, 2)
     _, pull = jax.vjp(lambda w, b: affine(X, w, b), w, b)
-    for found, expected in zip(affine_t(X, ct, jnp.float32), pull(ct), strict=True):
+    for found, expected in zip(weights_t(X, ct, jnp.float32), pull(ct), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -1,0 +1,39 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax.fast.cpu import pool as cpu
+
+
+@pytest.mark.parametrize("window", [2, (2, 2), (3, 2), (1, 4), (12, 11)])
+@pytest.mark.parametrize("stride", [1, 2, 3, None])
+def test_the_winner_and_the_gradient_are_those_of_the_plain_pair(window, stride):
+    dims = 1 if isinstance(window, int) else 2
+    stride = stride if dims == 1 or stride is None else (stride,) * 2
+    layer = nnjax.plain(nnjax.max_pool(window, stride))
+    sizes = (13,) if dims == 1 else (13, 12)
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, *sizes, 2)), jnp.float32)  # ties everywhere
+    y, (where, like) = layer.fwd((), x)
+    windows = (window,) if dims == 1 else window
+    strides = windows if stride is None else ((stride,) if dims == 1 else stride)
+    found = cpu.max_pool_fwd(x, window=windows, stride=strides)
+    np.testing.assert_array_equal(found[0], y)
+    np.testing.assert_array_equal(found[1], where)
+    assert found[1].dtype == where.dtype
+    ct = jnp.asarray(np.random.default_rng(1).standard_normal(y.shape), jnp.float32)
+    ct_x = cpu.max_pool_bwd((where, like), ct, window=windows, stride=strides)
+    np.testing.assert_allclose(ct_x, layer.bwd((where, like), ct)[1], atol=1e-5)
+
+
+def test_a_share_of_the_mean_comes_back_to_every_entry():
+    for window, stride in itertools.product([(2,), (3,)], [(1,), (2,), (3,)]):
+        layer = nnjax.plain(nnjax.avg_pool(window, stride))
+        y, residuals = layer.fwd((), jnp.ones((2, 9, 1)))
+        found = cpu.avg_pool_bwd(residuals, y, window=window, stride=stride)
+        np.testing.assert_allclose(found, layer.bwd(residuals, y)[1], rtol=1e-6)
+        assert found.shape == (2, 9, 1)
+    assert jax.tree.leaves(layer.bwd(residuals, y)[0]) == []

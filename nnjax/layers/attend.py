@@ -3,6 +3,9 @@
 Beside its arguments the pair keeps its output, and one number for each query, the logarithm of its softmax's denominator:
 the weights are formed again on the way back, from q, k and that number (Dao et al. 2022). The plain pair forms all of them
 at once; those of `nnjax.fast` a few at a time.
+
+A weight of 0 does not hide what it meets, as 0 times NaN is NaN. So where causal queries do not see a key or value, they meet
+a finite number in its place; and who does see one that is not finite is told so by a score of NaN.
 """
 
 import math
@@ -25,48 +28,43 @@ def attend_apply(q, k, v, keep, *, causal: bool):
     whether a key may be looked at; causal: query i sees keys 0 ... i alone.  y: like q.
     """
     k, v = kept(k, keep), kept(v, keep)
-    s = _scores(q, k, v, causal) * (1 / math.sqrt(q.shape[-1]))
+    s = contract("bhgqd,bhkd->bhgqk", *((finite(q), finite(k)) if causal else (q, k))) * (1 / math.sqrt(q.shape[-1]))
+    if causal:
+        s = s + broadcast(told(q)[..., None], s.shape) + broadcast((told(k) + told(v))[:, :, None, None], s.shape)
     seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
     p = clear(jax.nn.softmax(hide(s, seen), axis=-1), seen)
     return contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), finite(v) if causal else v).astype(q.dtype)
 
 
-def _scores(q, k, v, causal: bool):
-    """q_i . k_j, (b, h, g, s, t). What is not finite in q, k or v of causal attention is told by the scores alone, which `hide`
-    takes from those who may not see it."""
-    if not causal:
-        return contract("bhgqd,bhkd->bhgqk", q, k)
-    s = contract("bhgqd,bhkd->bhgqk", finite(q), finite(k))
-    return s + broadcast(told(q)[..., None], s.shape) + broadcast((told(k) + told(v))[:, :, None, None], s.shape)
-
-
 def attend_fwd(q, k, v, keep, *, causal: bool):
-    q, k, v = q * (1 / math.sqrt(q.shape[-1])), kept(k, keep), kept(v, keep)
+    s = contract("bhgqd,bhkd->bhgqk", q * (1 / math.sqrt(q.shape[-1])), k)
+    if causal:  # infinite scores are NaN too
+        s = s + 0 * s + broadcast(told(kept(v, keep))[:, :, None, None], s.shape)
     seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
-    s = hide(_scores(q, k, v, causal), seen)
-    q, k, v = (finite(q), finite(k), finite(v)) if causal else (q, k, v)
-    # Half the least number is below every score and above the hidden ones: who sees no key has exp(...) = 0, and z = 1.
-    top = jax.lax.stop_gradient(jnp.maximum(s.max(-1), float(jnp.finfo(s.dtype).min) / 2))
+    s = hide(s, seen)
+    top = jax.lax.stop_gradient(s.max(-1))  # y does not depend on it, but without it exp overflows
     e = exp_less(s, top)
     z = e.sum(-1)
-    z = jnp.where(z == 0, jnp.ones_like(z), z)
-    y = contract("bhgqk,bhkd->bhgqd", e.astype(v.dtype), v)
-    y = (y / broadcast(z[..., None], y.shape)).astype(q.dtype)
-    return y, (q, k, v, keep, y, top + jnp.log(z))
+    p = clear(e / broadcast(z[..., None], e.shape), seen)
+    y = contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), finite(kept(v, keep)) if causal else kept(v, keep)).astype(q.dtype)
+    # Half the least number is below every score and above the hidden ones: who sees no key has exp(s - log_z) = 0.
+    log_z = jnp.maximum(top + jnp.log(z), float(jnp.finfo(s.dtype).min) / 2)
+    return y, (q, k, v, keep, y, log_z)
 
 
 def attend_bwd(residuals, ct_y, *, causal: bool):
     q, k, v, keep, y, log_z = residuals
+    scale = 1 / math.sqrt(q.shape[-1])
     seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
-    p = clear(exp_less(hide(contract("bhgqd,bhkd->bhgqk", q, k), seen), log_z), seen)
+    p = clear(exp_less(hide(contract("bhgqd,bhkd->bhgqk", q * scale, k), seen), log_z), seen)
     ct_v = contract("bhgqk,bhgqd->bhkd", p.astype(v.dtype), ct_y)  # forward, p v summed over keys k; back, over queries q
     ct_p = contract("bhgqd,bhkd->bhgqk", ct_y, v)  # and over features d
-    # softmax's Jacobian diag(p) - p pᵀ is its own transpose, and pᵀ ct_p = yᵀ ct_y.
-    delta = (ct_y.astype(p.dtype) * y.astype(p.dtype)).sum(-1)
-    ct_s = clear(p * (ct_p - broadcast(delta[..., None], p.shape)), seen).astype(q.dtype)
+    # softmax's Jacobian diag(p) - p pᵀ is its own transpose.
+    ct_s = clear(p * (ct_p - broadcast((p * clear(ct_p, seen)).sum(-1, keepdims=True), p.shape)), seen).astype(q.dtype)
+    q, k = (finite(q), finite(kept(k, keep))) if causal else (q, kept(k, keep))
     ct_q = contract("bhgqk,bhkd->bhgqd", ct_s, k)  # forward, q k summed over features d; back, over keys k
     ct_k = contract("bhgqk,bhgqd->bhkd", ct_s, q)  # and over queries q, and over the g heads to which a key was copied
-    ct_q = ct_q * (1 / math.sqrt(q.shape[-1]))  # the queries were scaled before all else: a multiple is its own transpose
+    ct_q, ct_k = ct_q * scale, ct_k * scale  # a multiple is its own transpose
     return ct_q.astype(q.dtype), kept(ct_k.astype(k.dtype), keep), kept(ct_v.astype(v.dtype), keep)
 
 
@@ -78,8 +76,7 @@ def fast_fwd(q, k, v, keep, *, causal: bool):
         return y, log_z
 
     y, log_z = by_platform(q, k, v, keep, plain=plain, cpu=partial(cpu.attend_fwd, causal=causal))
-    q, k, v = q * (1 / math.sqrt(q.shape[-1])), kept(k, keep), kept(v, keep)
-    return y, (*((finite(q), finite(k), finite(v)) if causal else (q, k, v)), keep, y, log_z)
+    return y, (q, k, v, keep, y, log_z)
 
 
 def fast_bwd(residuals, ct_y, *, causal: bool):

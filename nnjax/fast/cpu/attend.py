@@ -36,9 +36,11 @@ def attend_fwd(q, k, v, keep, *, causal: bool):
 def attend_bwd(residuals, ct_y, *, causal: bool):
     """As `nnjax.layers.attend.attend_bwd`."""
     q, k, v, keep, y, log_z = residuals
+    q, k, v = q * (1 / math.sqrt(q.shape[-1])), kept(k, keep), kept(v, keep)
     delta = (ct_y.astype(log_z.dtype) * y.astype(log_z.dtype)).sum(-1)
     spoilt = jnp.isnan(log_z)
     if causal:
+        q, k, v = finite(q), finite(k), finite(v)
         log_z, delta = (jnp.where(spoilt, jnp.zeros_like(x), x) for x in (log_z, delta))
     how, n = spelling(k.shape[-2])
     ct_q, ct_k, ct_v = (rows_bwd if how == ROWS else blocks_bwd)(q, k, v, keep, log_z, delta, ct_y, causal=causal, block=n)

@@ -40,6 +40,8 @@ class Layer(NamedTuple):
                                                       returns (params, y) put together of these: see `nnjax.walk`
     remade(*parts)                                    the same composition of other parts
     plain                                             the layer with its plain pair alone, where it has a faster one: `plain`
+    draws                                             whether it draws random numbers from its key, so that it does other things
+                                                      without one
 
     The name is for people: nothing is decided by it. A layer of one's own needs neither parts nor what follows them.
     """
@@ -53,6 +55,7 @@ class Layer(NamedTuple):
     walk: Callable[[Params, Any, Key], Walk] | None = None
     remade: Callable[..., "Layer"] | None = None
     plain: "Layer | None" = None
+    draws: bool = False
 
 
 def expect_layer(who: str, layer: Any) -> None:

@@ -193,11 +193,14 @@ class Subject(NamedTuple):
 
 
 def layer_owner(layer: Layer, name: str) -> str:
-    """The innermost part of a `serial`, `parallel` or `residual` that owns the leaf called e.g. `params[0][2].w`."""
+    """The innermost part that owns the leaf called e.g. `params[0][2].w`, where the parameters say which part is whose.
+
+    They do where they are one entry for each part, or those of the only part itself.
+    """
     path = name.removeprefix("params")
     owner, found = layer, ""
     while name.startswith("params") and owner.parts:
-        if owner.name in ("residual", "scan_layers"):
+        if _lends_its_parameters(owner):
             owner, found = owner.parts[0], f"{found}/{owner.name}"
         elif path.startswith("[") and path[1 : path.index("]")].isdigit() and len(owner.parts) > int(path[1 : path.index("]")]):
             i = int(path[1 : path.index("]")])
@@ -206,3 +209,11 @@ def layer_owner(layer: Layer, name: str) -> str:
         else:
             break
     return f"{found.strip('/')}:{owner.name}" if found else ""
+
+
+def _lends_its_parameters(layer: Layer) -> bool:
+    """Whether the layer's parameters are those of its one part, in shape but perhaps stacked."""
+    if len(layer.parts) != 1:
+        return False
+    own, theirs = (jax.tree.structure(jax.eval_shape(f.init, jax.random.key(0))) for f in (layer, layer.parts[0]))
+    return own == theirs

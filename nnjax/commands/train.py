@@ -20,7 +20,7 @@ from ..layer import Layer
 from ..train.optimizers import make_optimizer
 from ..train.placement import expect_batch
 from ..train.processes import expect_same_data, is_first
-from ..train.recipe import ACTIVATIONS, Gradients
+from ..train.recipe import Gpt, Gradients, Mlp
 from ..train.recipe import gradients as on_one_device
 from ..train.run import Checkpoints, Fit, claim
 from ..train.watching.metrics import Writers, expect_records
@@ -184,12 +184,11 @@ class Train:
             return self.ended(train_text(self, data, checkpoints))
         return train_images(self, data, checkpoints)
 
-    def gradients(self, model: Layer, loss: Layer) -> Gradients:
-        """By hand and by jax.grad, over the mesh."""
+    def gradients(self, model: Layer, loss: Layer, made: Mlp | Gpt | None = None) -> Gradients:
+        """By hand and by jax.grad, over the mesh; made: of what the model was made."""
         if self._mesh is None:
             return on_one_device(model, loss)
-        activation = ACTIVATIONS[self.activation or "relu"]()
-        found = gradients(model, loss, self._mesh, activation=activation, heads=self.heads, dropout=self.dropout)
+        found = gradients(model, loss, self._mesh, made)
         expect_batch("train", found.placement, self.batch_size)
         return found
 

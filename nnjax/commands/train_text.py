@@ -16,7 +16,7 @@ from ..models.generate import generate
 from ..models.gpt import gpt
 from ..train.optimizers import averaged
 from ..train.placement import as_on_one_device, on_host
-from ..train.recipe import initial, named
+from ..train.recipe import Gpt, initial, named
 from ..train.run import Checkpoints, Fit, expect_resumable
 from ..train.step import init_state
 from ..train.text import expect_window, fit_text, windows
@@ -38,11 +38,11 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     name = named("model of text", o.model or "gpt", MODELS_OF_TEXT)
     expect_window(text, o.context)
     init_key, run_key, text_key = jax.random.split(jax.random.key(o.seed), 3)
-    loss = softmax_cross_entropy()
+    loss, made = softmax_cross_entropy(), None
     if name == "gpt":
-        make: dict[str, Any] = {"dropout": o.dropout, "scan": o.layers > 8}
-        model = gpt(vocab, o.context, o.layers, o.heads, o.width, **make)
-        trained, loss = gpt(vocab, o.context, o.layers, o.heads, o.width, fused=True, **make), linear_cross_entropy()
+        made = Gpt(vocab, o.context, o.layers, o.heads, o.width, o.dropout, scan=o.layers > 8)
+        model, trained = (gpt(**made._asdict(), fused=fused) for fused in (False, True))
+        loss = linear_cross_entropy()
     else:
         model = trained = char_rnn(vocab, o.width, layers=o.layers)
 
@@ -54,7 +54,7 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
 
     epochs = 8 if o.epochs is None else o.epochs
     optimizer = o.optimizer_for(epochs * EVERY)
-    found = o.gradients(trained, loss)
+    found = o.gradients(trained, loss, made)
     hand, reference, placement = whole(found.hand), whole(found.reference), found.placement
     params = initial(model.init, init_key)
     expect_resumable(checkpoints, jax.eval_shape(lambda: init_state(params, optimizer, run_key)))

@@ -1,4 +1,4 @@
-"""A model of one device, by its name, cut over the devices of a mesh to be trained there."""
+"""A model of one device, cut over the devices of a mesh to be trained there."""
 
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from ..errors import unknown_name
 from ..grad import reference_value_and_grad, value_and_grad
 from ..layer import Layer
 from ..train.placement import Placement
-from ..train.recipe import Gradients
+from ..train.recipe import Gpt, Gradients, Mlp
 from .loss import mean_over
 from .mesh import on_mesh
 from .models import gpt, gpt_by_heads, gpt_by_heads_t, gpt_stacked, gpt_stacked_t, mlp
@@ -21,13 +21,11 @@ from .vocabulary import vocabulary_cross_entropy
 AXES = ("data", "shard", "model")
 
 
-def gradients(
-    model: Layer, loss: Layer, mesh: Mesh, *, activation: Layer | None = None, heads: int = 1, dropout: float = 0.0
-) -> Gradients:
+def gradients(model: Layer, loss: Layer, mesh: Mesh, made: Mlp | Gpt | None = None) -> Gradients:
     """Of a model of one device and its loss, on a mesh of the axes data, shard (parameters fully sharded) and model.
 
-    A batch is shared by the devices of data and shard. An mlp (of this activation) and a gpt (of so many heads, and
-    dropout, with `fused` loss) are also cut over model.
+    A batch is shared by the devices of data and shard. made: of what the model was made, if it is an mlp or a gpt (with
+    `fused` loss): these are also cut over model.
     Raises ValueError for an axis that is none of these, for any other model on an axis model, and for sizes that it does not
     divide.
     """
@@ -36,14 +34,14 @@ def gradients(
             raise unknown_name("axis of a mesh to train on", name, AXES)
     cut = "model" if "model" in mesh.axis_names else None
     data, shard = ("data" in mesh.axis_names, "shard" if "shard" in mesh.axis_names else None)
-    if model.name == "gpt":
-        sharded, loss, placed = _gpt(model, loss, mesh, cut, shard, data, heads, dropout)
+    if isinstance(made, Gpt):
+        sharded, loss, placed = _gpt(made, loss, mesh, cut, shard, data)
     else:
         placed = {}
         if cut is None:
             sharded = lifted("train", model)
-        elif model.name == "mlp":
-            sharded = mlp(_widths(model), mesh, activation, data=())
+        elif isinstance(made, Mlp):
+            sharded = mlp(made.sizes, mesh, made.activation, data=())
         else:
             raise ValueError(f"train: the mesh axis model cuts an mlp or a gpt, got {model.name}; train it on data and shard.")
         sharded = fully_sharded(sharded, mesh, shard) if shard else sharded
@@ -56,20 +54,11 @@ def gradients(
     return Gradients(hand, reference, Placement(shardings, NamedSharding(mesh, P(axes)), **placed))
 
 
-def _widths(model: Layer) -> list[int]:
-    matrices = [p for p in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0))) if p.ndim == 2]
-    return [*(w.shape[0] for w in matrices), matrices[-1].shape[1]]
-
-
-def _gpt(model, loss, mesh, cut, shard, data, heads, dropout) -> tuple[Sharded, Layer, dict[str, Any]]:
-    whole = jax.eval_shape(model.init, jax.random.key(0))
-    (vocab, width), context = whole.table.table.shape, jax.tree.leaves(whole.body[0])[0].shape[0]
-    scanned = not _in_a_row(whole.body[-2])
-    layers = jax.tree.leaves(whole.body[-2])[0].shape[0] if scanned else len(whole.body[-2])
-    uneven = cut is not None and vocab % mesh.shape[cut] != 0
+def _gpt(made: Gpt, loss, mesh, cut, shard, data) -> tuple[Sharded, Layer, dict[str, Any]]:
+    uneven, scanned = cut is not None and made.vocab % mesh.shape[cut] != 0, made.scan
     sharded = gpt(
-        vocab, context, layers, heads, width, mesh, data="data" if data else None, model=cut, shard=shard,
-        whole_table=uneven, dropout=dropout,
+        made.vocab, made.context, made.layers, made.heads, made.width, mesh, data="data" if data else None, model=cut,
+        shard=shard, whole_table=uneven, dropout=made.dropout,
     )  # fmt: skip
     there = [] if scanned else [gpt_stacked]
     back = [] if scanned else [gpt_stacked_t]
@@ -77,11 +66,6 @@ def _gpt(model, loss, mesh, cut, shard, data, heads, dropout) -> tuple[Sharded, 
         there, back = [*there, gpt_by_heads], [gpt_by_heads_t, *back]
     loss = vocabulary_cross_entropy(cut) if cut is not None and not uneven else loss
     return sharded, loss, {"cut": partial(_through, there), "join": partial(_through, back)}
-
-
-def _in_a_row(blocks: Any) -> bool:
-    """Whether these are the parameters of blocks in a row, not stacked: there the first of all, a norm's, has one axis."""
-    return jax.tree.leaves(blocks)[0].ndim == 1
 
 
 def _through(changes, tree):

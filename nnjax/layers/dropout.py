@@ -59,9 +59,9 @@ def dropout(rate: float) -> Layer:
         lambda params, x, *, key=None: dropout_fwd(params, x, key=key, rate=share),
         lambda residuals, ct_y: dropout_bwd(residuals, ct_y, rate=share),
         lambda residuals: None if residuals[0] is None else Like(residuals[0].shape),
-    )
+    )._replace(draws=True)
 
 
 def draws_from_key(layer: Layer) -> bool:
-    """Whether the layer, or some part of it, is a dropout: without a key it does nothing."""
-    return layer.name.startswith("dropout(") or any(map(draws_from_key, layer.parts))
+    """Whether the layer, or some part of it, draws from its key: without one it does something else."""
+    return layer.draws or any(map(draws_from_key, layer.parts))

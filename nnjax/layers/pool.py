@@ -4,6 +4,7 @@ A window of an int pools (..., width, channels), a window of two ints (..., heig
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ def _expect_windows(who, params, x, window) -> None:
         )
 
 
-def _reduce(x, start, operator, window, stride, padding="VALID", spread=None):
+def _reduce(x, start, operator, window, stride, padding: str | Sequence[tuple[int, int]] = "VALID", spread=None):
     """operator over every window, from `start`, by XLA's own loop over windows; spread: by which x is drawn apart first."""
     lead = (1,) * (x.ndim - len(window) - 1)
     pads = padding if isinstance(padding, str) else [*((0, 0) for _ in lead), *padding, (0, 0)]

@@ -63,8 +63,27 @@ class Gradients(NamedTuple):
     placement: Placement | None = None
 
 
-def gradients(model: Layer, loss: Layer) -> Gradients:
-    """On one device."""
+class Mlp(NamedTuple):
+    """Of what an `mlp` was made."""
+
+    sizes: Sequence[int]
+    activation: Layer
+
+
+class Gpt(NamedTuple):
+    """Of what a `gpt` was made."""
+
+    vocab: int
+    context: int
+    layers: int
+    heads: int
+    width: int
+    dropout: float = 0.0
+    scan: bool = True
+
+
+def gradients(model: Layer, loss: Layer, made: Mlp | Gpt | None = None) -> Gradients:
+    """On one device, where it does not matter of what the model was made."""
     return Gradients(value_and_grad(model, loss), reference_value_and_grad(model, loss))
 
 
@@ -79,7 +98,7 @@ def make_recipe(
     model: str, data: Dataset, *, hidden: Sequence[int] = (64,), channels: Sequence[int] = (20, 40),
     activation: str | None = None, loss: str | None = None, dropout: float = 0.0, l2: float = 0.0, l1: float = 0.0,
     microbatches: int = 1, compute_dtype: str | None = None, feedback: str | Sequence[back.Operator] = "transpose",
-    gradients: Callable[[Layer, Layer], Gradients] = gradients, key: jax.Array,
+    gradients: Callable[[Layer, Layer, Mlp | Gpt | None], Gradients] = gradients, key: jax.Array,
 ) -> Recipe:  # fmt: skip
     """The model of this name for this data. Raises ValueError for names that are not known and sizes that do not fit.
 
@@ -88,7 +107,7 @@ def make_recipe(
     a lenet.  l2 is the book's lambda: the cost grows by (l2 / 2n) sum w^2, n the number of training examples; l1 likewise by
     (l1 / n) sum |w|.  microbatches: each batch in so many parts; compute_dtype: compute in it, the parameters stay.
     feedback: what carries the error back, by its name in `nnjax.feedback`, or "direct"; or one operator for each layer with
-    weights after the first.  gradients(model, loss): of the model on the devices to train on.
+    weights after the first.  gradients(model, loss, made): of the model on the devices to train on.
     """
     named("model", model, MODELS)
     if isinstance(feedback, str):
@@ -153,8 +172,8 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedb
     loss = loss or "softmax_cross_entropy"
     chosen = named("loss", loss, LOSSES)()
     operators = _operators(feedback, key, len(hidden) + (0 if model == "mlp" else len(channels)))
+    sizes = [pixels, *hidden, data.classes]
     if model == "mlp":
-        sizes = [pixels, *hidden, data.classes]
         shape, words, make = (pixels,), str(sizes), partial(mlp, sizes, act)
     else:
         side = grey_side("the model lenet", data)
@@ -170,7 +189,7 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedb
         return on_rows
 
     direct = feedback == "direct"
-    found = gradients(net, chosen)
+    found = gradients(net, chosen, Mlp(sizes, act) if model == "mlp" else None)
     hand = direct_value_and_grad(net, chosen, jax.random.fold_in(key, 1)) if direct else found.hand
     # What the hand-written backward gives with the transpose; the parameters of mirror are others, and are left to jax.grad.
     right = reference_value_and_grad(net, chosen) if feedback == "mirror" else value_and_grad(make(), chosen)

@@ -17,6 +17,7 @@ from nnjax.grad import add_l1, add_l2
 from nnjax.train import Checkpoints, fit, fit_text, load
 from nnjax.train.optimizers import make_optimizer
 from nnjax.train.placement import as_on_one_device, on_host, placed_state
+from nnjax.train.recipe import Gpt, Mlp
 from nnjax.train.step import make_step
 
 KEY = jax.random.key(0)
@@ -32,7 +33,11 @@ MODELS = {
     "gpt of an uneven vocabulary": (nnjax.gpt(15, **SMALL, scan=True, fused=True), FUSED, (16, 8), 15),
 }  # fmt: skip
 OPTIMIZER = optax.adam(0.003)
-OPTIONS = {"activation": nnjax.tanh(), "heads": 4}
+MADE = {
+    "mlp": Mlp([64, 16, 10], nnjax.tanh()),
+    "gpt": Gpt(16, **SMALL, scan=False),
+    "gpt of an uneven vocabulary": Gpt(15, **SMALL),
+}
 CASES = [
     *((name, {"data": 8}) for name in MODELS),
     *((name, {"shard": 8}) for name in ("mlp", "lenet", "char_rnn", "gpt")),
@@ -70,7 +75,7 @@ def a_hundred_steps_of_one_device(name):
 @pytest.mark.usefixtures("optimised_less")
 def test_a_hundred_steps_have_the_losses_of_one_device(name, axes):
     model, loss, shape, classes = MODELS[name]
-    found = gradients(model, loss, make_mesh(**axes), **OPTIONS)
+    found = gradients(model, loss, make_mesh(**axes), MADE.get(name))
     one, right = a_hundred_steps_of_one_device(name)
     state = placed_state(model.init(KEY), OPTIMIZER, KEY, found.placement)
     many, values = losses(found.hand, state, OPTIMIZER, *batches(shape, classes, 100))
@@ -86,7 +91,7 @@ def test_a_hundred_steps_have_the_losses_of_one_device(name, axes):
 @pytest.mark.usefixtures("optimised_less")
 def test_gradients_are_held_against_jax_grad_in_the_layout_of_one_device(name):
     model, loss, shape, classes = MODELS[name]
-    found = gradients(model, loss, make_mesh(data=2, shard=2, model=2), **OPTIONS)
+    found = gradients(model, loss, make_mesh(data=2, shard=2, model=2), MADE[name])
     x, labels = (a[0] for a in batches(shape, classes, 1))
     reference = nnjax.reference_value_and_grad(model, loss)
     for f in found[:2]:
@@ -101,7 +106,7 @@ def test_gradients_are_held_against_jax_grad_in_the_layout_of_one_device(name):
 @pytest.mark.usefixtures("optimised_less")
 def test_a_gpt_decays_on_a_mesh_as_on_one_device(penalty, axes, x64):
     model, loss, shape, classes = MODELS["gpt"]
-    found, data = gradients(model, loss, make_mesh(**axes), **OPTIONS), batches(shape, classes, 5)
+    found, data = gradients(model, loss, make_mesh(**axes), MADE["gpt"]), batches(shape, classes, 5)
     optimizer = make_optimizer("sgd", 0.3, weight_decay=0.0 if penalty else 0.1)
 
     def after(f, placement):
@@ -118,7 +123,7 @@ def test_a_gpt_decays_on_a_mesh_as_on_one_device(penalty, axes, x64):
 
 def test_dropout_reaches_a_gpt_on_a_mesh():
     model = nnjax.gpt(16, **SMALL, scan=False, fused=True, dropout=0.5)
-    found = gradients(model, FUSED, make_mesh(data=2, model=2), **OPTIONS, dropout=0.5)
+    found = gradients(model, FUSED, make_mesh(data=2, model=2), MADE["gpt"]._replace(dropout=0.5))
     params = found.placement.cut(model.init(KEY))
     x, labels = (a[0] for a in batches((16, 8), 16, 1))
     values = [float(jax.jit(found.hand)(params, x, labels, key=key)[0]) for key in jax.random.split(KEY, 2)]
@@ -129,7 +134,7 @@ def test_dropout_reaches_a_gpt_on_a_mesh():
 
 def test_what_each_device_holds_falls_with_their_number():
     model, loss, _, _ = MODELS["mlp"]
-    found = gradients(model, loss, make_mesh(shard=2), **OPTIONS)
+    found = gradients(model, loss, make_mesh(shard=2), MADE["mlp"])
     state = placed_state(model.init(KEY), optax.adam(0.1), KEY, found.placement)
     for part in (state.params, state.opt_state[0].mu, state.opt_state[0].nu):
         for leaf in jax.tree.leaves(part):
@@ -146,7 +151,7 @@ def test_a_run_goes_on_on_another_mesh(tmp_path):
     model, loss, _, _ = MODELS["mlp"]
 
     def run(axes, epochs, resume=False):
-        found = gradients(model, loss, make_mesh(**axes), **OPTIONS) if axes else None
+        found = gradients(model, loss, make_mesh(**axes), MADE["mlp"]) if axes else None
         checkpoints = Checkpoints(tmp_path, resume=resume, keep=9)
         return fit(
             found.hand if found else nnjax.value_and_grad(model, loss), model.init(KEY), load("digits"), predict=model.apply,
@@ -172,7 +177,7 @@ def test_a_gpt_on_a_mesh_goes_on_on_one_device(tmp_path):
     history = {}
 
     def run(axes, steps, folder):
-        found = gradients(model, FUSED, make_mesh(**axes), **OPTIONS) if axes else None
+        found = gradients(model, FUSED, make_mesh(**axes), Gpt(vocab, **SMALL, scan=False)) if axes else None
         return fit_text(
             found.hand if found else nnjax.value_and_grad(model, FUSED), model.init(KEY), text, predict=whole.apply,
             optimizer=optax.adam(0.003), steps=steps, context=8, batch_size=8, key=KEY, every=20,
@@ -198,12 +203,12 @@ def test_a_gpt_on_a_mesh_goes_on_on_one_device(tmp_path):
 def test_a_mesh_that_does_not_suit_the_model_is_refused(name, axes, message):
     model, loss, _, _ = MODELS[name]
     with pytest.raises(ValueError, match=message):
-        gradients(model, loss, make_mesh(**axes), **OPTIONS)
+        gradients(model, loss, make_mesh(**axes), MADE.get(name))
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused():
     model, loss, _, _ = MODELS["mlp"]
-    found = gradients(model, loss, make_mesh(data=2, shard=2), **OPTIONS)
+    found = gradients(model, loss, make_mesh(data=2, shard=2), MADE["mlp"])
     with pytest.raises(
         ValueError, match=r"must be a multiple of 4, the devices that share a batch \(data=2, shard=2\), got 30"
     ):

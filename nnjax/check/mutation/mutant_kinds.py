@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from ...layer import Layer
-
-ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
+from ...layers import ConvParams, DenseParams, EmbeddingParams, GRUParams, LSTMParams, RNNParams
 
 
 class Kind(NamedTuple):
@@ -83,24 +82,42 @@ def _stale(layer: Layer, number: int) -> Layer:
     return layer._replace(fwd=fwd)
 
 
+def _params_of(layer: Layer) -> Any:
+    """What the layer's parameters are, in shapes."""
+    return jax.eval_shape(layer.init, jax.random.key(0))
+
+
+def _is_map(layer: Layer) -> bool:
+    """Whether the layer is no composition and has no parameters, as activations have none."""
+    return not layer.parts and not jax.tree.leaves(_params_of(layer))
+
+
 def _no_sigma_prime(layer: Layer, number: int) -> Layer | None:
-    if layer.name.split("(")[0] not in ACTIVATIONS:
+    if not _is_map(layer):
         return None
-    return on_cotangents(layer, lambda right, residuals, ct_y: ((), ct_y))
+
+    def changed(right, residuals, ct_y):
+        alike = jax.tree.map(jnp.shape, right[1]) == jax.tree.map(jnp.shape, ct_y)
+        return ((), ct_y) if alike else right
+
+    return on_cotangents(layer, changed)
 
 
 def _wrong_z(layer: Layer, number: int) -> Layer | None:
-    """The residuals of two activations of one kind exchanged."""
-    names = [part.name for part in layer.parts]
-    pairs = [(i, j) for j in range(len(names)) for i in range(j) if names[i] == names[j] and names[i] in ACTIVATIONS]
-    if layer.name not in ("serial", "mlp") or not pairs:
+    """The residuals of two activations exchanged."""
+    maps = [i for i, part in enumerate(layer.parts) if _is_map(part)]
+    if len(maps) < 2:
         return None
-    i, j = pairs[number % len(pairs)]
 
     def fwd(params, x, *, key=None):
         y, kept = layer.fwd(params, x, key=key)
+        if not isinstance(kept, tuple) or len(kept) != len(layer.parts):
+            return y, kept
         kept = list(kept)
-        if jax.tree.map(jnp.shape, kept[i]) == jax.tree.map(jnp.shape, kept[j]):
+        shapes = [jax.tree.map(lambda r: (r.shape, r.dtype), kept[i]) for i in maps]
+        pairs = [(i, j) for b, j in enumerate(maps) for a, i in enumerate(maps[:b]) if shapes[a] == shapes[b]]
+        if pairs:
+            i, j = pairs[number % len(pairs)]
             kept[i], kept[j] = kept[j], kept[i]
         return y, tuple(kept)
 
@@ -109,8 +126,8 @@ def _wrong_z(layer: Layer, number: int) -> Layer | None:
 
 def _square_dense(replacement: Callable) -> Callable:
     def plant(layer: Layer, number: int) -> Layer | None:
-        sizes = layer.name.removeprefix("dense(").rstrip(")").split(", ")
-        if not layer.name.startswith("dense(") or sizes[0] != sizes[1]:
+        params = _params_of(layer)
+        if not isinstance(params, DenseParams) or params.w.ndim != 2 or params.w.shape[0] != params.w.shape[1]:
             return None
         return on_cotangents(layer, lambda right, residuals, ct_y: (right[0], ct_y @ replacement(residuals[0].w)))
 
@@ -122,7 +139,7 @@ def _inverse(w):
 
 
 def _no_broadcast_sum(layer: Layer, number: int) -> Layer | None:
-    if not layer.name.startswith("dense("):
+    if not isinstance(_params_of(layer), DenseParams):
         return None
 
     def changed(right, residuals, ct_y):
@@ -132,11 +149,11 @@ def _no_broadcast_sum(layer: Layer, number: int) -> Layer | None:
     return on_cotangents(layer, changed)
 
 
-def _named(*names: str) -> Callable[[Callable], Callable]:
-    """Plants only in layers of these names."""
+def _with(*kinds: type) -> Callable[[Callable], Callable]:
+    """Plants only in layers whose parameters are of these kinds."""
 
     def restrict(plant):
-        return lambda layer, number: plant(layer, number) if layer.name.split("(")[0] in names else None
+        return lambda layer, number: plant(layer, number) if isinstance(_params_of(layer), kinds) else None
 
     return restrict
 
@@ -146,7 +163,9 @@ def _set_for_add(layer: Layer, number: int) -> Layer:
 
     def changed(right, residuals, ct_y):
         ct_params, ct_x = right
-        ids = next(r for r in jax.tree.leaves(residuals) if jnp.issubdtype(r.dtype, jnp.integer))
+        ids = next((r for r in jax.tree.leaves(residuals) if jnp.issubdtype(r.dtype, jnp.integer)), None)
+        if ids is None:
+            return right
         rows = ct_y.reshape(-1, ct_y.shape[-1])
         return jax.tree.map(lambda g: jnp.zeros_like(g).at[ids.ravel()].set(rows), ct_params), ct_x
 
@@ -202,12 +221,12 @@ KINDS = (
     Kind("one row duplicated", "partial", on_leaf(_duplicate_row, lambda g: g.ndim > 0 and g.shape[0] > 1)),
     Kind("leaves swapped", "permuted", _swap_leaves),
     Kind("stale residual", None, _stale),
-    Kind("set for add on repeated ids", "partial", _named("embedding")(_set_for_add)),
+    Kind("set for add on repeated ids", "partial", _with(EmbeddingParams)(_set_for_add)),
     Kind("missing broadcast sum", "wrong_shape", _no_broadcast_sum),
     Kind("time shifted by one", "permuted",
-         _named("rnn", "gru", "lstm")(on_leaf(lambda g, _: jnp.roll(g, 1, 1), lambda g: g.ndim == 3))),
+         _with(RNNParams, GRUParams, LSTMParams)(on_leaf(lambda g, _: jnp.roll(g, 1, 1), lambda g: g.ndim == 3))),
     Kind("kernel not flipped", "permuted",
-         _named("conv")(on_leaf(lambda g, _: jnp.flip(g, tuple(range(g.ndim - 2))), lambda g: g.ndim in (3, 4)))),
+         _with(ConvParams)(on_leaf(lambda g, _: jnp.flip(g, tuple(range(g.ndim - 2))), lambda g: g.ndim in (3, 4)))),
     Kind("wrong at ties only", "partial", _at_ties),
     Kind("wrong in jit only", "negated", on_leaf(lambda g, ct_y: -g if isinstance(g, Tracer) else g)),
     Kind("zero", "zero", on_leaf(lambda g, ct_y: g * 0)),

@@ -57,9 +57,11 @@ def _held(subject, cell: Cell, other, opts: Options, left_out: LeftOut) -> tuple
     with jax.default_device(cell.device), jax.default_matmul_precision(cell.precision):
         for transform in opts.transforms_in(cell.dtype.name):
             rows += _transform_rows(subject, cell, other, transform, left_out, notes)
-        for transform in opts.of_plain(cell.dtype.name) if subject.plain is not None else ():
-            found = _transform_rows(subject.plain, cell, other, transform, left_out, notes)
-            rows += [row._replace(witness=PLAIN) for row in found]
+        plain = subject.plain
+        if plain is not None:
+            for transform in opts.of_plain(cell.dtype.name):
+                found = _transform_rows(plain, cell, other, transform, left_out, notes)
+                rows += [row._replace(witness=PLAIN) for row in found]
         if cell.dtype == np.float64 and cell.device == opts.devices[0]:
             run = once(subject.compiled, "jit", lambda: transforms.named("jit")(subject))
             rows += witness_rows(subject, cell, other, run, opts, notes, broken=not all(row.ok for row in rows))

@@ -1,11 +1,27 @@
 """The command line. Each command is a dataclass of its options with a method `run() -> exit code`."""
 
+import importlib
 import io
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from typing import Any
 
 FULL = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")  # in what JAX raises where memory does not suffice
+
+COMMANDS = (
+    "train",
+    "check",
+    "audit",
+    "bench",
+    "reproduce",
+    "plot",
+    "explain",
+)  # each a module of `commands`, and a class in it
+
+
+def _loaded(name: str) -> Any:
+    return getattr(importlib.import_module(f".commands.{name}", __package__), name.title())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -17,23 +33,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         import tyro
     except ImportError:
         sys.exit("nnjax: the command line needs the train extra: python -m pip install 'nnjax[train]'")
-    from .commands.audit import Audit
-    from .commands.bench import Bench
-    from .commands.check import Check
-    from .commands.explain import Explain
-    from .commands.plot import Plot
-    from .commands.reproduce import Reproduce
-    from .commands.train import Train
-
-    if (sys.argv[1:] if argv is None else list(argv)) == ["--version"]:
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv == ["--version"]:
         sys.exit(print(f"nnjax {metadata.version('nnjax')}, JAX {metadata.version('jax')}"))
-    command = tyro.extras.subcommand_cli_from_dict(
-        {"train": Train, "check": Check, "audit": Audit, "bench": Bench, "reproduce": Reproduce, "plot": Plot,
-         "explain": Explain},
-        prog="nnjax",
-        description="Backpropagation written out by hand in JAX, every gradient checked against jax.grad.",
-        args=argv,
-    )  # fmt: skip
+    if argv and argv[0] in COMMANDS:  # the others need not be imported
+        command = tyro.cli(_loaded(argv[0]), prog=f"nnjax {argv[0]}", args=argv[1:])
+    else:
+        command = tyro.extras.subcommand_cli_from_dict(
+            {name: _loaded(name) for name in COMMANDS},
+            prog="nnjax",
+            description="Backpropagation written out by hand in JAX, every gradient checked against jax.grad.",
+            args=argv,
+        )
     try:
         code = command.run()
     except (ValueError, OSError, FloatingPointError) as error:

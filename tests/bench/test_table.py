@@ -2,10 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from nnjax import models
+from nnjax import losses, models
 from nnjax.bench import table
 from nnjax.bench.table import entries, keys, scanned, step
-from nnjax.losses.means import means as losses
 
 TABLE = entries()
 TARGETS = {  # time, temporary memory

@@ -13,9 +13,10 @@ GOOD = Row("f", "x", "float64", "jit", "cpu", 1e-18, 1e-16, True, entries=4)
 ONLY = options(["float64"], ["jit"], witnesses=())
 
 
-def said(rows, opts=ONLY, left_out=None):
+def said(rows, opts=ONLY, left_out=None, slow=None):
     class Subject:
         case = "f"
+        plain = slow
 
         class spec:
             names = ("x",)
@@ -44,6 +45,8 @@ def test_a_row_for_each_leaf_and_transform_is_due():
 
 def test_a_witness_that_said_nothing_is_told():
     assert said([GOOD], options(["float64"], ["jit"])) == ("f: x, by adjoint", "f: x, by taylor")
+    assert said([GOOD], options(["float64"], ["jit"], witnesses=["plain"])) == ()
+    assert said([GOOD], options(["float64"], ["jit"], witnesses=["plain"]), slow="another") == ("f: x, by plain",)
 
 
 def test_entries_that_no_row_compares_are_counted():

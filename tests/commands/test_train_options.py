@@ -6,8 +6,8 @@ import time
 import pytest
 
 from nnjax.cli import main
+from nnjax.commands.train import Train
 from nnjax.commands.train_options import expect_options
-from nnjax.distributed.devices import Train
 
 HUGE = 10**12
 

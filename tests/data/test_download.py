@@ -103,7 +103,7 @@ def test_the_next_mirror_is_tried(server, monkeypatch):
 def test_two_processes_at_once_both_get_it(server, tmp_path):
     program = f"""
 from pathlib import Path
-from nnjax.train import download
+from nnjax.data import download
 download.cache_folder = lambda: Path({str(tmp_path / "cache")!r})
 source = download.Source("set", ({server!r},), {{"good.txt": {hashlib.sha256(BODY).hexdigest()!r}}}, suffix="")
 assert len(download.content(source, "good.txt")) == {len(BODY)}

@@ -15,14 +15,14 @@ import optax
 import pytest
 
 import nnjax
-from nnjax.distributed.devices import Train
+from nnjax.commands.train import Train
 from nnjax.distributed.processes import Place, found_place, join, listening, own_address
 from nnjax.train import init_state, restore
 from nnjax.train.checkpoint_folder import steps, verify
 
-PROGRAM = (
-    "from nnjax.check.compiling import compiled_lightly\nwith compiled_lightly():\n from nnjax.cli import main; main({!r})"
-)
+PROGRAM = """from nnjax.check.running.compiling import compiled_lightly
+with compiled_lightly():
+ from nnjax.cli import main; main({!r})"""
 ALONE = {k: v for k, v in os.environ.items() if not k.startswith(("JAX", "XLA", "SLURM", "OMPI"))} | {"JAX_PLATFORMS": "cpu"}
 QUICK = ("--hidden", "8", "--batch-size", "48", "--learning-rate", "0.01")
 

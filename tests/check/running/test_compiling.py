@@ -26,7 +26,7 @@ def test_settings_and_flags_are_left_as_they_were(monkeypatch, optimised_less, b
 
 def test_a_fresh_process_takes_the_flags_and_computes():
     program = """
-from nnjax.check.compiling import compiled_lightly
+from nnjax.check.running.compiling import compiled_lightly
 with compiled_lightly():
     import jax
     print(float(jax.jit(lambda x: jax.numpy.tanh(x).sum() + x.sum())(jax.numpy.ones(3))))

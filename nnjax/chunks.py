@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from .errors import describe, expect_array, expect_positive
 from .fast.choose import by_platform
 from .layer import Layer, expect_layer, plain
+from .linear import wide
 from .trees.residuals import with_parameters, without_parameters
 
 
@@ -40,7 +40,7 @@ def in_chunks(layer: Layer, size: int, *, axes: int, on: str | None = None) -> L
             ct_p, ct_x = at_once_t(chunk[0], params, chunk[1])
             return jax.tree.map(lambda total, ct: total + ct.astype(total.dtype), ct_params, ct_p), ct_x
 
-        zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=np.promote_types(p.dtype, np.float32)), params)
+        zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=wide(p)), params)
         pieces = kept if on is None else jax.tree.map(lambda a: cut(a, rows_each), kept)
         ct_params, ct_x = lax.scan(step, zeros, (pieces, cut(ct_y, rows_each)))
         return jax.tree.map(lambda ct, p: ct.astype(p.dtype), ct_params, params), joined(ct_x)

@@ -79,9 +79,8 @@ def scatter_add(ct_y: Array, ids: Array, rows: int) -> Array:
 
     The sum is taken in float32 at least.
     """
-    wide = np.promote_types(ct_y.dtype, np.float32)
-    zeros = jnp.zeros_like(ct_y, shape=(rows, ct_y.shape[-1]), dtype=wide)
-    return zeros.at[ids].add(ct_y.astype(wide), mode="drop", wrap_negative_indices=False).astype(ct_y.dtype)
+    zeros = jnp.zeros_like(ct_y, shape=(rows, ct_y.shape[-1]), dtype=wide(ct_y))
+    return zeros.at[ids].add(widened(ct_y), mode="drop", wrap_negative_indices=False).astype(ct_y.dtype)
 
 
 def leading(x: Array, rows: int) -> Array:
@@ -165,3 +164,8 @@ def windows_t(ct_y: Array, axis: int, dilation: int = 1) -> Array:
 def wide(x: Array) -> np.dtype:
     """The dtype in which sums over entries of x are kept: at least float32."""
     return np.promote_types(x.dtype, np.float32)
+
+
+def widened(x: Array) -> Array:
+    """x in that dtype."""
+    return x.astype(wide(x))

@@ -4,9 +4,8 @@ A weight of zero does not see to that by itself: 0 times NaN, or infinity, is Na
 """
 
 import jax.numpy as jnp
-import numpy as np
 
-from ..linear import broadcast
+from ..linear import broadcast, wide
 
 
 def numbers(first, n: int):
@@ -45,7 +44,7 @@ def finite(x):
 
 def told(x):
     """For each row: 0, or NaN if one of its entries is NaN or infinite.  (..., d) -> (...), in at least float32."""
-    return (x * 0).sum(-1).astype(np.promote_types(x.dtype, np.float32))
+    return (x * 0).sum(-1).astype(wide(x))
 
 
 def who_sees_no_number(q, k, v, keep):

@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from ..errors import describe, expect_flag, expect_float, expect_params, expect_positive, expect_shape
 from ..layer import Layer
 from ..leaf import leaf, outline, outlined
-from ..linear import broadcast, rotate, rotate_t
+from ..linear import broadcast, rotate, rotate_t, wide
 from .attend import attend_apply, attend_bwd, attend_fwd, fast_bwd, fast_fwd
 from .dense import DenseParams, dense, dense_apply, dense_bwd, dense_fwd
 
@@ -86,12 +85,11 @@ def join_heads_t(ct: Array, heads: tuple[int, int]) -> Array:
     return ct.reshape(b, s, *heads, n // (heads[0] * heads[1])).transpose(0, 2, 3, 1, 4)
 
 
-def angles(positions: Array, d: int, dtype) -> tuple[Array, Array]:
+def angles(positions: Array, d: int, acc) -> tuple[Array, Array]:
     """(cos, sin) of position / 10000^(2 i / d), i = 0 ... d/2 - 1 (Su et al. 2021, eq. 15).  Shape (positions, d/2).
 
-    In at least float32: a position is not exact in bfloat16 beyond 256.
+    acc: their dtype, at least float32, as a position is not exact in bfloat16 beyond 256.
     """
-    acc = np.promote_types(dtype, np.float32)
     rates = jnp.exp(jnp.arange(d // 2, dtype=acc) * (-2 * math.log(10000.0) / d))
     shape = (positions.size, d // 2)
     angle = broadcast(positions.astype(acc)[:, None], shape) * broadcast(rates[None], shape)
@@ -100,7 +98,7 @@ def angles(positions: Array, d: int, dtype) -> tuple[Array, Array]:
 
 def _turned(turn: Callable, x: Array, positions: Array) -> Array:
     """`rotate` or its transpose over (..., s, d), in at least float32."""
-    cos, sin = angles(positions, x.shape[-1], x.dtype)
+    cos, sin = angles(positions, x.shape[-1], wide(x))
     half = (*x.shape[:-1], x.shape[-1] // 2)
     return turn(x.astype(cos.dtype), broadcast(cos, half), broadcast(sin, half)).astype(x.dtype)
 

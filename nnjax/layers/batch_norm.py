@@ -10,8 +10,8 @@ from jax import Array, lax
 from ..errors import describe, expect_float, expect_not_negative, expect_positive
 from ..layer import Layer, expect_layer
 from ..leaf import leaf
-from ..linear import broadcast, broadcast_t
-from .norm import expect_norm, standardise_apply, standardise_fwd, wide
+from ..linear import broadcast, broadcast_t, widened
+from .norm import expect_norm, standardise_apply, standardise_fwd
 
 
 class BatchNormParams(NamedTuple):
@@ -31,38 +31,38 @@ def _but_last(x) -> tuple[int, ...]:
 
 def _frozen(params, eps):
     """(mean, 1 / sqrt(var + eps)), the frozen ones."""
-    return wide(params.mean), lax.rsqrt(wide(params.var) + eps)
+    return widened(params.mean), lax.rsqrt(widened(params.var) + eps)
 
 
 def batch_norm_apply(params, x, eps):
     """y = scale (x - mean) / sqrt(var + eps) + offset; mean and var of x over all axes but the last, unless frozen."""
-    v = wide(x)
+    v = widened(x)
     if params.mean is None:
         y = standardise_apply(v, _but_last(x), eps)
     else:
         mean, one_over_s = _frozen(params, eps)
         y = (v - broadcast(mean, x.shape)) * broadcast(one_over_s, x.shape)
-    return (y * broadcast(wide(params.scale), x.shape) + broadcast(wide(params.offset), x.shape)).astype(x.dtype)
+    return (y * broadcast(widened(params.scale), x.shape) + broadcast(widened(params.offset), x.shape)).astype(x.dtype)
 
 
 def batch_norm_fwd(params, x, eps):
-    v = wide(x)
+    v = widened(x)
     if params.mean is None:
         y, (mean, one_over_s) = standardise_fwd(v, _but_last(x), eps)
     else:
         mean, one_over_s = _frozen(params, eps)
         y = (v - broadcast(mean, x.shape)) * broadcast(one_over_s, x.shape)
-    y = (y * broadcast(wide(params.scale), x.shape) + broadcast(wide(params.offset), x.shape)).astype(x.dtype)
+    y = (y * broadcast(widened(params.scale), x.shape) + broadcast(widened(params.offset), x.shape)).astype(x.dtype)
     return y, (params, x, mean, one_over_s)
 
 
 def batch_norm_bwd(residuals, ct_y):
     params, x, mean, one_over_s = residuals
-    ct_y, shape, dtype = wide(ct_y), x.shape, x.dtype
-    y = (wide(x) - broadcast(mean, shape)) * broadcast(one_over_s, shape)
+    ct_y, shape, dtype = widened(ct_y), x.shape, x.dtype
+    y = (widened(x) - broadcast(mean, shape)) * broadcast(one_over_s, shape)
     # scale and offset were copied to every example: their cotangents are sums over the examples
     ct_scale, ct_offset = broadcast_t(ct_y * y, params.scale.shape), broadcast_t(ct_y, params.scale.shape)
-    slope = wide(params.scale) * one_over_s.reshape(params.scale.shape)
+    slope = widened(params.scale) * one_over_s.reshape(params.scale.shape)
     if params.mean is not None:  # frozen: x -> y is diagonal, and mean and var were copied to every example too
         ct_mean, ct_var = -slope * ct_offset, -0.5 * slope * one_over_s * ct_scale
         cts = BatchNormParams(*(ct.astype(dtype) for ct in (ct_scale, ct_offset, ct_mean, ct_var)))
@@ -160,7 +160,7 @@ def _statistics(xs: list, dtype: Any) -> dict[str, Array]:
     count = sum(x.size // x.shape[-1] for x in xs)
     if not count:
         raise ValueError("calibrate: the batches hold no example, so they have no statistics; pass some inputs.")
-    mean = jnp.stack([wide(x).sum(_but_last(x)) for x in xs]).sum(0) / count
-    centred = [wide(x) - broadcast(mean, x.shape) for x in xs]
+    mean = jnp.stack([widened(x).sum(_but_last(x)) for x in xs]).sum(0) / count
+    centred = [widened(x) - broadcast(mean, x.shape) for x in xs]
     var = jnp.stack([(c * c).sum(_but_last(c)) for c in centred]).sum(0) / count
     return {"mean": mean.astype(dtype), "var": var.astype(dtype)}

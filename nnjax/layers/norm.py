@@ -24,7 +24,7 @@ from ..errors import (
 )
 from ..layer import Layer
 from ..leaf import leaf
-from ..linear import broadcast, broadcast_t, fold
+from ..linear import broadcast, broadcast_t, fold, widened
 
 
 class NormParams(NamedTuple):
@@ -36,14 +36,9 @@ class NormParams(NamedTuple):
     WEIGHTS = ()
 
 
-def wide(x: Array) -> Array:
-    """x in float32, or in its own dtype where that is wider."""
-    return x.astype(np.promote_types(x.dtype, np.float32))
-
-
 def mean_over(x: Array, axes) -> Array:
-    """x.mean(axes, keepdims=True). Over the last axis as a product with 1/n in every entry: XLA's sums along rows take
-    longer (layer_norm of 4096 x 768, forward and backward, on 2 cores: 0.48 of the time)."""
+    """x.mean(axes, keepdims=True). Over the last axis as a product with 1 in every entry: on CPUs XLA's sums along rows take
+    longer (`layer_norm` of the bench)."""
     if axes != -1:
         return x.mean(axes, keepdims=True)
     n = x.shape[-1]
@@ -89,22 +84,22 @@ def expect_norm(name: str, n: int, params, x, kind: type = NormParams, least: in
 
 def layer_norm_apply(params, x, eps):
     """y = scale x̂ + offset, x̂ = (x - mean) / sqrt(variance + eps) over the last axis."""
-    y = standardise_apply(wide(x), -1, eps)
-    y = y * broadcast(wide(params.scale), x.shape) + broadcast(wide(params.offset), x.shape)
+    y = standardise_apply(widened(x), -1, eps)
+    y = y * broadcast(widened(params.scale), x.shape) + broadcast(widened(params.offset), x.shape)
     return y.astype(x.dtype)
 
 
 def layer_norm_fwd(params, x, eps):
-    y, (mean, one_over_s) = standardise_fwd(wide(x), -1, eps)
-    y = y * broadcast(wide(params.scale), x.shape) + broadcast(wide(params.offset), x.shape)
+    y, (mean, one_over_s) = standardise_fwd(widened(x), -1, eps)
+    y = y * broadcast(widened(params.scale), x.shape) + broadcast(widened(params.offset), x.shape)
     return y.astype(x.dtype), (params.scale, x, mean, one_over_s)
 
 
 def layer_norm_bwd(residuals, ct_y):
     scale, x, mean, one_over_s = residuals
-    ct_y, shape = wide(ct_y), x.shape
-    y = (wide(x) - broadcast(mean, shape)) * broadcast(one_over_s, shape)
-    ct_x = standardise_bwd(y, one_over_s, ct_y * broadcast(wide(scale), shape), -1)
+    ct_y, shape = widened(ct_y), x.shape
+    y = (widened(x) - broadcast(mean, shape)) * broadcast(one_over_s, shape)
+    ct_x = standardise_bwd(y, one_over_s, ct_y * broadcast(widened(scale), shape), -1)
     # scale and offset were copied to every row: their cotangents are sums over the rows
     ct_scale, ct_offset = broadcast_t(ct_y * y, scale.shape), broadcast_t(ct_y, scale.shape)
     return NormParams(ct_scale.astype(x.dtype), ct_offset.astype(x.dtype)), ct_x.astype(x.dtype)
@@ -133,23 +128,23 @@ def layer_norm(n: int, *, eps: float = 1e-5) -> Layer:
 
 def rms_norm_apply(params, x, eps):
     """y = scale x / s,  s = sqrt(mean(x^2) + eps) over the last axis."""
-    v = wide(x)
+    v = widened(x)
     y = v * broadcast(lax.rsqrt((v * v).mean(-1, keepdims=True) + eps), x.shape)
-    return (y * broadcast(wide(params.scale), x.shape)).astype(x.dtype)
+    return (y * broadcast(widened(params.scale), x.shape)).astype(x.dtype)
 
 
 def rms_norm_fwd(params, x, eps):
-    v = wide(x)
+    v = widened(x)
     one_over_s = lax.rsqrt(mean_over(v * v, -1) + eps)
-    y = v * broadcast(one_over_s, x.shape) * broadcast(wide(params.scale), x.shape)
+    y = v * broadcast(one_over_s, x.shape) * broadcast(widened(params.scale), x.shape)
     return y.astype(x.dtype), (params.scale, x, one_over_s)
 
 
 def rms_norm_bwd(residuals, ct_y):
     scale, x, one_over_s = residuals
-    ct_y, shape = wide(ct_y), x.shape
-    y = wide(x) * broadcast(one_over_s, shape)
-    ct = ct_y * broadcast(wide(scale), shape)
+    ct_y, shape = widened(ct_y), x.shape
+    y = widened(x) * broadcast(one_over_s, shape)
+    ct = ct_y * broadcast(widened(scale), shape)
     ct_x = ct - y * broadcast(mean_over(ct * y, -1), shape)  # J = (I - ŷ ŷᵀ/n) / s is symmetric
     ct_scale = broadcast_t(ct_y * y, scale.shape)  # scale was copied to every row: a sum over the rows
     return NormParams(ct_scale.astype(x.dtype), None), (ct_x * broadcast(one_over_s, shape)).astype(x.dtype)
@@ -186,23 +181,23 @@ def _grouped(x, groups):
 
 def group_norm_apply(params, x, groups, eps):
     """y = scale x̂ + offset, x̂ = (x - mean) / sqrt(variance + eps) over all of space and the channels of a group."""
-    y = standardise_apply(_grouped(wide(x), groups), GROUP_AXES, eps).reshape(x.shape)
-    y = y * broadcast(wide(params.scale), x.shape) + broadcast(wide(params.offset), x.shape)
+    y = standardise_apply(_grouped(widened(x), groups), GROUP_AXES, eps).reshape(x.shape)
+    y = y * broadcast(widened(params.scale), x.shape) + broadcast(widened(params.offset), x.shape)
     return y.astype(x.dtype)
 
 
 def group_norm_fwd(params, x, groups, eps):
-    y, (mean, one_over_s) = standardise_fwd(_grouped(wide(x), groups), GROUP_AXES, eps)
-    y = y.reshape(x.shape) * broadcast(wide(params.scale), x.shape) + broadcast(wide(params.offset), x.shape)
+    y, (mean, one_over_s) = standardise_fwd(_grouped(widened(x), groups), GROUP_AXES, eps)
+    y = y.reshape(x.shape) * broadcast(widened(params.scale), x.shape) + broadcast(widened(params.offset), x.shape)
     return y.astype(x.dtype), (params.scale, x, mean, one_over_s)
 
 
 def group_norm_bwd(residuals, ct_y):
     scale, x, mean, one_over_s = residuals
     groups = mean.shape[2]
-    v, ct_y = _grouped(wide(x), groups), wide(ct_y)
+    v, ct_y = _grouped(widened(x), groups), widened(ct_y)
     y = (v - broadcast(mean, v.shape)) * broadcast(one_over_s, v.shape)
-    ct_normal = _grouped(ct_y * broadcast(wide(scale), x.shape), groups)
+    ct_normal = _grouped(ct_y * broadcast(widened(scale), x.shape), groups)
     ct_x = standardise_bwd(y, one_over_s, ct_normal, GROUP_AXES).reshape(x.shape)
     # scale and offset were copied to every example and place: their cotangents are sums over both
     ct_scale, ct_offset = broadcast_t(ct_y * y.reshape(x.shape), scale.shape), broadcast_t(ct_y, scale.shape)

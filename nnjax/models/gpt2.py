@@ -16,6 +16,7 @@ from ..data.files import expect_path
 from ..errors import describe, expect_positive, unknown_name
 from ..layer import Layer
 from ..layers.activation import gelu, silu
+from ..linear import widened
 from .gpt import gpt
 from .weights import read_tensors
 
@@ -87,8 +88,7 @@ def _queries_scaled(array: jax.Array, scale: float) -> jax.Array:
     if scale == 1:
         return array
     queries, rest = jnp.split(array, [array.shape[-1] // 3], -1)
-    wide = queries.astype(jnp.promote_types(array.dtype, jnp.float32)) * scale
-    return jnp.concatenate([wide.astype(array.dtype), rest], -1)
+    return jnp.concatenate([(widened(queries) * scale).astype(array.dtype), rest], -1)
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from jax.core import Tracer
 
 from ...layer import Layer
 from ...layers import ConvParams, DenseParams, EmbeddingParams, GRUParams, LSTMParams, RNNParams
+from ...linear import widened
 
 
 class Kind(NamedTuple):
@@ -135,7 +136,7 @@ def _square_dense(replacement: Callable) -> Callable:
 
 
 def _inverse(w):
-    return jnp.linalg.inv(w.astype(jnp.promote_types(w.dtype, jnp.float32))).astype(w.dtype)
+    return jnp.linalg.inv(widened(w)).astype(w.dtype)
 
 
 def _no_broadcast_sum(layer: Layer, number: int) -> Layer | None:

@@ -12,18 +12,13 @@ from ..attend_hidden import clear, hide, numbers, visible
 from ..attend_products import contract, exp_less
 
 LANES = 16
-# Features of a head up to which ct_k and ct_v come out of their products with the features first. The step of a gpt with
-# heads of 32, over jax.grad, twice: 0.55, 0.59 so, 0.79, 0.64 otherwise; attention with heads of 64: 1.30 so, 1.12 otherwise.
+# Features of a head up to which ct_k and ct_v come out of their products with the features first: `gpt` (heads of 32) and
+# `attention` (of 64) of the bench.
 SMALL_HEAD = 32
 
 
 def products_at_a_time(keys: int) -> int:
-    """How many products may exist at a time.
-
-    1 << 17 / 18 / 19 over jax.grad, JAX 0.10 and 0.12: the step of a gpt with 256 keys: 0.62 / 0.60 / 0.59 and 0.67 / 0.70 /
-    0.63; attention with 256 keys, heads of 64: 0.83 / - / 0.75 and 0.88 / - / 0.73; with 1,024: 0.37 / - / 0.40 and 0.40 / -
-    / 0.51, where 1 << 19 takes 2.5 times the memory.
-    """
+    """How many products may exist at a time: `gpt` and `attention` of the bench, in time and memory."""
     return 1 << 19 if keys <= 256 else 1 << 17
 
 

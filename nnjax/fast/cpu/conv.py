@@ -21,9 +21,7 @@ from ...linear import Amounts, broadcast, crop, fold, pad, shift, wide, windows,
 
 LAYOUT, LINE = ("NHWC", "HWIO", "NHWC"), ("NWC", "WIO", "NWC")
 COLUMNS, CONVOLUTION, TAPS = "columns", "convolution", "taps"
-# Numbers formed from one chunk of the batch: they stay in cache, and never are all there. Forward and backward over
-# jax.grad, chunks of 150 / 300 / 400 / 600 thousand: LeNet, batch 128: 0.42 / 0.35 / 0.35 / 0.41; batch 10: 0.67 / 0.48 / - /
-# 0.48; 5x5, 3 to 16 channels: 0.52 / 0.48 / 0.49 / 0.41; 5x5, 20 to 40 channels, no padding: 1.23 / - / - / 0.58.
+# Numbers formed from one chunk of the batch: they stay in cache, and never are all there. `lenet` and `conv 5x5` of the bench.
 CHUNK = 400 << 10
 
 
@@ -58,15 +56,7 @@ def transposes(w, x, ct_y, window, feedback) -> tuple[Array, Array]:
 
 
 def spelling(w_shape, x_shape, ct_shape, plane: Plane) -> tuple[str, str]:
-    """How to spell ct_x and ct_w, by shape.
-
-    Forward and backward over jax.grad on 2 cores, not always idle, chunks of 150 to 1,000 thousand; ct_x and ct_w both
-    CONVOLUTION / COLUMNS, CONVOLUTION / CONVOLUTION, COLUMNS / both COLUMNS:
-    5x5, 3 to 16 channels, SAME:        0.98 / 0.41 / 1.00 / 0.44
-    5x5, 16 to 32 channels, SAME:       1.00 / 1.08 / 1.11 / 1.33
-    5x5, 20 to 40 channels, 12x12 VALID: 1.00 / 0.80 / - / 0.58
-    5, 64 to 64 channels, SAME:         1.00 / 1.65 / 1.46 / -
-    """
+    """How to spell ct_x and ct_w, by shape: the cases `conv` and `lenet` of the bench decide."""
     *kernel, n_in, _ = w_shape
     if plane.groups > 1:
         return (TAPS if n_in == 1 else CONVOLUTION), TAPS

@@ -10,14 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
-from ...linear import broadcast_t, fold
+from ...linear import broadcast_t, fold, wide
 
-# Steps in a window. Time of the tanh RNN, forward and backward, over that of jax.grad; 128 to 128 features, T = 800,
-# windows of 8 / 16 / 32 steps: batch 4: 0.45 / 0.40 / 0.53; batch 16: 0.61 / 0.57 / 0.53; batch 64: 0.79 / 0.60 / 0.76. On
-# JAX 0.12, batch 4, windows of 8 / 16 / 32 / 80: 0.51 / 0.48 / 0.47 / 0.44: a small batch takes more steps to make a product.
+# Steps in a window: a small batch takes more of them to make a product. `tanh rnn` of the bench decides.
 WINDOW, LONG_WINDOW = 16, 80
 SMALL_BATCH, LONG = 8, 320  # up to this batch, from so many steps on, windows are long
 
@@ -84,7 +81,7 @@ def weights_t(x: Array, ct_y: Array, dtype: Any) -> tuple[Array, Array]:
 
 def accumulators(params: Any) -> Any:
     """Zeros like the parameters, in float32 at least, to which each window adds its share of their cotangent."""
-    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=np.promote_types(p.dtype, np.float32)), params)
+    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=wide(p)), params)
 
 
 def accumulated(ct_params: Any, params: Any) -> Any:

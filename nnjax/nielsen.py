@@ -60,7 +60,7 @@ cross_entropy = Cost(value=_cross_entropy_value, error=lambda z, a, y: a - y)
 """C = -sum_j [y_j ln a_j + (1 - y_j) ln(1 - a_j)];  delta^L = a - y: sigmoid' has cancelled (the book's eq. 66)."""
 
 
-def init(key: Array, sizes, large: bool = False) -> Params:
+def init(key: Array, sizes: Any, large: bool = False) -> Params:
     """Normal weights and biases: deviation 1 for biases and, for weights, 1 / sqrt(neurons in), or 1 if `large`.
 
     `large` is chapter 1's initialisation, the default chapter 3's.  Raises ValueError for fewer than two layers.
@@ -320,7 +320,9 @@ def objective(cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1) -> Callabl
     return f
 
 
-def value_and_grad(cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1, send_back: Callable | Sequence = jnp.transpose):
+def value_and_grad(
+    cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1, send_back: Callable | Sequence = jnp.transpose
+) -> Any:
     """f(params, x, y, *, weights=None, key=None) -> (C, gradient) of `objective`, by backprop.
 
     It has the signature that `nnjax.train` takes; key is not used.

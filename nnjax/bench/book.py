@@ -1,6 +1,7 @@
 """The book's epoch, beside the loop that its first chapter would write: NumPy, one example at a time."""
 
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ def numpy_backprop(w: list, b: list, x: np.ndarray, y: np.ndarray) -> tuple[list
     return nabla_w, nabla_b
 
 
-def numpy_epoch(w: list, b: list, x: np.ndarray, y: np.ndarray, eta: float, batch_size: int, order: np.ndarray):
+def numpy_epoch(w: list, b: list, x: np.ndarray, y: np.ndarray, eta: float, batch_size: int, order: np.ndarray) -> Any:
     """(w, b) after one epoch: one example at a time, the gradients of a minibatch added up, all in NumPy's float64.
 
     x: (examples, inputs, 1), y: (examples, outputs, 1): column vectors, as in the book.

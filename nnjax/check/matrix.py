@@ -3,6 +3,7 @@
 import functools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -138,7 +139,7 @@ def _problem_rows(subject: Subject, problems: Sequence[Problem], where: dict) ->
     ]  # fmt: skip
 
 
-def ran(subject: Subject, cell: Cell, other, transform: str) -> tuple[list[list[np.ndarray]], tuple[Problem, ...]]:
+def ran(subject: Subject, cell: Cell, other: Any, transform: str) -> tuple[list[list[np.ndarray]], tuple[Problem, ...]]:
     """Values and cotangents at every point under this transform, and the problems that tracing it found."""
     run = once(subject.compiled, transform, lambda: transforms.named(transform)(subject))
     with jax.enable_x64(cell.dtype == np.float64):

@@ -50,7 +50,15 @@ def expect_seed(who: str, seed: Any) -> None:
         raise ValueError(f"{who}: seed must be an int of at least 0, got {seed!r}; pass 0.")
 
 
-def options(dtypes=None, transforms_=None, devices=None, compute_dtype=None, seed=0, full=False, witnesses=None) -> Options:
+def options(
+    dtypes: Any = None,
+    transforms_: Any = None,
+    devices: Any = None,
+    compute_dtype: Any = None,
+    seed: Any = 0,
+    full: Any = False,
+    witnesses: Any = None,
+) -> Options:
     """Checked options. Raises ValueError for names that are not known, TypeError for what is no list of them."""
     dtypes, transforms_, devices = _listed("dtypes", dtypes), _listed("transforms", transforms_), _listed("devices", devices)
     for device in devices or ():

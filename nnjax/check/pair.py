@@ -11,7 +11,7 @@ from ..errors import describe
 from .subject import FLOAT0, Outputs, Problems, Spec, is_float, is_passed_on, sorted_outputs
 
 
-def with_cotangents(y: Any, cts) -> Any:
+def with_cotangents(y: Any, cts: Any) -> Any:
     """A tree like y of these cotangents, float0 where an output has none."""
     pool = iter(cts)
     return jax.tree.map(lambda v: next(pool) if is_float(v) else np.zeros(jnp.shape(v), FLOAT0), y)

@@ -59,7 +59,7 @@ class Spec(NamedTuple):
             return False
         return all(_same(a, b) for a, b in zip(self.static, other.static))
 
-    def merge(self, diff, other) -> tuple:
+    def merge(self, diff: Any, other: Any) -> tuple:
         """(args, kwargs) with these leaves."""
         pools = {"diff": iter(diff), "other": iter(other), "static": iter(self.static)}
         return jax.tree.unflatten(self.treedef, [next(pools[kind]) for kind in self.kinds])
@@ -107,7 +107,7 @@ def split(args: tuple, kwargs: dict, names: tuple[str, ...]) -> tuple[Spec, list
     return Spec(treedef, tuple(kinds), tuple(static), tuple(diff_names)), diff, other
 
 
-def leaf_name(path, names) -> str:
+def leaf_name(path: Any, names: Any) -> str:
     """`params.w`: the name of the argument, then the path inside it; path: one of (args, kwargs)."""
     top, index, *rest = path
     if isinstance(index, jax.tree_util.DictKey):

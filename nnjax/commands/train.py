@@ -132,7 +132,7 @@ class Train:
     connect_seconds: int = CONNECT
     """How long to wait for all processes to come."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._mesh: Mesh | None = None
 
     def run(self) -> int:

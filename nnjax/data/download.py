@@ -72,7 +72,7 @@ def read_verified(path: Path, source: Source, name: str, remedy: str) -> bytes:
     return unpacked
 
 
-def expect_digest(path, content: bytes, sha256: str, remedy: str) -> None:
+def expect_digest(path: Any, content: bytes, sha256: str, remedy: str) -> None:
     """Raise DataError unless the content has this SHA-256."""
     came = hashlib.sha256(content).hexdigest()
     if came != sha256:

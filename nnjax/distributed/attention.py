@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax import Array
@@ -49,7 +50,7 @@ def fold_batch(x: Array) -> Array:
     return x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
 
 
-def head_attention_apply(params, x, *, key=None, opts, axis):
+def head_attention_apply(params: Any, x: Array, *, key: Any = None, opts: Any, axis: str) -> Array:
     """The attention of each device's heads, summed by the rows of W_out.  x, y: (..., s, n), the same on all devices."""
     params, own, rows = _local(params, x, opts)
     q, k, v = split_heads(column_dense_apply(params.qkv, rows, axis=axis), own)
@@ -57,7 +58,7 @@ def head_attention_apply(params, x, *, key=None, opts, axis):
     return row_dense_apply(params.out, y, axis=axis).reshape(x.shape)
 
 
-def head_attention_fwd(params, x, *, key=None, opts, axis):
+def head_attention_fwd(params: Any, x: Array, *, key: Any = None, opts: Any, axis: str) -> Any:
     params, own, rows = _local(params, x, opts)
     columns, qkv_residuals = column_dense_fwd(params.qkv, rows, axis=axis)
     y, kept = attend_fwd(*split_heads(columns, own), None, causal=opts.causal)
@@ -65,7 +66,7 @@ def head_attention_fwd(params, x, *, key=None, opts, axis):
     return y.reshape(x.shape), (qkv_residuals, kept, out_residuals)
 
 
-def head_attention_bwd(residuals, ct_y, *, opts, axis):
+def head_attention_bwd(residuals: Any, ct_y: Array, *, opts: Any, axis: str) -> Any:
     qkv_residuals, kept, out_residuals = residuals  # the same maps, each transposed, in reverse
     heads = out_residuals[0].w.shape[0] // (opts.n // opts.heads)
     ct_out, ct = row_dense_bwd(out_residuals, fold_batch(ct_y), axis=axis)

@@ -1,6 +1,7 @@
 """The dense layer cut in two ways: by its outputs, and by its inputs (Shoeybi et al. 2019)."""
 
 from collections.abc import Callable
+from typing import Any
 
 from jax import Array
 from jax.sharding import Mesh
@@ -14,16 +15,16 @@ from .collectives import copy_to, copy_to_t, reduce_from, reduce_from_t
 from .sharded import Sharded, expect_divides, like_parameters
 
 
-def column_dense_apply(params, x, *, key=None, axis):
+def column_dense_apply(params: Any, x: Array, *, key: Any = None, axis: str) -> Array:
     """y_i = x W_i + b_i on device i, its columns of W.  x: (..., n_in), the same on all; W_i: (n_in, n_out / devices)."""
     return dense_apply(params, copy_to(x, axis))
 
 
-def column_dense_fwd(params, x, *, key=None, axis):
+def column_dense_fwd(params: Any, x: Array, *, key: Any = None, axis: str) -> Any:
     return dense_fwd(params, copy_to(x, axis))
 
 
-def column_dense_bwd(residuals, ct_y, *, axis):
+def column_dense_bwd(residuals: Any, ct_y: Array, *, axis: str) -> Any:
     ct_params, ct_x = dense_bwd(residuals, ct_y)
     return ct_params, copy_to_t(ct_x, axis)  # every device had a copy of x: sum what each sends back
 
@@ -47,17 +48,17 @@ def column_dense(
     return Sharded(layer, like_parameters(layer, [P(None, axis), P(axis)]))
 
 
-def row_dense_apply(params, x, *, key=None, axis):
+def row_dense_apply(params: Any, x: Array, *, key: Any = None, axis: str) -> Array:
     """y = sum_i x_i W_i + b: every device has its rows of W, and its part x_i of the features.  y: (..., n_out), on all."""
     y = reduce_from(x @ params.w, axis)
     return y + broadcast(params.b, y.shape)
 
 
-def row_dense_fwd(params, x, *, key=None, axis):
+def row_dense_fwd(params: Any, x: Array, *, key: Any = None, axis: str) -> Any:
     return row_dense_apply(params, x, axis=axis), (params, x)
 
 
-def row_dense_bwd(residuals, ct_y, *, axis):
+def row_dense_bwd(residuals: Any, ct_y: Array, *, axis: str) -> Any:
     params, x = residuals
     ct_part, ct_x = dense_bwd((params._replace(b=None), x), reduce_from_t(ct_y, axis))  # each summand gets the whole ct_y
     return ct_part._replace(b=broadcast_t(ct_y, params.b.shape)), ct_x  # b was added once, after the sum

@@ -45,7 +45,7 @@ class Place(NamedTuple):
     count: int
     index: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"process {self.index} of {self.count}"
 
 

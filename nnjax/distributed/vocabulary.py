@@ -1,7 +1,9 @@
 """A table of many rows, and the loss over as many classes, cut by rows: every device of an axis has some of the vocabulary."""
 
+from typing import Any
+
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -21,7 +23,7 @@ def _own(ids, rows: int, axis: str):
     return copy_to(ids, axis) - lax.axis_index(axis).astype(jnp.int32) * rows, known
 
 
-def vocabulary_embedding_apply(params, x, *, key=None, axis):
+def vocabulary_embedding_apply(params: Any, x: Array, *, key: Any = None, axis: str) -> Array:
     """y = table[x]: every device looks up the ids that it has, the others add zeros.  An id that nobody has gives NaN."""
     own, known = _own(x, params.table.shape[0], axis)
     y = params.table.at[own].get(mode="fill", fill_value=0, wrap_negative_indices=False)
@@ -29,18 +31,18 @@ def vocabulary_embedding_apply(params, x, *, key=None, axis):
     return jnp.where(broadcast(known[..., None], y.shape), y, jnp.full_like(y, jnp.nan))
 
 
-def vocabulary_embedding_fwd(params, x, *, key=None, axis):
+def vocabulary_embedding_fwd(params: Any, x: Array, *, key: Any = None, axis: str) -> Any:
     y = vocabulary_embedding_apply(params, x, axis=axis)
     return y, (x, jnp.zeros_like(params.table, shape=(params.table.shape[0], 0)))
 
 
-def vocabulary_embedding_bwd(residuals, ct_y, *, axis):
+def vocabulary_embedding_bwd(residuals: Any, ct_y: Array, *, axis: str) -> Any:
     x, like = residuals  # the table's rows on this device, without their columns
     ids, _ = _own(x, like.shape[0], axis)  # y was a sum over devices, of rows picked: ct_y goes to each, and to its own ids
     return EmbeddingParams(scatter_add(reduce_from_t(ct_y, axis), ids, like.shape[0])), None
 
 
-def vocabulary_embedding(vocab: int, n: int, mesh: Mesh, axis: str = "model", *, init=None) -> Sharded:
+def vocabulary_embedding(vocab: int, n: int, mesh: Mesh, axis: str = "model", *, init: Any = None) -> Sharded:
     """`nnjax.embedding` by its rows: one all-reduce forward, nothing backward.
 
     Raises ValueError where vocab is no multiple of the axis: make it one with rows that no id names.
@@ -71,7 +73,7 @@ def _scores(h, w, labels, axis):
     return rows, e, hit, z, known, losses.reshape(labels.shape)
 
 
-def vocabulary_cross_entropy_apply(params, x, *, key=None, axis):
+def vocabulary_cross_entropy_apply(params: Any, x: Array, *, key: Any = None, axis: str) -> Array:
     """The (weighted) mean of -log softmax(h wᵀ)[label], w by its rows.  h: (..., n), w: (vocabulary / devices, n)."""
     (h, w), labels, *weights = x
     h = looked_at(h, *weights) if weights else h
@@ -79,7 +81,7 @@ def vocabulary_cross_entropy_apply(params, x, *, key=None, axis):
     return (weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)).astype(h.dtype)
 
 
-def vocabulary_cross_entropy_fwd(params, x, *, key=None, axis):
+def vocabulary_cross_entropy_fwd(params: Any, x: Array, *, key: Any = None, axis: str) -> Any:
     (h, w), labels, *weights = x
     h = looked_at(h, *weights) if weights else h
     rows, e, hit, z, known, losses = _scores(h, w, labels, axis)
@@ -88,7 +90,7 @@ def vocabulary_cross_entropy_fwd(params, x, *, key=None, axis):
     return value.astype(h.dtype), (w, rows, e, hit, z, known, (losses, *weights, value), like)
 
 
-def vocabulary_cross_entropy_bwd(residuals, ct_value, *, axis):
+def vocabulary_cross_entropy_bwd(residuals: Any, ct_value: Array, *, axis: str) -> Any:
     w, rows, e, hit, z, known, mean_residuals, like = residuals
     _, *weights, _ = mean_residuals
     share, most = shares(weights, known.size, e.dtype)

@@ -3,16 +3,19 @@
 A weight of zero does not see to that by itself: 0 times NaN, or infinity, is NaN.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
+from jax import Array
 
 from ..linear import broadcast, wide
 
 
-def numbers(first, n: int):
+def numbers(first: Any, n: int) -> Array:
     return first + jnp.arange(n, dtype=jnp.int32)
 
 
-def visible(rows, columns, keep, causal: bool):
+def visible(rows: Array, columns: Any, keep: Array | None, causal: bool) -> Array | None:
     """bool (b, 1, 1, q, k) or (1, 1, 1, q, k), or None: which keys (columns) these queries (rows) may look at."""
     seen = None if keep is None else keep[:, None, None, None]
     if causal:
@@ -22,32 +25,32 @@ def visible(rows, columns, keep, causal: bool):
     return seen
 
 
-def hide(s, seen):
+def hide(s: Array, seen: Array | None) -> Array:
     """The scores, with the least finite number where a key is not visible."""
     return s if seen is None else jnp.where(broadcast(seen, s.shape), s, jnp.full_like(s, jnp.finfo(s.dtype).min))
 
 
-def clear(p, seen):
+def clear(p: Array, seen: Array | None) -> Array:
     """p, with 0 where a key is not visible."""
     return p if seen is None else jnp.where(broadcast(seen, p.shape), p, jnp.zeros_like(p))
 
 
-def kept(x, keep):
+def kept(x: Array, keep: Array | None) -> Array:
     """x: (b, h, t, d), with 0 for the keys that nobody may look at; keep: bool (b, t) or None.  It is its own transpose."""
     return x if keep is None else clear(x, keep[:, None, :, None])
 
 
-def finite(x):
+def finite(x: Array) -> Array:
     """x, with 0 for every entry that is NaN or infinite."""
     return jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x))
 
 
-def told(x):
+def told(x: Array) -> Array:
     """For each row: 0, or NaN if one of its entries is NaN or infinite.  (..., d) -> (...), in at least float32."""
     return (x * 0).sum(-1).astype(wide(x))
 
 
-def who_sees_no_number(q, k, v, keep):
+def who_sees_no_number(q: Array, k: Array, v: Array, keep: Array | None) -> Array:
     """bool (b, h, g, s): the causal queries that see a key or value that is not finite, or some key and are not so themselves.
 
     A query sees the keys up to its own place, so the first one tells.  k, v: with 0 for the keys that nobody may look at.
@@ -64,7 +67,7 @@ def who_sees_no_number(q, k, v, keep):
     return bad_q | sees(jnp.logical_not(jnp.isfinite(k).all(-1) & jnp.isfinite(v).all(-1)))
 
 
-def who_is_seen(spoilt, keys: int):
+def who_is_seen(spoilt: Any, keys: int) -> Array:
     """bool (b, h, keys, 1): the keys up to the last of these queries, which sees them all.  spoilt: bool (b, h, g, s)."""
     places = broadcast(numbers(0, spoilt.shape[-1]), spoilt.shape)
     last = jnp.where(spoilt, places, jnp.full_like(places, -1)).max((-2, -1))
@@ -72,6 +75,6 @@ def who_is_seen(spoilt, keys: int):
     return broadcast(numbers(0, keys)[:, None], shape) <= broadcast(last[:, :, None, None], shape)
 
 
-def spoil(x, where):
+def spoil(x: Array, where: Any) -> Array:
     """x, with NaN where it says so."""
     return jnp.where(broadcast(where, x.shape), jnp.full_like(x, jnp.nan), x)

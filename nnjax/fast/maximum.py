@@ -1,11 +1,14 @@
 """What every spelling of a max-pool needs: an entry of every window, put back, and the first of several that is the largest."""
 
+from typing import Any
+
 import jax.numpy as jnp
+from jax import Array
 
 from ..linear import shift, shift_t
 
 
-def first_maximum(parts):
+def first_maximum(parts: Any) -> tuple[Array, Array]:
     """The maximum of the parts, and the number of the first that has it."""
     y = parts[0]
     where = jnp.zeros(y.shape, jnp.int8 if len(parts) <= 127 else jnp.int32)
@@ -16,7 +19,7 @@ def first_maximum(parts):
     return y, where
 
 
-def seen(x, i, window, stride):
+def seen(x: Array, i: Any, window: Any, stride: Any) -> Array:
     """x[p stride + i] for every place p of the window: its entry i.  x: (..., space, channels)."""
     first = x.ndim - 1 - len(window)
     for axis, (at, k, s) in enumerate(zip(i, window, stride), first):
@@ -24,7 +27,7 @@ def seen(x, i, window, stride):
     return x
 
 
-def seen_t(ct_y, i, shape, stride):
+def seen_t(ct_y: Array, i: Any, shape: Any, stride: Any) -> Array:
     """ct_x of this shape, with ct_x[p stride + i] = ct_y[p]."""
     first = ct_y.ndim - 1 - len(stride)
     for axis, (at, s) in enumerate(zip(i, stride), first):

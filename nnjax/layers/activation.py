@@ -6,10 +6,11 @@ activation is a plain product, ct_x = ct_y * f'(x), and shows no `.T`.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from ..errors import expect_flag, expect_float, expect_params, real_number
 from ..layer import Layer
@@ -41,17 +42,17 @@ def _activation(name: str, apply: Callable, fwd: Callable, bwd: Callable, axis: 
     )
 
 
-def sigmoid_apply(x):
+def sigmoid_apply(x: Array) -> Array:
     """y = 1 / (1 + exp(-x)), without overflow."""
     return jax.nn.sigmoid(x)
 
 
-def sigmoid_fwd(x):
+def sigmoid_fwd(x: Array) -> Any:
     y = sigmoid_apply(x)
     return y, (y,)
 
 
-def sigmoid_bwd(residuals, ct_y):
+def sigmoid_bwd(residuals: Any, ct_y: Array) -> Any:
     (y,) = residuals
     return ct_y * (y * (1 - y))
 
@@ -61,17 +62,17 @@ def sigmoid() -> Layer:
     return _activation("sigmoid", sigmoid_apply, sigmoid_fwd, sigmoid_bwd)
 
 
-def tanh_apply(x):
+def tanh_apply(x: Array) -> Array:
     """y = tanh(x)."""
     return jnp.tanh(x)
 
 
-def tanh_fwd(x):
+def tanh_fwd(x: Array) -> Any:
     y = tanh_apply(x)
     return y, (y,)
 
 
-def tanh_bwd(residuals, ct_y):
+def tanh_bwd(residuals: Any, ct_y: Array) -> Any:
     (y,) = residuals
     return ct_y * ((1 - y) * (1 + y))
 
@@ -81,16 +82,16 @@ def tanh() -> Layer:
     return _activation("tanh", tanh_apply, tanh_fwd, tanh_bwd)
 
 
-def relu_apply(x):
+def relu_apply(x: Array) -> Array:
     """y = 0 where x <= 0, else x: so NaN stays NaN.  relu'(0) = 0."""
     return jnp.where(x <= 0, jnp.zeros_like(x), x)
 
 
-def relu_fwd(x):
+def relu_fwd(x: Array) -> Any:
     return relu_apply(x), (x <= 0,)
 
 
-def relu_bwd(residuals, ct_y):
+def relu_bwd(residuals: Any, ct_y: Array) -> Any:
     (off,) = residuals
     return jnp.where(off, jnp.zeros_like(ct_y), ct_y)
 
@@ -100,16 +101,16 @@ def relu() -> Layer:
     return _activation("relu", relu_apply, relu_fwd, relu_bwd)
 
 
-def leaky_relu_apply(x, slope):
+def leaky_relu_apply(x: Array, slope: Any) -> Array:
     """y = x where x > 0, else slope x.  The derivative at 0 is `slope`."""
     return jnp.where(x > 0, x, slope * x)
 
 
-def leaky_relu_fwd(x, slope):
+def leaky_relu_fwd(x: Array, slope: Any) -> Any:
     return leaky_relu_apply(x, slope), (x > 0,)
 
 
-def leaky_relu_bwd(residuals, ct_y, slope):
+def leaky_relu_bwd(residuals: Any, ct_y: Array, slope: Any) -> Any:
     (positive,) = residuals
     return jnp.where(positive, ct_y, slope * ct_y)
 
@@ -131,16 +132,16 @@ def leaky_relu(slope: float = 0.01) -> Layer:
     )
 
 
-def elu_apply(x):
+def elu_apply(x: Array) -> Array:
     """y = x where x > 0, else exp(x) - 1.  The derivative at 0 is 1."""
     return jnp.where(x > 0, x, jnp.expm1(jnp.where(x > 0, jnp.zeros_like(x), x)))
 
 
-def elu_fwd(x):
+def elu_fwd(x: Array) -> Any:
     return elu_apply(x), (x,)
 
 
-def elu_bwd(residuals, ct_y):
+def elu_bwd(residuals: Any, ct_y: Array) -> Any:
     (x,) = residuals  # y would do, as exp(x) = y + 1, but far below zero that sum has lost every digit of exp(x)
     return ct_y * jnp.exp(jnp.where(x > 0, jnp.zeros_like(x), x))
 
@@ -160,16 +161,16 @@ def _relu_beyond(far, f, x):
     return jnp.where(beyond, relu_apply(x), f(jnp.where(beyond, jnp.zeros_like(x), x)))
 
 
-def gelu_apply(x):
+def gelu_apply(x: Array) -> Array:
     """y = x P(x), with P the distribution function of the standard normal: P(x) = erfc(-x / sqrt 2) / 2."""
     return _relu_beyond(GELU_FAR, lambda x: x * (0.5 * lax.erfc(-x * math.sqrt(0.5))), x)
 
 
-def gelu_fwd(x):
+def gelu_fwd(x: Array) -> Any:
     return gelu_apply(x), (x,)
 
 
-def gelu_bwd(residuals, ct_y):
+def gelu_bwd(residuals: Any, ct_y: Array) -> Any:
     (x,) = residuals
     x = jnp.clip(x, -GELU_FAR, GELU_FAR)
     density = jnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
@@ -179,16 +180,16 @@ def gelu_bwd(residuals, ct_y):
 GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
-def gelu_tanh_apply(x):
+def gelu_tanh_apply(x: Array) -> Array:
     """y = x (1 + tanh(u)) / 2,  u = sqrt(2 / pi) (x + 0.044715 x^3)."""
     return _relu_beyond(GELU_FAR, lambda x: x * (0.5 * (1 + jnp.tanh(GELU_SCALE * x * (1 + GELU_CUBIC * x * x)))), x)
 
 
-def gelu_tanh_fwd(x):
+def gelu_tanh_fwd(x: Array) -> Any:
     return gelu_tanh_apply(x), (x,)
 
 
-def gelu_tanh_bwd(residuals, ct_y):
+def gelu_tanh_bwd(residuals: Any, ct_y: Array) -> Any:
     (x,) = residuals
     x = jnp.clip(x, -GELU_FAR, GELU_FAR)  # far out, 0 times a slope of u that has overflowed
     t = jnp.tanh(GELU_SCALE * x * (1 + GELU_CUBIC * x * x))
@@ -207,16 +208,16 @@ def gelu(approximate: bool = False) -> Layer:
     return _activation("gelu", gelu_apply, gelu_fwd, gelu_bwd)
 
 
-def silu_apply(x):
+def silu_apply(x: Array) -> Array:
     """y = x sigmoid(x)."""
     return _relu_beyond(SILU_FAR, lambda x: x * jax.nn.sigmoid(x), x)
 
 
-def silu_fwd(x):
+def silu_fwd(x: Array) -> Any:
     return silu_apply(x), (x,)
 
 
-def silu_bwd(residuals, ct_y):
+def silu_bwd(residuals: Any, ct_y: Array) -> Any:
     (x,) = residuals
     x = jnp.clip(x, -SILU_FAR, SILU_FAR)
     s = jax.nn.sigmoid(x)
@@ -228,17 +229,17 @@ def silu() -> Layer:
     return _activation("silu", silu_apply, silu_fwd, silu_bwd)
 
 
-def softplus_apply(x):
+def softplus_apply(x: Array) -> Array:
     """y = log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), so that nothing overflows."""
     minus_abs = jnp.where(x > 0, -x, x)
     return jnp.where(x > 0, x, jnp.zeros_like(x)) + jnp.log1p(jnp.exp(minus_abs))
 
 
-def softplus_fwd(x):
+def softplus_fwd(x: Array) -> Any:
     return softplus_apply(x), (x,)
 
 
-def softplus_bwd(residuals, ct_y):
+def softplus_bwd(residuals: Any, ct_y: Array) -> Any:
     (x,) = residuals
     return ct_y * jax.nn.sigmoid(x)
 
@@ -258,17 +259,17 @@ def _shares(x):
     return e / broadcast(e.sum(-1, keepdims=True), x.shape)
 
 
-def softmax_apply(x):
+def softmax_apply(x: Array) -> Array:
     """y = exp(x) / sum exp(x) over the last axis, shifted by the maximum so that nothing overflows."""
     return _shares(x).astype(x.dtype)
 
 
-def softmax_fwd(x):
+def softmax_fwd(x: Array) -> Any:
     y = softmax_apply(x)
     return y, (y if y.dtype == wide(x) else x,)  # a y that was rounded to 1 has lost what is left to the others
 
 
-def softmax_bwd(residuals, ct_y):
+def softmax_bwd(residuals: Any, ct_y: Array) -> Any:
     (kept,) = residuals
     y = kept if kept.dtype == wide(kept) else _shares(kept)
     ct = ct_y.astype(y.dtype)
@@ -281,18 +282,18 @@ def softmax() -> Layer:
     return _activation("softmax", softmax_apply, softmax_fwd, softmax_bwd, axis=-1)
 
 
-def log_softmax_apply(x):
+def log_softmax_apply(x: Array) -> Array:
     """y = x - log sum exp(x) over the last axis, shifted by the maximum so that nothing overflows."""
     shifted = _shifted(x).astype(wide(x))
     return (shifted - broadcast(jnp.log(jnp.exp(shifted).sum(-1, keepdims=True)), x.shape)).astype(x.dtype)
 
 
-def log_softmax_fwd(x):
+def log_softmax_fwd(x: Array) -> Any:
     y = log_softmax_apply(x)
     return y, (y,)
 
 
-def log_softmax_bwd(residuals, ct_y):
+def log_softmax_bwd(residuals: Any, ct_y: Array) -> Any:
     (y,) = residuals  # J = I - 1 pᵀ with p = softmax(x), so Jᵀ = I - p 1ᵀ: here the transpose does swap the two
     y, ct = y.astype(wide(y)), ct_y.astype(wide(ct_y))
     return (ct - jnp.exp(y) * broadcast(ct.sum(-1, keepdims=True), y.shape)).astype(ct_y.dtype)

@@ -10,9 +10,11 @@ a finite number in its place; and who does see one that is not finite is told so
 
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from ..fast.attend_hidden import clear, finite, hide, kept, numbers, told, visible
 from ..fast.attend_products import contract, exp_less
@@ -21,7 +23,7 @@ from ..fast.cpu import attend as cpu
 from ..linear import broadcast
 
 
-def attend_apply(q, k, v, keep, *, causal: bool):
+def attend_apply(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Array:
     """y_i = sum_j p_ij v_j,  p_i = softmax over the visible j of q_i . k_j / sqrt(d); 0 where no key is visible.
 
     q: (b, h, g, s, d): h heads of keys, each serving g heads of queries; k, v: (b, h, t, d); keep: bool (b, t) or None,
@@ -36,7 +38,7 @@ def attend_apply(q, k, v, keep, *, causal: bool):
     return contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), finite(v) if causal else v).astype(q.dtype)
 
 
-def attend_fwd(q, k, v, keep, *, causal: bool):
+def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Any:
     s = contract("bhgqd,bhkd->bhgqk", q * (1 / math.sqrt(q.shape[-1])), k)
     if causal:  # infinite scores are NaN too
         s = s + 0 * s + broadcast(told(kept(v, keep))[:, :, None, None], s.shape)
@@ -52,7 +54,7 @@ def attend_fwd(q, k, v, keep, *, causal: bool):
     return y, (q, k, v, keep, y, log_z)
 
 
-def attend_bwd(residuals, ct_y, *, causal: bool):
+def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
     q, k, v, keep, y, log_z = residuals
     scale = 1 / math.sqrt(q.shape[-1])
     seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
@@ -68,7 +70,7 @@ def attend_bwd(residuals, ct_y, *, causal: bool):
     return ct_q.astype(q.dtype), kept(ct_k.astype(k.dtype), keep), kept(ct_v.astype(v.dtype), keep)
 
 
-def fast_fwd(q, k, v, keep, *, causal: bool):
+def fast_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Any:
     """`attend_fwd` in the spelling of the platform."""
 
     def plain(q, k, v, keep):
@@ -79,7 +81,7 @@ def fast_fwd(q, k, v, keep, *, causal: bool):
     return y, (q, k, v, keep, y, log_z)
 
 
-def fast_bwd(residuals, ct_y, *, causal: bool):
+def fast_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
     """`attend_bwd` in the spelling of the platform."""
     cpu_bwd = partial(cpu.attend_bwd, causal=causal)
     return by_platform(residuals, ct_y, plain=partial(attend_bwd, causal=causal), cpu=cpu_bwd)

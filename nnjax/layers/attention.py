@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,9 @@ class Options(NamedTuple):
     key_mask: bool
 
 
-def expect_attention(n, heads, kv_heads=None, causal=True, rope=False, key_mask=False) -> Options:
+def expect_attention(
+    n: int, heads: Any, kv_heads: Any = None, causal: bool = True, rope: Any = False, key_mask: Any = False
+) -> Options:
     """These as Options. Raises ValueError where they do not fit together."""
     expect_flag("attention", causal=causal, rope=rope, key_mask=key_mask)
     kv_heads = heads if kv_heads is None else kv_heads
@@ -85,7 +87,7 @@ def join_heads_t(ct: Array, heads: tuple[int, int]) -> Array:
     return ct.reshape(b, s, *heads, n // (heads[0] * heads[1])).transpose(0, 2, 3, 1, 4)
 
 
-def angles(positions: Array, d: int, acc) -> tuple[Array, Array]:
+def angles(positions: Array, d: int, acc: Any) -> tuple[Array, Array]:
     """(cos, sin) of position / 10000^(2 i / d), i = 0 ... d/2 - 1 (Su et al. 2021, eq. 15).  Shape (positions, d/2).
 
     acc: their dtype, at least float32, as a position is not exact in bfloat16 beyond 256.
@@ -133,7 +135,7 @@ def _expect(params, x, opts: Options):
     return x.reshape(lead, *x.shape[-2:]), None if mask is None else mask.reshape(lead, mask.shape[-1])
 
 
-def attention_apply(params, x, *, key=None, opts: Options):
+def attention_apply(params: Any, x: Array, *, key: Any = None, opts: Options) -> Array:
     """y = join(attend(q, k, v)) W_out + b_out,  (q, k, v) = split(x W_qkv + b_qkv).  x, y: (..., s, n).
 
     With `rope` queries and keys are turned by the angles of their positions first. With `key_mask` x is (x, mask), mask
@@ -149,7 +151,7 @@ def attention_apply(params, x, *, key=None, opts: Options):
     return dense_apply(params.out, y).reshape(shape)
 
 
-def attention_fwd(params, x, *, key=None, opts: Options, attend=attend_fwd):
+def attention_fwd(params: Any, x: Array, *, key: Any = None, opts: Options, attend: Any = attend_fwd) -> Any:
     shape, (x, keep) = _shape(x), _expect(params, x, opts)
     columns, qkv_residuals = dense_fwd(params.qkv, x)
     q, k, v = split_heads(columns, opts)
@@ -161,7 +163,7 @@ def attention_fwd(params, x, *, key=None, opts: Options, attend=attend_fwd):
     return y.reshape(shape), (qkv_residuals, (*attend_residuals, log_z), out_residuals)
 
 
-def attention_bwd(residuals, ct_y, *, opts: Options, attend=attend_bwd):
+def attention_bwd(residuals: Any, ct_y: Array, *, opts: Options, attend: Any = attend_bwd) -> Any:
     qkv_residuals, attend_residuals, out_residuals = residuals  # the same five maps, each transposed, in reverse
     shape, x = ct_y.shape, qkv_residuals[1]
     ct_out, ct_y = dense_bwd(out_residuals, ct_y.reshape(x.shape))
@@ -177,7 +179,9 @@ def attention_bwd(residuals, ct_y, *, opts: Options, attend=attend_bwd):
     return AttentionParams(ct_qkv, ct_out), (ct_x, None) if opts.key_mask else ct_x
 
 
-def attention_step(params, x, cache: tuple[Array, Array], t, *, opts: Options):
+def attention_step(
+    params: Any, x: Array, cache: tuple[Array, Array], t: Any, *, opts: Options
+) -> tuple[Array, tuple[Array, Array]]:
     """(y, cache) of the next position t alone, for generation: what causal attention gives there.
 
     x, y: (b, n); cache: keys and values (b, kv_heads, positions, d) of positions 0 ... t-1, the rest not looked at.

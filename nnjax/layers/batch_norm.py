@@ -34,7 +34,7 @@ def _frozen(params, eps):
     return widened(params.mean), lax.rsqrt(widened(params.var) + eps)
 
 
-def batch_norm_apply(params, x, eps):
+def batch_norm_apply(params: Any, x: Array, eps: float) -> Array:
     """y = scale (x - mean) / sqrt(var + eps) + offset; mean and var of x over all axes but the last, unless frozen."""
     v = widened(x)
     if params.mean is None:
@@ -45,7 +45,7 @@ def batch_norm_apply(params, x, eps):
     return (y * broadcast(widened(params.scale), x.shape) + broadcast(widened(params.offset), x.shape)).astype(x.dtype)
 
 
-def batch_norm_fwd(params, x, eps):
+def batch_norm_fwd(params: Any, x: Array, eps: float) -> Any:
     v = widened(x)
     if params.mean is None:
         y, (mean, one_over_s) = standardise_fwd(v, _but_last(x), eps)
@@ -56,7 +56,7 @@ def batch_norm_fwd(params, x, eps):
     return y, (params, x, mean, one_over_s)
 
 
-def batch_norm_bwd(residuals, ct_y):
+def batch_norm_bwd(residuals: Any, ct_y: Array) -> Any:
     params, x, mean, one_over_s = residuals
     ct_y, shape, dtype = widened(ct_y), x.shape, x.dtype
     y = (widened(x) - broadcast(mean, shape)) * broadcast(one_over_s, shape)

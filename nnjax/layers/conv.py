@@ -107,7 +107,7 @@ def _expect_conv(params, x, window) -> None:
             )
 
 
-def conv_apply(params, x, *, key=None, window):
+def conv_apply(params: Any, x: Array, *, key: Any = None, window: Window) -> Array:
     """y[p] = b + sum_i w[i] x[p stride + i dilation - padding].  x: (..., space, in), y: (..., space', out).
 
     Raises TypeError where params are not ConvParams or x is not real floating point of w's dtype, ValueError where the
@@ -126,11 +126,11 @@ def _biased(params, y):
     return y if params.b is None else y + broadcast(params.b, y.shape)
 
 
-def conv_fwd(params, x, *, key=None, window):
+def conv_fwd(params: Any, x: Array, *, key: Any = None, window: Window) -> Any:
     return conv_apply(params, x, window=window), (params, x)
 
 
-def conv_bwd(residuals, ct_y, *, window, feedback=transpose):
+def conv_bwd(residuals: Any, ct_y: Array, *, window: Window, feedback: Callable[..., Any] = transpose) -> Any:
     params, x = residuals
     w, dims = params.w, len(window.stride)
     x, ct = _one_batch(x, dims), _one_batch(ct_y, dims)
@@ -164,7 +164,7 @@ def _one_batch(x, dims):
     return x.reshape(math.prod(x.shape[: -1 - dims]), *x.shape[-1 - dims :])
 
 
-def fast_fwd(params, x, *, key=None, window):
+def fast_fwd(params: Any, x: Array, *, key: Any = None, window: Window) -> Any:
     """`conv_fwd` in the spelling of the platform."""
     if window.groups == 1 or params.w.shape[-2] > 1:
         return conv_fwd(params, x, window=window)
@@ -175,7 +175,7 @@ def fast_fwd(params, x, *, key=None, window):
     ), (params, x)  # fmt: skip
 
 
-def fast_bwd(residuals, ct_y, *, window, feedback=transpose):
+def fast_bwd(residuals: Any, ct_y: Array, *, window: Window, feedback: Callable[..., Any] = transpose) -> Any:
     """`conv_bwd` in the spelling of the platform."""
 
     def by_cpu(residuals, ct_y):

@@ -1,7 +1,7 @@
 """The dense layer: an affine map on row vectors."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def _expect_dense(params, x) -> None:
     expect_same_dtype("dense", "x", x, "w", params.w)
 
 
-def dense_apply(params, x, *, key=None):
+def dense_apply(params: Any, x: Array, *, key: Any = None) -> Array:
     """y = x W + b.  x: (..., n_in), W: (n_in, n_out), b: (n_out,), y: (..., n_out).
 
     Raises TypeError where params are not DenseParams or x is not real floating point of W's dtype, ValueError where the
@@ -62,11 +62,11 @@ def dense_apply(params, x, *, key=None):
     return y if params.b is None else y + broadcast(params.b, y.shape)
 
 
-def dense_fwd(params, x, *, key=None):
+def dense_fwd(params: Any, x: Array, *, key: Any = None) -> Any:
     return dense_apply(params, x), (params, x)
 
 
-def dense_bwd(residuals, ct_y, *, feedback=transpose):
+def dense_bwd(residuals: Any, ct_y: Array, *, feedback: Callable[..., Any] = transpose) -> Any:
     params, x = residuals
     # feedback(w) is w.T: forward, output j summed down column j of W; backward, input i sums along row i.
     ct_x = ct_y @ feedback(params.w)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from ..errors import expect_float, expect_key, expect_params, real_number
 from ..layer import Layer
@@ -15,7 +16,7 @@ def _keep(key, shape, rate):
     return jax.random.uniform(key, shape, jnp.float32) >= jnp.float32(rate)
 
 
-def dropout_apply(params, x, *, key=None, rate):
+def dropout_apply(params: Any, x: Array, *, key: Any = None, rate: float) -> Array:
     """y = x / (1 - rate) where kept, else 0; y = x without a key.  Each entry is dropped with probability `rate`."""
     expect_params("dropout", params, tuple)
     expect_float("dropout", "x", x)
@@ -25,12 +26,12 @@ def dropout_apply(params, x, *, key=None, rate):
     return jnp.where(_keep(key, x.shape, rate), x * (1 / (1 - rate)), jnp.zeros_like(x))
 
 
-def dropout_fwd(params, x, *, key=None, rate):
+def dropout_fwd(params: Any, x: Array, *, key: Any = None, rate: float) -> Any:
     y = dropout_apply(params, x, key=key, rate=rate)
     return y, (None if key is None else _keep(key, x.shape, rate),)
 
 
-def dropout_bwd(residuals, ct_y, *, rate):
+def dropout_bwd(residuals: Any, ct_y: Array, *, rate: float) -> Any:
     (keep,) = residuals  # y = D x with D diagonal, hence symmetric: the same entries are dropped on the way back
     if keep is None:
         return (), ct_y

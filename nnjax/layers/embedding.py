@@ -1,7 +1,7 @@
 """Tables: rows picked by integer ids, and rows added by position."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,16 +46,16 @@ def _expect_ids(x, vocab: int) -> None:
                          "correct it, or make the layer with a larger vocab.")  # fmt: skip
 
 
-def embedding_apply(params, x):
+def embedding_apply(params: Any, x: Array) -> Array:
     """y = the rows of table whose numbers are x.  x: integers (...), table: (vocab, n), y: (..., n)."""
     return take(params.table, x)
 
 
-def embedding_fwd(params, x):
+def embedding_fwd(params: Any, x: Array) -> Any:
     return embedding_apply(params, x), (x,)
 
 
-def embedding_bwd(residuals, ct_y, vocab):
+def embedding_bwd(residuals: Any, ct_y: Array, vocab: int) -> Any:
     (ids,) = residuals  # y = P table with one 1 in each row of P: Pᵀ sends every row of ct_y to its id, where they add up
     return EmbeddingParams(scatter_add(ct_y, ids, vocab)), None
 
@@ -88,16 +88,16 @@ def embedding(vocab: int, n: int, *, init: Callable[..., Array] | None = None) -
     )
 
 
-def learned_positions_apply(params, x):
+def learned_positions_apply(params: Any, x: Array) -> Array:
     """y_t = x_t + table_t.  x, y: (..., T, n), table: (context, n) with T <= context."""
     return x + broadcast(leading(params.table, x.shape[-2]), x.shape)
 
 
-def learned_positions_fwd(params, x):
+def learned_positions_fwd(params: Any, x: Array) -> Any:
     return learned_positions_apply(params, x), (outline(x),)
 
 
-def learned_positions_bwd(residuals, ct_y, context):
+def learned_positions_bwd(residuals: Any, ct_y: Array, context: Any) -> Any:
     # The table was cut to its first T rows, then copied to every example: sum over the examples, then fill up with zeros.
     return EmbeddingParams(leading_t(broadcast_t(ct_y, ct_y.shape[-2:]), context)), ct_y
 
@@ -153,32 +153,32 @@ def _expect_unembedding(params, h) -> None:
     expect_same_dtype("unembedding", "h", h, "table", params.table)
 
 
-def unembedding_apply(params, h, *, key=None):
+def unembedding_apply(params: Any, h: Array, *, key: Any = None) -> Array:
     """y = h tableᵀ: each id's score is the product of h with its row.  h: (..., n), table: (vocab, n), y: (..., vocab)."""
     _expect_unembedding(params, h)
     return h @ params.table.T
 
 
-def unembedding_fwd(params, h, *, key=None):
+def unembedding_fwd(params: Any, h: Array, *, key: Any = None) -> Any:
     return unembedding_apply(params, h), (params, h)
 
 
-def unembedding_bwd(residuals, ct_y):
+def unembedding_bwd(residuals: Any, ct_y: Array) -> Any:
     params, h = residuals
     return EmbeddingParams(fold(ct_y).T @ fold(h)), ct_y @ params.table  # dense with w = tableᵀ, whose transpose is the table
 
 
-def fused_unembedding_apply(params, h, *, key=None):
+def fused_unembedding_apply(params: Any, h: Array, *, key: Any = None) -> Any:
     """(h, table), for `linear_cross_entropy` to multiply."""
     _expect_unembedding(params, h)
     return h, params.table
 
 
-def fused_unembedding_fwd(params, h, *, key=None):
+def fused_unembedding_fwd(params: Any, h: Array, *, key: Any = None) -> Any:
     return fused_unembedding_apply(params, h), (outline(h), outline(params.table))
 
 
-def fused_unembedding_bwd(residuals, ct_y):
+def fused_unembedding_bwd(residuals: Any, ct_y: Array) -> Any:
     ct_h, ct_table = ct_y  # nothing was done to them
     return EmbeddingParams(ct_table), ct_h
 

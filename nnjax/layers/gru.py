@@ -1,7 +1,7 @@
 """The gated recurrent unit."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def _gates(a, s, b_u):
     return r, z, jnp.tanh(a_n + r * v), v
 
 
-def gru_apply(params, x, h):
+def gru_apply(params: Any, x: Array, h: Array) -> Any:
     """h_t = (1 - z) n + z h_{t-1}, y_t = h_t, where with a = x_t W + b and s = h_{t-1} U
 
     r = sigmoid(a_r + s_r), z = sigmoid(a_z + s_z), n = tanh(a_n + r (s_n + b_u)).
@@ -49,7 +49,7 @@ def gru_apply(params, x, h):
     return jnp.swapaxes(y, 0, 1), h
 
 
-def gru_fwd(params, x, h):
+def gru_fwd(params: Any, x: Array, h: Array) -> Any:
     def step(h, a_t):
         r, z, n, v = _gates(a_t, h @ params.u, params.b_u)
         h = (1 - z) * n + z * h
@@ -60,7 +60,7 @@ def gru_fwd(params, x, h):
     return (y, last), (params, x, h, y, kept)
 
 
-def gru_bwd(residuals, cts):
+def gru_bwd(residuals: Any, cts: Any) -> Any:
     params, x, first, y, (r, z, n, v) = residuals
     ct_y, ct_h = cts
     h_before = one_earlier(y, first)

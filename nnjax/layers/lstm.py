@@ -1,7 +1,7 @@
 """Long short-term memory."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def _gates(a):
     return jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
 
 
-def lstm_apply(params, x, state):
+def lstm_apply(params: Any, x: Array, state: Any) -> Any:
     """c_t = f c_{t-1} + i g, h_t = o tanh(c_t), y_t = h_t, where with a = x_t W + b + h_{t-1} U
 
     i = sigmoid(a_i), f = sigmoid(a_f), g = tanh(a_g), o = sigmoid(a_o).
@@ -54,7 +54,7 @@ def lstm_apply(params, x, state):
     return jnp.swapaxes(y, 0, 1), state
 
 
-def lstm_fwd(params, x, state):
+def lstm_fwd(params: Any, x: Array, state: Any) -> Any:
     def step(state, a_t):
         h, c_before = state
         i, f, g, o = _gates(a_t + h @ params.u)
@@ -67,7 +67,7 @@ def lstm_fwd(params, x, state):
     return (y, last), (params, x, state, y, kept)
 
 
-def lstm_bwd(residuals, cts):
+def lstm_bwd(residuals: Any, cts: Any) -> Any:
     params, x, first, y, (c_before, i, f, g, o) = residuals
     ct_y, ct_last = cts
     # Given the gates and cells every map from (ct_h, ct_c) to ct_a is diagonal: these are the diagonals.

@@ -7,7 +7,7 @@ cotangent comes back along these two directions.
 Sums and means are taken in float32 at least, whatever x is.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +36,7 @@ class NormParams(NamedTuple):
     WEIGHTS = ()
 
 
-def mean_over(x: Array, axes) -> Array:
+def mean_over(x: Array, axes: Any) -> Array:
     """x.mean(axes, keepdims=True). Over the last axis as a product with 1 in every entry: on CPUs XLA's sums along rows take
     longer (`layer_norm` of the bench)."""
     if axes != -1:
@@ -46,27 +46,27 @@ def mean_over(x: Array, axes) -> Array:
     return (sums / n).reshape(*x.shape[:-1], 1)
 
 
-def standardise_apply(x, axes, eps):
+def standardise_apply(x: Array, axes: Any, eps: float) -> Array:
     """x̂ = (x - mean) / s,  s = sqrt(variance + eps), over `axes`; variance = mean of (x - mean)^2."""
     centred = x - broadcast(x.mean(axes, keepdims=True), x.shape)
     return centred * broadcast(lax.rsqrt((centred * centred).mean(axes, keepdims=True) + eps), x.shape)
 
 
-def standardise_fwd(x, axes, eps):
+def standardise_fwd(x: Array, axes: Any, eps: float) -> Any:
     mean = mean_over(x, axes)
     centred = x - broadcast(mean, x.shape)
     one_over_s = lax.rsqrt(mean_over(centred * centred, axes) + eps)
     return centred * broadcast(one_over_s, x.shape), (mean, one_over_s)
 
 
-def standardise_bwd(y, one_over_s, ct_y, axes):
+def standardise_bwd(y: Array, one_over_s: Any, ct_y: Array, axes: Any) -> Any:
     """ct_x = (ct_y - mean(ct_y) - x̂ mean(ct_y x̂)) / s: the symmetric Jacobian, applied to ct_y."""
     along_one, along_y = mean_over(ct_y, axes), mean_over(ct_y * y, axes)
     ct_x = ct_y - broadcast(along_one, y.shape) - y * broadcast(along_y, y.shape)
     return ct_x * broadcast(one_over_s, y.shape)
 
 
-def expect_norm(name: str, n: int, params, x, kind: type = NormParams, least: int = 1) -> None:
+def expect_norm(name: str, n: int, params: Any, x: Array, kind: type = NormParams, least: int = 1) -> None:
     """Raise unless params are `kind` with arrays of shape (n,), and x has n features, `least` axes and their dtype."""
     expect_params(name, params, kind)
     for field, p in zip(params._fields, params):
@@ -82,20 +82,20 @@ def expect_norm(name: str, n: int, params, x, kind: type = NormParams, least: in
     expect_same_dtype(name, "x", x, "scale", params.scale)
 
 
-def layer_norm_apply(params, x, eps):
+def layer_norm_apply(params: Any, x: Array, eps: float) -> Array:
     """y = scale x̂ + offset, x̂ = (x - mean) / sqrt(variance + eps) over the last axis."""
     y = standardise_apply(widened(x), -1, eps)
     y = y * broadcast(widened(params.scale), x.shape) + broadcast(widened(params.offset), x.shape)
     return y.astype(x.dtype)
 
 
-def layer_norm_fwd(params, x, eps):
+def layer_norm_fwd(params: Any, x: Array, eps: float) -> Any:
     y, (mean, one_over_s) = standardise_fwd(widened(x), -1, eps)
     y = y * broadcast(widened(params.scale), x.shape) + broadcast(widened(params.offset), x.shape)
     return y.astype(x.dtype), (params.scale, x, mean, one_over_s)
 
 
-def layer_norm_bwd(residuals, ct_y):
+def layer_norm_bwd(residuals: Any, ct_y: Array) -> Any:
     scale, x, mean, one_over_s = residuals
     ct_y, shape = widened(ct_y), x.shape
     y = (widened(x) - broadcast(mean, shape)) * broadcast(one_over_s, shape)
@@ -126,21 +126,21 @@ def layer_norm(n: int, *, eps: float = 1e-5) -> Layer:
     )
 
 
-def rms_norm_apply(params, x, eps):
+def rms_norm_apply(params: Any, x: Array, eps: float) -> Array:
     """y = scale x / s,  s = sqrt(mean(x^2) + eps) over the last axis."""
     v = widened(x)
     y = v * broadcast(lax.rsqrt((v * v).mean(-1, keepdims=True) + eps), x.shape)
     return (y * broadcast(widened(params.scale), x.shape)).astype(x.dtype)
 
 
-def rms_norm_fwd(params, x, eps):
+def rms_norm_fwd(params: Any, x: Array, eps: float) -> Any:
     v = widened(x)
     one_over_s = lax.rsqrt(mean_over(v * v, -1) + eps)
     y = v * broadcast(one_over_s, x.shape) * broadcast(widened(params.scale), x.shape)
     return y.astype(x.dtype), (params.scale, x, one_over_s)
 
 
-def rms_norm_bwd(residuals, ct_y):
+def rms_norm_bwd(residuals: Any, ct_y: Array) -> Any:
     scale, x, one_over_s = residuals
     ct_y, shape = widened(ct_y), x.shape
     y = widened(x) * broadcast(one_over_s, shape)
@@ -179,20 +179,20 @@ def _grouped(x, groups):
     return x.reshape(x.shape[0], space, groups, x.shape[-1] // groups)
 
 
-def group_norm_apply(params, x, groups, eps):
+def group_norm_apply(params: Any, x: Array, groups: int, eps: float) -> Array:
     """y = scale x̂ + offset, x̂ = (x - mean) / sqrt(variance + eps) over all of space and the channels of a group."""
     y = standardise_apply(_grouped(widened(x), groups), GROUP_AXES, eps).reshape(x.shape)
     y = y * broadcast(widened(params.scale), x.shape) + broadcast(widened(params.offset), x.shape)
     return y.astype(x.dtype)
 
 
-def group_norm_fwd(params, x, groups, eps):
+def group_norm_fwd(params: Any, x: Array, groups: int, eps: float) -> Any:
     y, (mean, one_over_s) = standardise_fwd(_grouped(widened(x), groups), GROUP_AXES, eps)
     y = y.reshape(x.shape) * broadcast(widened(params.scale), x.shape) + broadcast(widened(params.offset), x.shape)
     return y.astype(x.dtype), (params.scale, x, mean, one_over_s)
 
 
-def group_norm_bwd(residuals, ct_y):
+def group_norm_bwd(residuals: Any, ct_y: Array) -> Any:
     scale, x, mean, one_over_s = residuals
     groups = mean.shape[2]
     v, ct_y = _grouped(widened(x), groups), widened(ct_y)

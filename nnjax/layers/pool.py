@@ -4,12 +4,13 @@ A window of an int pools (..., width, channels), a window of two ints (..., heig
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 from ..errors import describe, expect_float, expect_params, expect_per_axis, expect_positive
 from ..fast.choose import by_platform
@@ -40,19 +41,19 @@ def _reduce(x, start, operator, window, stride, padding: str | Sequence[tuple[in
     return lax.reduce_window(x, np.asarray(start, x.dtype), operator, (*lead, *window, 1), (*lead, *stride, 1), pads, base)
 
 
-def max_pool_apply(params, x, *, key=None, window, stride):
+def max_pool_apply(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Array:
     """y[p] = max over i of x[p stride + i], i in the window.  x: (..., space, channels)."""
     _expect_windows("max_pool", params, x, window)
     return _reduce(x, -jnp.inf, lax.max, window, stride)
 
 
-def max_pool_fwd(params, x, *, key=None, window, stride):
+def max_pool_fwd(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     _expect_windows("max_pool", params, x, window)
     y, where = first_maximum([seen(x, i, window, stride) for i in np.ndindex(window)])
     return y, (where, outline(x))
 
 
-def max_pool_bwd(residuals, ct_y, *, window, stride):
+def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     where, like = residuals
     # y[p] = x[p stride + i] for the one i that won: its Jacobian selects, and the transpose puts ct_y[p] back there.
     zero, ct_x = jnp.zeros_like(ct_y), []
@@ -62,7 +63,7 @@ def max_pool_bwd(residuals, ct_y, *, window, stride):
     return (), sum(ct_x[1:], ct_x[0])
 
 
-def fast_max_pool_fwd(params, x, *, key=None, window, stride):
+def fast_max_pool_fwd(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     """`max_pool_fwd` in the spelling of the platform."""
     _expect_windows("max_pool", params, x, window)
 
@@ -74,7 +75,7 @@ def fast_max_pool_fwd(params, x, *, key=None, window, stride):
     return y, (where, outline(x))
 
 
-def fast_max_pool_bwd(residuals, ct_y, *, window, stride):
+def fast_max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     """`max_pool_bwd` in the spelling of the platform."""
     how = {"window": window, "stride": stride}
     plain = lambda residuals, ct_y: max_pool_bwd(residuals, ct_y, **how)[1]  # noqa: E731
@@ -92,18 +93,18 @@ def max_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None
     return _pool("max_pool", window, stride, max_pool_apply, max_pool_fwd, max_pool_bwd, fast)
 
 
-def avg_pool_apply(params, x, *, key=None, window, stride):
+def avg_pool_apply(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Array:
     """y[p] = mean over i of x[p stride + i], i in the window.  x: (..., space, channels)."""
     _expect_windows("avg_pool", params, x, window)
     sums = _reduce(x.astype(wide(x)), 0, lax.add, window, stride)
     return (sums / math.prod(window)).astype(x.dtype)
 
 
-def avg_pool_fwd(params, x, *, key=None, window, stride):
+def avg_pool_fwd(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     return avg_pool_apply(params, x, window=window, stride=stride), (outline(x),)
 
 
-def avg_pool_bwd(residuals, ct_y, *, window, stride):
+def avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     (like,) = residuals
     # Every entry of a window counted for 1 / size of its mean: it gets that share of ct_y back, from every window it is in.
     # These began at it or before it: so the sum runs over a window that ends at it, over ct_y spread out by the stride.
@@ -114,7 +115,7 @@ def avg_pool_bwd(residuals, ct_y, *, window, stride):
     return (), ct_x.astype(ct_y.dtype)
 
 
-def fast_avg_pool_bwd(residuals, ct_y, *, window, stride):
+def fast_avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     """`avg_pool_bwd` in the spelling of the platform."""
     how = {"window": window, "stride": stride}
     plain = lambda residuals, ct_y: avg_pool_bwd(residuals, ct_y, **how)[1]  # noqa: E731
@@ -146,7 +147,7 @@ def _pool(name, window, stride, apply, fwd, bwd, fast) -> Layer:
     return leaf(label, lambda key: (), apply, fwd, bwd, output, fast=fast)
 
 
-def global_avg_pool_apply(params, x, *, key=None, axes):
+def global_avg_pool_apply(params: Any, x: Array, *, key: Any = None, axes: Any) -> Array:
     """y = mean of x over the `axes` axes before the last.  x: (..., space, channels), y: (..., channels)."""
     expect_params("global_avg_pool", params, tuple)
     expect_float("global_avg_pool", "x", x)
@@ -158,11 +159,11 @@ def global_avg_pool_apply(params, x, *, key=None, axes):
     return x.mean(tuple(range(x.ndim - 1 - axes, x.ndim - 1)))
 
 
-def global_avg_pool_fwd(params, x, *, key=None, axes):
+def global_avg_pool_fwd(params: Any, x: Array, *, key: Any = None, axes: Any) -> Any:
     return global_avg_pool_apply(params, x, axes=axes), (outline(x),)
 
 
-def global_avg_pool_bwd(residuals, ct_y, *, axes):
+def global_avg_pool_bwd(residuals: Any, ct_y: Array, *, axes: Any) -> Any:
     (like,) = residuals
     shape = outlined(like).shape
     share = ct_y / math.prod(shape[-1 - axes : -1])
@@ -177,7 +178,7 @@ def global_avg_pool(axes: int = 2) -> Layer:
     """
     expect_positive("global_avg_pool", axes=axes)
     fs = (global_avg_pool_apply, global_avg_pool_fwd, global_avg_pool_bwd)
-    apply, fwd, bwd = (partial(f, axes=axes) for f in fs)
+    apply, fwd, bwd = (cast(Callable[..., Any], partial(f, axes=axes)) for f in fs)
 
     def output(residuals):
         (like,) = residuals
@@ -186,7 +187,7 @@ def global_avg_pool(axes: int = 2) -> Layer:
     return leaf(f"global_avg_pool({axes})", lambda key: (), apply, fwd, bwd, output)
 
 
-def flatten_apply(params, x, *, key=None, axes):
+def flatten_apply(params: Any, x: Array, *, key: Any = None, axes: Any) -> Array:
     """y = x with its last `axes` axes made one; all but the first where axes is None."""
     expect_params("flatten", params, tuple)
     expect_float("flatten", "x", x)
@@ -196,11 +197,11 @@ def flatten_apply(params, x, *, key=None, axes):
     return x.reshape(*x.shape[:kept], math.prod(x.shape[kept:]))
 
 
-def flatten_fwd(params, x, *, key=None, axes):
+def flatten_fwd(params: Any, x: Array, *, key: Any = None, axes: Any) -> Any:
     return flatten_apply(params, x, axes=axes), (outline(x),)
 
 
-def flatten_bwd(residuals, ct_y):
+def flatten_bwd(residuals: Any, ct_y: Array) -> Any:
     (like,) = residuals
     return (), ct_y.reshape(outlined(like).shape)  # reshaping only renames entries: the transpose names them back
 

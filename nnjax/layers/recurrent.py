@@ -33,7 +33,7 @@ class RNNParams(NamedTuple):
     WEIGHTS = ("w", "u")
 
 
-def rnn_apply(params, x, h):
+def rnn_apply(params: Any, x: Array, h: Array) -> Any:
     """h_t = tanh(x_t W + b + h_{t-1} U), y_t = h_t.  x: (batch, time, n_in), h: (batch, n_hidden)."""
 
     def step(h, x_t):
@@ -44,7 +44,7 @@ def rnn_apply(params, x, h):
     return jnp.swapaxes(y, 0, 1), h
 
 
-def rnn_fwd(params, x, h):
+def rnn_fwd(params: Any, x: Array, h: Array) -> Any:
     def step(h, a_t):
         h = jnp.tanh(a_t + h @ params.u)
         return h, h
@@ -54,7 +54,7 @@ def rnn_fwd(params, x, h):
     return (y, last), (params, x, h, y, ())
 
 
-def rnn_bwd(residuals, cts):
+def rnn_bwd(residuals: Any, cts: Any) -> Any:
     params, x, first, y, _ = residuals
     ct_y, ct_h = cts
 
@@ -72,12 +72,12 @@ def rnn_bwd(residuals, cts):
     return RNNParams(ct_w, ct_u, ct_b), ct_x, ct_first
 
 
-def time_first(x):
+def time_first(x: Array) -> Array:
     """(batch, time, n) -> (time, batch, n), or back: it is its own transpose."""
     return jnp.swapaxes(x, 0, 1)
 
 
-def one_earlier(y, first):
+def one_earlier(y: Array, first: Any) -> Array:
     """first, y_1 ... y_{T-1}: the state that each step began with.  y: (batch, time, n), first: (batch, n)."""
     return jnp.concatenate([first[:, None], y], 1)[:, : y.shape[1]]
 
@@ -118,7 +118,7 @@ def fast_pair(fwd: Callable, bwd: Callable, cpu_fwd: Callable, cpu_bwd: Callable
     return fast_fwd, lambda residuals, cts: by_platform(residuals, cts, plain=bwd, cpu=cpu_bwd)
 
 
-def gate_weights(key, n_in: int, n_hidden: int, gates: int) -> tuple[Array, Array]:
+def gate_weights(key: Any, n_in: int, n_hidden: int, gates: int) -> tuple[Array, Array]:
     """W: (n_in, gates n_hidden), Glorot's for each gate, and U: (n_hidden, gates n_hidden), orthogonal for each."""
     w_init, u_init = jax.nn.initializers.glorot_uniform(), jax.nn.initializers.orthogonal()
     keys = jax.random.split(key, (2, gates))

@@ -7,10 +7,11 @@ plain pair takes all rows at once, that of a CPU a chunk of them.
 
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from ..errors import describe, expect_float, expect_params, expect_same_dtype, expect_shape
 from ..fast.choose import by_platform
@@ -56,7 +57,7 @@ def _checked(params, x):
     return looked_at(h, *weights) if weights else h, w, labels, weights
 
 
-def linear_cross_entropy_apply(params, x, *, key=None):
+def linear_cross_entropy_apply(params: Any, x: Array, *, key: Any = None) -> Array:
     """The (weighted) mean of -log softmax(h wᵀ)[label].  h: (..., n), w: (vocabulary, n), labels, weights: (...)."""
     h, w, labels, weights = _checked(params, x)
     acc = wide(h)  # also for the product, so that its transpose meets what float16 cannot hold: a probability over n rows
@@ -64,7 +65,7 @@ def linear_cross_entropy_apply(params, x, *, key=None):
     return (weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)).astype(h.dtype)
 
 
-def shares(weights, n: int, acc):
+def shares(weights: Any, n: int, acc: Any) -> tuple[Array, Array]:
     """(share, most): what each of n rows counts for beside the one that counts most, and what that one does in the mean.
 
     Apart, as float16 cannot hold the part of one row in the mean of many, nor a probability times it.
@@ -77,7 +78,7 @@ def shares(weights, n: int, acc):
     return share, jnp.where(total == 0, jnp.zeros_like(top), top / jnp.where(total == 0, jnp.ones_like(total), total))
 
 
-def gradient_of_rows(rows, w, labels, share):
+def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tuple[Array, Array, Array]:
     """(loss of each row, ct_h, ct_w) of the sum of share times the losses.  rows: (n, d), w: (v, d), labels, share: (n,)."""
     s = jnp.einsum("nd,vd->nv", rows, w, preferred_element_type=share.dtype)
     top = s.max(-1)
@@ -93,12 +94,12 @@ def gradient_of_rows(rows, w, labels, share):
     return losses, ct_h, ct_w
 
 
-def fast_gradient_of_rows(rows, w, labels, share):
+def fast_gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tuple[Array, Array, Array]:
     """`gradient_of_rows` in the spelling of the platform."""
     return by_platform(rows, w, labels, share, plain=gradient_of_rows, cpu=cpu.gradient_of_rows)
 
 
-def linear_cross_entropy_fwd(params, x, *, key=None, of_rows=gradient_of_rows):
+def linear_cross_entropy_fwd(params: Any, x: Array, *, key: Any = None, of_rows: Any = gradient_of_rows) -> Any:
     h, w, labels, weights = _checked(params, x)
     n = math.prod(labels.shape)
     labels, valid = class_numbers(labels.reshape(n), w.shape[0])
@@ -110,7 +111,7 @@ def linear_cross_entropy_fwd(params, x, *, key=None, of_rows=gradient_of_rows):
     return value.astype(h.dtype), (ct_h.reshape(h.shape), ct_w, most, mean_residuals, jnp.zeros((0,), h.dtype))
 
 
-def linear_cross_entropy_bwd(residuals, ct_value):
+def linear_cross_entropy_bwd(residuals: Any, ct_value: Array) -> Any:
     ct_h, ct_w, most, mean_residuals, like = residuals  # but for a scalar, whose transpose is itself
     scale = ct_value.astype(ct_w.dtype) * most
     ct_y = (ct_h * scale).astype(like.dtype), (ct_w * scale).astype(like.dtype)

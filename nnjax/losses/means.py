@@ -8,10 +8,12 @@ sums and means in them would stall or overflow, and rounded once at the end.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.core import Tracer
 
 from ..errors import describe, expect_float, expect_params, expect_same_dtype, expect_shape, real_number
@@ -20,22 +22,22 @@ from ..leaf import Like, leaf
 from ..linear import broadcast, wide
 
 
-def mean_apply(losses):
+def mean_apply(losses: Array) -> Array:
     """value = (1/n) sum_i losses_i.  losses: (...), value: ()."""
     return losses.mean()
 
 
-def mean_fwd(losses):
+def mean_fwd(losses: Array) -> Any:
     return mean_apply(losses), (losses,)
 
 
-def mean_bwd(residuals, ct_value):
+def mean_bwd(residuals: Any, ct_value: Array) -> Any:
     (losses,) = residuals
     share = ct_value.astype(losses.dtype) / max(losses.size, 1)
     return broadcast(share, losses.shape)  # the mean summed, so its transpose copies
 
 
-def weighted_mean_apply(losses, weights):
+def weighted_mean_apply(losses: Array, weights: Any) -> Array:
     """value = sum_i w_i l_i / sum_i w_i.  losses, weights: (...), value: ().  An entry with w_i = 0 is not looked at.
 
     The value has the dtype of the losses, which the weights may be narrower than.
@@ -47,12 +49,12 @@ def weighted_mean_apply(losses, weights):
     return jnp.where(total == 0, jnp.full_like(mean, jnp.nan), mean)
 
 
-def weighted_mean_fwd(losses, weights):
+def weighted_mean_fwd(losses: Array, weights: Any) -> Any:
     value = weighted_mean_apply(losses, weights)
     return value, (losses, weights, value)
 
 
-def weighted_mean_bwd(residuals, ct_value):
+def weighted_mean_bwd(residuals: Any, ct_value: Array) -> Any:
     losses, weights, value = residuals
     w = weights.astype(losses.dtype)
     total = w.sum()
@@ -65,12 +67,12 @@ def weighted_mean_bwd(residuals, ct_value):
     return ct_losses, ct_weights.astype(weights.dtype)
 
 
-def looked_at(x, weights):
+def looked_at(x: Array, weights: Any) -> Array:
     """x with zeros where the weight is 0: NaN times 0 would be NaN, in a gradient too.  x: (..., n), weights: (...)."""
     return jnp.where(broadcast((weights == 0)[..., None], x.shape), jnp.zeros_like(x), x)
 
 
-def class_numbers(labels, n: int):
+def class_numbers(labels: Array, n: int) -> tuple[Array, Array]:
     """(ids, known): labels as int32, -1 where they are not in 0 ... n-1, and where they are.
 
     n may be more than the labels' dtype can hold (256 classes in uint8), and a label more than int32 can.
@@ -80,7 +82,7 @@ def class_numbers(labels, n: int):
     return jnp.where(known, ids, jnp.full_like(ids, -1)), known
 
 
-def total_weight(x) -> jax.Array:
+def total_weight(x: Array) -> jax.Array:
     """The sum of weights behind a loss's mean, for x as the loss takes it: the number of examples if it has no weights.
 
     Means of several batches combine as sum(total_weight * value) / sum(total_weight); a mean of means does not.
@@ -173,16 +175,16 @@ def expect_classes(name: str) -> Callable:
     return check
 
 
-def mean_squared_error_apply(y, labels):
+def mean_squared_error_apply(y: Array, labels: Array) -> Array:
     """l = (1/n) sum_j (y_j - t_j)^2.  y, t: (..., n), l: (...) in float32 at least."""
     return jnp.square(y.astype(wide(y)) - labels.astype(wide(y))).mean(-1)
 
 
-def mean_squared_error_fwd(y, labels):
+def mean_squared_error_fwd(y: Array, labels: Array) -> Any:
     return mean_squared_error_apply(y, labels), (y - labels,)
 
 
-def mean_squared_error_bwd(residuals, ct_losses):
+def mean_squared_error_bwd(residuals: Any, ct_losses: Any) -> Any:
     (difference,) = residuals
     ct = broadcast(ct_losses[..., None] * (2 / max(difference.shape[-1], 1)), difference.shape)
     ct_y = (ct * difference.astype(ct.dtype)).astype(difference.dtype)
@@ -206,7 +208,7 @@ def _sides(y, labels):
     return jnp.where(jnp.isinf(y) & (against == 0), jnp.zeros_like(y), minus_abs), against
 
 
-def binary_cross_entropy_apply(y, labels):
+def binary_cross_entropy_apply(y: Array, labels: Array) -> Array:
     """l = -(1/n) sum_j [t log s(y) + (1 - t) log(1 - s(y))], s the sigmoid.  y, t: (..., n), l: (...) in float32 at least.
 
     Written |y| r + log1p(exp(-|y|)), r the share of the target on the other side than y: neither log(0) nor an overflow is
@@ -217,11 +219,11 @@ def binary_cross_entropy_apply(y, labels):
     return (jnp.log1p(tail) - minus_abs * against).mean(-1)
 
 
-def binary_cross_entropy_fwd(y, labels):
+def binary_cross_entropy_fwd(y: Array, labels: Array) -> Any:
     return binary_cross_entropy_apply(y, labels), (y, labels)
 
 
-def binary_cross_entropy_bwd(residuals, ct_losses):
+def binary_cross_entropy_bwd(residuals: Any, ct_losses: Any) -> Any:
     y, labels = residuals  # dl/dy = s(y) - t, taken from the side where s(y) or 1 - s(y) has not been rounded away
     minus_abs, against = _sides(y, labels)
     ct = broadcast(ct_losses[..., None] * (1 / max(y.shape[-1], 1)), y.shape)
@@ -250,7 +252,7 @@ def _from_top(y):
     return below, top, jnp.exp(below).sum(-1, keepdims=True)
 
 
-def softmax_cross_entropy_apply(y, labels, smoothing):
+def softmax_cross_entropy_apply(y: Array, labels: Array, smoothing: Any) -> Array:
     """l = -sum_j q_j log softmax(y)_j,  q = (1 - a) onehot(label) + a / n.  y: (..., n), labels: int (...).
 
     l: (...) in float32 at least.
@@ -263,12 +265,12 @@ def softmax_cross_entropy_apply(y, labels, smoothing):
     return jnp.where(known, jnp.log(z[..., 0]) - picked, jnp.full_like(picked, jnp.nan))
 
 
-def softmax_cross_entropy_fwd(y, labels, smoothing):
+def softmax_cross_entropy_fwd(y: Array, labels: Array, smoothing: Any) -> Any:
     _, top, z = _from_top(y)
     return softmax_cross_entropy_apply(y, labels, smoothing), (y, top, z, labels)
 
 
-def softmax_cross_entropy_bwd(residuals, ct_losses, smoothing):
+def softmax_cross_entropy_bwd(residuals: Any, ct_losses: Any, smoothing: Any) -> Any:
     y, top, z, labels = residuals
     n = y.shape[-1]
     ids, known = class_numbers(labels, n)

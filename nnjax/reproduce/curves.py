@@ -51,7 +51,7 @@ def published(folder: Path, curve: Curve) -> dict[str, np.ndarray]:
     return {name: np.asarray(found[LISTS.index(name)], float) for name in curve.measures}
 
 
-def measures(curve: Curve, data: Dataset):
+def measures(curve: Curve, data: Dataset) -> Any:
     """measure(state) -> the lists' next entries: costs with their penalty, as the book counts it, and counts of images."""
     accuracy = make_accuracy(nielsen_predict)
     splits = {"validation": data.validation, "training": data.train}

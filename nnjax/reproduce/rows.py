@@ -1,6 +1,6 @@
 """The rows of `nnjax reproduce nielsen`: what Nielsen's book trains in chapters 1 to 6, and the accuracies it reports."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..data.dataset import Dataset
 from ..train.recipe import Recipe, make_recipe
@@ -29,7 +29,7 @@ class Row(NamedTuple):
     members: int = 1
     note: str = ""
 
-    def recipe(self, data: Dataset, key) -> Recipe:
+    def recipe(self, data: Dataset, key: Any) -> Recipe:
         """The network and its gradients."""
         return make_recipe(
             self.model, data, hidden=self.hidden, channels=self.channels, activation=self.activation, loss=self.loss,

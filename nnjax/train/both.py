@@ -1,6 +1,7 @@
 """Training with both gradients at every step, from the same parameters, and stopping where they part."""
 
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,14 @@ from .step import TrainState, apply_gradients, epoch_key, init_state, shuffled, 
 
 
 def fit_both(
-    recipe: Recipe, data: Dataset, optimizer, epochs: int, batch_size: int, key, first: list[Difference], on_epoch
+    recipe: Recipe,
+    data: Dataset,
+    optimizer: Any,
+    epochs: int,
+    batch_size: int,
+    key: Any,
+    first: list[Difference],
+    on_epoch: Any,
 ) -> tuple[Fit, str]:
     """The epochs of `fit`, one step at a time, with both gradients from the same state at each.
 

@@ -49,7 +49,7 @@ class Place(NamedTuple):
     precision: str
 
 
-def float32_last(place) -> bool:
+def float32_last(place: Any) -> bool:
     """Which places to begin last: by then what float32 shares with float64 has been measured."""
     return place.dtype == np.float32
 
@@ -64,7 +64,7 @@ def cells(subject: Subject, diff: list, other: list, opts: Options) -> list[Cell
     return in_threads(measuring(subject, diff, other, opts), places(opts), float32_last)
 
 
-def measuring(subject, diff, other, opts: Options) -> Callable[[Place], Cell]:
+def measuring(subject: Any, diff: Any, other: Any, opts: Options) -> Callable[[Place], Cell]:
     """measure(place) -> its cell, for places that share what can be shared."""
     # Rounding is measured once for float32 and float64 where both are asked for.
     measured = {} if {"float32", "float64"} <= set(opts.dtypes) else None

@@ -104,7 +104,7 @@ def random_like(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) ->
     return np.asarray(2 * u + np.copysign(np.float32(0.5), u)).astype(dtype)
 
 
-def on_host(arrays) -> list[np.ndarray]:
+def on_host(arrays: Any) -> list[np.ndarray]:
     """The same numbers as float64 NumPy arrays."""
     return [np.asarray(a).astype(np.float64, copy=False) for a in arrays]
 

@@ -1,8 +1,10 @@
 """Attention on a CPU, which never forms all products of queries with keys at once: the spelling by the number of keys."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
+from jax import Array
 
 from ..attend_hidden import finite, kept, spoil, who_is_seen, who_sees_no_number
 from .attend_blocks import blocks_bwd, blocks_fwd
@@ -22,7 +24,7 @@ def spelling(keys: int) -> tuple[str, int]:
     return next((how, n) for most, how, n in SPELLINGS if keys <= most)
 
 
-def attend_fwd(q, k, v, keep, *, causal: bool):
+def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Any:
     """(y, log_z): what is new of what `nnjax.layers.attend.attend_fwd` gives, of the same arguments."""
     q, k, v = q * (1 / math.sqrt(q.shape[-1])), kept(k, keep), kept(v, keep)
     if causal:  # a key is hidden from some queries and seen by others: finite numbers alone meet, and who sees more is NaN
@@ -33,7 +35,7 @@ def attend_fwd(q, k, v, keep, *, causal: bool):
     return (spoil(y, spoilt[..., None]), spoil(log_z, spoilt)) if causal else (y, log_z)
 
 
-def attend_bwd(residuals, ct_y, *, causal: bool):
+def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
     """As `nnjax.layers.attend.attend_bwd`."""
     q, k, v, keep, y, log_z = residuals
     q, k, v = q * (1 / math.sqrt(q.shape[-1])), kept(k, keep), kept(v, keep)

@@ -4,6 +4,8 @@ Nothing grows with queries times keys: a query's softmax is known but for its de
 (Dao et al. 2022, algorithms 1 and 4).
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -55,7 +57,7 @@ def _zeros(x):
     return (finite(x) * 0).astype(wide(x))
 
 
-def blocks_fwd(q, k, v, keep, *, causal: bool, block: int):
+def blocks_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, block: int) -> Any:
     """As `rows_fwd`."""
     n, m = min(block, q.shape[-2]), min(block, k.shape[-2])
     q_, k_, v_, keep_ = _pad(q, n), _pad(k, m), _pad(v, m), _pad_keep(keep, k, m)
@@ -80,7 +82,9 @@ def blocks_fwd(q, k, v, keep, *, causal: bool, block: int):
     return y, crop(top + jnp.log(z), _widths(q[..., 0], n, -1))
 
 
-def blocks_bwd(q, k, v, keep, log_z, delta, ct_y, *, causal: bool, block: int):
+def blocks_bwd(
+    q: Array, k: Array, v: Array, keep: Array | None, log_z: Array, delta: Array, ct_y: Array, *, causal: bool, block: int
+) -> Any:
     """As `rows_bwd`."""
     n, m = min(block, q.shape[-2]), min(block, k.shape[-2])
     q_, k_, v_, keep_, ct_y_ = _pad(q, n), _pad(k, m), _pad(v, m), _pad_keep(keep, k, m), _pad(ct_y, n)

@@ -4,8 +4,10 @@ Rows are slices of static size, so causal rows stop at their own last query. Hea
 that the products of a row stay in cache.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from ...linear import broadcast, wide
 from ..attend_hidden import clear, hide, numbers, visible
@@ -66,7 +68,7 @@ def _per_head(keep, h: int):
     return None if keep is None else broadcast(keep[:, None], (keep.shape[0], h, keep.shape[1]))
 
 
-def rows_fwd(q, k, v, keep, *, causal: bool, block: int):
+def rows_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, block: int) -> Any:
     """(y, the logarithm of each query's denominator).  q: scaled, (b, h, g, s, d); k, v: (b, h, t, d); keep: (b, t).
 
     All of them as `attend_hidden` makes them, so that what is hidden does not matter.
@@ -93,7 +95,9 @@ def rows_fwd(q, k, v, keep, *, causal: bool, block: int):
     return _in_chunks(chunk, q, min(block, q.shape[-2]), k.shape[-2], (q, k, v, _per_head(keep, k.shape[1])))
 
 
-def rows_bwd(q, k, v, keep, log_z, delta, ct_y, *, causal: bool, block: int):
+def rows_bwd(
+    q: Array, k: Array, v: Array, keep: Array | None, log_z: Array, delta: Array, ct_y: Array, *, causal: bool, block: int
+) -> Any:
     """(ct_q, ct_k, ct_v).  q, k, v, keep: as of `rows_fwd`; log_z: from there; delta: yᵀ ct_y of each query."""
     rows = _rows(q.shape[-2], k.shape[-2], block, causal)
 

@@ -11,7 +11,8 @@ TAPS         one term for each place i of the kernel, for kernels that mix few c
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -34,7 +35,7 @@ class Plane(NamedTuple):
     groups: int
 
 
-def in_the_plane(w, x, window) -> tuple[Array, Array, Plane]:
+def in_the_plane(w: Array, x: Array, window: Any) -> tuple[Array, Array, Plane]:
     """(w, x, plane) in two dimensions and with one batch axis: one dimension is a plane of height 1."""
     dims = len(window.stride)
     amounts = window.amounts(x.shape[-1 - dims : -1], w.shape[:dims])
@@ -44,7 +45,7 @@ def in_the_plane(w, x, window) -> tuple[Array, Array, Plane]:
     return w.reshape(*one, *w.shape), x, plane
 
 
-def transposes(w, x, ct_y, window, feedback) -> tuple[Array, Array]:
+def transposes(w: Array, x: Array, ct_y: Array, window: Any, feedback: Callable[..., Any]) -> tuple[Array, Array]:
     """(ct_w, ct_x) of y = conv(x, w).  x: (..., space, in), w: (*kernel, in / groups, out), ct_y: (..., space', out)."""
     dims = len(window.stride)
     w2, x2, plane = in_the_plane(w, x, window)
@@ -55,7 +56,7 @@ def transposes(w, x, ct_y, window, feedback) -> tuple[Array, Array]:
     return ct_w.reshape(w.shape), ct_x.reshape(x.shape)
 
 
-def spelling(w_shape, x_shape, ct_shape, plane: Plane) -> tuple[str, str]:
+def spelling(w_shape: Any, x_shape: Any, ct_shape: Any, plane: Plane) -> tuple[str, str]:
     """How to spell ct_x and ct_w, by shape: the cases `conv` and `lenet` of the bench decide."""
     *kernel, n_in, _ = w_shape
     if plane.groups > 1:
@@ -70,7 +71,7 @@ def spelling(w_shape, x_shape, ct_shape, plane: Plane) -> tuple[str, str]:
     return (COLUMNS if for_x else CONVOLUTION), (COLUMNS if for_w else CONVOLUTION)
 
 
-def input_cotangent(w, ct_y, x_shape, plane: Plane):
+def input_cotangent(w: Array, ct_y: Array, x_shape: Any, plane: Plane) -> Array:
     """ct_x of this shape.  w: (kh, kw, in / groups, out), ct_y: (n, h', w', out)."""
     if 0 in (x_shape[0], *ct_y.shape):
         return jnp.zeros(x_shape, ct_y.dtype)
@@ -86,7 +87,7 @@ def input_cotangent(w, ct_y, x_shape, plane: Plane):
     return _convolve(ct_y, _flipped(w, plane.groups), (1, 1), around, plane.stride, plane.dilation, plane.groups)
 
 
-def weight_cotangent(x, ct_y, w_shape, plane: Plane):
+def weight_cotangent(x: Array, ct_y: Array, w_shape: Any, plane: Plane) -> Array:
     """ct_w of this shape.  x: (n, h, w, in), ct_y: (n, h', w', out)."""
     if 0 in (*x.shape, *ct_y.shape):
         return jnp.zeros(w_shape, x.dtype)
@@ -173,7 +174,7 @@ def _first(x, n):
     return x.reshape(*x.shape[:2], x.shape[2] // n, n).transpose(3, 1, 2, 0)
 
 
-def depthwise(w, x, window) -> Array:
+def depthwise(w: Array, x: Array, window: Any) -> Array:
     """conv(x, w) with one input channel a group, a term for each tap.  x: (..., space, in), w: (*kernel, 1, out)."""
     dims, lead = len(window.stride), x.shape[: -1 - len(window.stride)]
     w, x2, plane = in_the_plane(w, x, window)

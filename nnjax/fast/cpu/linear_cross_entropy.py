@@ -1,7 +1,7 @@
 """The gradient of a linear map and its cross-entropy, in chunks of rows: the outputs of a chunk alone exist at one time."""
 
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from ...linear import broadcast, pad
 
@@ -15,7 +15,7 @@ def rows_at_a_time(n: int, vocab: int) -> int:
     return -(-n // -(-n // most)) if n else 1
 
 
-def gradient_of_rows(rows, w, labels, share):
+def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tuple[Array, Array, Array]:
     """As `nnjax.losses.fused.gradient_of_rows`."""
     n, acc, vocab = rows.shape[0], share.dtype, w.shape[0]
     few, size = vocab <= FEW, rows_at_a_time(n, vocab)

@@ -3,16 +3,17 @@ after the other, and back in the reverse order: a maximum over a rectangle is on
 """
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 from ...linear import broadcast, shift, shift_t, tiles, tiles_t, wide
 from ..maximum import first_maximum, seen
 
 
-def max_pool_fwd(x, *, window, stride):
+def max_pool_fwd(x: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     """(y, the number of each window's first maximum)."""
     if window == stride:
         cut = tiles(x, window)
@@ -35,7 +36,7 @@ def _row(rows, n, k, s):
     return shift(rows, rows.ndim - 3, n, (rows.shape[-3] - k) // s + 1, s)
 
 
-def max_pool_bwd(residuals, ct_y, *, window, stride):
+def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     """ct_x: ct_y at the entry that won."""
     where, like = residuals
     shape = like.shape[1:]
@@ -84,7 +85,7 @@ def _put_back(parts, axis, size, stride):
     return ct_x
 
 
-def avg_pool_bwd(residuals, ct_y, *, window, stride):
+def avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     """ct_x: of ct_y, a share at every entry of its window."""
     (like,) = residuals
     sizes = like.shape[-1 - len(window) : -1]

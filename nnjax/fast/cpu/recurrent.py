@@ -3,14 +3,16 @@
 Each fwd gives (y, last state, what is kept beside y), each bwd takes the residuals (params, x, state, y, kept).
 """
 
+from typing import Any
+
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from ...linear import affine
 from .windows import accumulated, accumulators, before, keep, kept_at, over_windows, weights_t, window, window_t
 
 
-def rnn_fwd(params, x, h):
+def rnn_fwd(params: Any, x: Array, h: Array) -> Any:
     def step(h, a_t):
         h = jnp.tanh(a_t + h @ params.u)
         return h, h
@@ -24,7 +26,7 @@ def rnn_fwd(params, x, h):
     return y, h, ()
 
 
-def rnn_bwd(residuals, cts):
+def rnn_bwd(residuals: Any, cts: Any) -> Any:
     params, x, first, y, _ = residuals
     ct_y, ct_h = cts
     w_t, u_t = params.w.T, params.u.T
@@ -48,7 +50,7 @@ def rnn_bwd(residuals, cts):
     return accumulated(ct_p, params), ct_x, ct_h
 
 
-def gru_fwd(params, x, h, *, gates):
+def gru_fwd(params: Any, x: Array, h: Array, *, gates: Any) -> Any:
     def step(h, a_t):
         found = gates(a_t, h @ params.u, params.b_u)
         _, z, n, _ = found
@@ -67,7 +69,7 @@ def gru_fwd(params, x, h, *, gates):
     return y, last, kept
 
 
-def gru_bwd(residuals, cts):
+def gru_bwd(residuals: Any, cts: Any) -> Any:
     params, x, first, y, kept = residuals
     ct_y, ct_h = cts
     w_t, u_t = params.w.T, params.u.T
@@ -102,7 +104,7 @@ def gru_bwd(residuals, cts):
     return accumulated(ct_p, params), ct_x, ct_h
 
 
-def lstm_fwd(params, x, state, *, gates):
+def lstm_fwd(params: Any, x: Array, state: Any, *, gates: Any) -> Any:
     def step(state, a_t):
         h, c = state
         i, f, g, o = gates(a_t + h @ params.u)
@@ -122,7 +124,7 @@ def lstm_fwd(params, x, state, *, gates):
     return y, last, kept
 
 
-def lstm_bwd(residuals, cts):
+def lstm_bwd(residuals: Any, cts: Any) -> Any:
     params, x, first, y, kept = residuals
     ct_y, ct_state = cts
     w_t, u_t = params.w.T, params.u.T

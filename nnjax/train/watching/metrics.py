@@ -97,10 +97,10 @@ class Writers:
         self.board = _tensorboard(folder / "tensorboard") if tensorboard and folder else None
         self.run = _wandb(wandb, configuration) if wandb else None
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         if self.board is not None:
             self.board.close()
         if self.run is not None:

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .errors import describe, expect_array, expect_positive
+from .errors import describe, expect_array, expect_positive, unknown_name
 from .fast.choose import by_platform
 from .layer import Layer, expect_layer, plain
 from .linear import wide
 from .trees.residuals import with_parameters, without_parameters
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def in_chunks(layer: Layer, size: int, *, axes: int, on: str | None = None) -> Layer:
@@ -19,10 +21,12 @@ def in_chunks(layer: Layer, size: int, *, axes: int, on: str | None = None) -> L
 
     For layers that treat examples apart, draw nothing from a key, and take and give one array. The parameters were copied
     to every chunk: the backward sums their cotangents over the chunks. on: the platform on which it is worth it, as cpu; on
-    others all examples go at once.
+    others all examples go at once, if what the layer keeps has a row for each example.
     """
     expect_layer("in_chunks", layer)
     size, axes = expect_positive("in_chunks", size=size, axes=axes)
+    if on is not None and on not in PLATFORMS:
+        raise unknown_name("platform of in_chunks", str(on), PLATFORMS)
 
     def at_once(params, x):
         y, kept = layer.fwd(params, x)
@@ -31,17 +35,17 @@ def in_chunks(layer: Layer, size: int, *, axes: int, on: str | None = None) -> L
     def at_once_t(kept, params, ct_y):
         return layer.bwd(with_parameters(kept, params), ct_y)
 
-    def chunked(params, x, rows_each):
+    def chunked(params, x, rows_each, whole):
         _, (y, kept) = lax.scan(lambda _, chunk: (None, at_once(params, chunk)), None, cut(x, rows_each))
-        return joined(y), kept if on is None else jax.tree.map(joined, kept)
+        return joined(y), jax.tree.map(joined, kept) if whole else kept
 
-    def chunked_t(kept, params, ct_y, rows_each):
+    def chunked_t(kept, params, ct_y, rows_each, whole):
         def step(ct_params, chunk):
             ct_p, ct_x = at_once_t(chunk[0], params, chunk[1])
             return jax.tree.map(lambda total, ct: total + ct.astype(total.dtype), ct_params, ct_p), ct_x
 
         zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=wide(p)), params)
-        pieces = kept if on is None else jax.tree.map(lambda a: cut(a, rows_each), kept)
+        pieces = jax.tree.map(lambda a: cut(a, rows_each), kept) if whole else kept
         ct_params, ct_x = lax.scan(step, zeros, (pieces, cut(ct_y, rows_each)))
         return jax.tree.map(lambda ct, p: ct.astype(p.dtype), ct_params, params), joined(ct_x)
 
@@ -53,32 +57,40 @@ def in_chunks(layer: Layer, size: int, *, axes: int, on: str | None = None) -> L
         rows = math.prod(lead)
         each = max((n for n in range(1, min(size, rows) + 1) if rows % n == 0), default=0)
         x = x.reshape(rows, *x.shape[x.ndim - axes :])
+        whole = on is not None and by_rows(jax.eval_shape(at_once, params, x)[1], rows)
         if each == rows:
             y, kept = at_once(params, x)
         else:
-            y, kept = by_platform(params, x, **platforms(at_once, lambda params, x: chunked(params, x, each)))
-        return y.reshape(*lead, *y.shape[1:]), (kept, params, jnp.zeros((0, each, *lead), x.dtype))
+            pieces = lambda params, x: chunked(params, x, each, whole)  # noqa: E731
+            y, kept = by_platform(params, x, **platforms(at_once, pieces, whole))
+        # An empty array carries what bwd has to know of the shapes, for nothing.
+        return y.reshape(*lead, *y.shape[1:]), (kept, params, jnp.zeros((0, int(whole), each, *lead), x.dtype))
 
     def bwd(residuals, ct_y):
         kept, params, like = residuals
-        each, *lead = like.shape[1:]  # an empty array carries its shape for nothing
+        whole, each, *lead = like.shape[1:]
         rows = math.prod(lead)
         ct_y = ct_y.reshape(rows, *ct_y.shape[len(lead) :])
         if each == rows:
             ct_params, ct_x = at_once_t(kept, params, ct_y)
         else:
-            by = platforms(at_once_t, lambda kept, params, ct_y: chunked_t(kept, params, ct_y, each))
-            ct_params, ct_x = by_platform(kept, params, ct_y, **by)
+            pieces = lambda kept, params, ct_y: chunked_t(kept, params, ct_y, each, whole)  # noqa: E731
+            ct_params, ct_x = by_platform(kept, params, ct_y, **platforms(at_once_t, pieces, whole))
         return ct_params, ct_x.reshape(*lead, *ct_x.shape[1:])
 
-    def platforms(whole, pieces) -> dict[str, Any]:
-        return {"plain": pieces} if on is None else {"plain": whole, on: pieces}
+    def platforms(all_at_once, pieces, whole) -> dict[str, Any]:
+        return {"plain": all_at_once, str(on): pieces} if whole else {"plain": pieces}
 
     made, own = layer.remade, plain(layer)
     remade = None if made is None else lambda *parts: in_chunks(made(*parts), size, axes=axes, on=on)
     if on is None:
         own = None if own is layer else in_chunks(own, size, axes=axes)
     return layer._replace(fwd=fwd, bwd=bwd, remade=remade, plain=own)
+
+
+def by_rows(kept: Any, rows: int) -> bool:
+    """Whether all that is kept has a row for each example, or only carries the shape of such: then it can be cut and joined."""
+    return all(r.shape[:1] == (rows,) or r.shape[:2] == (0, rows) for r in jax.tree.leaves(kept))
 
 
 def cut(x: jax.Array, rows_each: int) -> jax.Array:

@@ -37,7 +37,7 @@ class Layer(NamedTuple):
     bwd(residuals, ct_y) -> (ct_params, ct_x)         the transposed Jacobian, applied to a cotangent
     parts                                             what a combinator combined, so that a check can name the layer inside
     walk(params, x, key)                              yields what each part meets (`Met`), takes back (its params, its y), and
-                                                      returns (params, y) put together of these: see `nnjax.walk`
+                                                      returns (params, y) put together of these: see `walked`
     remade(*parts)                                    the same composition of other parts
     plain                                             the layer with its plain pair alone, where it has a faster one: `plain`
     draws                                             whether it draws random numbers from its key, so that it does other things

@@ -49,3 +49,30 @@ def test_what_cannot_be_is_refused():
         nnjax.in_chunks(PLAIN, 0, axes=2)
     with pytest.raises(TypeError, match=r"in_chunks: expected a Layer, got dense"):
         nnjax.in_chunks(nnjax.dense, 2, axes=2)
+
+
+def scaled_by_its_largest():
+    """y = 3 x, keeping a number for all rows besides: no row for each example."""
+
+    def fwd(params, x, *, key=None):
+        return 3 * x, (jnp.full((), 3.0, x.dtype),)
+
+    return nnjax.Layer("triple", lambda key: (), lambda p, x, *, key=None: 3 * x, fwd, lambda r, ct: ((), ct * r[0]))
+
+
+@pytest.mark.parametrize("on", [None, "cpu", "tpu"])
+@pytest.mark.parametrize("inner", [nnjax.tanh(), scaled_by_its_largest()], ids=lambda layer: layer.name)
+def test_it_is_the_same_on_every_platform_and_whatever_is_kept(on, inner, x64):
+    part = nnjax.serial(nnjax.dense(4, 3), inner)
+    params = jax.tree.map(lambda p: p.astype(jnp.float64), part.init(jax.random.key(0)))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((6, 4)))
+    layer = nnjax.in_chunks(part, 2, axes=1, on=on)
+    ct_y = jnp.ones((6, 3))
+    found = layer.bwd(layer.fwd(params, x)[1], ct_y)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(part.bwd(part.fwd(params, x)[1], ct_y)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_a_platform_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"unknown platform of in_chunks 'gpus'"):
+        nnjax.in_chunks(PLAIN, 2, axes=2, on="gpus")

@@ -1,6 +1,8 @@
 """The order of the floors: no file imports upward or in a circle; and no automatic differentiation where a `bwd` is."""
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -169,3 +171,37 @@ def test_every_module_has_a_test_of_its_own_name():
         if path.name not in ("__init__.py", "__main__.py", "pytest_plugin.py"):
             relative = path.relative_to(ROOT)
             assert (tests / relative.parent / f"test_{relative.name}").exists(), f"{relative} has no test"
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    parts = name.split(".")
+    for n in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:n]))
+        except ImportError:
+            continue
+        for part in parts[n:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+REPOSITORY = Path(__file__).parent.parent
+TESTS = sorted(p for p in Path(__file__).parent.rglob("*.py") if p != Path(__file__))  # some start programs that they write
+WORDS = [*FILES, *TESTS, REPOSITORY / "README.md", *sorted((REPOSITORY / "notebooks").glob("*.ipynb"))]
+
+
+@pytest.mark.parametrize("path", WORDS, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_every_name_of_nnjax_that_is_written_down_is_there(path):
+    text = path.read_text()
+    names = set(re.findall(r"(?<![\w./-])nnjax(?:\.[A-Za-z_]\w*)+", text))
+    names |= {f"{m}.{n}" for m, n in re.findall(r"from (nnjax(?:\.\w+)*) import (\w+)", text)}
+    assert [name for name in sorted(names) if not resolves(name)] == []
+
+
+def test_a_name_that_has_moved_is_seen():
+    assert resolves("nnjax.layers.dense.dense_bwd")
+    assert not resolves("nnjax.check.oracle")

@@ -28,18 +28,18 @@ def in_chunks(layer: Layer, size: int, *, axes: int, on: str | None = None) -> L
     if on is not None and on not in PLATFORMS:
         raise unknown_name("platform of in_chunks", str(on), PLATFORMS)
 
-    def at_once(params, x):
+    def at_once(params, x, **_):
         y, kept = layer.fwd(params, x)
         return y, without_parameters(kept, params)
 
-    def at_once_t(kept, params, ct_y):
+    def at_once_t(kept, params, ct_y, **_):
         return layer.bwd(with_parameters(kept, params), ct_y)
 
-    def chunked(params, x, rows_each, whole):
+    def chunked(params, x, *, rows_each, whole):
         _, (y, kept) = lax.scan(lambda _, chunk: (None, at_once(params, chunk)), None, cut(x, rows_each))
         return joined(y), jax.tree.map(joined, kept) if whole else kept
 
-    def chunked_t(kept, params, ct_y, rows_each, whole):
+    def chunked_t(kept, params, ct_y, *, rows_each, whole):
         def step(ct_params, chunk):
             ct_p, ct_x = at_once_t(chunk[0], params, chunk[1])
             return jax.tree.map(lambda total, ct: total + ct.astype(total.dtype), ct_params, ct_p), ct_x
@@ -61,8 +61,8 @@ def in_chunks(layer: Layer, size: int, *, axes: int, on: str | None = None) -> L
         if each == rows:
             y, kept = at_once(params, x)
         else:
-            pieces = lambda params, x: chunked(params, x, each, whole)  # noqa: E731
-            y, kept = by_platform(params, x, **platforms(at_once, pieces, whole))
+            how = {"rows_each": each, "whole": whole}
+            y, kept = by_platform(params, x, how=how, **platforms(at_once, chunked, whole))
         # An empty array carries what bwd has to know of the shapes, for nothing.
         return y.reshape(*lead, *y.shape[1:]), (kept, params, jnp.zeros((0, int(whole), each, *lead), x.dtype))
 
@@ -74,8 +74,8 @@ def in_chunks(layer: Layer, size: int, *, axes: int, on: str | None = None) -> L
         if each == rows:
             ct_params, ct_x = at_once_t(kept, params, ct_y)
         else:
-            pieces = lambda kept, params, ct_y: chunked_t(kept, params, ct_y, each, whole)  # noqa: E731
-            ct_params, ct_x = by_platform(kept, params, ct_y, **platforms(at_once_t, pieces, whole))
+            how = {"rows_each": each, "whole": bool(whole)}
+            ct_params, ct_x = by_platform(kept, params, ct_y, how=how, **platforms(at_once_t, chunked_t, whole))
         return ct_params, ct_x.reshape(*lead, *ct_x.shape[1:])
 
     def platforms(all_at_once, pieces, whole) -> dict[str, Any]:

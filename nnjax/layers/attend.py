@@ -9,7 +9,6 @@ a finite number in its place; and who does see one that is not finite is told so
 """
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -72,16 +71,15 @@ def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
 
 def fast_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Any:
     """`attend_fwd` in the spelling of the platform."""
-
-    def plain(q, k, v, keep):
-        y, (*_, log_z) = attend_fwd(q, k, v, keep, causal=causal)
-        return y, log_z
-
-    y, log_z = by_platform(q, k, v, keep, plain=plain, cpu=partial(cpu.attend_fwd, causal=causal))
+    y, log_z = by_platform(q, k, v, keep, plain=_new, cpu=cpu.attend_fwd, how={"causal": causal})
     return y, (q, k, v, keep, y, log_z)
+
+
+def _new(q, k, v, keep, *, causal):
+    y, (*_, log_z) = attend_fwd(q, k, v, keep, causal=causal)
+    return y, log_z
 
 
 def fast_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
     """`attend_bwd` in the spelling of the platform."""
-    cpu_bwd = partial(cpu.attend_bwd, causal=causal)
-    return by_platform(residuals, ct_y, plain=partial(attend_bwd, causal=causal), cpu=cpu_bwd)
+    return by_platform(residuals, ct_y, plain=attend_bwd, cpu=cpu.attend_bwd, how={"causal": causal})

@@ -107,6 +107,10 @@ def _expect_conv(params, x, window) -> None:
             )
 
 
+def _biased(params, y):
+    return y if params.b is None else y + broadcast(params.b, y.shape)
+
+
 def conv_apply(params: Any, x: Array, *, key: Any = None, window: Window) -> Array:
     """y[p] = b + sum_i w[i] x[p stride + i dilation - padding].  x: (..., space, in), y: (..., space', out).
 
@@ -120,10 +124,6 @@ def conv_apply(params: Any, x: Array, *, key: Any = None, window: Window) -> Arr
         rhs_dilation=window.dilation, dimension_numbers=LAYOUT[dims], feature_group_count=window.groups,
     )  # fmt: skip
     return _biased(params, y.reshape(*x.shape[: -1 - dims], *y.shape[1:]))
-
-
-def _biased(params, y):
-    return y if params.b is None else y + broadcast(params.b, y.shape)
 
 
 def conv_fwd(params: Any, x: Array, *, key: Any = None, window: Window) -> Any:
@@ -169,21 +169,22 @@ def fast_fwd(params: Any, x: Array, *, key: Any = None, window: Window) -> Any:
     if window.groups == 1 or params.w.shape[-2] > 1:
         return conv_fwd(params, x, window=window)
     _expect_conv(params, x, window)
-    return by_platform(
-        params, x, plain=partial(conv_apply, window=window),
-        cpu=lambda params, x: _biased(params, cpu.depthwise(params.w, x, window)),
-    ), (params, x)  # fmt: skip
+    return by_platform(params, x, plain=conv_apply, cpu=_depthwise, how={"window": window}), (params, x)
+
+
+def _depthwise(params, x, *, window):
+    return _biased(params, cpu.depthwise(params.w, x, window))
 
 
 def fast_bwd(residuals: Any, ct_y: Array, *, window: Window, feedback: Callable[..., Any] = transpose) -> Any:
     """`conv_bwd` in the spelling of the platform."""
+    return by_platform(residuals, ct_y, plain=conv_bwd, cpu=_cpu_bwd, how={"window": window, "feedback": feedback})
 
-    def by_cpu(residuals, ct_y):
-        params, x = residuals
-        ct_w, ct_x = cpu.transposes(params.w, x, ct_y, window, feedback)
-        return ConvParams(ct_w, None if params.b is None else broadcast_t(ct_y, params.b.shape)), ct_x
 
-    return by_platform(residuals, ct_y, plain=partial(conv_bwd, window=window, feedback=feedback), cpu=by_cpu)
+def _cpu_bwd(residuals, ct_y, *, window, feedback):
+    params, x = residuals
+    ct_w, ct_x = cpu.transposes(params.w, x, ct_y, window, feedback)
+    return ConvParams(ct_w, None if params.b is None else broadcast_t(ct_y, params.b.shape)), ct_x
 
 
 def _output(residuals, *, window):

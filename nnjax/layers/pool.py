@@ -66,20 +66,18 @@ def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride
 def fast_max_pool_fwd(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     """`max_pool_fwd` in the spelling of the platform."""
     _expect_windows("max_pool", params, x, window)
-
-    def plain(x):
-        y, (where, _) = max_pool_fwd((), x, window=window, stride=stride)
-        return y, where
-
-    y, where = by_platform(x, plain=plain, cpu=partial(cpu.max_pool_fwd, window=window, stride=stride))
+    y, where = by_platform(x, plain=_maximum, cpu=cpu.max_pool_fwd, how={"window": window, "stride": stride})
     return y, (where, outline(x))
+
+
+def _maximum(x, *, window, stride):
+    y, (where, _) = max_pool_fwd((), x, window=window, stride=stride)
+    return y, where
 
 
 def fast_max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     """`max_pool_bwd` in the spelling of the platform."""
-    how = {"window": window, "stride": stride}
-    plain = lambda residuals, ct_y: max_pool_bwd(residuals, ct_y, **how)[1]  # noqa: E731
-    return (), by_platform(residuals, ct_y, plain=plain, cpu=partial(cpu.max_pool_bwd, **how))
+    return by_platform(residuals, ct_y, plain=max_pool_bwd, cpu=cpu.max_pool_bwd, how={"window": window, "stride": stride})
 
 
 def max_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Layer:
@@ -117,9 +115,7 @@ def avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride
 
 def fast_avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     """`avg_pool_bwd` in the spelling of the platform."""
-    how = {"window": window, "stride": stride}
-    plain = lambda residuals, ct_y: avg_pool_bwd(residuals, ct_y, **how)[1]  # noqa: E731
-    return (), by_platform(residuals, ct_y, plain=plain, cpu=partial(cpu.avg_pool_bwd, **how))
+    return by_platform(residuals, ct_y, plain=avg_pool_bwd, cpu=cpu.avg_pool_bwd, how={"window": window, "stride": stride})
 
 
 def avg_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Layer:

@@ -28,6 +28,8 @@ def test_what_is_not_chosen_leaves_nothing_behind():
 
 
 COSTLY = ("convolution", "dot_general", "while", "reduce_window", "pad", "exponential", "select")
+
+
 LAYERS = {
     "conv": (nnjax.conv(8, 4, (3, 3), groups=2), (2, 9, 7, 8)),
     "depthwise": (nnjax.conv(8, 8, (3, 3), groups=8), (2, 9, 7, 8)),

@@ -37,16 +37,16 @@ def _row(rows, n, k, s):
 
 
 def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
-    """ct_x: ct_y at the entry that won."""
+    """As `nnjax.layers.pool.max_pool_bwd`."""
     where, like = residuals
     shape = like.shape[1:]
     if window == stride:
         ct_y, where = _over_window(ct_y, window), _over_window(where, window)
         i = jnp.arange(math.prod(window), dtype=where.dtype).reshape(*(n for k in window for n in (1, k)), 1)
         won = where == broadcast(i, where.shape)
-        return tiles_t(jnp.where(won, ct_y, jnp.zeros_like(ct_y)), shape)
+        return (), tiles_t(jnp.where(won, ct_y, jnp.zeros_like(ct_y)), shape)
     if len(window) == 1:
-        return _back(ct_y, where, ct_y.ndim - 2, window[0], shape[-2], stride[0])
+        return (), _back(ct_y, where, ct_y.ndim - 2, window[0], shape[-2], stride[0])
     (k, l), (s, t), height = window, stride, ct_y.ndim - 3
     i = where // jnp.asarray(l, where.dtype)
     j = where - i * jnp.asarray(l, where.dtype)
@@ -56,7 +56,7 @@ def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride
     for n in range(1, k):
         won = jnp.where(i == jnp.asarray(n, i.dtype), j, jnp.zeros_like(j))
         column = jnp.maximum(column, shift_t(won, height, n, shape[-3], s))
-    return _back(rows, column, height + 1, l, shape[-2], t)
+    return (), _back(rows, column, height + 1, l, shape[-2], t)
 
 
 def _back(ct_y, where, axis, k, size, stride):
@@ -86,15 +86,15 @@ def _put_back(parts, axis, size, stride):
 
 
 def avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
-    """ct_x: of ct_y, a share at every entry of its window."""
+    """As `nnjax.layers.pool.avg_pool_bwd`."""
     (like,) = residuals
     sizes = like.shape[-1 - len(window) : -1]
     ct_x = ct_y.astype(wide(ct_y)) / math.prod(window)
     if window == stride:
-        return _spread(ct_x.astype(ct_y.dtype), window, sizes)
+        return (), _spread(ct_x.astype(ct_y.dtype), window, sizes)
     for axis, size, k, s in zip(range(ct_y.ndim - 1 - len(window), ct_y.ndim - 1), sizes, window, stride):
         ct_x = _put_back([ct_x] * k, axis, size, s)
-    return ct_x.astype(ct_y.dtype)
+    return (), ct_x.astype(ct_y.dtype)
 
 
 def _spread(ct_y, window, sizes):

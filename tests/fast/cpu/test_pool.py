@@ -25,7 +25,7 @@ def test_the_winner_and_the_gradient_are_those_of_the_plain_pair(window, stride)
     np.testing.assert_array_equal(found[1], where)
     assert found[1].dtype == where.dtype
     ct = jnp.asarray(np.random.default_rng(1).standard_normal(y.shape), jnp.float32)
-    ct_x = cpu.max_pool_bwd((where, like), ct, window=windows, stride=strides)
+    _, ct_x = cpu.max_pool_bwd((where, like), ct, window=windows, stride=strides)
     np.testing.assert_allclose(ct_x, layer.bwd((where, like), ct)[1], atol=1e-5)
 
 
@@ -33,7 +33,7 @@ def test_a_share_of_the_mean_comes_back_to_every_entry():
     for window, stride in itertools.product([(2,), (3,)], [(1,), (2,), (3,)]):
         layer = nnjax.plain(nnjax.avg_pool(window, stride))
         y, residuals = layer.fwd((), jnp.ones((2, 9, 1)))
-        found = cpu.avg_pool_bwd(residuals, y, window=window, stride=stride)
+        _, found = cpu.avg_pool_bwd(residuals, y, window=window, stride=stride)
         np.testing.assert_allclose(found, layer.bwd(residuals, y)[1], rtol=1e-6)
         assert found.shape == (2, 9, 1)
     assert jax.tree.leaves(layer.bwd(residuals, y)[0]) == []

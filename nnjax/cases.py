@@ -35,7 +35,7 @@ class Case(NamedTuple):
 
     def make(self, seed: int, lead: tuple[int, ...] = (7,)) -> tuple[Any, Any, Any]:
         """(params, x, key) of this seed."""
-        params = self.layer.init(jax.random.key(seed))
+        params = jax.jit(self.layer.init)(jax.random.key(seed))
         x = self.inputs(np.random.default_rng(seed), lead)
         return params, x, jax.random.key(seed + 1) if self.keyed else None
 

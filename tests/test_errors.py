@@ -102,12 +102,14 @@ WITH_NUMPY_NUMBERS = {
 def test_numpy_numbers_widen_nothing(name):
     def made(n):
         layer = WITH_NUMPY_NUMBERS[name](n)
-        params, x = (
-            jax.tree.map(lambda p: p.astype(jnp.bfloat16), layer.init(jax.random.key(0))),
-            jnp.ones((2, 3, 4), jnp.bfloat16),
-        )
-        y, residuals = layer.fwd(params, x, key=jax.random.key(1))
-        return layer, y, layer.bwd(residuals, y)
+
+        @jax.jit
+        def run(key):
+            params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), layer.init(key))
+            y, residuals = layer.fwd(params, jnp.ones((2, 3, 4), jnp.bfloat16), key=key)
+            return y, layer.bwd(residuals, y)
+
+        return layer, *run(jax.random.key(0))
 
     def of_numpy(n):  # narrow, so that a product of two of them would overflow
         return np.float64(n) if isinstance(n, float) else np.int8(n)

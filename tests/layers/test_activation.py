@@ -97,21 +97,23 @@ AT_INFINITY = {
 }
 
 
-def slopes(layer, x):
+def _slopes(layer, x):
     """The slope at each entry, by the hand-written pair and by jax.grad of the definition, and the value."""
     y, residuals = layer.fwd((), x)
     by_jax = jax.grad(lambda x: layer.apply((), x).sum())(x)
     return layer.bwd(residuals, jnp.ones_like(y))[1], by_jax, y
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("dtype", DTYPES)
+slopes = jax.jit(_slopes, static_argnums=0)
+
+
+@pytest.mark.parametrize(("dtype", "jit"), [("float32", False), *((dtype, True) for dtype in DTYPES)])
 @pytest.mark.parametrize("name", ENTRYWISE)
 def test_value_and_slope_at_infinity_and_at_huge_numbers_are_the_limits(x64, name, dtype, jit):
     layer, _ = THEIRS[name]
     far = [-np.inf, -HUGE[dtype], -2e4, 2e4, HUGE[dtype], np.inf]
     x = jnp.asarray(far, dtype)
-    by_hand, by_jax, y = (jax.jit(slopes, static_argnums=0) if jit else slopes)(layer, x)
+    by_hand, by_jax, y = (slopes if jit else _slopes)(layer, x)
     low, high = AT_INFINITY[name]
     value = [low[0]] * 3 + [high[0]] * 3
     value = [{np.inf: v, -np.inf: 0.2 * v}.get(limit, limit) for v, limit in zip(far, value)]
@@ -126,17 +128,17 @@ def test_value_and_slope_at_infinity_and_at_huge_numbers_are_the_limits(x64, nam
 def test_not_a_number_stays_none_and_leaves_the_others_alone(x64, name, dtype):
     layer, _ = THEIRS[name]
     x = jnp.asarray([[jnp.nan, 1.0, -2.0], [0.5, 1.0, -2.0]], dtype)
-    by_hand, by_jax, y = slopes(layer, x)
-    assert jnp.isnan(y[0, 0])
-    assert jnp.isnan(layer.apply((), x)[0, 0])
-    np.testing.assert_array_equal(jnp.isnan(by_hand), jnp.isnan(by_jax))
-    alone = layer.fwd((), x[1])[0]
+    by_hand, by_jax, y = map(np.asarray, slopes(layer, x))
+    applied, alone = map(np.asarray, jax.jit(lambda x: (layer.apply((), x), layer.fwd((), x[1])[0]))(x))
+    assert np.isnan(y[0, 0])
+    assert np.isnan(applied[0, 0])
+    np.testing.assert_array_equal(np.isnan(by_hand), np.isnan(by_jax))
     np.testing.assert_array_equal(y[1], alone)
     if name in ENTRYWISE:
         np.testing.assert_array_equal(y[0, 1:], alone[1:])
-        assert jnp.isfinite(by_hand[0, 1:]).all()
+        assert np.isfinite(by_hand[0, 1:]).all()
     if "relu" not in name:
-        assert jnp.isnan(by_hand[0, 0])
+        assert np.isnan(by_hand[0, 0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -161,7 +163,7 @@ def test_value_and_slope_are_those_of_float64_over_the_whole_range_of_the_dtype(
 @pytest.mark.parametrize("shape", [(5, 0, 0), (0,), (2, 0), (0, 3), (0, 0)], ids=str)
 def test_over_nothing_there_is_nothing(layer, shape):
     x = jnp.zeros(shape)
-    for f in (slopes, jax.jit(slopes, static_argnums=0)):
+    for f in (_slopes, slopes):
         by_hand, by_jax, y = f(layer, x)
         assert by_hand.shape == by_jax.shape == y.shape == shape
     assert jax.vmap(lambda x: layer.apply((), x))(jnp.zeros((2, *shape))).shape == (2, *shape)

@@ -35,9 +35,15 @@ class Case(NamedTuple):
 
     def make(self, seed: int, lead: tuple[int, ...] = (7,)) -> tuple[Any, Any, Any]:
         """(params, x, key) of this seed."""
-        params = jax.jit(self.layer.init)(jax.random.key(seed))
+        params = quickly(self.layer.init, jax.random.key(seed))
         x = self.inputs(np.random.default_rng(seed), lead)
         return params, x, jax.random.key(seed + 1) if self.keyed else None
+
+
+def quickly(f: Callable, *args: Any) -> Any:
+    """f(*args) as one program that XLA optimises little: over one that draws random numbers it takes seconds otherwise."""
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(f, compiler_options=options)(*args)
 
 
 def hard(rng: np.random.Generator, shape: tuple[int, ...]) -> jax.Array:

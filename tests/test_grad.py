@@ -18,10 +18,9 @@ def close(a, b):
     jax.tree.map(lambda u, v: np.testing.assert_allclose(u, v, rtol=1e-5, atol=1e-7), a, b)
 
 
-@pytest.mark.parametrize(
-    ("weights", "wrap"), [(None, jax.jit), (W := jnp.array([1.0, 0, 2, 1, 0.5]), jax.jit), (W, lambda f: f)], ids=["plain", "weighted", "eager"]
-)
-def test_hand_and_reference_agree_in_value_output_and_gradient(wrap, weights):
+@pytest.mark.parametrize(("weighted", "wrap"), [(False, jax.jit), (True, jax.jit), (True, lambda f: f)])
+def test_hand_and_reference_agree_in_value_output_and_gradient(weighted, wrap):
+    weights = jnp.array([1.0, 0, 2, 1, 0.5]) if weighted else None
     hand = wrap(nnjax.value_and_grad(MODEL, LOSS, has_aux=True))
     reference = wrap(nnjax.reference_value_and_grad(MODEL, LOSS, has_aux=True))
     close(hand(PARAMS, X, LABELS, weights=weights), reference(PARAMS, X, LABELS, weights=weights))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import layers, models, nielsen, ops
+from ..cases import quickly
 from ..grad import accumulate, reference_value_and_grad, value_and_grad
 from ..layer import Layer
 from ..losses import fused as fused_loss
@@ -56,9 +57,9 @@ def backward(
 
     def make():
         k = keys(3)
-        params, x = layer.init(k[0]), inputs(k[1])
+        params, x = quickly(layer.init, k[0]), inputs(k[1])
         y = jax.eval_shape(layer.apply, params, x)
-        ct_y = jax.tree.map(lambda v: jax.random.normal(k[2], v.shape, v.dtype), y)
+        ct_y = jax.tree.map(lambda v: _normal(*v.shape, dtype=v.dtype)(k[2]), y)
 
         def hand(params, x, ct_y):
             y, residuals = layer.fwd(params, x)
@@ -80,7 +81,7 @@ def step(model: Layer, loss: Layer, batch: Callable, plain: Layer | None = None,
 
     def make():
         k = keys(3)
-        args = (model.init(k[0]), *batch(k[1], k[2]))
+        args = (quickly(model.init, k[0]), *batch(k[1], k[2]))
         hand = value_and_grad(model, loss)
         if microbatches > 1:
             hand = accumulate(hand, microbatches)
@@ -124,12 +125,12 @@ def beside(make: Callable, builders: Callable) -> Callable[[float], dict[str, fl
     return run
 
 
-def _normal(*shape: int) -> Callable[[Any], Any]:
-    return lambda key: jax.random.normal(key, shape)
+def _normal(*shape: int, dtype: Any = jnp.float32) -> Callable[[Any], Any]:
+    return lambda key: quickly(lambda key: jax.random.normal(key, shape, dtype), key)
 
 
 def _ids(n: int, *shape: int) -> Callable[[Any], Any]:
-    return lambda key: jax.random.randint(key, shape, 0, n, jnp.int32)
+    return lambda key: quickly(lambda key: jax.random.randint(key, shape, 0, n, jnp.int32), key)
 
 
 def _batch(x: Callable, labels: Callable) -> Callable:
@@ -146,7 +147,7 @@ def _nielsen(sizes: list[int], batch: int) -> Entry:
     def make():
         k = keys(3)
         x, labels = _normal(batch, sizes[0])(k[1]), _ids(sizes[-1], batch)(k[2])
-        args = (nielsen.init(k[0], sizes), x, jax.nn.one_hot(labels, sizes[-1]))
+        args = (quickly(lambda key: nielsen.init(key, sizes), k[0]), x, jax.nn.one_hot(labels, sizes[-1]))
         return nielsen.value_and_grad(), {"jax.grad": jax.value_and_grad(nielsen.objective())}, args
 
     return Entry(f"nielsen {sizes}, batch {batch}", make)
@@ -210,7 +211,7 @@ def _sequences() -> list[Entry]:
         """Value and cotangents of causal attention, q, k, v: (batch, s, heads, d)."""
 
         def make():
-            q, k, v, ct = (jax.random.normal(key, (batch, s, heads, d)) for key in keys(4))
+            q, k, v, ct = map(_normal(batch, s, heads, d), keys(4))
 
             def plain(q, k, v):
                 scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * d**-0.5
@@ -236,7 +237,7 @@ def _sequences() -> list[Entry]:
 
         def make():
             k = keys(3)
-            h, w = jax.random.normal(k[0], (n, width)), 0.1 * jax.random.normal(k[1], (vocab, width))
+            h, w = _normal(n, width)(k[0]), 0.1 * _normal(vocab, width)(k[1])
             loss = fused_loss.linear_cross_entropy()
 
             def hand(h, w, labels):
@@ -248,7 +249,7 @@ def _sequences() -> list[Entry]:
 
             references = {"jax.grad": jax.value_and_grad(plain, (0, 1))}
             references["checkpoint"] = jax.value_and_grad(jax.checkpoint(plain), (0, 1))
-            return hand, references, (h, w, jax.random.randint(k[2], (n,), 0, vocab, jnp.int32))
+            return hand, references, (h, w, _ids(vocab, n)(k[2]))
 
         return make
 

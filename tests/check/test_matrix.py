@@ -213,7 +213,8 @@ def test_the_verdict_is_the_same_for_a_hundred_seeds(case, optimised_less):
     for seed in range(100):
         params, x, key = case.make(seed)
         how = {"key": key, "seed": seed, "transforms": ["jit"]}
-        nnjax.check_layer(case.layer, params, x, dtypes=["float32", "float64"], **how).raise_if_failed()
+        witnesses = None if seed < 10 else ()
+        nnjax.check_layer(case.layer, params, x, dtypes=["float32", "float64"], witnesses=witnesses, **how).raise_if_failed()
         assert not nnjax.check_layer(wrong, params, x, dtypes=["float32"], witnesses=(), **how).ok, seed
     forget()
 

@@ -19,6 +19,8 @@ from .layers.conv import expect_padding
 from .losses import fused as fused_loss
 from .trees.varying import together
 
+__all__ = ["attention", "conv", "linear_cross_entropy", "max_pool"]
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _attend(q, k, v, keep, causal):
@@ -125,3 +127,7 @@ def max_pool(x: Array, window: int | tuple[int, ...], stride: int | tuple[int, .
     window = expect_per_axis("max_pool", "window", window)
     stride = window if stride is None else expect_per_axis("max_pool", "stride", stride, len(window))
     return _max_pool(window, stride)((), x)
+
+
+def __dir__() -> list[str]:
+    return __all__

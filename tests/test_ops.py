@@ -14,6 +14,10 @@ def normal(*shape, seed=0):
 Q, K, V = normal(2, 5, 4, 3), normal(2, 5, 2, 3, seed=1), normal(2, 5, 2, 3, seed=2)
 
 
+def test_dir_shows_the_public_names_alone():
+    assert dir(ops) == ["attention", "conv", "linear_cross_entropy", "max_pool"]
+
+
 def plain(q, k, v, causal, mask=None):
     if mask is not None:
         mask = mask[:, None, None]

@@ -56,11 +56,11 @@ def hard(rng: np.random.Generator, shape: tuple[int, ...]) -> jax.Array:
     return jnp.asarray(x.astype(np.float32))
 
 
-def _features(n: int) -> Callable:
+def _features(n: int) -> Callable[..., Any]:
     return lambda rng, lead: hard(rng, (*lead, n))
 
 
-def _targets(n: int, weighted: bool) -> Callable:
+def _targets(n: int, weighted: bool) -> Callable[..., Any]:
     def inputs(rng, lead):
         y, t = hard(rng, (*lead, n)), jnp.asarray(rng.integers(0, 3, (*lead, n)).astype(np.float32) / 2)
         if not weighted:
@@ -71,7 +71,7 @@ def _targets(n: int, weighted: bool) -> Callable:
     return inputs
 
 
-def _classes(n: int, weighted: bool, absent: bool = False, dtype: Any = np.int32) -> Callable:
+def _classes(n: int, weighted: bool, absent: bool = False, dtype: Any = np.int32) -> Callable[..., Any]:
     """absent: some classes that are no label have the logit -inf."""
 
     def inputs(rng, lead):
@@ -100,15 +100,15 @@ def _unseen(x, weights, value):
     return jnp.where(broadcast((weights == 0)[..., None], x.shape), jnp.full_like(x, value), x)
 
 
-def _steps(*shape: int) -> Callable:
+def _steps(*shape: int) -> Callable[..., Any]:
     return lambda rng, lead: hard(rng, (*lead, *shape))
 
 
-def _ids(vocab: int, *shape: int) -> Callable:
+def _ids(vocab: int, *shape: int) -> Callable[..., Any]:
     return lambda rng, lead: jnp.asarray(rng.integers(0, vocab, (*lead, *shape)).astype(np.int32))
 
 
-def _with_state(steps: int, n_in: int, n_hidden: int, cell: bool = False) -> Callable:
+def _with_state(steps: int, n_in: int, n_hidden: int, cell: bool = False) -> Callable[..., Any]:
     def inputs(rng, lead):
         h, c = (jnp.asarray(rng.standard_normal((*lead, n_hidden)).astype(np.float32)) for _ in range(2))
         return hard(rng, (*lead, steps, n_in)), layers.LSTMState(h, c) if cell else h
@@ -116,7 +116,7 @@ def _with_state(steps: int, n_in: int, n_hidden: int, cell: bool = False) -> Cal
     return inputs
 
 
-def _positions(s: int, n: int, masked: bool = False) -> Callable:
+def _positions(s: int, n: int, masked: bool = False) -> Callable[..., Any]:
     def inputs(rng, lead):
         x = jnp.asarray(rng.standard_normal((*lead, s, n)).astype(np.float32))  # saturated scores would prove nothing
         return (x, jnp.asarray(rng.random((*lead, s)) < 0.4)) if masked else x
@@ -155,7 +155,7 @@ def _spoilt_attention() -> Layer:
     return leaf("attend", lambda key: (), apply, fwd, bwd, lambda residuals: outlined(residuals[1]), fast=fast)
 
 
-def _heads(s: int) -> Callable:
+def _heads(s: int) -> Callable[..., Any]:
     def inputs(rng, lead):
         qkv = (jnp.asarray(rng.standard_normal((*lead, s, 2)).astype(np.float32)) for _ in range(3))
         return *qkv, jnp.asarray(rng.random((*lead, s)) < 0.6)
@@ -214,7 +214,7 @@ def _recurrent() -> list[Case]:
     return table
 
 
-def _fused(vocab: int, n: int, weighted: bool) -> Callable:
+def _fused(vocab: int, n: int, weighted: bool) -> Callable[..., Any]:
     def inputs(rng, lead):
         h, w = jnp.asarray(rng.standard_normal((*lead, n)).astype(np.float32)), hard(rng, (vocab, n))
         labels = jnp.asarray(rng.integers(0, min(vocab, 256), lead).astype(np.uint8))

@@ -4,8 +4,8 @@ f(params, x, labels, *, weights=None, key=None) -> (value, grads)
 """
 
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,17 @@ from .layers.dropout import draws_from_key
 from .linear import wide
 from .trees.parameters import is_weight, weights_in
 
-ValueAndGrad = Callable[..., tuple[Any, Any]]
+V = TypeVar("V", covariant=True)
+
+
+class Graded(Protocol[V]):
+    """f(params, x, labels, *, weights=None, key=None) -> (value, grads); all but the value are pytrees."""
+
+    def __call__(self, params: Any, x: Any, labels: Any, /, *, weights: Any = None, key: Any = None) -> tuple[V, Any]: ...
+
+
+ValueAndGrad = Graded[jax.Array]
+WithAux = Graded[tuple[jax.Array, Any]]  # of a value, and the model's output beside it
 
 
 def expect_model_and_loss(who: str, model: Layer, loss: Layer) -> None:
@@ -34,7 +44,7 @@ def expect_model_and_loss(who: str, model: Layer, loss: Layer) -> None:
     expect_layer(f"{who}: loss", loss)
 
 
-def loss_input(y: Any, labels: Any, weights: Any) -> tuple:
+def loss_input(y: Any, labels: Any, weights: Any) -> tuple[Any, Any] | tuple[Any, Any, Any]:
     """What a loss takes as x."""
     return (y, labels) if weights is None else (y, labels, weights)
 
@@ -47,7 +57,15 @@ def _warn_without_key(who: str, model: Layer, key) -> None:
         )
 
 
-def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> ValueAndGrad:
+@overload
+def value_and_grad(model: Layer, loss: Layer, *, has_aux: Literal[False] = False) -> ValueAndGrad: ...
+@overload
+def value_and_grad(model: Layer, loss: Layer, *, has_aux: Literal[True]) -> WithAux: ...
+@overload
+def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool) -> Graded[Any]: ...
+
+
+def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> Graded[Any]:
     """f(params, x, labels, *, weights=None, key=None) -> (value, grads), through the hand-written backward alone.
 
     value: (), the loss of the model's output; grads: a tree like params.  With `has_aux` the first result is
@@ -67,7 +85,15 @@ def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> Value
     return f
 
 
-def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> ValueAndGrad:
+@overload
+def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: Literal[False] = False) -> ValueAndGrad: ...
+@overload
+def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: Literal[True]) -> WithAux: ...
+@overload
+def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: bool) -> Graded[Any]: ...
+
+
+def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> Graded[Any]:
     """The same function, made by `jax.value_and_grad` of `model.apply` and `loss.apply`."""
     expect_model_and_loss("reference_value_and_grad", model, loss)
     expect_flag("reference_value_and_grad", has_aux=has_aux)
@@ -145,7 +171,7 @@ def _plus(value: Any, factor: float, summands: Iterable[jax.Array]) -> Any:
     return (value.astype(acc) + factor * total).astype(value.dtype)
 
 
-def add_l2(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
+def add_l2(f: Graded[V], coefficient: float) -> Graded[V]:
     """value + (coefficient / 2) sum w^2 over every weight (`nnjax.trees.parameters.is_weight`): biases and norms do not decay.
 
     Its gradient adds coefficient * w.  Nielsen's lambda is coefficient = lambda / n, n the number of training examples.
@@ -162,7 +188,7 @@ def add_l2(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
     return penalised
 
 
-def add_l1(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
+def add_l1(f: Graded[V], coefficient: float) -> Graded[V]:
     """value + coefficient sum |w| over every weight (`nnjax.trees.parameters.is_weight`), not over biases and norms.
 
     Its gradient adds coefficient * sign(w), sign(0) = 0.  With `has_aux` only the value, not the output, is changed.
@@ -179,7 +205,7 @@ def add_l1(f: ValueAndGrad, coefficient: float) -> ValueAndGrad:
     return penalised
 
 
-def lower_precision(f: ValueAndGrad, dtype: Any) -> ValueAndGrad:
+def lower_precision(f: Graded[V], dtype: Any) -> Graded[V]:
     """f computed in `dtype` (bfloat16, float16) of parameters, inputs, floating labels and weights that stay as they are.
 
     Value and gradient come back in the dtypes of the parameters. The cast down is linear, its transpose the cast back up.

@@ -50,13 +50,13 @@ def _cross_entropy_value(a, y):
     return -(entropy + complement).sum(0)
 
 
-quadratic = Cost(
+quadratic: Cost = Cost(
     value=lambda a, y: 0.5 * jnp.square(a - y).sum(0),
     error=lambda z, a, y: (a - y) * sigmoid_prime(z),
 )
 """C = |a - y|^2 / 2;  delta^L = (a - y) sigmoid'(z)."""
 
-cross_entropy = Cost(value=_cross_entropy_value, error=lambda z, a, y: a - y)
+cross_entropy: Cost = Cost(value=_cross_entropy_value, error=lambda z, a, y: a - y)
 """C = -sum_j [y_j ln a_j + (1 - y_j) ln(1 - a_j)];  delta^L = a - y: sigmoid' has cancelled (the book's eq. 66)."""
 
 
@@ -222,11 +222,12 @@ def weight_gradient(delta: Array, a: Array) -> Array:
     return jnp.outer(delta, a) if delta.ndim == 1 else delta @ a.T
 
 
+Back = Callable[[Array], Array]  # w -> the matrix that carries the error back through it
 BP1, BP2, BP3, BP4 = output_error, send_back, bias_gradient, weight_gradient
 
 
 def backprop(
-    params: Params, x: Array, y: Array, cost: Cost = quadratic, send_back: Callable | Sequence = jnp.transpose
+    params: Params, x: Array, y: Array, cost: Cost = quadratic, send_back: Back | Sequence[Back | Array] = jnp.transpose
 ) -> Params:
     """The gradient of cost(feedforward(x), y) for one example, as a Params of nabla_w, nabla_b.
 
@@ -321,8 +322,8 @@ def objective(cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1) -> Callabl
 
 
 def value_and_grad(
-    cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1, send_back: Callable | Sequence = jnp.transpose
-) -> Any:
+    cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1, send_back: Back | Sequence[Back | Array] = jnp.transpose
+) -> Callable[..., tuple[Array, Params]]:
     """f(params, x, y, *, weights=None, key=None) -> (C, gradient) of `objective`, by backprop.
 
     It has the signature that `nnjax.train` takes; key is not used.

@@ -17,7 +17,9 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-z))
 
 
-def numpy_backprop(w: list, b: list, x: np.ndarray, y: np.ndarray) -> tuple[list, list]:
+def numpy_backprop(
+    w: list[np.ndarray], b: list[np.ndarray], x: np.ndarray, y: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The gradient of the quadratic cost for one example, a column vector, as chapter 2 computes it."""
     a, z = [x], []
     for w_l, b_l in zip(w, b):
@@ -32,7 +34,9 @@ def numpy_backprop(w: list, b: list, x: np.ndarray, y: np.ndarray) -> tuple[list
     return nabla_w, nabla_b
 
 
-def numpy_epoch(w: list, b: list, x: np.ndarray, y: np.ndarray, eta: float, batch_size: int, order: np.ndarray) -> Any:
+def numpy_epoch(
+    w: list[np.ndarray], b: list[np.ndarray], x: np.ndarray, y: np.ndarray, eta: float, batch_size: int, order: np.ndarray
+) -> Any:
     """(w, b) after one epoch: one example at a time, the gradients of a minibatch added up, all in NumPy's float64.
 
     x: (examples, inputs, 1), y: (examples, outputs, 1): column vectors, as in the book.

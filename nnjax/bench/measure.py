@@ -44,7 +44,7 @@ class Comparison(NamedTuple):
         return max(self.time_ratios, key=lambda name: self.time_ratios[name])
 
 
-def compiled(f: Callable, args: tuple) -> Program:
+def compiled(f: Callable[..., Any], args: tuple[Any, ...]) -> Program:
     """f compiled for these arguments."""
     start = time.perf_counter()
     program = jax.jit(f).lower(*args).compile()
@@ -95,7 +95,11 @@ def _over(a: float, b: float) -> float:
 
 
 def compare(
-    case: str, hand: Callable, references: dict[str, Callable] | Callable, args: tuple, budget_seconds: float = 8.0
+    case: str,
+    hand: Callable[..., Any],
+    references: dict[str, Callable[..., Any]] | Callable[..., Any],
+    args: tuple[Any, ...],
+    budget_seconds: float = 8.0,
 ) -> Comparison:
     """All compiled for these arguments; hand and each reference run in interleaved pairs for about `budget_seconds`."""
     named = references if isinstance(references, dict) else {"jax.grad": references}

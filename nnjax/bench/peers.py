@@ -34,7 +34,7 @@ def ratios(ours: Run, builders: dict[str, Callable[[], Run]], budget_seconds: fl
     return found
 
 
-def descent(gradient: Callable, params: Any, *batch: Any) -> Run:
+def descent(gradient: Callable[..., Any], params: Any, *batch: Any) -> Run:
     """run() for a JAX library: gradient(params, *batch) -> (value, grads), then optax.sgd, jitted with donated parameters."""
     optimizer = optax.sgd(RATE)
 

@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     """make() -> (hand, {name: reference}, args), the plain definition first; peers(seconds) -> {library: time ratio}."""
 
     name: str
-    make: Callable[[], tuple[Callable, dict[str, Callable], tuple]]
+    make: Callable[[], tuple[Callable[..., Any], dict[str, Callable[..., Any]], tuple[Any, ...]]]
     time: float = 1.02
     temp: float = 1.0
     peers: Callable[[float], dict[str, float]] | None = None
@@ -39,7 +39,7 @@ def keys(n: int) -> Any:
     return jax.random.split(jax.random.key(0), n)
 
 
-def _pulled(apply: Callable, value: bool) -> Callable:
+def _pulled(apply: Callable[..., Any], value: bool) -> Callable[..., Any]:
     def run(params, x, ct_y):
         if jnp.issubdtype(jax.tree.leaves(x)[0].dtype, jnp.integer):
             y, pull = jax.vjp(lambda p: apply(p, x), params)
@@ -51,8 +51,8 @@ def _pulled(apply: Callable, value: bool) -> Callable:
 
 
 def backward(
-    layer: Layer, inputs: Callable[[Any], Any], others: dict[str, Callable] | None = None, value: bool = False
-) -> Callable:
+    layer: Layer, inputs: Callable[[Any], Any], others: dict[str, Callable[..., Any]] | None = None, value: bool = False
+) -> Callable[..., Any]:
     """A layer's cotangents for a random one, forward and backward; with `value` its output is handed out as well."""
 
     def make():
@@ -76,7 +76,9 @@ def _remat(model: Layer) -> Layer:
     return model._replace(apply=jax.checkpoint(model.apply))
 
 
-def step(model: Layer, loss: Layer, batch: Callable, plain: Layer | None = None, microbatches: int = 1) -> Callable:
+def step(
+    model: Layer, loss: Layer, batch: Callable[..., Any], plain: Layer | None = None, microbatches: int = 1
+) -> Callable[..., Any]:
     """A model's value and gradient. plain: a model of the same parameters whose definition jax.grad does best with."""
 
     def make():
@@ -94,7 +96,7 @@ def step(model: Layer, loss: Layer, batch: Callable, plain: Layer | None = None,
     return make
 
 
-def scanned(make: Callable, steps: int) -> Callable:
+def scanned(make: Callable[..., Any], steps: int) -> Callable[..., Any]:
     """`steps` steps of gradient descent on the same batch inside one lax.scan."""
 
     def several(f):
@@ -114,7 +116,7 @@ def scanned(make: Callable, steps: int) -> Callable:
     return make_scanned
 
 
-def beside(make: Callable, builders: Callable) -> Callable[[float], dict[str, float]]:
+def beside(make: Callable[..., Any], builders: Callable[..., Any]) -> Callable[[float], dict[str, float]]:
     """Our step with optax.sgd against the libraries that `builders(x, labels)` makes."""
 
     def run(budget: float) -> dict[str, float]:
@@ -133,7 +135,7 @@ def _ids(n: int, *shape: int) -> Callable[[Any], Any]:
     return lambda key: quickly(lambda key: jax.random.randint(key, shape, 0, n, jnp.int32), key)
 
 
-def _batch(x: Callable, labels: Callable) -> Callable:
+def _batch(x: Callable[..., Any], labels: Callable[..., Any]) -> Callable[..., Any]:
     return lambda k, l: (x(k), labels(l))
 
 
@@ -207,7 +209,7 @@ def _images() -> list[Entry]:
 
 
 def _sequences() -> list[Entry]:
-    def attends(s: int, batch: int = 1, heads: int = 4, d: int = 64) -> Callable:
+    def attends(s: int, batch: int = 1, heads: int = 4, d: int = 64) -> Callable[..., Any]:
         """Value and cotangents of causal attention, q, k, v: (batch, s, heads, d)."""
 
         def make():
@@ -232,7 +234,7 @@ def _sequences() -> list[Entry]:
 
         return make
 
-    def projects(n: int, vocab: int, width: int = 256) -> Callable:
+    def projects(n: int, vocab: int, width: int = 256) -> Callable[..., Any]:
         """The gradient of the fused loss to h and w."""
 
         def make():
@@ -253,7 +255,7 @@ def _sequences() -> list[Entry]:
 
         return make
 
-    def recurs(layer: Layer, batch: int, steps: int, n: int) -> Callable:
+    def recurs(layer: Layer, batch: int, steps: int, n: int) -> Callable[..., Any]:
         # The output is a residual too: not handed out, it would count as temporary, and alone be 0.2 to 0.26 of jax.grad's.
         return backward(layer, _normal(batch, steps, n), value=True)
 
@@ -276,7 +278,7 @@ def _sequences() -> list[Entry]:
     ]
 
 
-def _lenet(batch: int) -> Callable:
+def _lenet(batch: int) -> Callable[..., Any]:
     return step(models.lenet(), losses.softmax_cross_entropy(), _batch(_normal(batch, 28, 28, 1), _ids(10, batch)))
 
 
@@ -288,7 +290,7 @@ def _unstacked(params: Any) -> Any:
     return params._replace(body=(*before, tuple(jax.tree.map(lambda p, i=i: p[i], blocks) for i in range(DEPTH)), last))
 
 
-def _gpt(microbatches: int = 1) -> Callable:
+def _gpt(microbatches: int = 1) -> Callable[..., Any]:
     """The blocks scanned; jax.grad has them in a row, which it does best with."""
     model, row = (models.gpt(VOCAB, CONTEXT, DEPTH, HEADS, WIDTH, scan=scan) for scan in (True, False))
     plain = model._replace(apply=lambda params, x, *, key=None: row.apply(_unstacked(params), x, key=key))

@@ -34,8 +34,8 @@ class Heard(NamedTuple):
 
     rule: Any
     calls: list[int]
-    samples: list[tuple[tuple, dict, bool, Inside | None]]
-    shapes: set
+    samples: list[tuple[tuple[Any, ...], dict[str, Any], bool, Inside | None]]
+    shapes: set[Any]
 
 
 @contextmanager
@@ -68,7 +68,9 @@ def listening(heard: dict[int, Heard]) -> Iterator[None]:
             setattr(cls, "__call__", originals[cls])  # noqa: B010
 
 
-def _values(args: tuple, kwargs: dict, seed: int, on: Inside | None) -> tuple[tuple, dict]:
+def _values(
+    args: tuple[Any, ...], kwargs: dict[str, Any], seed: int, on: Inside | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The same arguments, with drawn values in the place of tracers; inside `jax.shard_map`, those of all devices."""
     rng = np.random.default_rng(seed)
 
@@ -86,7 +88,7 @@ def _values(args: tuple, kwargs: dict, seed: int, on: Inside | None) -> tuple[tu
     return jax.tree.unflatten(treedef, [value(i, v) for i, v in enumerate(leaves)])
 
 
-def audit(fn: Callable, *args: Any, seed: int = 0, **kwargs: Any) -> Report:
+def audit(fn: Callable[..., Any], *args: Any, seed: int = 0, **kwargs: Any) -> Report:
     """Check every custom_vjp and custom_jvp rule that fn(*args, **kwargs) runs through, on the values it meets.
 
     Each rule is held against its undecorated body, in the dtype of the call and in float64. A note for each says its

@@ -16,13 +16,13 @@ def rule_of(f: Any) -> Any:
     return f
 
 
-def body_of(f: Any) -> Callable | None:
+def body_of(f: Any) -> Callable[..., Any] | None:
     """The undecorated body of a custom_vjp or custom_jvp function."""
     rule = rule_of(f)
     return None if rule is None else rule.fun
 
 
-def argument_names(f: Callable, n: int | None = None) -> tuple[str, ...]:
+def argument_names(f: Callable[..., Any], n: int | None = None) -> tuple[str, ...]:
     """The names of f's first n positional parameters, or of all, as far as it has a signature."""
     try:
         parameters = inspect.signature(f).parameters.values()
@@ -32,7 +32,7 @@ def argument_names(f: Callable, n: int | None = None) -> tuple[str, ...]:
     return tuple(plain[:n])
 
 
-def expect_arguments(who: str, f: Callable, args: tuple, kwargs: dict) -> None:
+def expect_arguments(who: str, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise TypeError where f, as far as it has a signature, cannot be called with these arguments."""
     try:
         signature = inspect.signature(f)
@@ -48,7 +48,7 @@ def expect_arguments(who: str, f: Callable, args: tuple, kwargs: dict) -> None:
         ) from None
 
 
-def positional(f: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+def positional(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The same call with all by position that f takes by position, as JAX calls a rule and its fwd; defaults only where
     something stands behind them."""
     if not kwargs:
@@ -65,13 +65,13 @@ def positional(f: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 class Call(NamedTuple):
     """Functions of the arguments that are not static, those arguments, and the names of the positional ones."""
 
-    functions: tuple[Callable, ...]
-    args: tuple
-    kwargs: dict
+    functions: tuple[Callable[..., Any], ...]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
     names: tuple[str, ...]
 
 
-def bound(f: Callable, definition: Callable, args: tuple, kwargs: dict) -> Call:
+def bound(f: Callable[..., Any], definition: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
     """The call of f and its definition with what `nondiff_argnums` names closed over, passed by position or by keyword."""
     rule = rule_of(f)
     names = argument_names(f)

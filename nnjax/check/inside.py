@@ -35,7 +35,7 @@ class Inside(NamedTuple):
         """The shape of what all devices have of this leaf, those of each axis that it varies over along an axis in front."""
         return (*(self.mesh.shape[name] for name in self.varying[leaf]), *shape)
 
-    def whole(self, f: Callable) -> Callable:
+    def whole(self, f: Callable[..., Any]) -> Callable[..., Any]:
         """f inside `jax.shard_map`, of arguments so stacked; outputs are stacked over all the devices."""
         axes = self.mesh.axis_names
 

@@ -18,14 +18,14 @@ from .report import Diagnosis, Report, Row
 from .running import transforms
 from .running.cells import Cell, float32_last, measuring, places, reference_of
 from .running.threads import in_threads, once
-from .subject import Problem, Subject, vjp_of
+from .subject import Leaves, Problem, Subject, vjp_of
 from .witness.oracle import eps_of, in_x64, on_host
 from .witness.witnesses import common, in_kind, witness_rows
 
 RETURNED = re.compile(r"bwd rule .*must produce .*(structure|shapes do not match)")  # JAX, of cotangents unlike the arguments
 
 
-def run_matrix(subject: Subject, diff: list, other: list, opts: Options, prepared: list[Cell] | None = None) -> Report:
+def run_matrix(subject: Subject, diff: Leaves, other: Leaves, opts: Options, prepared: list[Cell] | None = None) -> Report:
     """Every dtype, transform, device and witness of the options, on these inputs. What cannot be run there is told."""
     alone = subject.sharding is not None
     left_out = LeftOut()
@@ -131,7 +131,7 @@ def _fails(subject: Subject, cell: Cell, other, transform: str) -> Exception | N
     return once(subject.shared, f"fails {cell.dtype.name} {transform}", tried)
 
 
-def _problem_rows(subject: Subject, problems: Sequence[Problem], where: dict) -> list[Row]:
+def _problem_rows(subject: Subject, problems: Sequence[Problem], where: dict[str, Any]) -> list[Row]:
     return [
         Row(leaf=p.leaf, error=np.inf, bound=0.0, ok=False, diagnosis=Diagnosis(p.kind, p.detail), status="failed",
             layer=subject.owner(p.leaf), **where)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import describe
-from .subject import FLOAT0, Outputs, Problems, Spec, is_float, is_passed_on, sorted_outputs
+from .subject import FLOAT0, Leaves, Outputs, Problems, Run, Spec, is_float, is_passed_on, sorted_outputs
 
 
 def with_cotangents(y: Any, cts: Any) -> Any:
@@ -17,7 +17,7 @@ def with_cotangents(y: Any, cts: Any) -> Any:
     return jax.tree.map(lambda v: next(pool) if is_float(v) else np.zeros(jnp.shape(v), FLOAT0), y)
 
 
-def pair_run(fwd: Callable, bwd: Callable, spec: Spec) -> tuple[Callable, Problems]:
+def pair_run(fwd: Callable[..., Any], bwd: Callable[..., Any], spec: Spec) -> tuple[Run, Problems]:
     """run(diff, other, cts) -> Outputs by a hand-written pair, and what tracing it found wrong.
 
     fwd(*args, **kwargs) -> (y, residuals); bwd(residuals, ct_y) -> one cotangent for each positional argument, where None
@@ -54,7 +54,7 @@ def pair_run(fwd: Callable, bwd: Callable, spec: Spec) -> tuple[Callable, Proble
     return run, problems
 
 
-def paired(fwd: Callable, bwd: Callable) -> Callable:
+def paired(fwd: Callable[..., Any], bwd: Callable[..., Any]) -> Callable[..., Any]:
     """The function whose rule the pair is. What is static among its arguments is closed over, and has no cotangent."""
 
     def function(*args):
@@ -81,7 +81,7 @@ def paired(fwd: Callable, bwd: Callable) -> Callable:
     return function
 
 
-def _aligned(spec, args, diff, ct_args, report) -> list:
+def _aligned(spec, args, diff, ct_args, report) -> Leaves:
     """The cotangents in the order of the leaves with a derivative; a leaf whose cotangent is unusable counts as zero."""
     numbered = jax.tree.unflatten(spec.treedef, _numbers(spec))[0]
     found: dict[int, Any] = {}
@@ -104,7 +104,7 @@ def _aligned(spec, args, diff, ct_args, report) -> list:
     return aligned
 
 
-def _numbers(spec) -> list:
+def _numbers(spec) -> list["_Number"]:
     count = iter(range(len(spec.kinds)))
     return [_Number(next(count)) if kind == "diff" else _Number(-1) for kind in spec.kinds]
 

@@ -98,7 +98,7 @@ class Report(NamedTuple):
 
 def _alike(rows: Iterable[Row]) -> list[list[Row]]:
     """The rows by what they say of which leaf: a fault shows in most dtypes and transforms, and is told once."""
-    found: dict[tuple, list[Row]] = {}
+    found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         found.setdefault((row.case, row.leaf, row.layer, row.witness, row.diagnosis, row.note), []).append(row)
     return list(found.values())
@@ -106,7 +106,7 @@ def _alike(rows: Iterable[Row]) -> list[list[Row]]:
 
 def _likewise(rows: Iterable[Row]) -> str:
     """Where else: the transforms of each dtype, device and precision."""
-    transforms: dict[tuple, list[str]] = {}
+    transforms: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
         transforms.setdefault((row.dtype, row.device, row.precision), []).append(row.transform)
     several = len({place[1:] for place in transforms}) > 1

@@ -113,7 +113,7 @@ def check_on_mesh(
     on = partial(jax.shard_map, mesh=mesh)
     of_args = (param_specs, x_specs, P())
 
-    def value_of(f: Callable, unsummed: Unsummed) -> Callable:
+    def value_of(f: Callable[..., Any], unsummed: Unsummed) -> Callable[..., Any]:
         def local(params, x, key):
             y = f(params, x, key=key)
             return _summed(_named_outputs(y_specs, y), y, unsummed)
@@ -128,7 +128,7 @@ def check_on_mesh(
         named = [*_named(param_specs, ct_params, "params"), *_named(x_specs, ct_x, "x")]
         return _summed(named, (ct_params, ct_x), by_hand)
 
-    pull: Callable = on(pulled, in_specs=(*of_args, y_specs), out_specs=(param_specs, x_specs))
+    pull: Callable[..., Any] = on(pulled, in_specs=(*of_args, y_specs), out_specs=(param_specs, x_specs))
 
     def fwd(params, x, key):
         return value(params, x, key), (params, x, key)

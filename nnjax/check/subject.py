@@ -5,7 +5,7 @@ Arguments are any pytrees. Their leaves are sorted into those with a derivative 
 """
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,8 @@ from ..layer import Layer
 from .diagnosis.mesh_faults import Sharding
 
 FLOAT0 = jax.dtypes.float0
+Leaf = jax.Array | np.ndarray
+Leaves = Sequence[Leaf]  # a flat list of arrays, as every function under test takes and gives them
 
 
 def is_key(x: Any) -> bool:
@@ -59,7 +61,7 @@ class Spec(NamedTuple):
             return False
         return all(_same(a, b) for a, b in zip(self.static, other.static))
 
-    def merge(self, diff: Any, other: Any) -> tuple:
+    def merge(self, diff: Any, other: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(args, kwargs) with these leaves."""
         pools = {"diff": iter(diff), "other": iter(other), "static": iter(self.static)}
         return jax.tree.unflatten(self.treedef, [next(pools[kind]) for kind in self.kinds])
@@ -69,7 +71,7 @@ def _same(a: Any, b: Any) -> bool:
     return a is b or (type(a) is type(b) and isinstance(a, Hashable) and bool(a == b))
 
 
-def split(args: tuple, kwargs: dict, names: tuple[str, ...]) -> tuple[Spec, list, list]:
+def split(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]) -> tuple[Spec, Leaves, Leaves]:
     """The spec of these arguments, their leaves with a derivative (as NumPy arrays) and those without.
 
     A Python float has a derivative, as in jax.grad; Python's ints and flags, strings, functions and the like are static.
@@ -120,12 +122,16 @@ def leaf_name(path: Any, names: Any) -> str:
 class Outputs(NamedTuple):
     """What a run gives: the outputs with a derivative, the others, and the cotangents of the inputs."""
 
-    floats: list
-    others: list
-    cotangents: list
+    floats: Leaves
+    others: Leaves
+    cotangents: Leaves
 
 
-def vjp_of(f: Callable, spec: Spec, wrap: Callable = lambda flat: flat) -> Callable:
+Run = Callable[[Leaves, Leaves, Leaves], Outputs]  # run(diff, other, cts)
+Flat = Callable[[Leaves, Leaves, Leaves], Leaves]  # the same in one list: outputs, then cotangents
+
+
+def vjp_of(f: Callable[..., Any], spec: Spec, wrap: Callable[..., Any] = lambda flat: flat) -> Run:
     """run(diff, other, cts) -> Outputs by jax.vjp of f: the reference, or a function whose rule is under test.
 
     wrap goes around f as a function of the leaves with a derivative (`jax.checkpoint`).
@@ -142,7 +148,7 @@ def vjp_of(f: Callable, spec: Spec, wrap: Callable = lambda flat: flat) -> Calla
     return run
 
 
-def sorted_outputs(y: Any) -> tuple[list, list]:
+def sorted_outputs(y: Any) -> tuple[Leaves, Leaves]:
     """The leaves of an output that have a derivative, and those that do not."""
     leaves = jax.tree.leaves(y)
     return [v for v in leaves if is_float(v)], [v for v in leaves if not is_float(v)]
@@ -179,13 +185,13 @@ class Subject(NamedTuple):
 
     case: str
     spec: Spec
-    definition: Callable
-    reference: Callable
-    hand: Callable
-    rematerialised: Callable
+    definition: Callable[..., Any]
+    reference: Run
+    hand: Run
+    rematerialised: Run
     problems: Problems
-    compiled: dict
-    shared: dict
+    compiled: dict[Any, Any]
+    shared: dict[Any, Any]
     owner: Callable[[str], str]
     layer: Layer | None = None
     sharding: Sharding | None = None

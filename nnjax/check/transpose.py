@@ -18,7 +18,7 @@ from .witness.oracle import eps_of, in_x64, norms, on_host, random_like
 
 
 def check_transpose(
-    linear: Callable, transpose: Callable, x: Any, y: Any = None, *, dtypes: Sequence[str] | None = None,
+    linear: Callable[..., Any], transpose: Callable[..., Any], x: Any, y: Any = None, *, dtypes: Sequence[str] | None = None,
     transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None, seed: int = 0, full: bool = False,
 ) -> Report:  # fmt: skip
     """Hold `transpose` against `jax.linear_transpose` of `linear`, and `linear` itself against linearity.

@@ -18,12 +18,12 @@ from .options import DTYPES, EVERYWHERE, Options, options
 from .pair import pair_run, paired
 from .report import Report
 from .sharding import check_on_mesh, expect_sharding
-from .subject import Problems, Spec, Subject, layer_owner, split, vjp_of
+from .subject import Leaves, Problems, Spec, Subject, layer_owner, split, vjp_of
 from .witness.oracle import budgets, norms, on_host
 
 
 @functools.lru_cache(maxsize=256)
-def _shared(apply: Callable, spec: Spec) -> dict:
+def _shared(apply: Callable[..., Any], spec: Spec) -> dict[Any, Any]:
     """What is compiled for a definition: layers that differ in fwd and bwd alone (mutants) have it in common."""
     return {}
 
@@ -145,7 +145,7 @@ def located(report: Report, layer: Layer, params: Any, x: Any, key: Any, opts: O
 
 
 def check_vjp(
-    f: Callable, /, *args: Any, reference: Callable | None = None, dtypes: Sequence[str] | None = None,
+    f: Callable[..., Any], /, *args: Any, reference: Callable[..., Any] | None = None, dtypes: Sequence[str] | None = None,
     transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None, compute_dtype: str | None = None,
     seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None, **kwargs: Any,
 ) -> Report:  # fmt: skip
@@ -182,7 +182,9 @@ def check_vjp(
     return run_matrix(subject, diff, other, options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses))
 
 
-def _expect_alike(name: str, f: Callable, definition: Callable, spec: Spec, diff: list, other: list) -> None:
+def _expect_alike(
+    name: str, f: Callable[..., Any], definition: Callable[..., Any], spec: Spec, diff: Leaves, other: Leaves
+) -> None:
     """Raise ValueError where f and its definition return other shapes or dtypes, TypeError where f has no rule yet.
 
     What cannot be called at all is for the rows to tell.
@@ -211,9 +213,10 @@ def _expect_alike(name: str, f: Callable, definition: Callable, spec: Spec, diff
 
 
 def check_pair(
-    fwd: Callable, bwd: Callable, /, *args: Any, reference: Callable, dtypes: Sequence[str] | None = None,
-    transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None, compute_dtype: str | None = None,
-    seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None, **kwargs: Any,
+    fwd: Callable[..., Any], bwd: Callable[..., Any], /, *args: Any, reference: Callable[..., Any],
+    dtypes: Sequence[str] | None = None, transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None,
+    compute_dtype: str | None = None, seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None,
+    mesh: Mesh | None = None, **kwargs: Any,
 ) -> Report:  # fmt: skip
     """Hold a bare pair, as `jax.custom_vjp.defvjp` takes it, against jax.vjp of `reference`, at these arguments.
 
@@ -253,7 +256,9 @@ class Difference(NamedTuple):
         return self.relative <= self.budget
 
 
-def compare_gradients(hand: Callable, reference: Callable, params: Any, *batch: Any, seed: int = 0) -> list[Difference]:
+def compare_gradients(
+    hand: Callable[..., Any], reference: Callable[..., Any], params: Any, *batch: Any, seed: int = 0
+) -> list[Difference]:
     """How far two functions of `value_and_grad`'s signature lie apart, leaf by leaf, at these parameters and this batch.
 
     Both are called as f(params, *batch) -> (value, grads), jitted, in the dtype that params have. The difference

@@ -5,6 +5,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -61,7 +62,7 @@ class Bench:
         if not self.seconds > 0:
             raise ValueError(f"bench: seconds must be positive, got {self.seconds}; 6 is usual.")
         device = _device(self.device)
-        found: dict[str, dict] = {}
+        found: dict[str, dict[str, Any]] = {}
         with jax.default_device(device):
             print(f"JAX {jax.__version__} on {device.device_kind}; ratios are hand / jax.grad, medians of interleaved pairs")
             measured = [self._measured(entry, found) for entry in chosen]
@@ -90,7 +91,7 @@ class Bench:
             _device(self.device)
         return mesh.run(self.mesh, Links(self.bandwidth, self.latency, self.rate), self.device, self.json, self.plot)
 
-    def _measured(self, entry: Entry, found: dict) -> tuple[Entry, Comparison, dict[str, float]]:
+    def _measured(self, entry: Entry, found: dict[str, Any]) -> tuple[Entry, Comparison, dict[str, float]]:
         hand, references, args = entry.make()
         c = compare(entry.name, hand, references, args, self.seconds)
         peers = entry.peers(self.seconds) if self.peers and entry.peers else {}

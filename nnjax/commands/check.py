@@ -102,7 +102,7 @@ class Check:
     def _mesh(self) -> Mesh:
         return make_mesh(**sizes_of(self.mesh or ""))
 
-    def _held(self, case: Any, seed: int, devices: list) -> Report:
+    def _held(self, case: Any, seed: int, devices: list[Any]) -> Report:
         if isinstance(case, DistributedCase):
             return self._held_on_mesh(case, seed)
         params, x, key = case.make(seed)
@@ -123,7 +123,7 @@ class Check:
             rows=tuple(row._replace(case=row.case.replace(case.layer.name, case.name)) for row in report.rows)
         )
 
-    def _check(self, chosen: list, devices: list) -> tuple[int, dict]:
+    def _check(self, chosen: list[Any], devices: list[Any]) -> tuple[int, dict[str, Any]]:
         def one(unit: tuple[Any, range]) -> Report:
             case, seeds = unit
             return merged(self._held(case, seed, devices) for seed in seeds)
@@ -149,7 +149,7 @@ class Check:
         print(f"largest share of its bound that an error takes: {_shares(every.rows)}")
         return (0 if every.ok else 1), every.to_dict()
 
-    def _mutants(self, chosen: list[Case]) -> tuple[int, dict]:
+    def _mutants(self, chosen: list[Case]) -> tuple[int, dict[str, Any]]:
         def one(case: Case):
             params, x, key = case.make(0)
             return hunt(case.layer, params, x, key=key)
@@ -173,7 +173,7 @@ class Check:
         return (1 if total["survived"] else 0), {"mutants": rows}
 
 
-def _in_parallel(one: Callable[[Any], Any], units: Sequence, workers: int) -> Iterator:
+def _in_parallel(one: Callable[[Any], Any], units: Sequence[Any], workers: int) -> Iterator[Any]:
     """one(unit) of each, in order; between two units programs are dropped where they take up too much."""
     turn, busy = threading.Condition(), [0]
 
@@ -203,7 +203,7 @@ def _shares(rows: Iterable[Row]) -> str:
     return ", ".join(f"{dtype} {share:.2f}" for dtype, share in largest.items())
 
 
-def _devices(platform: str | None) -> list:
+def _devices(platform: str | None) -> list[Any]:
     if platform is None:
         return list({d.device_kind: d for d in jax.devices()}.values())
     try:

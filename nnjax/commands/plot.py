@@ -26,7 +26,7 @@ def columns(path: Path, fields: tuple[str, ...] = RECORD) -> dict[str, list[floa
     return {n: [float("nan") if line.get(n) is None else line[n] for line in lines] for n in names}
 
 
-def _figure(panels: int) -> tuple[Any, list]:
+def _figure(panels: int) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2 * panels, 3.8), layout="constrained")
@@ -40,7 +40,7 @@ def _finite(values: Iterable[float]) -> bool:
     return any(v == v for v in values)
 
 
-def curves(columns: dict, file: Path) -> None:
+def curves(columns: dict[str, Any], file: Path) -> None:
     """Loss and accuracies, epoch by epoch."""
     figure, (left, right) = _figure(2)
     epoch = columns["epoch"]
@@ -58,7 +58,7 @@ def curves(columns: dict, file: Path) -> None:
     figure.savefig(file, dpi=100)
 
 
-def _by_layer(ax: Any, columns: dict, prefix: str) -> None:
+def _by_layer(ax: Any, columns: dict[str, Any], prefix: str) -> None:
     """What was measured of every layer or parameter, from blue for the first to orange for the last."""
     names = [name for name in columns if name.startswith(prefix)]
     for i, name in enumerate(names):
@@ -68,7 +68,7 @@ def _by_layer(ax: Any, columns: dict, prefix: str) -> None:
     ax.legend(fontsize=7, ncols=1 + len(names) // 12)
 
 
-def angles(columns: dict, file: Path) -> None:
+def angles(columns: dict[str, Any], file: Path) -> None:
     """How far what carried the error back was from the gradient, layer by layer."""
     panels = [(ANGLE, "angle to the gradient", "degrees"), (RATIO, "norm over the gradient's", "ratio")]
     if any(name.startswith(PSEUDO) for name in columns):
@@ -82,7 +82,7 @@ def angles(columns: dict, file: Path) -> None:
     figure.savefig(file, dpi=100)
 
 
-def gradients(columns: dict, file: Path) -> None:
+def gradients(columns: dict[str, Any], file: Path) -> None:
     """The norm of every parameter's gradient, and the distance between the two gradients."""
     figure, (left, right) = _figure(2)
     _by_layer(left, columns, NORM)
@@ -94,7 +94,7 @@ def gradients(columns: dict, file: Path) -> None:
     figure.savefig(file, dpi=100)
 
 
-def drift(columns: dict, file: Path) -> None:
+def drift(columns: dict[str, Any], file: Path) -> None:
     """How far the run by hand and the run by jax.grad are apart, step by step."""
     figure, (left, right) = _figure(2)
     steps = range(1, len(columns["loss"]) + 1)

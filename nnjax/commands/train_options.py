@@ -17,7 +17,7 @@ from .train_text import EVERY, MODELS_OF_TEXT
 if TYPE_CHECKING:
     from .train import Train
 
-OF = {
+OF: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("expand", "standardise", "hidden", "activation", "loss", "feedback", "trajectory"), MODELS),
     **dict.fromkeys(("layers", "width", "context"), MODELS_OF_TEXT),
     "channels": ("lenet",),

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 
@@ -56,6 +57,14 @@ SOURCES = {
         remote={"tinyshakespeare.txt": "input.txt"},
     ),
 }
+
+
+@overload
+def load(name: Literal["digits", "mnist", "fashion_mnist", "kmnist"]) -> Dataset: ...
+@overload
+def load(name: Literal["tiny_shakespeare"]) -> Text: ...
+@overload
+def load(name: str | Path) -> Dataset | Text: ...
 
 
 def load(name: str | Path) -> Dataset | Text:

@@ -72,15 +72,15 @@ def _of(change: Callable[[Any], Any], layer: Layer) -> Layer:
     return layer._replace(apply=lambda params, x, *, key=None: layer.apply(change(params), x, key=key))
 
 
-def _normal(*shape: int) -> Callable:
+def _normal(*shape: int) -> Callable[..., Any]:
     return lambda rng: jnp.asarray(rng.standard_normal(shape).astype(np.float32))
 
 
-def _hard(*shape: int) -> Callable:
+def _hard(*shape: int) -> Callable[..., Any]:
     return lambda rng: hard(rng, shape)
 
 
-def _ids(below: int, *shape: int) -> Callable:
+def _ids(below: int, *shape: int) -> Callable[..., Any]:
     return lambda rng: jnp.asarray(rng.integers(0, below, shape).astype(np.int32))
 
 
@@ -88,7 +88,7 @@ def _weights(*shape: int) -> Callable[[np.random.Generator], Array]:
     return lambda rng: jnp.asarray(rng.integers(0, 3, shape).astype(np.float32)) + 1
 
 
-def _all(*inputs: Callable) -> Callable:
+def _all(*inputs: Callable[..., Any]) -> Callable[..., Any]:
     return lambda rng: tuple(f(rng) for f in inputs)
 
 

@@ -26,7 +26,7 @@ CONNECT = 120  # seconds for all processes to come
 LINGER = 3  # seconds that process 0 stays when all end, as its end cuts the others short
 SILENCE = 30  # seconds without a sign of life after which a process counts as dead
 # What SLURM's srun and Open MPI's mpirun set, each by all of these names: how many processes, and which this is.
-LAUNCHERS = {
+LAUNCHERS: dict[str, tuple[str, ...]] = {
     "SLURM": ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_LOCALID"),
     "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_LOCAL_RANK"),
 }

@@ -82,7 +82,7 @@ def _with_stack(spec: P) -> P:
     return P(None, *spec)
 
 
-def _trimmed(spec: P) -> tuple:
+def _trimmed(spec: P) -> tuple[Any, ...]:
     """The spec without the Nones at its end, which say nothing."""
     return tuple(spec)[: 1 + max((d for d, entry in enumerate(spec) if entry is not None), default=-1)]
 

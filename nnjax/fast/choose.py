@@ -7,7 +7,7 @@ from typing import Any
 from jax import lax
 
 
-def by_platform(*args: Any, plain: Callable, how: Mapping[str, Any] | None = None, **fast: Callable) -> Any:
+def by_platform(*args: Any, plain: Callable[..., Any], how: Mapping[str, Any] | None = None, **fast: Callable[..., Any]) -> Any:
     """f(*args, **how) for the platform's f of `fast` (cpu=, cuda=, tpu=, ...), and `plain` where none is known to be faster.
 
     All have the same arguments and give the same arrays. Chosen at lowering, never by the default device, so that programs

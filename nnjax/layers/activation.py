@@ -18,7 +18,9 @@ from ..leaf import Like, leaf
 from ..linear import broadcast, wide
 
 
-def _activation(name: str, apply: Callable, fwd: Callable, bwd: Callable, axis: int | None = None) -> Layer:
+def _activation(
+    name: str, apply: Callable[..., Any], fwd: Callable[..., Any], bwd: Callable[..., Any], axis: int | None = None
+) -> Layer:
     """The Layer of three functions of x alone; `axis=-1` asks for at least one axis."""
 
     def checked(params, x):

@@ -98,7 +98,7 @@ def angles(positions: Array, d: int, acc: Any) -> tuple[Array, Array]:
     return jnp.cos(angle), jnp.sin(angle)
 
 
-def _turned(turn: Callable, x: Array, positions: Array) -> Array:
+def _turned(turn: Callable[..., Any], x: Array, positions: Array) -> Array:
     """`rotate` or its transpose over (..., s, d), in at least float32."""
     cos, sin = angles(positions, x.shape[-1], wide(x))
     half = (*x.shape[:-1], x.shape[-1] // 2)

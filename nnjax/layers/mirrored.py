@@ -24,8 +24,8 @@ class MirrorParams(NamedTuple):
 
 
 def carried_by(
-    feedback: Callable, layer: Layer, bwd: Callable[..., tuple[Any, Any]],
-    output: Callable[[Any], Any] = lambda residuals: None, *, fast: Sequence[Callable] | None = None,
+    feedback: Callable[..., Any], layer: Layer, bwd: Callable[..., tuple[Any, Any]],
+    output: Callable[[Any], Any] = lambda residuals: None, *, fast: Sequence[Callable[..., Any]] | None = None,
 ) -> Layer:  # fmt: skip
     """The layer with its error sent back by `feedback`, by `mirrored` where that is `mirror`.
 

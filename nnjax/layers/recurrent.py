@@ -101,7 +101,9 @@ def rnn(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
     return recurrent("rnn", n_in, n_hidden, carry, RNNParams, shapes, None, init, rnn_apply, rnn_fwd, rnn_bwd, fast)
 
 
-def fast_pair(fwd: Callable, bwd: Callable, cpu_fwd: Callable, cpu_bwd: Callable) -> tuple[Callable, Callable]:
+def fast_pair(
+    fwd: Callable[..., Any], bwd: Callable[..., Any], cpu_fwd: Callable[..., Any], cpu_bwd: Callable[..., Any]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """(fwd, bwd) in the spelling of the platform, for residuals (params, x, state, y, kept).
 
     cpu_fwd(params, x, state) -> (y, last, kept), what is new of what fwd gives.
@@ -129,7 +131,8 @@ def gate_weights(key: Any, n_in: int, n_hidden: int, gates: int) -> tuple[Array,
 
 def recurrent(
     name: str, n_in: int, n_hidden: int, carry: bool, kind: type, shapes: dict[str, tuple[int, ...]], state_type: Any,
-    init: Callable, apply: Callable, fwd: Callable, bwd: Callable, fast: tuple[Callable, Callable],
+    init: Callable[..., Any], apply: Callable[..., Any], fwd: Callable[..., Any], bwd: Callable[..., Any],
+    fast: tuple[Callable[..., Any], Callable[..., Any]],
 ) -> Layer:  # fmt: skip
     """The Layer of apply(params, x, state) -> (y, state), its fwd -> ((y, state), residuals), and its
     bwd(residuals, (ct_y, ct_state)) -> (ct_params, ct_x, ct_state), all three on one batch axis.

@@ -94,7 +94,9 @@ def total_weight(x: Array) -> jax.Array:
     return weights[0].sum(dtype=wide(y)) if weights else jnp.asarray(np.prod(y.shape[:-1]), wide(y))
 
 
-def _loss(name: str, check: Callable, apply: Callable, fwd: Callable, bwd: Callable) -> Layer:
+def _loss(
+    name: str, check: Callable[..., Any], apply: Callable[..., Any], fwd: Callable[..., Any], bwd: Callable[..., Any]
+) -> Layer:
     """The Layer of a loss per example, given as three functions, followed by the mean."""
 
     def checked(params, x):
@@ -142,7 +144,7 @@ def _loss(name: str, check: Callable, apply: Callable, fwd: Callable, bwd: Calla
     return leaf(name, lambda key: (), loss_apply, loss_fwd, loss_bwd, output)
 
 
-def _expect_targets(name: str) -> Callable:
+def _expect_targets(name: str) -> Callable[..., Any]:
     def check(y, labels, weights):
         expect_float(name, "labels", labels)
         expect_shape(name, "labels", labels, y.shape)
@@ -151,7 +153,7 @@ def _expect_targets(name: str) -> Callable:
     return check
 
 
-def expect_classes(name: str) -> Callable:
+def expect_classes(name: str) -> Callable[..., Any]:
     def check(y, labels, weights):
         if y.shape[-1] < 1:
             raise ValueError(f"{name}: y must have at least one class, got {describe(y)}; pass shape (..., n).")

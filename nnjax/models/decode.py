@@ -18,7 +18,7 @@ from ..linear import broadcast, take
 from .generate import expect_request, pick
 
 
-def _parts(params) -> tuple:
+def _parts(params) -> tuple[Any, ...]:
     """(table, head, positions, blocks stacked, last norm) of the parameters of a `gpt`; where it is tied, table is head."""
     if isinstance(params, TiedParams):
         (embed, body), head = params, params.table

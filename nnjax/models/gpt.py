@@ -1,7 +1,6 @@
 """GPT-2."""
 
 import math
-from collections.abc import Callable
 
 import jax
 
@@ -17,7 +16,7 @@ from ..layers.embedding import embedding, learned_positions, unembedding
 from ..layers.norm import layer_norm
 
 
-def gpt_initializers(layers: int) -> tuple[Callable, Callable]:
+def gpt_initializers(layers: int) -> tuple[jax.nn.initializers.Initializer, jax.nn.initializers.Initializer]:
     """Normal with deviation 0.02, and that divided by sqrt(2 layers) for weights into the residual sum."""
     return jax.nn.initializers.normal(0.02), jax.nn.initializers.normal(0.02 / math.sqrt(2 * layers))
 

@@ -5,7 +5,7 @@ no place in it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ BLOCK = (
 TABLE, POSITIONS, NORM, HEAD = "wte.weight", "wpe.weight", ("ln_f.weight", "ln_f.bias"), "lm_head.weight"
 CONSTANTS = (".attn.bias", ".attn.masked_bias")  # the causal line, which older files store
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), lambda: gelu(approximate=True)),
     **dict.fromkeys(("gelu", "gelu_python"), gelu),
     **dict.fromkeys(("silu", "swish"), silu),
@@ -38,7 +38,7 @@ ALIASES = {
     "num_hidden_layers": "n_layer",
 }  # fmt: skip
 # What changes the numbers and `gpt` has not: refused where it is anything but the value here, or nothing.
-WITHOUT = {"model_type": "gpt2", "add_cross_attention": False, "pruned_heads": {}, "quantization_config": {}}
+WITHOUT: dict[str, Any] = {"model_type": "gpt2", "add_cross_attention": False, "pruned_heads": {}, "quantization_config": {}}
 
 
 def read_gpt2(path: str | Path, heads: int | None = None, dtype: Any = None) -> tuple[dict[str, Any], dict[str, jax.Array]]:

@@ -60,7 +60,7 @@ def _keys(seed: int) -> tuple[jax.Array, jax.Array]:
     return first, second
 
 
-def _checkpoints(folder: Path, settings: dict, note: Callable[[str], None]) -> Checkpoints:
+def _checkpoints(folder: Path, settings: dict[str, Any], note: Callable[[str], None]) -> Checkpoints:
     folder = folder / "checkpoints"
     return Checkpoints(folder, keep=1, configuration=settings, resume=bool(steps(folder)), on_note=note)
 
@@ -71,7 +71,7 @@ def _ended(done: Fit) -> Fit:
     return done
 
 
-def _settings(row: Row, seed: int) -> dict:
+def _settings(row: Row, seed: int) -> dict[str, Any]:
     own = ("name", "book", "of", "note", "members")
     return {"seed": seed, **{k: v for k, v in row._asdict().items() if k not in own}}
 
@@ -177,12 +177,13 @@ class Table:
     """What was reproduced so far, in results/nielsen.json; every row that ends is added to what the file has."""
 
     def __init__(self, results: Path):
-        self.path, self.results = results / "nielsen.json", results
-        self.rows: dict[str, dict] = {}
+        self.path: Path = results / "nielsen.json"
+        self.results: Path = results
+        self.rows: dict[str, dict[str, Any]] = {}
         if self.path.is_file():
             self.rows = {row["name"]: row for row in json.loads(self.path.read_text())["rows"]}
 
-    def add(self, row: Row, found: list[Result]) -> dict:
+    def add(self, row: Row, found: list[Result]) -> dict[str, Any]:
         """One row with the results of its seeds."""
         entry = {
             "name": row.name, "book": row.book, "of": row.of, "ours": round(max(r.accuracy for r in found), 4),
@@ -257,7 +258,7 @@ def reproduce(
     return table
 
 
-def _pairs(data: Dataset, folder: Path, curves: Path, say) -> Iterator[tuple[Curve, dict, dict]]:
+def _pairs(data: Dataset, folder: Path, curves: Path, say) -> Iterator[tuple[Curve, dict[str, Any], dict[str, Any]]]:
     if not curves.is_dir():
         raise DataError(f"{curves} is no folder; point --curves to the book's published ones, or leave it out.")
     for curve in CURVES:

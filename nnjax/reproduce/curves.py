@@ -79,7 +79,7 @@ def overlay(pairs: list[tuple[Curve, dict[str, np.ndarray], dict[str, np.ndarray
     """Ours (lines) over the book's (dots), a panel for each measure of each file."""
     from matplotlib.figure import Figure
 
-    panels: dict[tuple[str, str], list] = {}
+    panels: dict[tuple[str, str], list[Any]] = {}
     for curve, theirs, ours in pairs:
         for name in curve.measures:
             panels.setdefault((curve.file.removesuffix(".json"), name), []).append((curve.name, theirs[name], ours[name]))

@@ -47,7 +47,7 @@ class Row(NamedTuple):
 LAMBDA_6 = 10 * 0.1
 # What the book does on 250,000 images takes 60 epochs of minibatches of 10. Five times the minibatch and the rate that goes
 # with it take the same path with steps that a CPU does several times as fast.
-SHORTER = {"batch": 50, "learning_rate": 5 * 0.03, "expanded": True}
+SHORTER: dict[str, Any] = {"batch": 50, "learning_rate": 5 * 0.03, "expanded": True}
 NOTE = "minibatch 50 and rate 0.15 for the book's 10 and 0.03"
 
 

@@ -111,7 +111,9 @@ def diverged(setting: Setting, name: str, seed: int, data: Dataset, say: Callabl
         return Outcome(seed, math.nan, {}, {}, math.nan)
 
 
-def compare(setting: Setting, data: Dataset, seeds: int, file: Path, say: Callable[[str], None] = print) -> list[dict]:
+def compare(
+    setting: Setting, data: Dataset, seeds: int, file: Path, say: Callable[[str], None] = print
+) -> list[dict[str, Any]]:
     """Every operator of this setting from the seeds 0 ... seeds - 1; `file` holds those of all settings, and is gone on with.
 
     What is in the file already, with this setting, is not trained again.
@@ -133,7 +135,7 @@ def compare(setting: Setting, data: Dataset, seeds: int, file: Path, say: Callab
     return entry["rows"]
 
 
-def line(setting: Setting, row: dict) -> str:
+def line(setting: Setting, row: dict[str, Any]) -> str:
     """One row of the table, in words: mean accuracy, each seed's, and the final angle of each layer below the top, averaged."""
     seeds = [s for s in row["seeds"] if s["accuracy"] is not None]
     if not seeds:

@@ -46,14 +46,14 @@ class Restored(NamedTuple):
 
     state: Any
     step: int
-    configuration: dict
-    metrics: dict
+    configuration: dict[str, Any]
+    metrics: dict[str, Any]
     skipped: tuple[str, ...]
 
 
 def save(
-    folder: str | Path, state: Any, *, step: int, configuration: Mapping | None = None, metrics: Mapping | None = None,
-    keep: int = 3, best: str | None = None,
+    folder: str | Path, state: Any, *, step: int, configuration: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None, keep: int = 3, best: str | None = None,
 ) -> Path:  # fmt: skip
     """Write every array of `state`, a pytree, as the checkpoint of this step, and return its folder.
 
@@ -100,7 +100,7 @@ def _step(step: Any) -> int:
     return found
 
 
-def _json(name: str, given: Any) -> dict:
+def _json(name: str, given: Any) -> dict[str, Any]:
     if given is not None and not isinstance(given, Mapping):
         raise TypeError(f"save: {name} must be a dictionary, got {describe(given)}; pass names and what they stand for.")
     return plain(f"save: {name}", given or {})
@@ -113,7 +113,7 @@ def _begun(folder: Path, step: int) -> str:
         return str(new_folder(folder, UNFINISHED))
 
 
-def _ended(draft: Path, final: Path, step: int, manifest: dict) -> None:
+def _ended(draft: Path, final: Path, step: int, manifest: dict[str, Any]) -> None:
     with _told(final.parent, step):
         seal(draft, manifest)
         take_place(draft, final)
@@ -144,7 +144,7 @@ def _saved(folder: Path) -> list[int]:
         return []
 
 
-def restore(folder: str | Path, like: Any, *, configuration: Mapping | None = None) -> Restored:
+def restore(folder: str | Path, like: Any, *, configuration: Mapping[str, Any] | None = None) -> Restored:
     """The newest sound checkpoint, as a state of the structure, shapes, dtypes and devices of `like`.
 
     One that is damaged, unreadable, of another version or none at all is passed over, and named in `skipped`.  Raises
@@ -161,7 +161,9 @@ def restore(folder: str | Path, like: Any, *, configuration: Mapping | None = No
     return Restored(state, step, manifest["configuration"], manifest["metrics"], tuple(skipped))
 
 
-def expect_fit(folder: str | Path, like: Any, *, configuration: Mapping | None = None) -> tuple[int, dict, list[str]]:
+def expect_fit(
+    folder: str | Path, like: Any, *, configuration: Mapping[str, Any] | None = None
+) -> tuple[int, dict[str, Any], list[str]]:
     """What `restore` raises, before any array is read: the step, its manifest, and a sentence for each that is passed over."""
     step, manifest, skipped = by_first(lambda: _newest(Path(folder), like, configuration), CheckpointError)
     if step is None or manifest is None:
@@ -169,7 +171,9 @@ def expect_fit(folder: str | Path, like: Any, *, configuration: Mapping | None =
     return step, manifest, skipped
 
 
-def _newest(folder: Path, like: Any, configuration: Mapping | None) -> tuple[int | None, dict | None, list[str]]:
+def _newest(
+    folder: Path, like: Any, configuration: Mapping[str, Any] | None
+) -> tuple[int | None, dict[str, Any] | None, list[str]]:
     """The step of the newest sound checkpoint, if any, its manifest, and a sentence for each newer one that is none."""
     skipped = []
     for step in reversed(steps(folder)):
@@ -183,7 +187,7 @@ def _newest(folder: Path, like: Any, configuration: Mapping | None) -> tuple[int
     return None, None, skipped
 
 
-def _expect_fit(path: Path, manifest: dict, like: Any, configuration: Mapping | None) -> None:
+def _expect_fit(path: Path, manifest: dict[str, Any], like: Any, configuration: Mapping[str, Any] | None) -> None:
     if configuration is not None:
         now = json.loads(json.dumps(plain("restore: configuration", configuration)))
         before = manifest["configuration"]
@@ -242,11 +246,11 @@ def _data(x):
     return jax.random.key_data(x) if _is_key(x) else x
 
 
-def _described(name: str, x) -> dict:
+def _described(name: str, x) -> dict[str, Any]:
     return {"name": name, "shape": list(x.shape), "dtype": str(x.dtype)}
 
 
-def _words(leaf: dict | None) -> str:
+def _words(leaf: dict[str, Any] | None) -> str:
     return "absent" if leaf is None else f"{leaf['dtype']} {tuple(leaf['shape'])}"
 
 

@@ -9,12 +9,13 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 FORMAT = 1
 UNFINISHED = ".saving-"  # begins the names of what is being written or removed: no checkpoint, and gone with the next save
 REPLACED = ".replaced-"  # and of a checkpoint that another of its step is about to replace: it counts until that one is there
 SET_ASIDE = ".no-checkpoint"  # ends the name of what stood in the place of a checkpoint, and was none
-PARTS = {"step": int, "leaves": list, "configuration": dict, "metrics": dict, "files": dict}  # of a manifest
+PARTS: dict[str, type] = {"step": int, "leaves": list, "configuration": dict, "metrics": dict, "files": dict}  # of a manifest
 
 
 class CheckpointError(ValueError):
@@ -31,7 +32,7 @@ class NoneSound(CheckpointError):
     def __init__(self, folder: Path, skipped: Sequence[str]):
         found = "; ".join(skipped) or "none was ever saved there"
         super().__init__(f"no sound checkpoint in {folder}: {found}. Start anew, in another folder.")
-        self.skipped = tuple(skipped)
+        self.skipped: tuple[str, ...] = tuple(skipped)
 
 
 def steps(folder: str | Path) -> list[int]:
@@ -54,7 +55,7 @@ def place(folder: Path, step: int) -> Path:
     return replaced if os.path.lexists(replaced) and not os.path.lexists(final) else final
 
 
-def seal(draft: Path, manifest: dict) -> None:
+def seal(draft: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest, with the SHA-256 of every file there is, and have all of it reach the disk."""
     manifest = {"format": FORMAT, **manifest, "files": {str(p.relative_to(draft)): _digest(p) for p in _files(draft)}}
     written = draft / "manifest.json"
@@ -64,7 +65,7 @@ def seal(draft: Path, manifest: dict) -> None:
         _sync(path)
 
 
-def manifest_of(path: str | Path) -> dict:
+def manifest_of(path: str | Path) -> dict[str, Any]:
     """The manifest of the checkpoint at this path, as it was written. Raises Damaged, with what is wrong."""
     path = Path(path)
     try:
@@ -96,7 +97,7 @@ def manifest_of(path: str | Path) -> dict:
     return manifest
 
 
-def verify(path: str | Path) -> dict:
+def verify(path: str | Path) -> dict[str, Any]:
     """The manifest of the checkpoint at this path. Raises Damaged unless every file is as it was written."""
     path, manifest = Path(path), manifest_of(path)
     try:
@@ -151,13 +152,13 @@ def prune(folder: Path, keep: int, best: str | None, saved: int) -> None:
         _remove(place(folder, step))
 
 
-def known(folder: Path) -> dict[int, dict]:
+def known(folder: Path) -> dict[int, dict[str, Any]]:
     """The manifest of each step whose checkpoint has one that can be read, in order."""
     found = {step: _known(place(folder, step)) for step in steps(folder)}
     return {step: manifest for step, manifest in found.items() if manifest is not None}
 
 
-def _known(path: Path) -> dict | None:
+def _known(path: Path) -> dict[str, Any] | None:
     try:
         return manifest_of(path)
     except Damaged:

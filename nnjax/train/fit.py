@@ -41,7 +41,7 @@ def one_hot(classes: int) -> Callable[[np.ndarray], np.ndarray]:
     return encode
 
 
-def make_accuracy(predict: Callable) -> Callable[[Any, Split], float]:
+def make_accuracy(predict: Callable[..., Any]) -> Callable[[Any, Split], float]:
     """accuracy(params, split): the share of examples whose largest score is at their label."""
 
     @jax.jit
@@ -87,7 +87,7 @@ def expect_batches(data: Dataset, batch_size: int, epochs: int) -> None:
         )
 
 
-def _on_device(data: Dataset, batch_size: int, encode: Callable | None) -> Batches:
+def _on_device(data: Dataset, batch_size: int, encode: Callable[..., Any] | None) -> Batches:
     x, labels = jnp.asarray(data.train.x), jnp.asarray(encode(data.train.y) if encode else data.train.y)
 
     def order(key, first):

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import expect_positive
 from .placement import Placement, joined, put, staying
 from .run import Checkpoints, Epoch, Fit, OnEpoch, Progress, begin, held, keep
-from .step import TrainState, make_steps
+from .step import Step, TrainState, make_steps
 
 DIVERGED = 1e4  # times the first loss: a scan whose mean is above, if finite, has diverged like one that is not
 SMALL = 1e8  # flops: four steps of less are unrolled, for the loop's own share of the time; more would only compile longer
@@ -47,7 +47,7 @@ Score = Callable[[TrainState], tuple[float, float, dict[str, float]]]  # -> vali
 
 
 def loop(
-    step: Callable,
+    step: Step,
     state: TrainState,
     batches: Batches,
     epochs: int,
@@ -144,7 +144,7 @@ def _idle(history: tuple[Epoch, ...], patience: int | None) -> bool:
     return patience is not None and len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
-def _flops(step: Callable, state: TrainState, batches: Batches, row: Any) -> float:
+def _flops(step: Step, state: TrainState, batches: Batches, row: Any) -> float:
     """The floating-point work of a step, next to nothing where XLA does not know it."""
     one = jax.jit(lambda state, data, row: step(state, *batches.take(data, row)))
     cost = one.lower(state, batches.data, row).cost_analysis()
@@ -160,7 +160,7 @@ def _parameter(state: TrainState) -> str:
     return "" if bad is None else f"; the first parameter that is not finite is params{jax.tree_util.keystr(bad)}"
 
 
-def _first(step: Callable, state: TrainState, batches: Batches, fed: Any, n: int, where: Callable | None) -> str:
+def _first(step: Step, state: TrainState, batches: Batches, fed: Any, n: int, where: Callable[..., str] | None) -> str:
     """Where the first number that is not finite appears, these steps taken again one by one; "" if it does not come again."""
     if where is None:
         return ""

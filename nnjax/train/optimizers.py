@@ -28,7 +28,7 @@ STEPS = ("decay_steps", "transition_steps")  # of a schedule: those of the whole
 RATES = ("init_value", "peak_value", "value")  # of a schedule: which one the learning rate is, the last that it has
 
 
-def _made(what: str, function: Callable, arguments: Mapping[str, Any], **ours: Any) -> Any:
+def _made(what: str, function: Callable[..., Any], arguments: Mapping[str, Any], **ours: Any) -> Any:
     """function(**ours, **arguments), of ours only what it takes. Raises ValueError for an argument that it lacks."""
     known = inspect.signature(function).parameters
     for name in arguments:

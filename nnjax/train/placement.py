@@ -101,7 +101,7 @@ def joined(tree: Any, placement: Placement | None) -> Any:
     return tree if placement is None else placement.join(tree)
 
 
-def staying(step: Callable, placement: Placement | None) -> Callable:
+def staying(step: Callable[..., Any], placement: Placement | None) -> Callable[..., Any]:
     """The step, from a state to one that lies where that one did."""
     if placement is None:
         return step
@@ -113,7 +113,7 @@ def staying(step: Callable, placement: Placement | None) -> Callable:
     return stays
 
 
-def predicting(predict: Callable, placement: Placement | None) -> Callable:
+def predicting(predict: Callable[..., Any], placement: Placement | None) -> Callable[..., Any]:
     """predict(params, x) of parameters that lie on the devices, which share the examples."""
     if placement is None:
         return predict

@@ -22,7 +22,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def gathered(value: Any) -> list:
+def gathered(value: Any) -> list[Any]:
     """What each process gives, as JSON carries it, in the order of the processes."""
     if jax.process_count() == 1:
         return [value]

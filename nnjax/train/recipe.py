@@ -46,7 +46,7 @@ class Recipe(NamedTuple):
     hand: ValueAndGrad
     reference: ValueAndGrad
     predict: Callable[[Any, Any], Any]
-    encode: Callable | None
+    encode: Callable[..., Any] | None
     loss: str
     sizes: str
     where: Callable[..., str] | None = None

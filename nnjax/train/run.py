@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -56,7 +56,7 @@ class Checkpoints(NamedTuple):
     folder: str | Path
     every: int | None = None
     keep: int = 3
-    configuration: Mapping = {}
+    configuration: Mapping[str, Any] = {}
     resume: bool = False
     on_note: Callable[[str], None] | None = None
     claimed: bool = False
@@ -202,7 +202,7 @@ def begin(checkpoints: Checkpoints | None, state: TrainState) -> tuple[TrainStat
     return found.state, done
 
 
-def _progress(checkpoints: Checkpoints, m: dict) -> Progress:
+def _progress(checkpoints: Checkpoints, m: dict[str, Any]) -> Progress:
     try:
         return Progress(tuple(Epoch(*record) for record in m["history"]), m["loss"], m["seconds"], m.get("first"))
     except (KeyError, TypeError):

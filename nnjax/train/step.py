@@ -1,7 +1,7 @@
 """One optimisation step, and an epoch of them as one compiled program."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,16 @@ class TrainState(NamedTuple):
     opt_state: Any
     step: jax.Array
     key: jax.Array
+
+
+class Step(Protocol):
+    """step(state, x, labels, weights=None) -> (state, value)."""
+
+    def __call__(self, state: TrainState, x: Any, labels: Any, weights: Any = None, /) -> tuple[TrainState, jax.Array]: ...
+
+
+Take = Callable[[Any, jax.Array], tuple[Any, Any]]  # (data, row) -> the batch (x, labels) that it names
+Steps = Callable[[TrainState, Any, Any], tuple[TrainState, jax.Array]]  # (state, data, rows), or of an epoch (state, x, labels)
 
 
 def expect_optimizer(who: str, optimizer: Any) -> None:
@@ -62,7 +72,7 @@ def init_state(params: Any, optimizer: optax.GradientTransformation, key: jax.Ar
 
 
 def apply_gradients(
-    state: TrainState, grads: Any, optimizer: optax.GradientTransformation, value: Any, value_fn: Callable
+    state: TrainState, grads: Any, optimizer: optax.GradientTransformation, value: Any, value_fn: Callable[[Any], Any]
 ) -> TrainState:
     """The state after one step of the optimizer along these gradients.
 
@@ -80,7 +90,7 @@ def step_key(state: TrainState) -> jax.Array:
     return jax.random.fold_in(state.key, state.step)
 
 
-def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformation) -> Callable:
+def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformation) -> Step:
     """step(state, x, labels, weights=None) -> (state, value): one step, a pure function to be jitted or scanned.
 
     value_and_grad is `nnjax.value_and_grad(model, loss)`, its reference, or any function of that signature.
@@ -115,14 +125,14 @@ def epoch_key(state_key: jax.Array, first_step: Any) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(state_key, 1), first_step)
 
 
-def examples(data: tuple, rows: jax.Array) -> tuple[Any, Any]:
+def examples(data: tuple[jax.Array, jax.Array], rows: jax.Array) -> tuple[Any, Any]:
     """The batch (x, labels) of these examples of data = (x, labels)."""
     how = {"mode": "promise_in_bounds", "unique_indices": True}
     x, labels = data
     return x.at[rows].get(**how), labels.at[rows].get(**how)
 
 
-def make_steps(step: Callable, unroll: int = 4, take: Callable = examples) -> Callable:
+def make_steps(step: Step, unroll: int = 4, take: Take = examples) -> Steps:
     """steps(state, data, rows) -> (state, values): a `lax.scan` of step(state, *take(data, row)) over rows; values (n,)."""
 
     def steps(state: TrainState, data, rows):
@@ -131,7 +141,7 @@ def make_steps(step: Callable, unroll: int = 4, take: Callable = examples) -> Ca
     return steps
 
 
-def make_epoch(step: Callable, batch_size: int, unroll: int = 4) -> Callable:
+def make_epoch(step: Step, batch_size: int, unroll: int = 4) -> Steps:
     """epoch(state, x, labels) -> (state, mean value): one jitted `lax.scan` over shuffled minibatches.
 
     The state's buffers are donated: use the one that comes back.

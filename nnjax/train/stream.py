@@ -20,7 +20,7 @@ THREADS = 4
 class _Rows:
     """A source of grain: entry i is the batch that rows[i] names."""
 
-    def __init__(self, x: Any, labels: Any, rows: np.ndarray, encode: Callable | None):
+    def __init__(self, x: Any, labels: Any, rows: np.ndarray, encode: Callable[..., Any] | None):
         self.x, self.labels, self.rows, self.encode = x, labels, rows, encode
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ def _grain() -> Any:
 
 
 def streamed(
-    x: Any, labels: Any, batch_size: int, encode: Callable | None = None, shard: tuple[int, int] = (0, 1),
+    x: Any, labels: Any, batch_size: int, encode: Callable[..., Any] | None = None, shard: tuple[int, int] = (0, 1),
     placement: Placement | None = None,
 ) -> Batches:  # fmt: skip
     """Batches of x and labels, NumPy arrays or memory maps, in the order that `fit` would take them in.

@@ -37,7 +37,7 @@ def expect_window(text: Text, context: int) -> None:
         )
 
 
-def make_evaluate(predict: Callable, ids: jax.Array, context: int) -> Callable[[Any], tuple[float, float]]:
+def make_evaluate(predict: Callable[..., Any], ids: jax.Array, context: int) -> Callable[[Any], tuple[float, float]]:
     """evaluate(params) -> (mean cross-entropy, share of characters foretold rightly), over all whole windows side by side."""
     count = (len(ids) - 1) // context
     starts = np.arange(count, dtype=np.int32) * context

@@ -37,7 +37,7 @@ def together(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def communicates(fwd: Callable[..., tuple], bwd: Callable[..., tuple], params: Any, x: Any) -> bool:
+def communicates(fwd: Callable[..., tuple[Any, ...]], bwd: Callable[..., tuple[Any, ...]], params: Any, x: Any) -> bool:
     """Whether this pair's own cotangents vary as params and x do, though these do not vary together.
 
     So it is with the layers of a mesh, which sum over devices themselves: their arguments must stay as they are.

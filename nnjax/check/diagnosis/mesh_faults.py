@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -46,7 +46,7 @@ def mentions(spec: P) -> frozenset[str]:
     return frozenset(name for names in entries for name in names)
 
 
-def suspects(sharding: Sharding, diff: dict[str, np.ndarray], cts: list[np.ndarray], truth: Truth) -> Callable:
+def suspects(sharding: Sharding, diff: dict[str, np.ndarray], cts: list[np.ndarray], truth: Truth) -> Callable[..., Any]:
     """suspects(leaf) -> [(kind, detail, what the leaf would be)], of arguments diff, by name, and cotangents.
 
     truth(arguments, cts) -> outputs and gradients of the reference, by name.

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
 from ..running.cells import reference_of
-from ..subject import Subject
+from ..subject import Leaves, Subject
 from ..witness.adjoint import push_of
 from ..witness.oracle import in_x64, on_host
 
 
-def mistakes(subject: Subject, point: tuple[list, list], other: list, names: Sequence[str]) -> list[tuple[str, str, dict]]:
+def mistakes(
+    subject: Subject, point: tuple[Leaves, Leaves], other: Leaves, names: Sequence[str]
+) -> list[tuple[str, str, dict[str, Any]]]:
     """(kind, detail, {leaf: gradient}) for each mistake; point: (diff, cts); names: of the outputs, then of the leaves."""
     diff, cts = map(on_host, point)
     found = []

@@ -22,12 +22,12 @@ class Kind(NamedTuple):
     plant: Callable[[Layer, int], Layer | None]
 
 
-def on_cotangents(layer: Layer, change: Callable[[tuple, Any, Any], tuple]) -> Layer:
+def on_cotangents(layer: Layer, change: Callable[[tuple[Any, ...], Any, Any], tuple[Any, ...]]) -> Layer:
     """The layer whose bwd gives change((ct_params, ct_x), residuals, ct_y) of the right one."""
     return layer._replace(bwd=lambda residuals, ct_y: change(layer.bwd(residuals, ct_y), residuals, ct_y))
 
 
-def on_leaf(change: Callable[[Any, Any], Any], applies: Callable[[Any], bool] = lambda g: True) -> Callable:
+def on_leaf(change: Callable[[Any, Any], Any], applies: Callable[[Any], bool] = lambda g: True) -> Callable[..., Any]:
     """Plants change(g, ct_y) in one leaf g of the cotangents: the number-th of those to which it applies."""
 
     def plant(layer: Layer, number: int) -> Layer:
@@ -125,7 +125,7 @@ def _wrong_z(layer: Layer, number: int) -> Layer | None:
     return layer._replace(fwd=fwd)
 
 
-def _square_dense(replacement: Callable) -> Callable:
+def _square_dense(replacement: Callable[..., Any]) -> Callable[..., Any]:
     def plant(layer: Layer, number: int) -> Layer | None:
         params = _params_of(layer)
         if not isinstance(params, DenseParams) or params.w.ndim != 2 or params.w.shape[0] != params.w.shape[1]:
@@ -150,7 +150,7 @@ def _no_broadcast_sum(layer: Layer, number: int) -> Layer | None:
     return on_cotangents(layer, changed)
 
 
-def _with(*kinds: type) -> Callable[[Callable], Callable]:
+def _with(*kinds: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Plants only in layers whose parameters are of these kinds."""
 
     def restrict(plant):

@@ -45,7 +45,7 @@ def mutants(layer: Layer, inside: int | None = None) -> Iterator[tuple[Kind, str
             yield kind, where, put(wrong)
 
 
-def _places(layer: Layer, where: str = "", put: Callable[[Layer], Layer] = lambda wrong: wrong) -> Iterator:
+def _places(layer: Layer, where: str = "", put: Callable[[Layer], Layer] = lambda wrong: wrong) -> Iterator[Any]:
     """(where, part, put) of the layer and of every part inside: put(wrong) is the whole with another in its place."""
     yield where, layer, put
     if layer.remade is not None:

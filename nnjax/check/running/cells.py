@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ..options import Options, precisions
-from ..subject import Subject, sorted_outputs
+from ..subject import Flat, Leaves, Subject, sorted_outputs
 from ..witness.oracle import LARGE, Budget, budgets, neighbour, random_like
 from ..witness.truth import support
 from . import transforms
@@ -23,15 +23,15 @@ class Cell(NamedTuple):
     dtype: np.dtype
     device: Any
     precision: str
-    points: list  # (diff, cts), the first one the caller's
+    points: list[tuple[Leaves, Leaves]]  # (diff, cts), the first one the caller's
     found: list[list[Budget]]  # of each point
     second: list[Budget]
-    tangents: list
-    others: list  # outputs without a derivative, by the definition
+    tangents: Leaves
+    others: Leaves  # outputs without a derivative, by the definition
     untwice: Exception | None = None  # what the definition raises where it is differentiated twice
 
 
-def reference_of(subject: Subject) -> Callable:
+def reference_of(subject: Subject) -> Flat:
     """reference(diff, other, cts) -> outputs and cotangents of the definition, in one list; compiled once."""
 
     def flat(diff, other, cts):
@@ -59,7 +59,7 @@ def places(opts: Options) -> list[Place]:
     return [Place(np.dtype(name), d, p) for name in opts.dtypes for d in opts.devices for p in precisions(d)]
 
 
-def cells(subject: Subject, diff: list, other: list, opts: Options) -> list[Cell]:
+def cells(subject: Subject, diff: Leaves, other: Leaves, opts: Options) -> list[Cell]:
     """Budgets for every dtype, device and precision: what does not depend on the rule under test."""
     return in_threads(measuring(subject, diff, other, opts), places(opts), float32_last)
 
@@ -102,7 +102,8 @@ def _cell(subject, diff, other, opts: Options, place: Place, measured) -> Cell:
         at = (at, place.device, place.precision)
         return budgets(f, d, other, linear, dtype, opts.seed, opts.compute_dtype, eps, measured, at)
 
-    points, found = [(diff, cts)], [budget(reference, diff, cts, 0)]
+    points: list[tuple[Leaves, Leaves]] = [(diff, cts)]
+    found = [budget(reference, diff, cts, 0)]
     if {"vmap", "scan"} & set(chosen):
         if all(b.truth.size >= LARGE for b in found[0]):  # other cotangents only, by a factor that scales every rounding
             points.append((diff, [np.asarray(-2, c.dtype) * c for c in cts]))

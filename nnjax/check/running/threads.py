@@ -3,14 +3,18 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 WORKERS = 2
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-def in_threads(f: Callable, items: Sequence, last: Callable[[Any], bool] = lambda item: False, *, alone: bool = False) -> list:
+def in_threads(
+    f: Callable[[T], R], items: Sequence[T], last: Callable[[T], bool] = lambda item: False, *, alone: bool = False
+) -> list[R]:
     """[f(item) for item in items], two at a time; those of which `last` is true are begun last.
 
     alone: one at a time. Programs that communicate must: of two at once, some devices may begin one and some the other, and
@@ -28,11 +32,11 @@ def in_threads(f: Callable, items: Sequence, last: Callable[[Any], bool] = lambd
         return [begun[i].result() for i in range(len(items))]
 
 
-def _settings() -> tuple:
+def _settings() -> tuple[Any, ...]:
     return {name: getattr(jax.config, name, None) for name in jax.config.values}, jax.sharding.get_abstract_mesh()
 
 
-def once(table: dict, name: Any, make: Callable[[], Any]) -> Any:
+def once(table: dict[Any, Any], name: Any, make: Callable[[], Any]) -> Any:
     """table[name], made the first time it is asked for, by one thread while others wait."""
     if name not in table:
         with table.setdefault(("lock", name), threading.Lock()):

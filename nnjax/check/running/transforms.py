@@ -9,23 +9,24 @@ import jax
 import numpy as np
 
 from ...errors import unknown_name
-from ..subject import Outputs, Subject
+from ..subject import Flat, Leaves, Outputs, Run, Subject
 
-Points = Sequence[tuple[list, list]]
+Points = Sequence[tuple[Leaves, Leaves]]
+AtPoints = Callable[[Points, Leaves], Sequence[Leaves]]  # (points, other) -> outputs and cotangents at each
 
 
-def eager(subject: Subject) -> Callable:
+def eager(subject: Subject) -> AtPoints:
     """Operation by operation, at the first point."""
     return lambda points, other: [_flat(subject.hand(points[0][0], other, points[0][1]))]
 
 
-def jit(subject: Subject) -> Callable:
+def jit(subject: Subject) -> AtPoints:
     """Compiled as one program, at the first point."""
     run = jax.jit(lambda diff, other, cts: _flat(subject.hand(diff, other, cts)))
     return lambda points, other: [run(points[0][0], other, points[0][1])]
 
 
-def vmap(subject: Subject) -> Callable:
+def vmap(subject: Subject) -> AtPoints:
     """All points as one batch: what belongs to one must not leak into another."""
 
     def run(diff, other, cts):
@@ -34,7 +35,7 @@ def vmap(subject: Subject) -> Callable:
     return _stacked(jax.jit(run))
 
 
-def scan(subject: Subject) -> Callable:
+def scan(subject: Subject) -> AtPoints:
     """One point after another inside `lax.scan`."""
 
     def run(diff, other, cts):
@@ -43,17 +44,17 @@ def scan(subject: Subject) -> Callable:
     return _stacked(jax.jit(run))
 
 
-def checkpoint(subject: Subject) -> Callable:
+def checkpoint(subject: Subject) -> AtPoints:
     """As a custom_vjp function under `jax.checkpoint`, at the first point: the forward rule runs twice."""
     run = jax.jit(lambda diff, other, cts: _flat(subject.rematerialised(diff, other, cts)))
     return lambda points, other: [run(points[0][0], other, points[0][1])]
 
 
-def _flat(out: Outputs) -> list:
+def _flat(out: Outputs) -> Leaves:
     return [*out.floats, *out.cotangents]
 
 
-def _stacked(run: Callable) -> Callable:
+def _stacked(run: Flat) -> AtPoints:
     def all_points(points: Points, other):
         diff, cts = (jax.tree.map(lambda *xs: np.stack(xs), *group) for group in zip(*points))  # on the host: no compiling
         out = [np.asarray(y) for y in run(diff, other, cts)]
@@ -66,7 +67,7 @@ TRANSFORMS = {"eager": eager, "jit": jit, "vmap": vmap, "scan": scan, "checkpoin
 SECOND_ORDER = "second"  # forward mode over the hand-written reverse: compared with a budget of its own
 
 
-def second_order(run: Callable) -> Callable:
+def second_order(run: Run) -> Flat:
     """directional(diff, other, cts + tangents) -> the derivative along the tangents of every cotangent."""
 
     def directional(diff, other, linear):
@@ -76,7 +77,7 @@ def second_order(run: Callable) -> Callable:
     return jax.jit(directional)
 
 
-def named(name: str) -> Callable:
+def named(name: str) -> Callable[[Subject], AtPoints]:
     """The transform of this name. Raises ValueError for a name that is not known."""
     if not isinstance(name, str) or name not in TRANSFORMS:
         raise unknown_name("transform", name, (*TRANSFORMS, SECOND_ORDER))

@@ -1,18 +1,16 @@
 """The adjoint identity: <ct, J v> = <Jᵀ ct, v>, with J v by forward mode. It needs no reverse mode to be right."""
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
 
 from ..omissions import words
 from ..report import Diagnosis, Row
 from ..running.threads import once
-from ..subject import Subject, sorted_outputs
+from ..subject import Flat, Leaves, Subject, sorted_outputs
 from .oracle import ULPS, Budget, eps_of, in_x64, norms, random_like
 
 
-def push_of(subject: Subject) -> Callable:
+def push_of(subject: Subject) -> Flat:
     """push(diff, other, tangents) -> J v of the definition, by forward mode; compiled once. TypeError where there is none."""
 
     def push(diff, other, tangents):
@@ -26,8 +24,9 @@ def push_of(subject: Subject) -> Callable:
 
 
 def adjoint_rows(
-    subject: Subject, diff: list, other: list, cts: list, h: list[np.ndarray], found: list[Budget], seed: int, notes: list
-) -> list[Row]:
+    subject: Subject, diff: Leaves, other: Leaves, cts: Leaves, h: list[np.ndarray], found: list[Budget], seed: int,
+    notes: list[str],
+) -> list[Row]:  # fmt: skip
     """A row for each leaf, in float64, for a random tangent v of that leaf alone.
 
     What may differ follows from the leaf's budget by |<h - t, v>| <= |h - t| |v|, plus the rounding of J v.

@@ -39,11 +39,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..running.threads import once
+from ..subject import Flat, Leaf, Leaves
 
 DRAWS, FACTOR, ULPS = 16, 4.0, 16.0
 LARGE, LARGE_DRAWS = 10_000, 3
-ZERO_BELOW, ZERO_FACTOR = 16.0, 64.0
-DISAGREE, DISAGREE_SHARE = 1000.0, 0.25
+ZERO_BELOW, ZERO_FACTOR, DISAGREE, DISAGREE_SHARE = 16.0, 64.0, 1000.0, 0.25
 
 
 def eps_of(dtype: Any) -> float:
@@ -69,7 +69,7 @@ class Rounder(NamedTuple):
     bits: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray, eps: float, salt: int) -> "Rounder":
+    def of(cls, x: Leaf, eps: float, salt: int) -> "Rounder":
         """Zeros stay zero; what would overflow stays as it was."""
         wide = np.asarray(x).astype(np.float64)
 
@@ -109,7 +109,7 @@ def on_host(arrays: Any) -> list[np.ndarray]:
     return [np.asarray(a).astype(np.float64, copy=False) for a in arrays]
 
 
-def in_x64(f: Callable, *lists: Any) -> list[np.ndarray]:
+def in_x64(f: Callable[..., Any], *lists: Any) -> list[np.ndarray]:
     """f of these lists of arrays in float64, moved to NumPy while still inside: outside, JAX would drop to float32."""
     with (
         jax.enable_x64(True),
@@ -126,7 +126,7 @@ def size_of(x: np.ndarray) -> float:
     return float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x)))
 
 
-def norms(x: np.ndarray) -> np.ndarray:
+def norms(x: Leaf) -> np.ndarray:
     """The 2-norm and the maximum norm; NaN counts as infinite."""
     if x.size == 0:
         return np.zeros(2)
@@ -205,7 +205,7 @@ class Budget(NamedTuple):
 
 
 def measure(
-    reference: Callable, diff: list, other: list, linear: list, dtype: Any, seed: int, eps: float, parts: str = "rho moved"
+    reference: Flat, diff: Leaves, other: Leaves, linear: Leaves, dtype: Any, seed: int, eps: float, parts: str = "rho moved"
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """(r, t, rho, moved) of every leaf that reference(diff, other, linear) returns, `linear` entering linearly.
 
@@ -237,8 +237,8 @@ def measure(
 
 
 def budgets(
-    reference: Callable, diff: list, other: list, linear: list, dtype: Any, seed: int, compute_dtype: Any = None,
-    truth_eps: float = 2.0**-52, measured: dict | None = None, at: Any = None,
+    reference: Flat, diff: Leaves, other: Leaves, linear: Leaves, dtype: Any, seed: int,
+    compute_dtype: Any = None, truth_eps: float = 2.0**-52, measured: dict[Any, Any] | None = None, at: Any = None,
 ) -> list[Budget]:  # fmt: skip
     """The budget of every leaf that reference(diff, other, linear) returns, at these inputs in this dtype.
 

@@ -16,16 +16,17 @@ from collections.abc import Callable
 import numpy as np
 
 from ..report import Diagnosis, Row
-from ..subject import Subject
+from ..subject import Flat, Leaves, Subject
 from .oracle import Budget, eps_of, in_x64, norms, size_of
 
+Rule = Callable[[list[np.ndarray]], list[np.ndarray]]  # of the inputs
 STEPS = (2.0**-16, 2.0**-19, 2.0**-22)
 ORDER, FLOOR, POINTS = 1.9, 1000.0, 3
 
 
 def taylor_rows(
-    subject: Subject, reference: Callable, diff: list, other: list, cts: list, hand: Callable, n: int,
-    found: list[Budget], seed: int,
+    subject: Subject, reference: Flat, diff: Leaves, other: Leaves, cts: Leaves,
+    hand: Rule, n: int, found: list[Budget], seed: int,
 ) -> list[Row]:  # fmt: skip
     """A row for each leaf, in float64: error is the remainder at the smallest step, bound what it may be there."""
     best: dict[str, Row] = {}
@@ -48,7 +49,7 @@ def taylor_rows(
     return [best[leaf] for leaf in subject.spec.names]
 
 
-def _generic(diff: list, rng, value: Callable) -> tuple[bool, list, list] | None:
+def _generic(diff: Leaves, rng, value: Rule) -> tuple[bool, list[np.ndarray], list[np.ndarray]] | None:
     """Inputs off kinks and ties, moved by a share of their scale (of each entry, where that leaves the domain), and f there.
 
     First whether it was their scale: what leaves the domain is, say, a weight of 0 on NaN.

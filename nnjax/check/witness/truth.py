@@ -4,17 +4,18 @@ Code that casts to float32 or bfloat16 inside computes no better than that, also
 program: an operation that takes float64 and gives something narrower.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..subject import Leaves, Run
 from .oracle import eps_of, on_host
 
 
-def support(run: Callable, diff: list, other: list, cts: list) -> float:
+def support(run: Run, diff: Leaves, other: Leaves, cts: Leaves) -> float:
     """The relative rounding that the truth of run(diff, other, cts) supports: eps64, or that of the narrowest cast."""
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         program = jax.make_jaxpr(lambda diff, cts: run(diff, other, cts))(on_host(diff), on_host(cts))
@@ -25,7 +26,7 @@ def support(run: Callable, diff: list, other: list, cts: list) -> float:
     return max(found)
 
 
-def _operations(jaxpr: Any, moving: list[bool]) -> Iterator[tuple[list, list]]:
+def _operations(jaxpr: Any, moving: list[bool]) -> Iterator[tuple[list[np.dtype], list[np.dtype]]]:
     """(dtypes taken, dtypes given) of every operation that depends on an input that moves, in inner programs too.
 
     What does not depend on one is a constant, such as a random mask, and may be drawn in any precision.
@@ -52,6 +53,6 @@ def _programs(value: Any) -> Iterator[Any]:
             yield v
 
 
-def _dtypes(variables) -> list:
+def _dtypes(variables) -> list[np.dtype]:
     found = (getattr(v.aval, "dtype", None) for v in variables)
     return [d for d in found if d is not None]

@@ -1,6 +1,7 @@
 """The independent witnesses of one rule in float64, and the kind of error that rows without one of their own have."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from ..options import Options
 from ..report import Diagnosis, Row
 from ..running.cells import Cell, reference_of
 from ..running.transforms import SECOND_ORDER
-from ..subject import Subject
+from ..subject import Leaves, Subject
 from .adjoint import adjoint_rows
 from .oracle import eps_of, on_host
 from .taylor import taylor_rows
@@ -21,7 +22,7 @@ class RuleError(Exception):
     """What the rule under test raised, as against what its definition did."""
 
 
-def common(subject: Subject, cell: Cell, transform: str) -> dict:
+def common(subject: Subject, cell: Cell, transform: str) -> dict[str, Any]:
     """What the rows of one cell under one transform have in common."""
     return {
         "case": subject.case,
@@ -33,7 +34,7 @@ def common(subject: Subject, cell: Cell, transform: str) -> dict:
 
 
 def witness_rows(
-    subject: Subject, cell: Cell, other: list, run: Callable, opts: Options, notes: list[str], broken: bool
+    subject: Subject, cell: Cell, other: Leaves, run: Callable[..., Any], opts: Options, notes: list[str], broken: bool
 ) -> list[Row]:
     """The rows of every witness; run: the rule, jitted. What a witness cannot do with the definition is a note, and what the
     rule raises at its points is a failed row; broken: rows tell already that the rule is wrong."""

@@ -36,7 +36,7 @@ def _seen_in(pair, keep, n: int, m: int, causal: bool):
     return visible(numbers(i * n, n), numbers(j * m, m), None if keep is None else _take(keep, j, m, -1), causal)
 
 
-def _widths(x, n: int, axis: int = -2) -> tuple:
+def _widths(x, n: int, axis: int = -2) -> tuple[Any, ...]:
     """The zeros that make x's axis a multiple of n."""
     return tuple((0, -size % n if i == x.ndim + axis else 0) for i, size in enumerate(x.shape))
 

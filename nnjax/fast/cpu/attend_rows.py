@@ -37,7 +37,7 @@ def _rows(queries: int, keys: int, n: int, causal: bool) -> list[tuple[slice, sl
     return [(slice(start, stop), slice(0, stop if causal else keys)) for start, stop in stops]
 
 
-def _in_chunks(f, q, n: int, keys: int, arrays: tuple):
+def _in_chunks(f, q, n: int, keys: int, arrays: tuple[Any, ...]):
     """f of the arrays, (b, h, ...) each or None, with as many of the b h heads at a time as the limit allows."""
     b, h, g = q.shape[:3]
     fits = [c for c in range(1, b * h + 1) if b * h % c == 0 and c * g * n * keys <= products_at_a_time(keys)]

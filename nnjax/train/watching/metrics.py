@@ -93,9 +93,10 @@ class Writers:
         self, folder: Path | None, examples: int, tensorboard: bool = False, wandb: str | None = None,
         configuration: Mapping[str, Any] = {},
     ):  # fmt: skip
-        self.folder, self.examples = folder, examples
-        self.board = _tensorboard(folder / "tensorboard") if tensorboard and folder else None
-        self.run = _wandb(wandb, configuration) if wandb else None
+        self.folder: Path | None = folder
+        self.examples: int = examples
+        self.board: Any = _tensorboard(folder / "tensorboard") if tensorboard and folder else None
+        self.run: Any = _wandb(wandb, configuration) if wandb else None
 
     def __enter__(self) -> Any:
         return self

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ..run import Epoch
 
@@ -21,7 +22,7 @@ def epoch_line(record: Epoch, epochs: int, examples: int = 0) -> str:
 
 
 @contextmanager
-def progress(epochs: int, examples: int = 0) -> Iterator:
+def progress(epochs: int, examples: int = 0) -> Iterator[Any]:
     """A function to call with each Epoch."""
     if not sys.stdout.isatty():
         yield lambda record: print(epoch_line(record, epochs, examples), flush=True)

@@ -16,7 +16,7 @@ from .trees.residuals import with_parameters, without_parameters
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-def in_chunks(layer: Layer, size: int, *, axes: int, on: str | None = None) -> Layer:
+def in_chunks(layer: Layer[jax.Array], size: int, *, axes: int, on: str | None = None) -> Layer[jax.Array]:
     """The same layer, for at most `size` examples at a time, each of `axes` axes; x: (..., and those axes).
 
     For layers that treat examples apart, draw nothing from a key, and take and give one array. The parameters were copied

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .errors import describe, expect_array, expect_arrays, expect_flag, expect_key, expect_positive
-from .layer import Layer, Met, add_cotangents, expect_layer, split_key
+from .layer import Layer, Met, Y, add_cotangents, expect_layer, split_key
 from .trees.residuals import with_parameters, without_parameters
 
 
@@ -34,7 +34,7 @@ def _expect_cotangents(who: str, cts: Any, n: int) -> None:
         )
 
 
-def serial(*layers: Layer) -> Layer:
+def serial(*layers: Layer[Y]) -> Layer[Y]:
     """y = f_n(... f_2(f_1(x))).  params: a tuple, one entry for each layer.
 
     Backward: ct_x = J_1ᵀ J_2ᵀ ... J_nᵀ ct_y, last layer first. The key is split, one for each layer.
@@ -79,7 +79,7 @@ def serial(*layers: Layer) -> Layer:
     return Layer("serial", init, apply, fwd, bwd, tuple(layers), walk, serial)
 
 
-def residual(f: Layer) -> Layer:
+def residual(f: Layer[Y]) -> Layer[Y]:
     """y = x + f(x).  params: those of f.  f keeps the shape of x.
 
     Backward: ct_x = ct_y + J_fᵀ ct_y; the transpose of the copy of x is the sum of the two cotangents.
@@ -114,7 +114,7 @@ def residual(f: Layer) -> Layer:
     return Layer("residual", f.init, apply, fwd, bwd, (f,), walk, residual)
 
 
-def recompute(layer: Layer) -> Layer:
+def recompute(layer: Layer[Y]) -> Layer[Y]:
     """The same layer, keeping its input alone: its backward calls `layer.fwd` again for the residuals, never `apply`.
 
     It saves memory where it crosses the boundary of a loop, as in `scan_layers`; in straight code XLA may merge the two
@@ -262,7 +262,7 @@ class TiedParams(NamedTuple):
     body: Any
 
 
-def tied(embed: Layer, body: Layer, head: Layer) -> Layer:
+def tied(embed: Layer, body: Layer, head: Layer[Y]) -> Layer[Y]:
     """y = head(table, body(embed(table, x))): one table used twice.
 
     Backward: head gives ct_table_out, embed gives ct_table_in, and the table's cotangent is their sum: the table was

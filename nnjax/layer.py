@@ -2,15 +2,23 @@
 
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 
 import jax
 
 from .errors import describe, expect_arrays, expect_key
 from .trees.varying import communicates, together
 
-Params = Any  # a pytree of arrays
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
 
+    Y = TypeVar("Y", covariant=True, default=Any)  # what a layer gives: an Array, of most; Any: some pytree
+else:
+    from typing import TypeVar
+
+    Y = TypeVar("Y", covariant=True)
+
+Params = Any  # a pytree of arrays
 
 Key = Any  # a key of jax.random, or None
 
@@ -28,7 +36,7 @@ class Met(NamedTuple):
 Walk = Generator[Met, tuple[Params, Any], tuple[Params, Any]]
 
 
-class Layer(NamedTuple):
+class Layer(NamedTuple, Generic[Y]):
     """Five functions and a name. Close over a Layer; never pass it through `jit`.
 
     init(key) -> params
@@ -48,13 +56,13 @@ class Layer(NamedTuple):
 
     name: str
     init: Callable[[Key], Params]
-    apply: Callable[..., Any]
-    fwd: Callable[..., tuple[Any, Any]]
+    apply: Callable[..., Y]
+    fwd: Callable[..., tuple[Y, Any]]
     bwd: Callable[[Any, Any], tuple[Any, Any]]
     parts: tuple["Layer", ...] = ()
     walk: Callable[[Params, Any, Key], Walk] | None = None
     remade: Callable[..., "Layer"] | None = None
-    plain: "Layer | None" = None
+    plain: "Layer[Y] | None" = None
     draws: bool = False
 
 
@@ -82,7 +90,15 @@ def add_cotangents(a: Any, b: Any) -> Any:
     )
 
 
-def as_custom_vjp(layer: Layer) -> Callable[..., Any]:
+class Function(Protocol[Y]):
+    """f(params, x, key=None) -> y."""
+
+    __name__: str
+
+    def __call__(self, params: Any, x: Any, key: Key = None) -> Y: ...
+
+
+def as_custom_vjp(layer: Layer[Y]) -> Function[Y]:
     """f(params, x, key=None) -> y whose gradient, under anyone's `jax.grad`, is the layer's own `bwd`.
 
     Usable inside Flax, Equinox or plain JAX, under `jit`, `vmap` and `scan`. Forward mode (`jax.jvp`) raises in JAX, as
@@ -180,7 +196,7 @@ def is_chain(layer: Layer, params: Any, x: Any, key: Any = None) -> bool:
     return chain
 
 
-def with_part(layer: Layer, i: int, part: Layer) -> Layer:
+def with_part(layer: Layer[Y], i: int, part: Layer) -> Layer[Y]:
     """The composition with fwd and bwd of another i-th part; the definition stays that of the right one.
 
     Raises ValueError for a layer that cannot be made again of other parts.
@@ -192,7 +208,7 @@ def with_part(layer: Layer, i: int, part: Layer) -> Layer:
     return layer._replace(fwd=made.fwd, bwd=made.bwd, parts=made.parts, walk=made.walk, remade=made.remade)
 
 
-def plain(layer: Layer) -> Layer:
+def plain(layer: Layer[Y]) -> Layer[Y]:
     """The layer, and every layer inside it, with the plain pair alone: the backward that stands under its definition.
 
     What else it runs on some platform, in the same program, is a faster spelling of that pair; `check` holds each against the

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import describe, expect_array, expect_float, expect_key
-from .layer import Layer
+from .layer import Layer, Y
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ def refusing(who: str, bwd: Callable[..., Any], output: Callable[[Any], Any]) ->
 def leaf(
     name: str,
     init: Callable[[Any], Any],
-    apply: Callable[..., Any],
-    fwd: Callable[..., tuple[Any, Any]],
+    apply: Callable[..., Y],
+    fwd: Callable[..., tuple[Y, Any]],
     bwd: Callable[[Any, Any], tuple[Any, Any]],
     output: Callable[[Any], Any],
     *,
     fast: Sequence[Callable[..., Any]] | None = None,
-) -> Layer:
+) -> Layer[Y]:
     """The Layer of these functions, behind what is checked of every layer. output: as in `refusing`.
 
     fast: (fwd, bwd) that give the same from the same residuals, in the spelling of the platform: the layer's pair then, while
@@ -110,7 +110,7 @@ def leaf(
     def entering(f):
         return lambda params, x, *, key=None: f(entered(params), entered(x), key=key)
 
-    plain = Layer(name, checked_init, entering(apply), entering(fwd), refusing(name, bwd, output))
+    plain: Layer[Y] = Layer(name, checked_init, entering(apply), entering(fwd), refusing(name, bwd, output))
     if fast is None:
         return plain
     return plain._replace(fwd=entering(fast[0]), bwd=refusing(name, fast[1], output), plain=plain)

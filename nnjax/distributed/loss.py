@@ -1,6 +1,7 @@
 """The loss of a batch whose examples lie on several devices."""
 
 import jax.numpy as jnp
+from jax import Array
 
 from ..layer import Layer, expect_layer
 from ..linear import broadcast, wide
@@ -22,7 +23,7 @@ def _shares(x, value, axis):
     return share, total, jnp.where(total == 0, jnp.full_like(part, jnp.nan), part / some)
 
 
-def mean_over(loss: Layer, axis: Axis) -> Layer:
+def mean_over(loss: Layer[Array], axis: Axis) -> Layer[Array]:
     """The loss of all the devices' examples: sum_k W_k value_k / sum_k W_k, W_k the total weight on device k.
 
     A mean of means would count every device alike, however few examples it has. One all-reduce of two numbers; the

@@ -105,7 +105,7 @@ def vocabulary_cross_entropy_bwd(residuals: Any, ct_value: Array, *, axis: str) 
     return (), (*ct_x, weighted_mean_bwd(mean_residuals, ct_value)[1]) if weights else ct_x
 
 
-def vocabulary_cross_entropy(axis: str = "model") -> Layer:
+def vocabulary_cross_entropy(axis: str = "model") -> Layer[Array]:
     """`nnjax.linear_cross_entropy` with the rows of w on the devices of the axis; x as there.
 
     Forward one all-reduce for the largest score and one for two sums, each of a number or two a row; backward one of ct_h.

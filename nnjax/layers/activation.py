@@ -20,7 +20,7 @@ from ..linear import broadcast, wide
 
 def _activation(
     name: str, apply: Callable[..., Any], fwd: Callable[..., Any], bwd: Callable[..., Any], axis: int | None = None
-) -> Layer:
+) -> Layer[Array]:
     """The Layer of three functions of x alone; `axis=-1` asks for at least one axis."""
 
     def checked(params, x):
@@ -59,7 +59,7 @@ def sigmoid_bwd(residuals: Any, ct_y: Array) -> Any:
     return ct_y * (y * (1 - y))
 
 
-def sigmoid() -> Layer:
+def sigmoid() -> Layer[Array]:
     """y = 1 / (1 + exp(-x)).  x, y: any shape."""
     return _activation("sigmoid", sigmoid_apply, sigmoid_fwd, sigmoid_bwd)
 
@@ -79,7 +79,7 @@ def tanh_bwd(residuals: Any, ct_y: Array) -> Any:
     return ct_y * ((1 - y) * (1 + y))
 
 
-def tanh() -> Layer:
+def tanh() -> Layer[Array]:
     """y = tanh(x).  x, y: any shape."""
     return _activation("tanh", tanh_apply, tanh_fwd, tanh_bwd)
 
@@ -98,7 +98,7 @@ def relu_bwd(residuals: Any, ct_y: Array) -> Any:
     return jnp.where(off, jnp.zeros_like(ct_y), ct_y)
 
 
-def relu() -> Layer:
+def relu() -> Layer[Array]:
     """y = max(x, 0), with relu'(0) = 0.  x, y: any shape."""
     return _activation("relu", relu_apply, relu_fwd, relu_bwd)
 
@@ -117,7 +117,7 @@ def leaky_relu_bwd(residuals: Any, ct_y: Array, slope: Any) -> Any:
     return jnp.where(positive, ct_y, slope * ct_y)
 
 
-def leaky_relu(slope: float = 0.01) -> Layer:
+def leaky_relu(slope: float = 0.01) -> Layer[Array]:
     """y = x where x > 0, else slope x; the derivative at 0 is `slope`.  x, y: any shape.
 
     Raises ValueError for a slope that is not a finite number.
@@ -148,7 +148,7 @@ def elu_bwd(residuals: Any, ct_y: Array) -> Any:
     return ct_y * jnp.exp(jnp.where(x > 0, jnp.zeros_like(x), x))
 
 
-def elu() -> Layer:
+def elu() -> Layer[Array]:
     """y = x where x > 0, else exp(x) - 1.  x, y: any shape.  Clevert et al. 2016, eq. 15 with alpha = 1."""
     return _activation("elu", elu_apply, elu_fwd, elu_bwd)
 
@@ -199,7 +199,7 @@ def gelu_tanh_bwd(residuals: Any, ct_y: Array) -> Any:
     return ct_y * (0.5 * (1 + t) + x * (0.5 * (1 - t) * (1 + t)) * du)
 
 
-def gelu(approximate: bool = False) -> Layer:
+def gelu(approximate: bool = False) -> Layer[Array]:
     """y = x P(x), with P the standard normal distribution function, or its tanh approximation.
 
     x, y: any shape.  Hendrycks and Gimpel 2016, eq. 1 and 2.
@@ -226,7 +226,7 @@ def silu_bwd(residuals: Any, ct_y: Array) -> Any:
     return ct_y * (s + x * (s * (1 - s)))
 
 
-def silu() -> Layer:
+def silu() -> Layer[Array]:
     """y = x sigmoid(x).  x, y: any shape."""
     return _activation("silu", silu_apply, silu_fwd, silu_bwd)
 
@@ -246,7 +246,7 @@ def softplus_bwd(residuals: Any, ct_y: Array) -> Any:
     return ct_y * jax.nn.sigmoid(x)
 
 
-def softplus() -> Layer:
+def softplus() -> Layer[Array]:
     """y = log(1 + exp(x)).  x, y: any shape."""
     return _activation("softplus", softplus_apply, softplus_fwd, softplus_bwd)
 
@@ -279,7 +279,7 @@ def softmax_bwd(residuals: Any, ct_y: Array) -> Any:
     return (y * (ct - broadcast((y * ct).sum(-1, keepdims=True), y.shape))).astype(ct_y.dtype)
 
 
-def softmax() -> Layer:
+def softmax() -> Layer[Array]:
     """y = exp(x) / sum exp(x) over the last axis.  x, y: (..., n).  Raises ValueError for a scalar x."""
     return _activation("softmax", softmax_apply, softmax_fwd, softmax_bwd, axis=-1)
 
@@ -301,6 +301,6 @@ def log_softmax_bwd(residuals: Any, ct_y: Array) -> Any:
     return (ct - jnp.exp(y) * broadcast(ct.sum(-1, keepdims=True), y.shape)).astype(ct_y.dtype)
 
 
-def log_softmax() -> Layer:
+def log_softmax() -> Layer[Array]:
     """y = x - log sum exp(x) over the last axis.  x, y: (..., n).  Raises ValueError for a scalar x."""
     return _activation("log_softmax", log_softmax_apply, log_softmax_fwd, log_softmax_bwd, axis=-1)

@@ -206,7 +206,7 @@ def attention(
     bias: bool = True,
     init: Callable[..., Array] | None = None,
     init_out: Callable[..., Array] | None = None,
-) -> Layer:
+) -> Layer[Array]:
     """Multi-head self-attention over the positions of x: (..., s, n), heads of n / heads features each (Vaswani et al. 2017).
 
     kv_heads < heads shares each head of keys and values among heads / kv_heads heads of queries (Ainslie et al. 2023).

@@ -208,7 +208,7 @@ def conv(
     bias: bool = True,
     init: Callable[..., Array] | None = None,
     feedback: Callable[[Array], Array] = transpose,
-) -> Layer:
+) -> Layer[Array]:
     """y[p] = b + sum_i w[i] x[p stride + i dilation - padding], channels last.
 
     An int or (k,) as kernel means one dimension, x: (..., width, in), a tuple of two means images,

@@ -87,7 +87,7 @@ def dense(
     bias: bool = True,
     init: Callable[..., Array] | None = None,
     feedback: Callable[[Array], Array] = transpose,
-) -> Layer:
+) -> Layer[Array]:
     """y = x W + b, with W: (n_in, n_out) and b: (n_out,), or no b at all (`bias=False`).
 
     init(key, shape, dtype) makes W: by default Glorot's uniform distribution, variance 2 / (n_in + n_out)

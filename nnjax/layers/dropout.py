@@ -46,7 +46,7 @@ def expect_rate(who: str, rate: Any) -> float:
     return share
 
 
-def dropout(rate: float) -> Layer:
+def dropout(rate: float) -> Layer[Array]:
     """y = x / (1 - rate) with probability 1 - rate, else 0; without a key (inference) y = x.  x, y: any shape.
 
     rate is the share dropped.  The same key gives the same mask in `apply` and `fwd`.  Raises ValueError unless

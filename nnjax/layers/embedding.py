@@ -1,7 +1,7 @@
 """Tables: rows picked by integer ids, and rows added by position."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ def embedding_bwd(residuals: Any, ct_y: Array, vocab: int) -> Any:
     return EmbeddingParams(scatter_add(ct_y, ids, vocab)), None
 
 
-def embedding(vocab: int, n: int, *, init: Callable[..., Array] | None = None) -> Layer:
+def embedding(vocab: int, n: int, *, init: Callable[..., Array] | None = None) -> Layer[Array]:
     """y = table[x].  x: integers (...) in 0 ... vocab-1, table: (vocab, n), y: (..., n).
 
     init(key, shape, dtype) makes the table: by default normal with standard deviation 1 / sqrt(n), so that a row has length
@@ -102,7 +102,7 @@ def learned_positions_bwd(residuals: Any, ct_y: Array, context: Any) -> Any:
     return EmbeddingParams(leading_t(broadcast_t(ct_y, ct_y.shape[-2:]), context)), ct_y
 
 
-def learned_positions(context: int, n: int, *, init: Callable[..., Array] | None = None) -> Layer:
+def learned_positions(context: int, n: int, *, init: Callable[..., Array] | None = None) -> Layer[Array]:
     """y = x + the first T rows of a table.  x, y: (..., T, n), table: (context, n).
 
     init(key, shape, dtype) makes the table: by default normal with standard deviation 0.02.
@@ -181,6 +181,12 @@ def fused_unembedding_fwd(params: Any, h: Array, *, key: Any = None) -> Any:
 def fused_unembedding_bwd(residuals: Any, ct_y: Array) -> Any:
     ct_h, ct_table = ct_y  # nothing was done to them
     return EmbeddingParams(ct_table), ct_h
+
+
+@overload
+def unembedding(vocab: int, n: int, *, fused: Literal[False] = False) -> Layer[Array]: ...
+@overload
+def unembedding(vocab: int, n: int, *, fused: bool) -> Layer: ...
 
 
 def unembedding(vocab: int, n: int, *, fused: bool = False) -> Layer:

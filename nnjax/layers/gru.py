@@ -1,7 +1,7 @@
 """The gated recurrent unit."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +84,12 @@ def gru_bwd(residuals: Any, cts: Any) -> Any:
     ct_b = broadcast_t(ct_a, params.b.shape)
     ct_b_u = broadcast_t(ct_s[..., -n.shape[-1] :], params.b_u.shape)
     return GRUParams(ct_w, ct_u, ct_b, ct_b_u), ct_x, ct_first
+
+
+@overload
+def gru(n_in: int, n_hidden: int, *, carry: Literal[False] = False) -> Layer[Array]: ...
+@overload
+def gru(n_in: int, n_hidden: int, *, carry: bool) -> Layer: ...
 
 
 def gru(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:

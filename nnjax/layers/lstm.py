@@ -1,7 +1,7 @@
 """Long short-term memory."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +90,12 @@ def lstm_bwd(residuals: Any, cts: Any) -> Any:
     ct_u = fold(one_earlier(y, first.h)).T @ fold(ct_a)
     ct_b = broadcast_t(ct_a, params.b.shape)
     return LSTMParams(ct_w, ct_u, ct_b), ct_x, ct_first
+
+
+@overload
+def lstm(n_in: int, n_hidden: int, *, carry: Literal[False] = False) -> Layer[Array]: ...
+@overload
+def lstm(n_in: int, n_hidden: int, *, carry: bool) -> Layer: ...
 
 
 def lstm(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:

@@ -9,7 +9,7 @@ from jax import Array
 
 from ..errors import expect_float, expect_params, expect_same_dtype, expect_shape
 from ..feedback import like_the_transpose, mirror
-from ..layer import Layer
+from ..layer import Layer, Y
 from ..leaf import leaf, refusing
 from ..linear import fold
 
@@ -24,9 +24,9 @@ class MirrorParams(NamedTuple):
 
 
 def carried_by(
-    feedback: Callable[..., Any], layer: Layer, bwd: Callable[..., tuple[Any, Any]],
+    feedback: Callable[..., Any], layer: Layer[Y], bwd: Callable[..., tuple[Any, Any]],
     output: Callable[[Any], Any] = lambda residuals: None, *, fast: Sequence[Callable[..., Any]] | None = None,
-) -> Layer:  # fmt: skip
+) -> Layer[Y]:  # fmt: skip
     """The layer with its error sent back by `feedback`, by `mirrored` where that is `mirror`.
 
     bwd(residuals, ct_y, *, feedback): the layer's own, of which layer.bwd is that with the transpose; output, fast: as of
@@ -41,7 +41,9 @@ def carried_by(
     return layer._replace(bwd=refusing(layer.name, lambda residuals, ct_y: bwd(residuals, ct_y, feedback=operator), output))
 
 
-def mirrored(layer: Layer, bwd: Callable[..., tuple[Any, Any]], output: Callable[[Any], Any] = lambda residuals: None) -> Layer:
+def mirrored(
+    layer: Layer[Y], bwd: Callable[..., tuple[Any, Any]], output: Callable[[Any], Any] = lambda residuals: None
+) -> Layer[Y]:
     """The layer with a matrix B of its own in the place of wᵀ: params are MirrorParams(forward, back).
 
     B gets the update of w, transposed: ct_back = ct_wᵀ, so that under the same optimizer, and decay, B - wᵀ only ever decays

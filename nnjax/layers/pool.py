@@ -80,7 +80,7 @@ def fast_max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], s
     return by_platform(residuals, ct_y, plain=max_pool_bwd, cpu=cpu.max_pool_bwd, how={"window": window, "stride": stride})
 
 
-def max_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Layer:
+def max_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Layer[Array]:
     """y[p] = max over i of x[p stride + i], i in the window, where the whole window lies in x.
 
     x: (..., width, channels) for an int or (k,), (..., height, width, channels) for (k, l); the stride is the window
@@ -118,7 +118,7 @@ def fast_avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], s
     return by_platform(residuals, ct_y, plain=avg_pool_bwd, cpu=cpu.avg_pool_bwd, how={"window": window, "stride": stride})
 
 
-def avg_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Layer:
+def avg_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Layer[Array]:
     """y[p] = mean over i of x[p stride + i], i in the window, where the whole window lies in x.
 
     x: (..., width, channels) for an int or (k,), (..., height, width, channels) for (k, l); the stride is the window
@@ -128,7 +128,7 @@ def avg_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None
     return _pool("avg_pool", window, stride, avg_pool_apply, avg_pool_fwd, avg_pool_bwd, fast)
 
 
-def _pool(name, window, stride, apply, fwd, bwd, fast) -> Layer:
+def _pool(name, window, stride, apply, fwd, bwd, fast) -> Layer[Array]:
     window = expect_per_axis(name, "window", window)
     stride = window if stride is None else expect_per_axis(name, "stride", stride, len(window))
     label = f"{name}({window}{'' if stride == window else f', {stride}'})"
@@ -167,7 +167,7 @@ def global_avg_pool_bwd(residuals: Any, ct_y: Array, *, axes: Any) -> Any:
     return (), broadcast(share.reshape(*ct_y.shape[:-1], *(1,) * axes, ct_y.shape[-1]), shape)
 
 
-def global_avg_pool(axes: int = 2) -> Layer:
+def global_avg_pool(axes: int = 2) -> Layer[Array]:
     """y = mean of x over its `axes` axes of space.  x: (..., height, width, channels), or (..., width, channels) for 1.
 
     y: (..., channels).  Raises ValueError where x has fewer axes, or no entries to average.
@@ -202,7 +202,7 @@ def flatten_bwd(residuals: Any, ct_y: Array) -> Any:
     return (), ct_y.reshape(outlined(like).shape)  # reshaping only renames entries: the transpose names them back
 
 
-def flatten(axes: int | None = None) -> Layer:
+def flatten(axes: int | None = None) -> Layer[Array]:
     """y = x with its last `axes` axes made one, or all but the first, the batch, where `axes` is not given.
 
     x: (batch, ...), y: (batch, n); with axes=3, x: (..., height, width, channels), y: (..., n).

@@ -9,7 +9,7 @@ one matrix product for all steps.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +80,12 @@ def time_first(x: Array) -> Array:
 def one_earlier(y: Array, first: Any) -> Array:
     """first, y_1 ... y_{T-1}: the state that each step began with.  y: (batch, time, n), first: (batch, n)."""
     return jnp.concatenate([first[:, None], y], 1)[:, : y.shape[1]]
+
+
+@overload
+def rnn(n_in: int, n_hidden: int, *, carry: Literal[False] = False) -> Layer[Array]: ...
+@overload
+def rnn(n_in: int, n_hidden: int, *, carry: bool) -> Layer: ...
 
 
 def rnn(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:

@@ -120,7 +120,7 @@ def linear_cross_entropy_bwd(residuals: Any, ct_value: Array) -> Any:
     return (), (ct_y, None, weighted_mean_bwd(mean_residuals, ct_value)[1])
 
 
-def linear_cross_entropy() -> Layer:
+def linear_cross_entropy() -> Layer[Array]:
     """The mean over rows of the cross-entropy of softmax(h wᵀ) with integer labels, in chunks of rows.
 
     x = ((h, w), labels) or ((h, w), labels, weights); h: (..., n); w: (vocabulary, n), as the table of an embedding, so that

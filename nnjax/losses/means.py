@@ -96,7 +96,7 @@ def total_weight(x: Array) -> jax.Array:
 
 def _loss(
     name: str, check: Callable[..., Any], apply: Callable[..., Any], fwd: Callable[..., Any], bwd: Callable[..., Any]
-) -> Layer:
+) -> Layer[Array]:
     """The Layer of a loss per example, given as three functions, followed by the mean."""
 
     def checked(params, x):
@@ -193,7 +193,7 @@ def mean_squared_error_bwd(residuals: Any, ct_losses: Any) -> Any:
     return ct_y, -ct_y
 
 
-def mean_squared_error() -> Layer:
+def mean_squared_error() -> Layer[Array]:
     """The mean over examples and outputs of (y - t)^2.  y, labels t: (..., n); weights: (...)."""
     name = "mean_squared_error"
     return _loss(name, _expect_targets(name), mean_squared_error_apply, mean_squared_error_fwd, mean_squared_error_bwd)
@@ -234,7 +234,7 @@ def binary_cross_entropy_bwd(residuals: Any, ct_losses: Any) -> Any:
     return ct_y.astype(y.dtype), (ct * jnp.where(y > 0, minus_abs, -minus_abs)).astype(y.dtype)
 
 
-def binary_cross_entropy() -> Layer:
+def binary_cross_entropy() -> Layer[Array]:
     """The mean over examples and outputs of the cross-entropy of labels t in [0, 1] with sigmoid(y).
 
     y are logits.  y, labels t: (..., n); weights: (...).
@@ -283,7 +283,7 @@ def softmax_cross_entropy_bwd(residuals: Any, ct_losses: Any, smoothing: Any) ->
     return (p_ct - jnp.where(one_hot, on, off)).astype(y.dtype), None  # ct (p - q): the simplest gradient there is
 
 
-def softmax_cross_entropy(*, label_smoothing: float = 0.0) -> Layer:
+def softmax_cross_entropy(*, label_smoothing: float = 0.0) -> Layer[Array]:
     """The mean over examples of the cross-entropy of softmax(y) with integer labels.
 
     y: (..., n) logits; labels: integers (...) in 0 ... n-1; weights: (...).  label_smoothing a mixes the one-hot target

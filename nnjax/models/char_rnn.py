@@ -1,6 +1,9 @@
 """A recurrent network of characters."""
 
 from collections.abc import Sequence
+from typing import Literal, overload
+
+from jax import Array
 
 from ..combinators import serial
 from ..errors import describe, expect_flag, expect_positive, unknown_name
@@ -12,6 +15,12 @@ from ..layers.lstm import lstm
 from ..layers.recurrent import rnn
 
 CELLS = {"rnn": rnn, "gru": gru, "lstm": lstm}
+
+
+@overload
+def char_rnn(vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, carry: Literal[False] = False) -> Layer[Array]: ...
+@overload
+def char_rnn(vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, carry: bool) -> Layer: ...
 
 
 def char_rnn(vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, carry: bool = False) -> Layer:

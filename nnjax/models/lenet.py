@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from jax import Array
+
 from ..chunks import in_chunks
 from ..combinators import serial
 from ..errors import expect_positive, expect_sizes, whole_number
@@ -28,7 +30,7 @@ def lenet(
     image: Sequence[int] = (28, 28, 1),
     dropout: float = 0.0,
     feedback: Feedback = transpose,
-) -> Layer:
+) -> Layer[Array]:
     """For each entry of `channels`: conv 5 x 5 without padding, max-pool 2 x 2, activation; then dense layers.
 
     x: (..., *image), image = (height, width, channels); y: (..., classes), logits.  hidden: the width, or widths, of the

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from jax import Array
+
 from ..combinators import serial
 from ..errors import expect_sizes
 from ..feedback import Operator, for_layers, transpose
@@ -12,7 +14,7 @@ from ..layers.dense import dense
 Feedback = Operator | Sequence[Operator]
 
 
-def mlp(sizes: Sequence[int], activation: Layer | None = None, *, feedback: Feedback = transpose) -> Layer:
+def mlp(sizes: Sequence[int], activation: Layer | None = None, *, feedback: Feedback = transpose) -> Layer[Array]:
     """dense, activation, dense, activation, ..., dense: len(sizes) - 1 dense layers, none after the last.
 
     x: (..., sizes[0]), y: (..., sizes[-1]).  The activation defaults to sigmoid.  feedback: one operator of `nnjax.feedback`,

@@ -3,6 +3,7 @@
 import functools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from .diagnosis.mesh_faults import axis_sizes, suspects
 from .diagnosis.mistakes import mistakes
 from .omissions import LeftOut, missing, refused, words
 from .options import PLAIN, Options
-from .report import Diagnosis, Report, Row
+from .report import Diagnosis, Report, Row, Where
 from .running import transforms
 from .running.cells import Cell, float32_last, measuring, places, reference_of
 from .running.threads import in_threads, once
@@ -101,8 +102,7 @@ def _transform_rows(subject: Subject, cell: Cell, other, transform: str, left_ou
         if transform == transforms.SECOND_ORDER and "forward-mode" in str(error):
             # fwd calls the decorated function itself, and JAX has no forward mode over that: no fault of the gradient.
             why = "not differentiated twice: fwd calls the function itself, which JAX cannot push forward; call its body there"
-            row = Row(subject.case, "", "", "", "", 0.0, 0.0, True, None, "vacuous", note=why)
-            return [row._replace(leaf=leaf, **where) for leaf in subject.spec.names]
+            return [where.row(leaf, error=0.0, bound=0.0, status="vacuous", note=why) for leaf in subject.spec.names]
         if subject.problems.found:
             return _problem_rows(subject, subject.problems.found, where)
         of_definition = _fails(subject, cell, other, transform)
@@ -121,7 +121,7 @@ def _fails(subject: Subject, cell: Cell, other, transform: str) -> Exception | N
 
     def tried() -> Exception | None:
         remat = vjp_of(subject.definition, subject.spec, jax.checkpoint)
-        itself = subject._replace(hand=subject.reference, rematerialised=remat, compiled={})
+        itself = replace(subject, hand=subject.reference, rematerialised=remat, compiled={})
         try:
             ran(itself, cell, other, transform)
         except Exception as error:
@@ -131,10 +131,10 @@ def _fails(subject: Subject, cell: Cell, other, transform: str) -> Exception | N
     return once(subject.shared, f"fails {cell.dtype.name} {transform}", tried)
 
 
-def _problem_rows(subject: Subject, problems: Sequence[Problem], where: dict[str, Any]) -> list[Row]:
+def _problem_rows(subject: Subject, problems: Sequence[Problem], where: Where) -> list[Row]:
     return [
-        Row(leaf=p.leaf, error=np.inf, bound=0.0, ok=False, diagnosis=Diagnosis(p.kind, p.detail), status="failed",
-            layer=subject.owner(p.leaf), **where)
+        where.row(p.leaf, error=np.inf, bound=0.0, status="failed", diagnosis=Diagnosis(p.kind, p.detail),
+                  layer=subject.owner(p.leaf))
         for p in problems
     ]  # fmt: skip
 
@@ -197,8 +197,8 @@ def _judged(subject, point, other, names, h, found, where, n_outputs) -> list[Ro
             diagnosis = diagnose(leaf, value, budget, context, primal=primal)
         skipped = int(budget.skipped(value, primal=primal).sum())
         rows.append(
-            Row(leaf=leaf, error=error, bound=bound, ok=status != "failed", diagnosis=diagnosis, status=status,
-                layer=subject.owner(leaf), skipped=skipped, entries=budget.truth.size, **where)
+            where.row(leaf, error=error, bound=bound, status=status, diagnosis=diagnosis, layer=subject.owner(leaf),
+                      skipped=skipped, entries=budget.truth.size)
         )  # fmt: skip
     return rows
 
@@ -225,6 +225,6 @@ def _exact_rows(subject, cell, other, where) -> list[Row]:
     for i, (ours, theirs) in enumerate(zip(h, cell.others)):
         ok = bool(np.array_equal(np.asarray(ours), theirs))
         wrong = None if ok else Diagnosis("wrong_primal", "an output without a derivative is not the reference's")
-        rows.append(Row(leaf=f"exact output[{i}]", error=float(not ok), bound=0.0, ok=ok, diagnosis=wrong,
-                        status="ok" if ok else "failed", **where))  # fmt: skip
+        status = "ok" if ok else "failed"
+        rows.append(where.row(f"exact output[{i}]", error=float(not ok), bound=0.0, status=status, diagnosis=wrong))
     return rows

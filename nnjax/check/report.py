@@ -52,6 +52,26 @@ class Row(NamedTuple):
         return text + (f"\n    note: {self.note}" if self.note else "")
 
 
+class Where(NamedTuple):
+    """What is compared, and in which program: what the rows of one run have in common."""
+
+    case: str
+    dtype: str
+    transform: str
+    device: str
+    precision: str = ""
+
+    def row(
+        self, leaf: str, *, error: float, bound: float, status: str, diagnosis: Diagnosis | None = None,
+        witness: str = "reference", layer: str = "", note: str = "", skipped: int = 0, entries: int = 0,
+    ) -> Row:  # fmt: skip
+        """The row of one leaf: every row of a check is made here."""
+        return Row(
+            leaf=leaf, error=error, bound=bound, ok=status != "failed", diagnosis=diagnosis, status=status, witness=witness,
+            layer=layer, note=note, skipped=skipped, entries=entries, **self._asdict(),
+        )  # fmt: skip
+
+
 class Report(NamedTuple):
     """The rows of a check, and `missing`: what was asked for and not compared. `ok` needs rows, all right, none missing."""
 

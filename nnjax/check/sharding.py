@@ -1,6 +1,7 @@
 """A layer that runs over a mesh, held against one on one device."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -140,14 +141,14 @@ def check_on_mesh(
     remat = vjp_of(paired(fwd, bwd), spec, jax.checkpoint)
     case = f"{layer.name} on {', '.join(f'{name}={n}' for name, n in mesh.shape.items())}"
     subject = Subject(
-        case, spec, definition, vjp_of(definition, spec), hand, remat, problems, {}, {},
-        lambda leaf: layer_owner(layer, leaf), layer, sharding,
+        case=case, spec=spec, definition=definition, reference=vjp_of(definition, spec), hand=hand, rematerialised=remat,
+        problems=problems, owner=lambda leaf: layer_owner(layer, leaf), layer=layer, sharding=sharding,
     )  # fmt: skip
     prepared = cells(subject, diff, other, opts)
     report = _with_missing(run_matrix(subject, diff, other, opts, prepared), by_hand)
     in_apply: Unsummed = {}
     by_jax = vjp_of(value_of(layer.apply, in_apply), spec)
-    definition_too = subject._replace(case=f"apply of {case}", hand=by_jax, problems=Problems(), compiled={})
+    definition_too = replace(subject, case=f"apply of {case}", hand=by_jax, problems=Problems(), compiled={})
     only = opts._replace(transforms=("jit",), witnesses=())
     return merged([report, _with_missing(run_matrix(definition_too, diff, other, only, prepared), in_apply)])
 

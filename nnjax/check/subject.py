@@ -6,6 +6,7 @@ Arguments are any pytrees. Their leaves are sorted into those with a derivative 
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -173,7 +174,8 @@ class Problems(threading.local):
         self.found.append(Problem(leaf, kind, detail))
 
 
-class Subject(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
     """What is under test, as functions of flat lists; compiled once and used for every dtype and seed.
 
     definition: the function itself. reference, hand, rematerialised: run(diff, other, cts) -> Outputs, by jax.vjp of the
@@ -189,10 +191,10 @@ class Subject(NamedTuple):
     reference: Run
     hand: Run
     rematerialised: Run
-    problems: Problems
-    compiled: dict[Any, Any]
-    shared: dict[Any, Any]
-    owner: Callable[[str], str]
+    problems: Problems = field(default_factory=Problems)
+    compiled: dict[Any, Any] = field(default_factory=dict)
+    shared: dict[Any, Any] = field(default_factory=dict)
+    owner: Callable[[str], str] = lambda leaf: ""
     layer: Layer | None = None
     sharding: Sharding | None = None
     plain: "Subject | None" = None

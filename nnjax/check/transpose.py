@@ -12,7 +12,7 @@ from .calls import argument_names
 from .matrix import run_matrix
 from .options import options
 from .pair import pair_run
-from .report import Diagnosis, Report, Row
+from .report import Diagnosis, Report, Row, Where
 from .subject import FLOAT0, Outputs, Subject, sorted_outputs, split, vjp_of
 from .witness.oracle import eps_of, in_x64, norms, on_host, random_like
 
@@ -60,7 +60,9 @@ def check_transpose(
     hand, problems = pair_run(fwd, bwd, spec)
     name = getattr(transpose, "__name__", "transpose")
     remat = vjp_of(function, spec, jax.checkpoint)
-    subject = Subject(name, spec, linear, reference, hand, remat, problems, {}, {}, lambda leaf: "")
+    subject = Subject(
+        case=name, spec=spec, definition=linear, reference=reference, hand=hand, rematerialised=remat, problems=problems
+    )
     report = run_matrix(subject, diff, other, opts)
     return report._replace(rows=(*report.rows, _linearity(name, linear, spec, diff, other, rng)))
 
@@ -80,4 +82,5 @@ def _linearity(name, linear, spec, diff, other, rng) -> Row:
     bound = 64 * eps_of(np.float64) * max(size, 1.0) * max(1.0, np.sqrt(sum(v.size for v in x)))
     ok = error <= bound
     wrong = None if ok else Diagnosis("unknown", f"the map is not linear: A(2x - 3z) and 2Ax - 3Az differ by {error:.3g}")
-    return Row(name, "output", "float64", "eager", "cpu", error, bound, ok, wrong, "ok" if ok else "failed", "linearity")
+    where, status = Where(name, "float64", "eager", "cpu"), "ok" if ok else "failed"
+    return where.row("output", error=error, bound=bound, status=status, diagnosis=wrong, witness="linearity")

@@ -18,7 +18,7 @@ from .options import DTYPES, EVERYWHERE, Options, options
 from .pair import pair_run, paired
 from .report import Report
 from .sharding import check_on_mesh, expect_sharding
-from .subject import Leaves, Problems, Spec, Subject, layer_owner, split, vjp_of
+from .subject import Leaves, Spec, Subject, layer_owner, split, vjp_of
 from .witness.oracle import budgets, norms, on_host
 
 
@@ -48,10 +48,10 @@ def layer_subject(layer: Layer, spec: Spec) -> Subject:
 
     hand, problems = pair_run(fwd, bwd, spec)
     remat = vjp_of(as_custom_vjp(layer), spec, jax.checkpoint)
-    shared = _shared(layer.apply, spec)
-    reference, slow = vjp_of(apply, spec), plain(layer)
+    slow = plain(layer)
     return Subject(
-        layer.name, spec, apply, reference, hand, remat, problems, {}, shared, lambda leaf: layer_owner(layer, leaf), layer,
+        case=layer.name, spec=spec, definition=apply, reference=vjp_of(apply, spec), hand=hand, rematerialised=remat,
+        problems=problems, shared=_shared(layer.apply, spec), owner=lambda leaf: layer_owner(layer, leaf), layer=layer,
         plain=None if slow is layer else layer_subject(slow, spec),
     )  # fmt: skip
 
@@ -176,8 +176,8 @@ def check_vjp(
     spec, diff, other = split(args, kwargs, names)
     _expect_alike(name, f, definition, spec, diff, other)
     subject = Subject(
-        name, spec, definition, vjp_of(definition, spec), vjp_of(f, spec), vjp_of(f, spec, jax.checkpoint), Problems(), {}, {},
-        lambda leaf: "", None, None if mesh is None else Sharding(mesh),
+        case=name, spec=spec, definition=definition, reference=vjp_of(definition, spec), hand=vjp_of(f, spec),
+        rematerialised=vjp_of(f, spec, jax.checkpoint), sharding=None if mesh is None else Sharding(mesh),
     )  # fmt: skip
     return run_matrix(subject, diff, other, options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses))
 
@@ -236,8 +236,9 @@ def check_pair(
 
     name = getattr(fwd, "__name__", "pair")
     subject = Subject(
-        name, spec, reference, vjp_of(reference, spec), hand, vjp_of(paired(fwd, bwd), spec, jax.checkpoint), problems, {}, {},
-        lambda leaf: "", None, None if mesh is None else Sharding(mesh),
+        case=name, spec=spec, definition=reference, reference=vjp_of(reference, spec), hand=hand,
+        rematerialised=vjp_of(paired(fwd, bwd), spec, jax.checkpoint), problems=problems,
+        sharding=None if mesh is None else Sharding(mesh),
     )  # fmt: skip
     return run_matrix(subject, diff, other, options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses))
 

@@ -10,7 +10,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from ..check.diagnosis.mesh_faults import axis_words
-from ..check.report import Diagnosis, Report, Row
+from ..check.report import Diagnosis, Report, Where
 from .collectives import Axis, names, reduce_from
 from .mesh import on_mesh
 from .sharded import Sharded
@@ -47,6 +47,7 @@ def check_draws(model: Sharded, params: Any, x: Any, mesh: Mesh, axis: Axis = "d
             i, j = alike[0]
             words = f"devices {i} and {j} along mesh {axis_words(names(axis))} draw the same random numbers: is the key not "
             wrong = Diagnosis("wrong_primal", f"{words}folded with the place of the device?")
-        rows.append(Row(case, f"random numbers of {name}", str(drawn.dtype), "jit", mesh.devices.flat[0].device_kind,
-                        float(repeated), 0.0, not alike, wrong, "failed" if alike else "ok", "devices"))  # fmt: skip
+        where = Where(case, str(drawn.dtype), "jit", mesh.devices.flat[0].device_kind)
+        rows.append(where.row(f"random numbers of {name}", error=float(repeated), bound=0.0, diagnosis=wrong,
+                              status="failed" if alike else "ok", witness="devices"))  # fmt: skip
     return Report(tuple(rows), tuple(missing))

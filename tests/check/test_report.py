@@ -3,9 +3,16 @@ import json
 import pytest
 
 from nnjax.check import Diagnosis, Report, Row, merged
+from nnjax.check.report import Where
 
 GOOD = Row("dense", "params.w", "float32", "jit", "cpu", 1e-8, 1e-6, True)
 BAD = GOOD._replace(error=1.0, ok=False, status="failed", diagnosis=Diagnosis("negated", "equals minus the reference"))
+
+
+def test_a_row_is_ok_unless_it_failed():
+    where = Where("dense", "float32", "jit", "cpu")
+    assert where.row("params.w", error=1e-8, bound=1e-6, status="ok") == GOOD
+    assert not where.row("params.w", error=1.0, bound=1e-6, status="failed").ok
 
 
 def test_a_report_that_compared_nothing_is_not_ok():

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from ..omissions import words
-from ..report import Diagnosis, Row
+from ..report import Diagnosis, Row, Where
 from ..running.threads import once
 from ..subject import Flat, Leaves, Subject, sorted_outputs
 from .oracle import ULPS, Budget, eps_of, in_x64, norms, random_like
@@ -24,8 +24,8 @@ def push_of(subject: Subject) -> Flat:
 
 
 def adjoint_rows(
-    subject: Subject, diff: Leaves, other: Leaves, cts: Leaves, h: list[np.ndarray], found: list[Budget], seed: int,
-    notes: list[str],
+    subject: Subject, where: Where, diff: Leaves, other: Leaves, cts: Leaves, h: list[np.ndarray], found: list[Budget],
+    seed: int, notes: list[str],
 ) -> list[Row]:  # fmt: skip
     """A row for each leaf, in float64, for a random tangent v of that leaf alone.
 
@@ -59,5 +59,6 @@ def adjoint_rows(
             status = "ok" if bound < float(budget.size[0]) * length or budget.zero else "vacuous"
             status = "zero" if budget.zero else ("ok" if np.size(x) == 0 else status)
         wrong = Diagnosis("unknown", f"<ct, J v> = {left:.6g} but <Jᵀ ct, v> = {right:.6g}") if status == "failed" else None
-        rows.append(Row(subject.case, leaf, "float64", "jit", "", error, bound, status != "failed", wrong, status, "adjoint"))
+        rows.append(where.row(leaf, error=error, bound=bound, status=status, diagnosis=wrong, witness="adjoint",
+                              layer=subject.owner(leaf)))  # fmt: skip
     return rows

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..report import Diagnosis, Row
+from ..report import Diagnosis, Row, Where
 from ..subject import Flat, Leaves, Subject
 from .oracle import Budget, eps_of, in_x64, norms, size_of
 
@@ -25,7 +25,7 @@ ORDER, FLOOR, POINTS = 1.9, 1000.0, 3
 
 
 def taylor_rows(
-    subject: Subject, reference: Flat, diff: Leaves, other: Leaves, cts: Leaves,
+    subject: Subject, where: Where, reference: Flat, diff: Leaves, other: Leaves, cts: Leaves,
     hand: Rule, n: int, found: list[Budget], seed: int,
 ) -> list[Row]:  # fmt: skip
     """A row for each leaf, in float64: error is the remainder at the smallest step, bound what it may be there."""
@@ -35,7 +35,7 @@ def taylor_rows(
         near = _generic(diff, rng, lambda x: in_x64(reference, x, other, cts)[:n])
         if near is None:
             break
-        rows = _at_point(subject, reference, *near, other, cts, hand(near[1])[n:], n, found, rng)
+        rows = _at_point(subject, where, reference, *near, other, cts, hand(near[1])[n:], n, found, rng)
         for row in rows:
             if row.leaf not in best or not best[row.leaf].ok:
                 best[row.leaf] = row
@@ -43,7 +43,7 @@ def taylor_rows(
             break
     if not best:
         return [
-            Row(subject.case, leaf, "float64", "jit", "", np.inf, np.inf, True, None, "vacuous", "taylor")
+            where.row(leaf, error=np.inf, bound=np.inf, status="vacuous", witness="taylor", layer=subject.owner(leaf))
             for leaf in subject.spec.names
         ]
     return [best[leaf] for leaf in subject.spec.names]
@@ -68,7 +68,7 @@ def _generic(diff: Leaves, rng, value: Rule) -> tuple[bool, list[np.ndarray], li
     return None
 
 
-def _at_point(subject, reference, additive, x, start, other, cts, h, n, found, rng) -> list[Row]:
+def _at_point(subject, where, reference, additive, x, start, other, cts, h, n, found, rng) -> list[Row]:
     rows = []
     for i, leaf in enumerate(subject.spec.names):
         scale = max(size_of(x[i]), 1e-30) if additive else np.where(np.isfinite(x[i]), x[i], 0.0)
@@ -96,5 +96,6 @@ def _at_point(subject, reference, additive, x, start, other, cts, h, n, found, r
             detail = f"the remainder shrinks with order {order:.2f} instead of 2: this is not the derivative of the value"
             wrong = Diagnosis("unknown", detail)
         status = "ok" if ok else "failed"
-        rows.append(Row(subject.case, leaf, "float64", "jit", "", remainders[-1], allowed, ok, wrong, status, "taylor"))
+        rows.append(where.row(leaf, error=remainders[-1], bound=allowed, status=status, diagnosis=wrong, witness="taylor",
+                              layer=subject.owner(leaf)))  # fmt: skip
     return rows

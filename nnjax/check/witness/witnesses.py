@@ -9,7 +9,7 @@ import numpy as np
 
 from ..omissions import refused, words
 from ..options import Options
-from ..report import Diagnosis, Row
+from ..report import Diagnosis, Row, Where
 from ..running.cells import Cell, reference_of
 from ..running.transforms import SECOND_ORDER
 from ..subject import Leaves, Subject
@@ -22,15 +22,9 @@ class RuleError(Exception):
     """What the rule under test raised, as against what its definition did."""
 
 
-def common(subject: Subject, cell: Cell, transform: str) -> dict[str, Any]:
+def common(subject: Subject, cell: Cell, transform: str) -> Where:
     """What the rows of one cell under one transform have in common."""
-    return {
-        "case": subject.case,
-        "dtype": cell.dtype.name,
-        "transform": transform,
-        "device": cell.device.device_kind,
-        "precision": cell.precision,
-    }
+    return Where(subject.case, cell.dtype.name, transform, cell.device.device_kind, cell.precision)
 
 
 def witness_rows(
@@ -38,6 +32,7 @@ def witness_rows(
 ) -> list[Row]:
     """The rows of every witness; run: the rule, jitted. What a witness cannot do with the definition is a note, and what the
     rule raises at its points is a failed row; broken: rows tell already that the rule is wrong."""
+    where = common(subject, cell, "jit")
     diff, cts = cell.points[0]
     n = len(cts)
 
@@ -49,12 +44,12 @@ def witness_rows(
             raise RuleError(words(error)) from error
 
     def adjoint():
-        return adjoint_rows(subject, diff, other, cts, hand(diff)[n:], cell.found[0], opts.seed, notes)
+        return adjoint_rows(subject, where, diff, other, cts, hand(diff)[n:], cell.found[0], opts.seed, notes)
 
     def taylor():
-        return taylor_rows(subject, reference_of(subject), diff, other, cts, hand, n, cell.found[0], opts.seed)
+        return taylor_rows(subject, where, reference_of(subject), diff, other, cts, hand, n, cell.found[0], opts.seed)
 
-    rows = []
+    rows: list[Row] = []
     for name, witness in (("adjoint", adjoint), ("taylor", taylor)):
         if name not in opts.witnesses:
             continue
@@ -68,13 +63,13 @@ def witness_rows(
         except RuleError as error:
             if not broken:
                 wrong = Diagnosis("unknown", f"the rule cannot be run for the {name} witness: {error}")
-                rows.append(Row(subject.case, "cotangents", "", "", "", np.inf, 0.0, False, wrong, "failed", name))
+                row = where.row("cotangents", error=np.inf, bound=0.0, status="failed", diagnosis=wrong, witness=name)
+                rows.append(row)
         except Exception as error:
             if refused(error):
                 raise
             notes.append(f"{subject.case}: not held to the {name} witness, where its definition raises: {words(error)}")
-    where = common(subject, cell, "jit")
-    return [row._replace(**where, layer=subject.owner(row.leaf)) for row in rows]
+    return rows
 
 
 def in_kind(row: Row, rows: Sequence[Row]) -> Row:

@@ -9,7 +9,7 @@ from nnjax.check.subject import Subject, split, vjp_of
 X, X2 = np.linspace(-1, 1, 5), np.linspace(-2, 3, 5)
 SPEC, _, _ = split((X,), {}, ("x",))
 RUN, REMAT = vjp_of(jnp.sin, SPEC), vjp_of(jnp.sin, SPEC, jax.checkpoint)
-SUBJECT = Subject("sin", SPEC, jnp.sin, RUN, RUN, REMAT, [], {}, {}, lambda leaf: "")
+SUBJECT = Subject(case="sin", spec=SPEC, definition=jnp.sin, reference=RUN, hand=RUN, rematerialised=REMAT)
 
 
 @pytest.mark.parametrize("name", transforms.TRANSFORMS)

@@ -7,8 +7,6 @@ all the devices' values at once, so it has a transpose:
     copy_to      one value to every device       its transpose sums over the devices          copy_to_t
     reduce_from  the sum over devices            its transpose hands one cotangent to all     reduce_from_t
     gather       every shard to every device     its transpose sums, and scatters the shards  gather_t
-    permute      each value to another device    its transpose sends it back                  permute_t
-    exchange     a shard from each to each       its transpose is the exchange back           exchange_t
 
 copy_to and reduce_from are the conjugate pair of Shoeybi et al. 2019 (f and g): each is the other's transpose.
 """
@@ -147,31 +145,3 @@ def _alike(leaves, chosen):
     """The chosen leaves' numbers, those of one dtype that vary over the same axes together: laid end to end they stay so."""
     kinds = dict.fromkeys((leaves[i].dtype, varies(leaves[i])) for i in chosen)
     return [[i for i in chosen if (leaves[i].dtype, varies(leaves[i])) == kind] for kind in kinds]
-
-
-def permute(x: Any, axis: str, pairs: Sequence[tuple[int, int]]) -> Any:
-    """y on device b = x of device a for each pair (a, b), zero on devices that nothing is sent to.
-
-    The transpose sends every cotangent back where its value came from (`permute_t`).
-    """
-    expect_books("permute", axis)
-    return jax.tree.map(lambda a: lax.ppermute(a, axis, list(pairs)), x)
-
-
-def permute_t(ct_y: Any, axis: str, pairs: Sequence[tuple[int, int]]) -> Any:
-    """ct_x on device a = ct_y of device b: the inverse permutation."""
-    return permute(ct_y, axis, [(b, a) for a, b in pairs])
-
-
-def exchange(x: Any, axis: str, split: int, concat: int) -> Any:
-    """y = x cut along `split`, one part to each device, and what comes from each joined along `concat`.
-
-    The parts only change places: the transpose is the exchange with split and concat swapped (`exchange_t`).
-    """
-    expect_books("exchange", axis)
-    return jax.tree.map(lambda a: lax.all_to_all(a, axis, split, concat, tiled=True), x)
-
-
-def exchange_t(ct_y: Any, axis: str, split: int, concat: int) -> Any:
-    """ct_x = every part back where it came from."""
-    return exchange(ct_y, axis, concat, split)

@@ -121,7 +121,7 @@ def shift(pairs, transpose):
     """Every device's rows sent on; transpose(ct_y) sends them back."""
 
     def apply(params, x, *, key=None):
-        return c.permute(x, "data", pairs)
+        return lax.ppermute(x, "data", pairs)
 
     return nnjax.Layer(
         "shift", lambda key: (), apply, lambda p, x, *, key=None: (apply(p, x), None), lambda r, ct: ((), transpose(ct))
@@ -130,8 +130,8 @@ def shift(pairs, transpose):
 
 def test_wrong_permutation():
     pairs = [(i, (i + 1) % 4) for i in range(4)]
-    right = shift(pairs, lambda ct: c.permute_t(ct, "data", pairs))
-    wrong = shift(pairs, lambda ct: c.permute(ct, "data", pairs))
+    right = shift(pairs, lambda ct: lax.ppermute(ct, "data", [(b, a) for a, b in pairs]))
+    wrong = shift(pairs, lambda ct: lax.ppermute(ct, "data", pairs))
     rolled = nnjax.Layer("roll", lambda key: (), lambda p, x, *, key=None: jnp.roll(x, 3, 0), right.fwd, right.bwd)
     report = held(Sharded(right, ()), wrong, ROWS, ROWS, rolled)
     assert {row.diagnosis.kind for row in report.failures if row.diagnosis} == {"permuted"}

@@ -10,9 +10,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
-from functools import partial
-from importlib import import_module, metadata
+from contextlib import contextmanager, redirect_stdout
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ import jax
 
 from ..errors import expect_positive
 from ..train.processes import gathered, is_first
+from .gloo import listen_at, own_address
 from .last_words import SPOKEN, Sentences, watch
 
 CONNECT = 120  # seconds for all processes to come
@@ -99,8 +99,8 @@ def join(place: Place, seconds: int) -> None:
         place.coordinator, place.count, place.index, coordinator_bind_address=listens, initialization_timeout=seconds,
         heartbeat_timeout_seconds=SILENCE,
     )  # fmt: skip
-    if place.coordinator is not None and (address := own_address(place.coordinator)):
-        _listen_at(address)
+    if place.coordinator is not None and (address := own_address(*_host_and_port(place.coordinator))):
+        listen_at(address)
 
 
 def listening(coordinator: str) -> str:
@@ -151,29 +151,6 @@ def _expect_free(place: Place, listens: str) -> None:
         raise ValueError(
             f"{cannot}: {error.strerror}; name another port in --coordinator, from 1024 on, that is free."
         ) from None
-
-
-def own_address(coordinator: str) -> str | None:
-    """The address of this machine on the way to process 0, where the others can reach it; None where that is unknown."""
-    host, port = _host_and_port(coordinator)
-    try:
-        family, kind, _, _, there = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as s:
-            s.connect(there)  # sends nothing
-            return s.getsockname()[0]
-    except OSError:
-        return None
-
-
-def _listen_at(address: str) -> None:
-    """Have Gloo, by which CPUs talk, listen at this address.
-
-    Of itself it takes the one that belongs to the machine's name, on many machines 127.0.1.1, where only their own processes
-    reach it. JAX has no option for it: what it calls is replaced, or all is left as it is where it calls something else.
-    """
-    with suppress(ImportError, AttributeError):
-        cpp: Any = import_module("jaxlib._jax")
-        cpp.make_gloo_tcp_collectives = partial(cpp.make_gloo_tcp_collectives, hostname=address)
 
 
 def _answers(address: str) -> bool:

@@ -89,7 +89,7 @@ def test_two_hosts_train_until_the_cable_is_cut_and_one_goes_on(hosts, tmp_path)
 def test_hosts_that_do_not_reach_each_other_say_so(hosts, monkeypatch):
     """As behind a firewall: each listens where the other finds nobody."""
     names, _ = hosts
-    deaf = "from nnjax.distributed import processes; processes.own_address = lambda coordinator: '127.0.0.1'\n"
+    deaf = "from nnjax.distributed import processes; processes.own_address = lambda host, port: '127.0.0.1'\n"
     monkeypatch.setattr(f"{__name__}.PROGRAM", deaf + PROGRAM)
     done = ended(start(names, *QUICK, "--epochs", 1), 60)
     said = sorted(sentence(d) for d in done)

@@ -16,7 +16,7 @@ import pytest
 
 import nnjax
 from nnjax.commands.train import Train
-from nnjax.distributed.processes import Place, found_place, join, listening, own_address
+from nnjax.distributed.processes import Place, found_place, join, listening
 from nnjax.train import init_state, restore
 from nnjax.train.checkpoint_folder import steps, verify
 
@@ -231,16 +231,6 @@ def test_a_place_is_found_where_a_launcher_started_several_processes():
     assert found_place("host:1", 2, 1, openmpi) == Place("host:1", 2, 1)
     assert found_place(None, None, None, {**openmpi, "OMPI_COMM_WORLD_SIZE": "1"}) is None
     assert found_place(None, None, None, {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}) is None  # no step of srun's
-
-
-@pytest.mark.parametrize(
-    ("coordinator", "address"),
-    [("127.0.0.1:9", "127.0.0.1"), ("localhost:9", "127.0.0.1"), ("[::1]:9", "::1"), ("host.invalid:9", None)],
-)
-def test_the_address_on_the_way_to_process_0(coordinator, address):
-    if coordinator.startswith("[") and not loopback_of_ipv6():
-        pytest.skip("no IPv6 here")
-    assert own_address(coordinator) == address
 
 
 @pytest.mark.parametrize("coordinator", ["127.0.0.1:9", "127.0.0.2:9", "localhost:9", "[::1]:9"])

@@ -1,0 +1,36 @@
+"""The address of this machine that Gloo is told to listen at; `test_hosts` has it listen there."""
+
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from nnjax.distributed import gloo
+
+
+def loopback_of_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("127.0.0.1", "127.0.0.1"), ("localhost", "127.0.0.1"), ("::1", "::1"), ("host.invalid", None)]
+)
+def test_the_address_on_the_way_to_process_0(host, address):
+    if host == "::1" and not loopback_of_ipv6():
+        pytest.skip("no IPv6 here")
+    assert gloo.own_address(host, 9) == address
+
+
+def test_what_jax_calls_is_told_the_address_and_nothing_is_done_where_it_calls_something_else(monkeypatch):
+    jaxlib = SimpleNamespace(make_gloo_tcp_collectives=lambda **given: given)
+    monkeypatch.setattr(gloo, "import_module", lambda name: jaxlib)
+    gloo.listen_at("127.0.0.3")
+    assert jaxlib.make_gloo_tcp_collectives(distributed_client=7) == {"distributed_client": 7, "hostname": "127.0.0.3"}
+    jaxlib = SimpleNamespace()
+    gloo.listen_at("127.0.0.3")
+    assert vars(jaxlib) == {}

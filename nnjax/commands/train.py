@@ -18,7 +18,6 @@ from ..distributed.training import gradients
 from ..errors import expect_positive
 from ..layer import Layer
 from ..train.optimizers import make_optimizer
-from ..train.placement import expect_batch
 from ..train.processes import expect_same_data, is_first
 from ..train.recipe import Gpt, Gradients, Mlp
 from ..train.recipe import gradients as on_one_device
@@ -189,7 +188,7 @@ class Train:
         if self._mesh is None:
             return on_one_device(model, loss)
         found = gradients(model, loss, self._mesh, made)
-        expect_batch("train", found.placement, self.batch_size)
+        found.placement.expect_batch("train", self.batch_size)
         return found
 
     def ended(self, done: Fit) -> int:

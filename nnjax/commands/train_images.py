@@ -16,7 +16,6 @@ from ..train.both import fit_both
 from ..train.fit import expect_batches, fit
 from ..train.loop import expect_steps
 from ..train.optimizers import averaged
-from ..train.placement import as_on_one_device, on_host
 from ..train.recipe import MODELS, Recipe, make_recipe, named
 from ..train.run import Checkpoints, Fit, expect_resumable
 from ..train.step import init_state
@@ -76,7 +75,7 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
                 placement=recipe.placement,
             ), ""  # fmt: skip
     if done.stopped in ("", "patience"):
-        last = _compare(o, recipe, on_host(done.state.params, recipe.placement), x, labels)
+        last = _compare(o, recipe, recipe.placement.on_host(done.state.params), x, labels)
         if aligned:
             print(angle_lines(angles[0], aligned(done.state.params)))
         return _summary(o, done, first, last, broken, time.perf_counter() - start)
@@ -120,8 +119,8 @@ def _compare(o: "Train", recipe: Recipe, params: Any, x, labels) -> list[Differe
     key = jax.random.key(0) if o.dropout else None  # each device drops others than one alone would
     reference = recipe.one_device
     if reference is None or o.dropout:
-        reference = as_on_one_device(recipe.reference, recipe.placement)
-    hand, reference = (partial(f, key=key) for f in (as_on_one_device(recipe.hand, recipe.placement), reference))
+        reference = recipe.placement.as_on_one_device(recipe.reference)
+    hand, reference = (partial(f, key=key) for f in (recipe.placement.as_on_one_device(recipe.hand), reference))
     return compare_gradients(hand, reference, params, x, labels)
 
 

@@ -15,7 +15,6 @@ from ..models.decode import generate_gpt
 from ..models.generate import generate
 from ..models.gpt import gpt
 from ..train.optimizers import averaged
-from ..train.placement import as_on_one_device, on_host
 from ..train.recipe import Gpt, initial, named
 from ..train.run import Checkpoints, Fit, expect_resumable
 from ..train.step import init_state
@@ -64,7 +63,7 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     if not o.compute_dtype:
         starts = jnp.arange(o.batch_size, dtype=jnp.int32) * ((len(text.train) - o.context) // o.batch_size)
         batch = windows(jnp.asarray(text.train), starts, o.context)
-        pair = as_on_one_device(hand, placement), whole(reference_value_and_grad(trained, loss))
+        pair = placement.as_on_one_device(hand), whole(reference_value_and_grad(trained, loss))
         worst = max(compare_gradients(*pair, params, *batch), key=lambda d: d.relative / d.budget if d.budget else 0)
         print(f"hand / jax.grad  first step: relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} "
               f"({worst.leaf}): {'ok' if worst.ok else 'TOO FAR APART'}")  # fmt: skip
@@ -81,7 +80,7 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     if done.stopped in ("", "patience"):
         last = done.history[-1]
         print(f"validation loss  {last.measured['validation_loss']:.4f}, {last.validation_accuracy:.4f} of characters foretold")
-        last_params = on_host(averaged(done.state.opt_state, done.state.params), placement)
+        last_params = placement.on_host(averaged(done.state.opt_state, done.state.params))
         print(f"it writes: {_sample(name, o, last_params, text, text_key)!r}")
     return done
 

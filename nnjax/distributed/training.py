@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from ..errors import unknown_name
 from ..grad import reference_value_and_grad, value_and_grad
 from ..layer import Layer
-from ..train.placement import Placement
+from ..train.placement import OnMesh
 from ..train.recipe import Gpt, Gradients, Mlp
 from .loss import mean_over
 from .mesh import on_mesh
@@ -51,7 +51,7 @@ def gradients(model: Layer, loss: Layer, mesh: Mesh, made: Mlp | Gpt | None = No
     found = (f(sharded.layer, mean) for f in (value_and_grad, reference_value_and_grad))
     hand, reference = (on_mesh(f, sharded, mesh, axes) for f in found)
     shardings = jax.tree.map(lambda s: NamedSharding(mesh, s), sharded.specs, is_leaf=lambda s: isinstance(s, P))
-    return Gradients(hand, reference, Placement(shardings, NamedSharding(mesh, P(axes)), **placed))
+    return Gradients(hand, reference, OnMesh(shardings, NamedSharding(mesh, P(axes)), **placed))
 
 
 def _gpt(made: Gpt, loss, mesh, cut, shard, data) -> tuple[Sharded, Layer, dict[str, Any]]:
@@ -65,7 +65,7 @@ def _gpt(made: Gpt, loss, mesh, cut, shard, data) -> tuple[Sharded, Layer, dict[
     if cut is not None:
         there, back = [*there, gpt_by_heads], [gpt_by_heads_t, *back]
     loss = vocabulary_cross_entropy(cut) if cut is not None and not uneven else loss
-    return sharded, loss, {"cut": partial(_through, there), "join": partial(_through, back)}
+    return sharded, loss, {"cut": partial(_through, there), "back": partial(_through, back)}
 
 
 def _through(changes, tree):

@@ -9,10 +9,10 @@ import numpy as np
 import optax
 
 from ..data.dataset import Dataset, Split, expect_dataset, validated
-from ..errors import describe, expect_arrays, expect_callable, expect_flag, expect_key, expect_positive, is_array, whole_number
+from ..errors import describe, expect_arrays, expect_callable, expect_flag, expect_key, expect_positive, is_array
 from ..grad import ValueAndGrad
 from .loop import Batches, loop
-from .placement import Placement, everywhere, expect_batch, placed_state, predicting
+from .placement import ONE_DEVICE, Placement
 from .run import Checkpoints, Fit, OnEpoch
 from .step import TrainState, epoch_key, examples, expect_optimizer, expect_value_and_grad, make_step, shuffled
 from .stream import DEVICE_BYTES, streamed
@@ -71,9 +71,9 @@ def expect_options(
     if patience is not None:
         expect_positive(who, patience=patience)
     expect_flag(who, skipping=skipping)
-    if placement is not None and not isinstance(placement, Placement):
+    if not isinstance(placement, Placement):
         raise TypeError(
-            f"{who}: placement must be that of nnjax.parallel, got {describe(placement)}; leave it out for one device."
+            f"{who}: placement must be a train.placement.Placement, got {describe(placement)}; leave it out for one device."
         )
 
 
@@ -115,8 +115,7 @@ def fit(
     where: Callable[..., str] | None = None,
     skipping: bool = False,
     streaming: bool | None = None,
-    shard: tuple[int, int] = (0, 1),
-    placement: Placement | None = None,
+    placement: Placement = ONE_DEVICE,
 ) -> Fit:
     """Train for `epochs` epochs, each a few compiled scans over data that stays on the device.
 
@@ -129,7 +128,7 @@ def fit(
     patience: stop after so many epochs without a better validation (or test) accuracy; where: names the layer at which a
     number that is not finite first appears (see `first_not_finite`); skipping: the optimizer skips gradients that are not
     finite (`optax.apply_if_finite`), so that such a loss ends nothing; streaming: read the training examples batch by batch
-    rather than put them on the device, by default where they are more than 2 GiB; shard: (i, n), the i-th of n equal shares;
+    rather than put them on the device, by default where they are more than 2 GiB;
     placement: of more devices than one, which share each batch, and read of it what each of them needs.
     Raises DataError for unusable data, ValueError for sizes that do not fit it, FloatingPointError once the loss is not
     finite, CheckpointError where the run cannot be saved or resumed.
@@ -142,8 +141,6 @@ def fit(
     expect_options("fit", functions, checkpoints, patience, skipping, placement)
     if streaming is not None:
         expect_flag("fit", streaming=streaming)
-    if not isinstance(shard, (tuple, list)) or len(shard) != 2 or any(whole_number(i) is None for i in shard):
-        raise TypeError(f"fit: shard must be two ints (i, n), the i-th of n shares, got {describe(shard)}; pass e.g. (0, 1).")
     expect_arrays("fit", "params", params, "make them with model.init(key)")
     expect_key("fit", key)
     validated(data)
@@ -154,14 +151,14 @@ def fit(
             f"{describe(scores)}; make the last layer as wide as there are classes."
         )
     expect_batches(data, batch_size, epochs)
-    expect_batch("fit", placement, batch_size)
+    placement.expect_batch("fit", batch_size)
     large = streaming is None and data.train.x.nbytes > DEVICE_BYTES
-    if streaming or large or shard != (0, 1) or placement is not None:
-        batches = streamed(data.train.x, data.train.y, batch_size, encode, shard, placement)
+    if streaming or large or placement is not ONE_DEVICE:
+        batches = streamed(data.train.x, data.train.y, batch_size, encode, placement)
     else:
         batches = _on_device(data, batch_size, encode)
-    validation, test = (Split(*(everywhere(a, placement) for a in s)) for s in (data.validation, data.test))
-    accuracy = make_accuracy(predicting(predict, placement))
+    validation, test = (Split(*(placement.everywhere(a) for a in s)) for s in (data.validation, data.test))
+    accuracy = make_accuracy(placement.predicting(predict))
 
     def score(state):
         params = evaluated(state)
@@ -169,6 +166,6 @@ def fit(
         return accuracy(params, validation), accuracy(params, test), measured
 
     return loop(
-        make_step(value_and_grad, optimizer), placed_state(params, optimizer, key, placement), batches, epochs, score,
+        make_step(value_and_grad, optimizer), placement.state(params, optimizer, key), batches, epochs, score,
         checkpoints=checkpoints, on_epoch=on_epoch, patience=patience, where=where, skipping=skipping, placement=placement,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import expect_positive
-from .placement import Placement, joined, put, staying
+from .placement import ONE_DEVICE, Placement
 from .run import Checkpoints, Epoch, Fit, OnEpoch, Progress, begin, held, keep
 from .step import Step, TrainState, make_steps
 
@@ -58,7 +58,7 @@ def loop(
     patience: int | None = None,
     where: Callable[[Any, Any, Any, jax.Array], str] | None = None,
     skipping: bool = False,
-    placement: Placement | None = None,
+    placement: Placement = ONE_DEVICE,
 ) -> Fit:
     """Take step(state, x, labels) -> (state, value) over every row of every epoch, and keep the record.
 
@@ -72,16 +72,14 @@ def loop(
         expect_positive("fit", patience=patience)
     expect_steps(epochs, batches.per_epoch)
     with held(checkpoints) as stopped:
-        found, done = begin(checkpoints, joined(state, placement))
-        state = put(found, placement)
-        step = staying(step, placement)
-        located = where and (lambda params, *batch: where(joined(params, placement), *batch))
+        found, done = begin(checkpoints, placement.join(state))
+        state = placement.put(found)
+        step = placement.staying(step)
+        located = where and (lambda params, *batch: where(placement.join(params), *batch))
         at = saved = int(state.step)
         per_epoch = batches.per_epoch
         every = per_epoch if checkpoints is None or checkpoints.every is None else checkpoints.every
-        order = jax.jit(
-            lambda key, first: batches.order(key, first).astype(jnp.int32), out_shardings=placement and placement.whole
-        )
+        order = jax.jit(lambda key, first: batches.order(key, first).astype(jnp.int32), out_shardings=placement.whole)
         rows = np.asarray(order(state.key, at - at % per_epoch))
         work = _flops(step, state, batches, jax.tree.map(lambda r: r[0], batches.feed(rows[:1])))
         most = min(per_epoch, every, max(1, int(FLOPS / work)))
@@ -123,7 +121,7 @@ def loop(
             why = stopped()
             last = at == epochs * per_epoch or _idle(done.history, patience)
             if checkpoints is not None and (why or last or at - saved >= every):
-                keep(checkpoints, joined(state, placement), at, done)
+                keep(checkpoints, placement.join(state), at, done)
                 saved = at
         if at == epochs * per_epoch:
             why = ""

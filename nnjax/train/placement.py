@@ -1,8 +1,9 @@
-"""Where the arrays of a run lie on more devices than one; and back in the layout of one, to be saved and looked at."""
+"""Where the arrays of a run lie: on one device, or on more; and back in the layout of one, to be saved and looked at."""
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +13,85 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ..grad import ValueAndGrad
-from .step import TrainState, init_state
+from .step import Step, TrainState, init_state
+
+
+class Placement:
+    """On one device, where nothing has to be done; `OnMesh` is that of more. whole: of what every device has all of."""
+
+    @property
+    def whole(self) -> NamedSharding | None:
+        return None
+
+    def expect_batch(self, who: str, batch_size: int) -> None:
+        """Raise ValueError for a batch that the devices cannot share evenly."""
+
+    def state(self, params: Any, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+        """`init_state` where it belongs; params: in the layout of one device."""
+        return init_state(params, optimizer, key)
+
+    def put(self, state: TrainState) -> TrainState:
+        """A state in the layout of one device, where it belongs."""
+        return state
+
+    def join(self, tree: Any) -> Any:
+        """Parameters, or anything made of them, back in the layout of one device, wherever they lie."""
+        return tree
+
+    def on_host(self, tree: Any) -> Any:
+        """Parameters in the layout of one device, and on one: all of them, in every process."""
+        return tree
+
+    def staying(self, step: Step) -> Step:
+        """The step, from a state to one that lies where that one did."""
+        return step
+
+    def predicting(self, predict: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """predict(params, x) of parameters that lie on the devices, which share the examples."""
+        return predict
+
+    def as_on_one_device(self, f: ValueAndGrad) -> ValueAndGrad:
+        """f as a function of parameters in the layout of one device, whose gradients come back in it, whole."""
+        return f
+
+    def everywhere(self, x: Any) -> jax.Array:
+        """An array that all devices have all of."""
+        return jnp.asarray(x)
+
+    def own(self, batch_size: int) -> Any:
+        """Which examples of a batch lie on devices of this process: their numbers, or a slice."""
+        return slice(None)
+
+    def steps(self, local: np.ndarray, batch_size: int) -> jax.Array:
+        """(steps, batch, ...) on the devices, from what `own` names of each batch."""
+        return jnp.asarray(local)
+
+    def feed(self, rows: np.ndarray) -> jax.Array:
+        """(steps, batch) of numbers, on the devices."""
+        return self.steps(rows[:, self.own(rows.shape[1])], rows.shape[1])
+
+
+ONE_DEVICE = Placement()
 
 
 def _same(tree: Any) -> Any:
     return tree
 
 
-class Placement(NamedTuple):
+@dataclass(frozen=True)
+class OnMesh(Placement):
     """params: a sharding for each parameter; batch: that of the examples of a batch, along their first axis.
 
-    cut(tree): parameters, or anything made of them, from the layout of one device to that of these; join(tree): back.
+    cut(tree): parameters, or anything made of them, from the layout of one device to that of these; back(tree): back.
     """
 
     params: Any
     batch: NamedSharding
     cut: Callable[[Any], Any] = _same
-    join: Callable[[Any], Any] = _same
+    back: Callable[[Any], Any] = _same
 
     @property
     def whole(self) -> NamedSharding:
-        """Of what every device has all of."""
         return NamedSharding(self.batch.mesh, P())
 
     def of(self, state: TrainState) -> TrainState:
@@ -47,108 +106,60 @@ class Placement(NamedTuple):
         return jax.tree.map(lies, state, is_leaf=lambda part: jax.tree.structure(part) == like)
 
     def steps(self, local: np.ndarray, batch_size: int) -> jax.Array:
-        """(steps, batch, ...) on the devices, from what `own` names of each batch."""
         sharding = NamedSharding(self.batch.mesh, P(None, *self.batch.spec))
         return jax.make_array_from_process_local_data(sharding, local, (local.shape[0], batch_size, *local.shape[2:]))
 
     def own(self, batch_size: int) -> np.ndarray:
-        """Which examples of a batch lie on devices of this process."""
         slices = self.batch.addressable_devices_indices_map((batch_size,)).values()
         found: set[int] = set()
         for cut in slices:
             found.update(range(batch_size)[cut[0] if cut else slice(None)])
         return np.array(sorted(found))
 
+    def expect_batch(self, who: str, batch_size: int) -> None:
+        (entry,) = self.batch.spec or (None,)
+        names = entry if isinstance(entry, tuple) else (entry,) if entry else ()
+        sizes = {name: self.batch.mesh.shape[name] for name in names}
+        n = math.prod(sizes.values())
+        if batch_size % n:
+            axes = ", ".join(f"{name}={size}" for name, size in sizes.items())
+            raise ValueError(
+                f"{who}: the batch size must be a multiple of {n}, the devices that share a batch ({axes}), got {batch_size}; "
+                "change either of them."
+            )
 
-def expect_batch(who: str, placement: Placement | None, batch_size: int) -> None:
-    """Raise ValueError for a batch that the devices cannot share evenly."""
-    if placement is None:
-        return
-    (entry,) = placement.batch.spec or (None,)
-    names = entry if isinstance(entry, tuple) else (entry,) if entry else ()
-    sizes = {name: placement.batch.mesh.shape[name] for name in names}
-    n = math.prod(sizes.values())
-    if batch_size % n:
-        axes = ", ".join(f"{name}={size}" for name, size in sizes.items())
-        raise ValueError(
-            f"{who}: the batch size must be a multiple of {n}, the devices that share a batch ({axes}), got {batch_size}; "
-            "change either of them."
-        )
+    def state(self, params: Any, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+        def made(params, key):
+            return init_state(self.cut(params), optimizer, key)
 
+        return jax.jit(made, out_shardings=self.of(jax.eval_shape(made, params, key)))(params, key)
 
-def placed_state(
-    params: Any, optimizer: optax.GradientTransformation, key: jax.Array, placement: Placement | None
-) -> TrainState:
-    """`init_state` where it belongs; params: in the layout of one device."""
-    if placement is None:
-        return init_state(params, optimizer, key)
+    def put(self, state: TrainState) -> TrainState:
+        return jax.jit(self.cut, out_shardings=self.of(jax.eval_shape(self.cut, state)))(state)
 
-    def made(params, key):
-        return init_state(placement.cut(params), optimizer, key)
+    def join(self, tree: Any) -> Any:
+        return self.back(tree)
 
-    return jax.jit(made, out_shardings=placement.of(jax.eval_shape(made, params, key)))(params, key)
+    def on_host(self, tree: Any) -> Any:
+        return jax.tree.map(jnp.asarray, jax.device_get(jax.jit(self.back, out_shardings=self.whole)(tree)))
 
+    def staying(self, step: Step) -> Step:
+        def stays(state, x, labels, weights=None):
+            state, value = step(state, x, labels, weights)
+            return jax.lax.with_sharding_constraint((state, value), (self.of(state), self.whole))
 
-def put(state: TrainState, placement: Placement | None) -> TrainState:
-    """A state in the layout of one device, where it belongs."""
-    if placement is None:
-        return state
-    return jax.jit(placement.cut, out_shardings=placement.of(jax.eval_shape(placement.cut, state)))(state)
+        return stays
 
+    def predicting(self, predict: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        return lambda params, x: predict(self.back(params), jax.lax.with_sharding_constraint(x, self.batch))
 
-def joined(tree: Any, placement: Placement | None) -> Any:
-    """Back in the layout of one device, wherever it lies."""
-    return tree if placement is None else placement.join(tree)
+    def as_on_one_device(self, f: ValueAndGrad) -> ValueAndGrad:
+        def g(params, *batch, **options):
+            value, grads = f(self.cut(params), *batch, **options)
+            return jax.lax.with_sharding_constraint((value, self.back(grads)), self.whole)
 
+        return g
 
-def staying(step: Callable[..., Any], placement: Placement | None) -> Callable[..., Any]:
-    """The step, from a state to one that lies where that one did."""
-    if placement is None:
-        return step
-
-    def stays(state, x, labels):
-        state, value = step(state, x, labels)
-        return jax.lax.with_sharding_constraint((state, value), (placement.of(state), placement.whole))
-
-    return stays
-
-
-def predicting(predict: Callable[..., Any], placement: Placement | None) -> Callable[..., Any]:
-    """predict(params, x) of parameters that lie on the devices, which share the examples."""
-    if placement is None:
-        return predict
-    return lambda params, x: predict(placement.join(params), jax.lax.with_sharding_constraint(x, placement.batch))
-
-
-def on_host(tree: Any, placement: Placement | None) -> Any:
-    """Parameters in the layout of one device, and on one: all of them, in every process."""
-    if placement is None:
-        return tree
-    return jax.tree.map(jnp.asarray, jax.device_get(jax.jit(placement.join, out_shardings=placement.whole)(tree)))
-
-
-def as_on_one_device(f: ValueAndGrad, placement: Placement | None) -> ValueAndGrad:
-    """f as a function of parameters in the layout of one device, whose gradients come back in it, whole."""
-    if placement is None:
-        return f
-
-    def g(params, *batch, **options):
-        value, grads = f(placement.cut(params), *batch, **options)
-        return jax.lax.with_sharding_constraint((value, placement.join(grads)), placement.whole)
-
-    return g
-
-
-def everywhere(x: Any, placement: Placement | None) -> jax.Array:
-    """An array that all devices have all of."""
-    if placement is None:
-        return jnp.asarray(x)
-    x = np.asarray(x)
-    return jax.make_array_from_callback(x.shape, placement.whole, lambda index: x[index])
-
-
-def feeding(placement: Placement | None) -> Callable[[np.ndarray], Any]:
-    """feed(rows) -> rows (steps, batch) on the devices."""
-    if placement is None:
-        return jnp.asarray
-    return lambda rows: placement.steps(rows[:, placement.own(rows.shape[1])], rows.shape[1])
+    def everywhere(self, x: Any) -> jax.Array:
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, self.whole, lambda index: x[index])

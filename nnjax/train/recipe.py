@@ -19,7 +19,7 @@ from ..losses import means as losses
 from ..models.lenet import lenet
 from ..models.mlp import mlp
 from .fit import one_hot
-from .placement import Placement
+from .placement import ONE_DEVICE, Placement
 from .watching.alignment import Aligned
 from .watching.finite import first_not_finite
 
@@ -38,7 +38,7 @@ class Recipe(NamedTuple):
     """params: initial; hand and reference: two functions of one signature; predict, encode, where: see `fit`.
 
     sizes: of every layer, in words. aligned: what is compared where something else than the transpose carries the error back.
-    hand and reference are of parameters that lie as `placement` says, where it is given; one_device: the reference of those
+    hand and reference are of parameters that lie as `placement` says; one_device: the reference of those
     on one device, where it is another.
     """
 
@@ -51,16 +51,16 @@ class Recipe(NamedTuple):
     sizes: str
     where: Callable[..., str] | None = None
     aligned: Aligned | None = None
-    placement: Placement | None = None
+    placement: Placement = ONE_DEVICE
     one_device: ValueAndGrad | None = None
 
 
 class Gradients(NamedTuple):
-    """Of a model and its loss, by hand and by jax.grad; placement: of parameters on more devices than one."""
+    """Of a model and its loss, by hand and by jax.grad; placement: of the parameters."""
 
     hand: ValueAndGrad
     reference: ValueAndGrad
-    placement: Placement | None = None
+    placement: Placement = ONE_DEVICE
 
 
 class Mlp(NamedTuple):
@@ -205,7 +205,7 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedb
         lambda params, x, labels, key: first_not_finite(net, chosen, params, x.reshape(-1, *shape), labels, key),
         carried,
         found.placement,
-        add_l2(on_images(reference_value_and_grad(net, chosen)), l2) if found.placement else None,
+        add_l2(on_images(reference_value_and_grad(net, chosen)), l2) if found.placement is not ONE_DEVICE else None,
     )
 
 

@@ -5,12 +5,11 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..data.dataset import DataError
 from .loop import Batches
-from .placement import Placement
+from .placement import ONE_DEVICE, Placement
 from .step import epoch_key, shuffled
 
 DEVICE_BYTES = 2 << 30  # of training examples that are put on the device as a whole; more are streamed
@@ -42,27 +41,19 @@ def _grain() -> Any:
 
 
 def streamed(
-    x: Any, labels: Any, batch_size: int, encode: Callable[..., Any] | None = None, shard: tuple[int, int] = (0, 1),
-    placement: Placement | None = None,
+    x: Any, labels: Any, batch_size: int, encode: Callable[..., Any] | None = None,
+    placement: Placement = ONE_DEVICE,
 ) -> Batches:  # fmt: skip
     """Batches of x and labels, NumPy arrays or memory maps, in the order that `fit` would take them in.
 
-    shard: (i, n): of every n examples the i-th alone, shuffled among themselves; the same key and shard, the same batches.
     placement: of the devices that share a batch; a process reads those examples that lie on devices of its own.
-    Raises ValueError for a shard that there is not, or with too few examples for a batch.
     """
-    index, count = shard
-    if not 0 <= index < count:
-        raise ValueError(f"shard must be (i, n) with i from 0 to n - 1, got {shard}; number the n processes from 0.")
-    examples = len(range(index, len(labels), count))
-    if examples < batch_size:
-        raise ValueError(f"a shard of {examples} examples is less than a batch of {batch_size}; take fewer shards.")
     grain = _grain()
-    own = slice(None) if placement is None else placement.own(batch_size)
-    put = jnp.asarray if placement is None else partial(placement.steps, batch_size=batch_size)
+    examples, own = len(labels), placement.own(batch_size)
+    put = partial(placement.steps, batch_size=batch_size)
 
     def order(key, first):
-        return shuffled(epoch_key(key, first), examples, batch_size) * count + index
+        return shuffled(epoch_key(key, first), examples, batch_size)
 
     def feed(rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
         source = grain.MapDataset.source(_Rows(x, labels, rows[:, own], encode))

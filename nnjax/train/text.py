@@ -15,7 +15,7 @@ from ..grad import ValueAndGrad
 from ..linear import wide
 from .fit import expect_options
 from .loop import Batches, loop
-from .placement import Placement, everywhere, expect_batch, feeding, placed_state, predicting
+from .placement import ONE_DEVICE, Placement
 from .run import Checkpoints, Fit, OnEpoch
 from .step import TrainState, epoch_key, expect_optimizer, expect_value_and_grad, make_step
 
@@ -63,7 +63,7 @@ def fit_text(
     optimizer: optax.GradientTransformation, steps: int, context: int, batch_size: int, key: jax.Array, every: int = 250,
     on_epoch: OnEpoch | None = None, checkpoints: Checkpoints | None = None,
     evaluated: Callable[[TrainState], Any] = lambda state: state.params, patience: int | None = None,
-    where: Callable[..., str] | None = None, skipping: bool = False, placement: Placement | None = None,
+    where: Callable[..., str] | None = None, skipping: bool = False, placement: Placement = ONE_DEVICE,
 ) -> Fit:  # fmt: skip
     """Train for `steps` steps on random windows of `context` characters, batch_size at a time; the rest as in `fit`.
 
@@ -81,12 +81,12 @@ def fit_text(
     expect_arrays("fit_text", "params", params, "make them with model.init(key)")
     expect_key("fit_text", key)
     expect_positive("fit_text", steps=steps, context=context, batch_size=batch_size, every=every)
-    expect_batch("fit_text", placement, batch_size)
+    placement.expect_batch("fit_text", batch_size)
     if steps % every:
         raise ValueError(f"fit_text: steps must be a multiple of every, got {steps} and {every}; change one of them.")
     expect_window(text, context)
-    ids, validation = (everywhere(part, placement) for part in (text.train, text.validation))
-    evaluate = make_evaluate(predicting(predict, placement), validation, context)
+    ids, validation = (placement.everywhere(part) for part in (text.train, text.validation))
+    evaluate = make_evaluate(placement.predicting(predict), validation, context)
 
     def order(key, first):
         return jax.random.randint(epoch_key(key, first), (every, batch_size), 0, len(text.train) - context, jnp.int32)
@@ -96,8 +96,8 @@ def fit_text(
         return accuracy, float("nan"), {"validation_loss": loss}
 
     return loop(
-        make_step(value_and_grad, optimizer), placed_state(params, optimizer, key, placement),
-        Batches(ids, lambda ids, starts: windows(ids, starts, context), order, every, feeding(placement)),
+        make_step(value_and_grad, optimizer), placement.state(params, optimizer, key),
+        Batches(ids, lambda ids, starts: windows(ids, starts, context), order, every, placement.feed),
         steps // every, score,
         checkpoints=checkpoints, on_epoch=on_epoch, patience=patience, where=where, skipping=skipping, placement=placement,
     )  # fmt: skip

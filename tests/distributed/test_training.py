@@ -16,7 +16,7 @@ from nnjax.distributed.training import gradients
 from nnjax.grad import add_l1, add_l2
 from nnjax.train import Checkpoints, fit, fit_text, load
 from nnjax.train.optimizers import make_optimizer
-from nnjax.train.placement import as_on_one_device, on_host, placed_state
+from nnjax.train.placement import ONE_DEVICE
 from nnjax.train.recipe import Gpt, Mlp
 from nnjax.train.step import make_step
 
@@ -66,7 +66,7 @@ def losses(f, state, optimizer, x, labels):
 @functools.cache
 def a_hundred_steps_of_one_device(name):
     model, loss, shape, classes = MODELS[name]
-    state = placed_state(model.init(KEY), OPTIMIZER, KEY, None)
+    state = ONE_DEVICE.state(model.init(KEY), OPTIMIZER, KEY)
     return losses(nnjax.value_and_grad(model, loss), state, OPTIMIZER, *batches(shape, classes, 100))
 
 
@@ -77,11 +77,11 @@ def test_a_hundred_steps_have_the_losses_of_one_device(name, axes):
     model, loss, shape, classes = MODELS[name]
     found = gradients(model, loss, make_mesh(**axes), MADE.get(name))
     one, right = a_hundred_steps_of_one_device(name)
-    state = placed_state(model.init(KEY), OPTIMIZER, KEY, found.placement)
+    state = found.placement.state(model.init(KEY), OPTIMIZER, KEY)
     many, values = losses(found.hand, state, OPTIMIZER, *batches(shape, classes, 100))
     assert right[-1] < right[0] - 0.01
     np.testing.assert_allclose(values, right, rtol=1e-5)
-    back = on_host(many.params, found.placement)
+    back = found.placement.on_host(many.params)
     apart = optax.tree.norm(jax.tree.map(jnp.subtract, back, one.params))
     assert apart < 1e-3 * optax.tree.norm(one.params)
 
@@ -95,7 +95,7 @@ def test_gradients_are_held_against_jax_grad_in_the_layout_of_one_device(name):
     x, labels = (a[0] for a in batches(shape, classes, 1))
     reference = nnjax.reference_value_and_grad(model, loss)
     for f in found[:2]:
-        held = compare_gradients(as_on_one_device(f, found.placement), reference, model.init(KEY), x, labels)
+        held = compare_gradients(found.placement.as_on_one_device(f), reference, model.init(KEY), x, labels)
         assert len(held) == 1 + len(jax.tree.leaves(model.init(KEY)))
         assert all(d.ok for d in held)
 
@@ -111,11 +111,11 @@ def test_a_gpt_decays_on_a_mesh_as_on_one_device(penalty, axes, x64):
 
     def after(f, placement):
         params = jax.tree.map(lambda p: p.astype(jnp.float64) + 0.1, model.init(KEY))
-        state = placed_state(params, optimizer, KEY, placement)
+        state = placement.state(params, optimizer, KEY)
         state, values = losses(penalty(f, 0.03) if penalty else f, state, optimizer, *data)
-        return on_host(state.params, placement), values
+        return placement.on_host(state.params), values
 
-    right = after(nnjax.reference_value_and_grad(model, loss), None)
+    right = after(nnjax.reference_value_and_grad(model, loss), ONE_DEVICE)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), after(found.hand, found.placement), right
     )
@@ -135,7 +135,7 @@ def test_dropout_reaches_a_gpt_on_a_mesh():
 def test_what_each_device_holds_falls_with_their_number():
     model, loss, _, _ = MODELS["mlp"]
     found = gradients(model, loss, make_mesh(shard=2), MADE["mlp"])
-    state = placed_state(model.init(KEY), optax.adam(0.1), KEY, found.placement)
+    state = found.placement.state(model.init(KEY), optax.adam(0.1), KEY)
     for part in (state.params, state.opt_state[0].mu, state.opt_state[0].nu):
         for leaf in jax.tree.leaves(part):
             assert leaf.addressable_shards[0].data.size == leaf.size // 2
@@ -156,7 +156,7 @@ def test_a_run_goes_on_on_another_mesh(tmp_path):
         return fit(
             found.hand if found else nnjax.value_and_grad(model, loss), model.init(KEY), load("digits"), predict=model.apply,
             optimizer=optax.adam(0.003), epochs=epochs, batch_size=32, key=KEY, checkpoints=checkpoints,
-            placement=found.placement if found else None,
+            placement=found.placement if found else ONE_DEVICE,
         )  # fmt: skip
 
     for epochs, axes in enumerate(MESHES, 1):
@@ -181,7 +181,7 @@ def test_a_gpt_on_a_mesh_goes_on_on_one_device(tmp_path):
         return fit_text(
             found.hand if found else nnjax.value_and_grad(model, FUSED), model.init(KEY), text, predict=whole.apply,
             optimizer=optax.adam(0.003), steps=steps, context=8, batch_size=8, key=KEY, every=20,
-            checkpoints=Checkpoints(folder, resume=True), placement=found.placement if found else None,
+            checkpoints=Checkpoints(folder, resume=True), placement=found.placement if found else ONE_DEVICE,
         )  # fmt: skip
 
     history["alone"] = run(None, 60, tmp_path / "alone").history

@@ -1,7 +1,6 @@
 import jax
 import numpy as np
 import optax
-import pytest
 
 import nnjax
 from nnjax.train import Checkpoints, Split, fit, load, one_hot
@@ -39,26 +38,15 @@ def test_a_streamed_run_that_was_stopped_goes_on_the_same(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed.state.params, whole.state.params)
 
 
-def test_shards_part_the_examples_and_are_shuffled_alike_each_time():
+def test_the_examples_are_shuffled_alike_each_time():
     y = np.arange(103, dtype=np.int32)
     x = y[:, None].astype(np.float32)
-    seen = []
-    for i in range(4):
-        batches = streamed(x, y, 5, shard=(i, 4))
-        rows = np.asarray(batches.order(jax.random.key(0), 0))
-        assert rows.shape == (batches.per_epoch, 5) == (5, 5)
-        fed_x, fed_y = batches.feed(rows)
-        np.testing.assert_array_equal(fed_y, rows)
-        np.testing.assert_array_equal(fed_x[..., 0], rows)
-        again = streamed(x, y, 5, shard=(i, 4)).order(jax.random.key(0), 0)
-        np.testing.assert_array_equal(rows, again)
-        assert rows.ravel().tolist() != sorted(rows.ravel().tolist())
-        seen += rows.ravel().tolist()
-    assert len(seen) == len(set(seen)) == 100
-
-
-def test_a_shard_that_there_is_not_is_refused():
-    with pytest.raises(ValueError, match=r"shard must be \(i, n\) with i from 0 to n - 1, got \(2, 2\)"):
-        run(shard=(2, 2))
-    with pytest.raises(ValueError, match=r"a shard of 13 examples is less than a batch of 32; take fewer shards"):
-        run(shard=(0, 100))
+    batches = streamed(x, y, 5)
+    rows = np.asarray(batches.order(jax.random.key(0), 0))
+    assert rows.shape == (batches.per_epoch, 5) == (20, 5)
+    fed_x, fed_y = batches.feed(rows)
+    np.testing.assert_array_equal(fed_y, rows)
+    np.testing.assert_array_equal(fed_x[..., 0], rows)
+    np.testing.assert_array_equal(rows, streamed(x, y, 5).order(jax.random.key(0), 0))
+    assert rows.ravel().tolist() != sorted(rows.ravel().tolist())
+    assert len(set(rows.ravel().tolist())) == 100

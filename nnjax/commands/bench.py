@@ -17,6 +17,7 @@ from ..bench.links import Links
 from ..bench.measure import Comparison, compare
 from ..bench.plot import bars
 from ..bench.table import Entry, entries
+from ..distributed.devices import present
 from ..errors import expect_folder, unknown_name
 
 BOOK = "book"
@@ -61,7 +62,7 @@ class Bench:
             expect_folder(file)
         if not self.seconds > 0:
             raise ValueError(f"bench: seconds must be positive, got {self.seconds}; 6 is usual.")
-        device = _device(self.device)
+        device = present("bench", self.device)[0]
         found: dict[str, dict[str, Any]] = {}
         with jax.default_device(device):
             print(f"JAX {jax.__version__} on {device.device_kind}; ratios are hand / jax.grad, medians of interleaved pairs")
@@ -88,7 +89,7 @@ class Bench:
         for file in (self.json, self.plot):
             expect_folder(file)
         if self.device not in (None, "cpu"):
-            _device(self.device)
+            present("bench", self.device)
         return mesh.run(self.mesh, Links(self.bandwidth, self.latency, self.rate), self.device, self.json, self.plot)
 
     def _measured(self, entry: Entry, found: dict[str, Any]) -> tuple[Entry, Comparison, dict[str, float]]:
@@ -100,14 +101,6 @@ class Bench:
         }  # fmt: skip
         print(f"{entry.name}: {c.milliseconds:.3f} ms, time {c.time_ratio:.3f}, temp {c.temp_ratio:.3f}", flush=True)
         return entry, c, peers
-
-
-def _device(platform: str | None):
-    try:
-        return jax.devices(platform)[0]
-    except RuntimeError:
-        present = sorted({d.platform for d in jax.devices()})
-        raise ValueError(f"bench: no device of platform {platform!r} here; present are {', '.join(present)}.") from None
 
 
 def _table(measured: list[tuple[Entry, Comparison, dict[str, float]]]) -> Table:

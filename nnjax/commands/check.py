@@ -26,7 +26,7 @@ from ..check.vjp import check_layer, crowded, forget
 from ..distributed.cases import Case as DistributedCase
 from ..distributed.cases import cases as distributed_cases
 from ..distributed.check import check_draws
-from ..distributed.devices import simulate
+from ..distributed.devices import present, simulate
 from ..distributed.mesh import make_mesh
 from ..distributed.sharded import Sharded
 from ..errors import expect_folder, expect_positive, unknown_name
@@ -76,7 +76,7 @@ class Check:
         chosen = [case for case in found if self.only is None or self.only in case.name]
         if not chosen:
             raise unknown_name("case", self.only or "", [case.name for case in found])
-        devices = _devices(self.device)
+        devices = list({d.device_kind: d for d in present("check", self.device)}.values())
         named = ", ".join(f"{d.device_kind} ({'/'.join(precisions(d))})" for d in devices)
         print(f"JAX {jax.__version__} on {named}; {len(chosen)} cases, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
         start = time.perf_counter()
@@ -201,16 +201,6 @@ def _shares(rows: Iterable[Row]) -> str:
         if row.witness == "reference" and row.status == "ok" and row.bound > 0:
             largest[row.dtype] = max(largest.get(row.dtype, 0.0), row.error / row.bound)
     return ", ".join(f"{dtype} {share:.2f}" for dtype, share in largest.items())
-
-
-def _devices(platform: str | None) -> list[Any]:
-    if platform is None:
-        return list({d.device_kind: d for d in jax.devices()}.values())
-    try:
-        return list({d.device_kind: d for d in jax.devices(platform)}.values())
-    except RuntimeError:
-        present = sorted({d.platform for d in jax.devices()})
-        raise ValueError(f"check: no device of platform {platform!r} here; present are {', '.join(present)}.") from None
 
 
 def sizes_of(text: str) -> dict[str, int]:

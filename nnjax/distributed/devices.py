@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -9,6 +10,15 @@ from jax.sharding import Mesh
 from ..errors import expect_positive
 from .mesh import make_mesh
 from .training import AXES
+
+
+def present(who: str, platform: str | None) -> list[Any]:
+    """The devices of this platform, or of JAX's first choice. Raises ValueError where there is none."""
+    try:
+        return jax.devices(platform)
+    except RuntimeError:
+        found = sorted({d.platform for d in jax.devices()})
+        raise ValueError(f"{who}: no device of platform {platform!r} here; present are {', '.join(found)}.") from None
 
 
 def mesh_sizes(mesh: str | None, devices: int | None, who: str = "train") -> dict[str, int] | None:

@@ -3,6 +3,7 @@
 Each fwd gives (y, last state, what is kept beside y), each bwd takes the residuals (params, x, state, y, kept).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,18 +13,26 @@ from ...linear import affine
 from .windows import accumulated, accumulators, before, keep, kept_at, over_windows, weights_t, window, window_t
 
 
+def _forward(step: Callable[..., Any], params: Any, x: Array, state: Any, n: int, kept: int = 0) -> Any:
+    """step(state, a_t) -> (state, (h, what is kept)) in every window, a_t = x_t W + b; h and each of the kept has n columns."""
+
+    def steps(carry, start, length):
+        state, y, kept = carry
+        state, (h, new) = lax.scan(step, state, affine(window(x, start, length), params.w, params.b))
+        return state, window_t(y, h, start), keep(kept, new, start)
+
+    batch, time, _ = x.shape
+    start = (state, jnp.zeros_like(x, shape=(batch, time, n)), (jnp.zeros_like(x, shape=(time, batch, n)),) * kept)
+    last, y, found = over_windows(steps, start, batch, time)
+    return y, last, found
+
+
 def rnn_fwd(params: Any, x: Array, h: Array) -> Any:
     def step(h, a_t):
         h = jnp.tanh(a_t + h @ params.u)
-        return h, h
+        return h, (h, ())
 
-    def steps(carry, start, length):
-        h, y = carry
-        h, h_window = lax.scan(step, h, affine(window(x, start, length), params.w, params.b))
-        return h, window_t(y, h_window, start)
-
-    h, y = over_windows(steps, (h, jnp.zeros_like(x, shape=(*x.shape[:2], h.shape[-1]))), *x.shape[:2])
-    return y, h, ()
+    return _forward(step, params, x, h, h.shape[-1])
 
 
 def rnn_bwd(residuals: Any, cts: Any) -> Any:
@@ -57,16 +66,7 @@ def gru_fwd(params: Any, x: Array, h: Array, *, gates: Any) -> Any:
         h = (1 - z) * n + z * h
         return h, (h, found)
 
-    def steps(carry, start, length):
-        h, y, kept = carry
-        h, (h_window, new) = lax.scan(step, h, affine(window(x, start, length), params.w, params.b))
-        return h, window_t(y, h_window, start), keep(kept, new, start)
-
-    batch, time, _ = x.shape
-    n = h.shape[-1]
-    kept = (jnp.zeros_like(x, shape=(time, batch, n)),) * 4  # r, z, n, v
-    last, y, kept = over_windows(steps, (h, jnp.zeros_like(x, shape=(batch, time, n)), kept), batch, time)
-    return y, last, kept
+    return _forward(step, params, x, h, h.shape[-1], 4)  # r, z, n, v
 
 
 def gru_bwd(residuals: Any, cts: Any) -> Any:
@@ -112,16 +112,7 @@ def lstm_fwd(params: Any, x: Array, state: Any, *, gates: Any) -> Any:
         h = o * jnp.tanh(c)
         return state._replace(h=h, c=c), (h, (c_before, i, f, g, o))
 
-    def steps(carry, start, length):
-        state, y, kept = carry
-        state, (h, new) = lax.scan(step, state, affine(window(x, start, length), params.w, params.b))
-        return state, window_t(y, h, start), keep(kept, new, start)
-
-    batch, time, _ = x.shape
-    n = state.h.shape[-1]
-    kept = (jnp.zeros_like(x, shape=(time, batch, n)),) * 5  # c_{t-1}, i, f, g, o
-    last, y, kept = over_windows(steps, (state, jnp.zeros_like(x, shape=(batch, time, n)), kept), batch, time)
-    return y, last, kept
+    return _forward(step, params, x, state, state.h.shape[-1], 5)  # c_{t-1}, i, f, g, o
 
 
 def lstm_bwd(residuals: Any, cts: Any) -> Any:

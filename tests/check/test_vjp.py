@@ -9,7 +9,7 @@ from nnjax.check import compare_gradients
 WIDE = nnjax.dense(4, 4)
 MODEL = nnjax.serial(nnjax.dense(4, 4), nnjax.sigmoid(), nnjax.dense(4, 3))
 X = jax.random.normal(jax.random.key(1), (8, 4))
-QUICK = {"transforms": ["eager", "jit"], "witnesses": ()}
+QUICK = {"dtypes": ["float64", "float32"], "transforms": ["eager", "jit"], "witnesses": ()}
 LOSS_X = (jax.random.normal(jax.random.key(2), (8, 5)), jnp.arange(8) % 5)
 
 

@@ -1,8 +1,8 @@
 """Attention proper: every query's average of the values, weighted by a softmax of its products with the keys.
 
 Beside its arguments the pair keeps its output, and one number for each query, the logarithm of its softmax's denominator:
-the weights are formed again on the way back, from q, k and that number (Dao et al. 2022). The plain pair forms all of them
-at once; those of `nnjax.fast` a few at a time.
+the weights are formed again on the way back. The plain pair forms all of them at once, by the same steps, so that straight code
+forms them once; those of `nnjax.fast` a few at a time, from q, k and that number (Dao et al. 2022).
 
 A weight of 0 does not hide what it meets, as 0 times NaN is NaN. So where causal queries do not see a key or value, they meet
 a finite number in its place; and who does see one that is not finite is told so by a score of NaN.
@@ -37,34 +37,37 @@ def attend_apply(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bo
     return contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), finite(v) if causal else v).astype(q.dtype)
 
 
-def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Any:
+def _weights(q: Array, k: Array, v: Array, keep: Array | None, causal: bool) -> Any:
+    """(p, s): the weights, and the scores that they are the softmax of; NaN in the row of a query that sees no finite number."""
     s = contract("bhgqd,bhkd->bhgqk", q * (1 / math.sqrt(q.shape[-1])), k)
     if causal:  # infinite scores are NaN too
         s = s + 0 * s + broadcast(told(kept(v, keep))[:, :, None, None], s.shape)
     seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
     s = hide(s, seen)
-    top = jax.lax.stop_gradient(s.max(-1))  # y does not depend on it, but without it exp overflows
-    e = exp_less(s, top)
-    z = e.sum(-1)
-    p = clear(e / broadcast(z[..., None], e.shape), seen)
+    e = exp_less(s, jax.lax.stop_gradient(s.max(-1)))  # p does not depend on the maximum, but without it exp overflows
+    return clear(e / broadcast(e.sum(-1, keepdims=True), e.shape), seen), s
+
+
+def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Any:
+    p, s = _weights(q, k, v, keep, causal)
     y = contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), finite(kept(v, keep)) if causal else kept(v, keep)).astype(q.dtype)
     # Half the least number is below every score and above the hidden ones: who sees no key has exp(s - log_z) = 0.
-    log_z = jnp.maximum(top + jnp.log(z), float(jnp.finfo(s.dtype).min) / 2)
+    log_z = jnp.maximum(jax.nn.logsumexp(s, -1), float(jnp.finfo(s.dtype).min) / 2)
     return y, (q, k, v, keep, y, log_z)
 
 
 def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
-    q, k, v, keep, y, log_z = residuals
-    scale = 1 / math.sqrt(q.shape[-1])
-    seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
-    p = clear(exp_less(hide(contract("bhgqd,bhkd->bhgqk", q * scale, k), seen), log_z), seen)
+    q, k, v, keep, _, _ = residuals
+    p, _ = _weights(q, k, v, keep, causal)
     ct_v = contract("bhgqk,bhgqd->bhkd", p.astype(v.dtype), ct_y)  # forward, p v summed over keys k; back, over queries q
     ct_p = contract("bhgqd,bhkd->bhgqk", ct_y, v)  # and over features d
     # softmax's Jacobian diag(p) - p pᵀ is its own transpose.
+    seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
     ct_s = clear(p * (ct_p - broadcast((p * clear(ct_p, seen)).sum(-1, keepdims=True), p.shape)), seen).astype(q.dtype)
     q, k = (finite(q), finite(kept(k, keep))) if causal else (q, kept(k, keep))
     ct_q = contract("bhgqk,bhkd->bhgqd", ct_s, k)  # forward, q k summed over features d; back, over keys k
     ct_k = contract("bhgqk,bhgqd->bhkd", ct_s, q)  # and over queries q, and over the g heads to which a key was copied
+    scale = 1 / math.sqrt(q.shape[-1])
     ct_q, ct_k = ct_q * scale, ct_k * scale  # a multiple is its own transpose
     return ct_q.astype(q.dtype), kept(ct_k.astype(k.dtype), keep), kept(ct_v.astype(v.dtype), keep)
 

@@ -5,6 +5,7 @@
 so every combinator here calls the parts' `bwd` in the reverse of the order in which it called their `fwd`.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from .errors import describe, expect_array, expect_arrays, expect_flag, expect_key, expect_positive
+from .fast.choose import by_platform
+from .fast.gpu.scan import AT_A_TIME
 from .layer import Layer, Met, Y, add_cotangents, expect_layer, split_key
 from .trees.residuals import with_parameters, without_parameters
 
@@ -182,6 +185,7 @@ def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
     params: those of block, stacked along a new first axis of length n.  block keeps the shape and dtype of x.
     Backward: the same scan run from the end, carrying the cotangent of x only. Residuals that are parameters are not kept
     a second time: the backward reads the stacked ones. With `remat` only each block's input is kept (`recompute`).
+    On a GPU a step of the scan takes a few blocks in a row (`nnjax.fast.gpu.scan`).
     """
     expect_layer("scan_layers", block)
     expect_positive("scan_layers", n=n)
@@ -225,6 +229,15 @@ def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
         ct_p, ct_x = block.bwd(with_parameters(kept, p), ct_y)
         return ct_x, ct_p
 
+    def scan_fwd(x, params_keys, at_a_time=1):
+        return lax.scan(fwd_step, x, params_keys, n, unroll=at_a_time)
+
+    def scan_bwd(ct_y, residuals, at_a_time=1):
+        return lax.scan(bwd_step, ct_y, residuals, n, reverse=True, unroll=at_a_time)
+
+    def spellings(f):  # in a row, what is formed again would be merged with what it was formed from, and be kept
+        return {"plain": f} if remat else {"plain": f, "cuda": partial(f, at_a_time=min(n, AT_A_TIME))}
+
     def init(key):
         expect_key("scan_layers.init", key)
         return jax.vmap(block.init)(jax.random.split(key, n))
@@ -235,12 +248,12 @@ def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
 
     def fwd(params, x, *, key=None):
         expect_arrays(f"scan_layers({block.name})", "x", x)
-        y, kept = lax.scan(fwd_step, x, stacked(params, key), n)
+        y, kept = by_platform(x, stacked(params, key), **spellings(scan_fwd))
         return y, (params, kept)
 
     def bwd(residuals, ct_y):
         expect_arrays(f"scan_layers({block.name})", "ct_y", ct_y)
-        ct_x, ct_params = lax.scan(bwd_step, ct_y, residuals, n, reverse=True)
+        ct_x, ct_params = by_platform(ct_y, residuals, **spellings(scan_bwd))
         return ct_params, ct_x
 
     def walk(params, x, key):

@@ -15,8 +15,8 @@ ROOT = Path(nnjax.__file__).parent
 FLOORS = [
     {"errors", "nielsen", "linear"},
     {"trees", "feedback", "draw", "data"},
-    {"layer"},
-    {"combinators", "leaf", "fast"},
+    {"layer", "fast"},
+    {"combinators", "leaf"},
     {"chunks", "layers"},
     {"losses"},
     {"models", "ops"},

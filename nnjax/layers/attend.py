@@ -38,7 +38,7 @@ def attend_apply(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bo
 
 
 def _weights(q: Array, k: Array, v: Array, keep: Array | None, causal: bool) -> Any:
-    """(p, s): the weights, and the scores that they are the softmax of; NaN in the row of a query that sees no finite number."""
+    """(p, s): the weights, and the scores of which they are the softmax: NaN where a query sees what is not finite."""
     s = contract("bhgqd,bhkd->bhgqk", q * (1 / math.sqrt(q.shape[-1])), k)
     if causal:  # infinite scores are NaN too
         s = s + 0 * s + broadcast(told(kept(v, keep))[:, :, None, None], s.shape)

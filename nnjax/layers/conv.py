@@ -155,8 +155,8 @@ def conv_bwd(residuals: Any, ct_y: Array, *, window: Window, feedback: Callable[
 def flipped(w: Array, groups: int) -> Array:
     """The kernel turned around in space, with in and out exchanged within each group.  w: (*kernel, in / groups, out)."""
     *kernel, n_in, n_out = w.shape
-    w = jnp.flip(w, range(len(kernel))).reshape(*kernel, n_in, groups, n_out // groups)
-    return jnp.swapaxes(w, -3, -1).reshape(*kernel, n_out // groups, groups * n_in)
+    w = jnp.swapaxes(w.reshape(*kernel, n_in, groups, n_out // groups), -3, -1)
+    return jnp.flip(w.reshape(*kernel, n_out // groups, groups * n_in), range(len(kernel)))
 
 
 def _one_batch(x, dims):

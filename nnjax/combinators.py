@@ -179,7 +179,7 @@ def parallel(*layers: Layer) -> Layer:
     return Layer("parallel", init, apply, fwd, bwd, tuple(layers), walk, parallel)
 
 
-def scan_layers(block: Layer, n: int, *, remat: bool = False) -> Layer:
+def scan_layers(block: Layer[Y], n: int, *, remat: bool = False) -> Layer[Y]:
     """y = block(... block(x)), n times with n sets of parameters, compiled once.
 
     params: those of block, stacked along a new first axis of length n.  block keeps the shape and dtype of x.

@@ -73,7 +73,7 @@ def batch_norm_bwd(residuals: Any, ct_y: Array) -> Any:
     return BatchNormParams(ct_scale.astype(dtype), ct_offset.astype(dtype)), (broadcast(slope, shape) * ct_x).astype(dtype)
 
 
-def batch_norm(n: int, *, eps: float = 1e-5) -> Layer:
+def batch_norm(n: int, *, eps: float = 1e-5) -> Layer[Array]:
     """y = scale (x - mean) / sqrt(var + eps) + offset.  x, y: (batch, ..., n); scale, offset, mean, var: (n,).
 
     With mean and var None (as `init` makes them) they are those of x over all axes but the last, var with 1/n: training.

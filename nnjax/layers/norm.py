@@ -105,7 +105,7 @@ def layer_norm_bwd(residuals: Any, ct_y: Array) -> Any:
     return NormParams(ct_scale.astype(x.dtype), ct_offset.astype(x.dtype)), ct_x.astype(x.dtype)
 
 
-def layer_norm(n: int, *, eps: float = 1e-5) -> Layer:
+def layer_norm(n: int, *, eps: float = 1e-5) -> Layer[Array]:
     """y = scale (x - mean) / sqrt(variance + eps) + offset, over the last axis.  x, y: (..., n); scale, offset: (n,).
 
     Ba et al. 2016, eq. 4.  Raises TypeError and ValueError for params or x of another kind, shape or dtype.
@@ -150,7 +150,7 @@ def rms_norm_bwd(residuals: Any, ct_y: Array) -> Any:
     return NormParams(ct_scale.astype(x.dtype), None), (ct_x * broadcast(one_over_s, shape)).astype(x.dtype)
 
 
-def rms_norm(n: int, *, eps: float = 1e-5) -> Layer:
+def rms_norm(n: int, *, eps: float = 1e-5) -> Layer[Array]:
     """y = scale x / sqrt(mean(x^2) + eps), over the last axis.  x, y: (..., n); scale: (n,).
 
     Zhang and Sennrich 2019, eq. 4.  Raises TypeError and ValueError for params or x of another kind, shape or dtype.
@@ -204,7 +204,7 @@ def group_norm_bwd(residuals: Any, ct_y: Array) -> Any:
     return NormParams(ct_scale.astype(x.dtype), ct_offset.astype(x.dtype)), ct_x.astype(x.dtype)
 
 
-def group_norm(groups: int, n: int, *, eps: float = 1e-5) -> Layer:
+def group_norm(groups: int, n: int, *, eps: float = 1e-5) -> Layer[Array]:
     """y = scale (x - mean) / sqrt(variance + eps) + offset, for each example over space and the channels of each group.
 
     x, y: (batch, ..., n); scale, offset: (n,).  Group k holds channels k n/groups to (k + 1) n/groups - 1.

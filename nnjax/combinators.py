@@ -235,8 +235,8 @@ def scan_layers(block: Layer[Y], n: int, *, remat: bool = False) -> Layer[Y]:
     def scan_bwd(ct_y, residuals, at_a_time=1):
         return lax.scan(bwd_step, ct_y, residuals, n, reverse=True, unroll=at_a_time)
 
-    def spellings(f):  # in a row, what is formed again would be merged with what it was formed from, and be kept
-        return {"plain": f} if remat else {"plain": f, "cuda": partial(f, at_a_time=min(n, AT_A_TIME))}
+    def in_a_row(f):  # there, what is formed again would be merged with what it was formed from, and be kept
+        return f if remat else partial(f, at_a_time=min(n, AT_A_TIME))
 
     def init(key):
         expect_key("scan_layers.init", key)
@@ -248,12 +248,12 @@ def scan_layers(block: Layer[Y], n: int, *, remat: bool = False) -> Layer[Y]:
 
     def fwd(params, x, *, key=None):
         expect_arrays(f"scan_layers({block.name})", "x", x)
-        y, kept = by_platform(x, stacked(params, key), **spellings(scan_fwd))
+        y, kept = by_platform(x, stacked(params, key), plain=scan_fwd, cuda=in_a_row(scan_fwd))
         return y, (params, kept)
 
     def bwd(residuals, ct_y):
         expect_arrays(f"scan_layers({block.name})", "ct_y", ct_y)
-        ct_x, ct_params = by_platform(ct_y, residuals, **spellings(scan_bwd))
+        ct_x, ct_params = by_platform(ct_y, residuals, plain=scan_bwd, cuda=in_a_row(scan_bwd))
         return ct_params, ct_x
 
     def walk(params, x, key):

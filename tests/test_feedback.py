@@ -133,7 +133,8 @@ def test_the_check_rejects_every_other_operator(name):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_on_orthogonal_weights_inverse_and_pseudo_inverse_coincide_with_the_transpose(name):
     # At these weights and no others: vmap, scan, the Hessian and the Taylor remainder look beside them as well.
-    report = report_of(OPERATORS[name], REFLECTION, transforms=("eager", "jit", "checkpoint"), witnesses=("adjoint",))
+    only = {"dtypes": ("float64", "float32"), "transforms": ("jit", "checkpoint"), "witnesses": ("adjoint",)}
+    report = report_of(OPERATORS[name], REFLECTION, **only)
     assert report.ok == (name in ("transpose", "inverse", "pseudo_inverse"))
     beside = report_of(OPERATORS[name], REFLECTION, dtypes=("float32",), transforms=("vmap",), witnesses=())
     assert beside.ok == (name == "transpose")

@@ -23,13 +23,19 @@ def made(layer, seed=0):
 def test_forward_is_jax_nn_dot_product_attention_between_two_dense_maps(kv_heads, causal):
     layer = nnjax.attention(8, 4, kv_heads=kv_heads, causal=causal)
     params, x = made(layer), normal(2, 5, 8)
-    columns = x @ params.qkv.w + jnp.broadcast_to(params.qkv.b, (2, 5, params.qkv.b.size))
-    q, k, v = jnp.split(columns.reshape(2, 5, -1, 2), (4, 4 + kv_heads), 2)
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        y = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
-    expected = y.reshape(2, 5, 8) @ params.out.w + jnp.broadcast_to(params.out.b, x.shape)
-    np.testing.assert_allclose(layer.apply(params, x), expected, atol=1e-5)
-    np.testing.assert_allclose(layer.fwd(params, x)[0], expected, atol=1e-5)
+
+    @jax.jit
+    def three(params, x):
+        columns = x @ params.qkv.w + jnp.broadcast_to(params.qkv.b, (2, 5, params.qkv.b.size))
+        q, k, v = jnp.split(columns.reshape(2, 5, -1, 2), (4, 4 + kv_heads), 2)
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            y = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
+        expected = y.reshape(2, 5, 8) @ params.out.w + jnp.broadcast_to(params.out.b, x.shape)
+        return expected, layer.apply(params, x), layer.fwd(params, x)[0]
+
+    expected, *found = three(params, x)
+    for y in found:
+        np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
 def test_rotary_positions_make_scores_depend_on_the_distance_alone():

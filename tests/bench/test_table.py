@@ -57,7 +57,6 @@ def test_the_keys_are_the_same_in_every_run():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
 def test_hand_and_references_compute_the_same(entry):
     hand, references, args = entry.make()

@@ -133,9 +133,10 @@ def test_not_a_number_stays_none_and_leaves_the_others_alone(x64, name, dtype):
     assert np.isnan(y[0, 0])
     assert np.isnan(applied[0, 0])
     np.testing.assert_array_equal(np.isnan(by_hand), np.isnan(by_jax))
-    np.testing.assert_array_equal(y[1], alone)
+    close = {"rtol": 2 * float(jnp.finfo(dtype).eps)}  # two programs
+    np.testing.assert_allclose(y[1].astype("float64"), alone.astype("float64"), **close)
     if name in ENTRYWISE:
-        np.testing.assert_array_equal(y[0, 1:], alone[1:])
+        np.testing.assert_allclose(y[0, 1:].astype("float64"), alone[1:].astype("float64"), **close)
         assert np.isfinite(by_hand[0, 1:]).all()
     if "relu" not in name:
         assert np.isnan(by_hand[0, 0])

@@ -101,6 +101,8 @@ def test_a_checkpoint_of_another_model(refused, trained):
     sound(trained)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_full_disk(trained):
     """As far as a process can see: no file may grow past 2 kB, which the checkpoints of the first two epochs were."""
     program = f"""

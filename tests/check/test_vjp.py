@@ -66,6 +66,8 @@ def test_planted_faults_are_rejected_and_their_leaf_is_named(name):
             assert {r.leaf for r in report.failures if r.transform == transform and r.dtype == "float32"} == leaves
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_the_right_backward_of_each_planted_fault_passes():
     for layer, x in ((WIDE, X), (MODEL, X), (CE, LOSS_X), (BIG, BIG_X)):
         report = nnjax.check_layer(layer, params_of(layer), x).raise_if_failed()

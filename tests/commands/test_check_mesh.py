@@ -39,6 +39,8 @@ def test_a_fault_exits_with_1(capsys, monkeypatch):
     assert "larger by 2, the size of mesh axis model: summed twice?" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_gradient_that_is_summed_inside_and_outside_is_named(capsys, monkeypatch):
     def of_what_is_cut(part):
         return jax.tree.map(lambda spec: frozenset(sharded._axes(spec)), part.specs, is_leaf=sharded._is_spec)

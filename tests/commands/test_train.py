@@ -27,6 +27,8 @@ def test_every_gradient_trains_and_is_reported(capsys, grad, model):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_run_that_is_asked_to_stop_is_saved_and_resumes(tmp_path, number):
     def command(epochs, *more):
         program = f"""

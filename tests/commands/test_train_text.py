@@ -15,6 +15,8 @@ def words(tmp_path):
 
 
 @pytest.mark.parametrize("model", [None, pytest.param("char_rnn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_text_of_ones_own_trains_is_compared_and_written_on(words, tmp_path, capsys, model):
     folder = tmp_path / "run"
     sizes = QUICK if model is None else {name: n for name, n in QUICK.items() if name != "heads"}

@@ -17,6 +17,8 @@ def epochs_of(out):
     return [line.split("  ")[1:4] for line in out.splitlines() if line.startswith("epoch")]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_mesh_has_the_epochs_of_one_device_and_is_described(capsys):
     assert Train(**QUICK).run() == 0
     alone = capsys.readouterr().out
@@ -28,6 +30,8 @@ def test_a_mesh_has_the_epochs_of_one_device_and_is_described(capsys):
     assert epochs_of(out) == epochs_of(alone)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_run_on_a_mesh_is_saved_and_resumed_on_another_and_on_one_device(tmp_path, capsys):
     Train(**QUICK, mesh="data=2,shard=2", folder=tmp_path).run()
     for epochs, options in ((3, {"devices": 4}), (4, {})):

@@ -100,6 +100,8 @@ def gpt_on(name, **options):
 
 
 @pytest.mark.parametrize("name", MESHES)
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_gpt_on_every_mesh(name):
     f, _, _ = gpt_on(name)
     one = nnjax.gpt(**GPT, fused=True)

@@ -149,14 +149,14 @@ def run(seed):
     return False
 
 
-@pytest.mark.parametrize("seed", range(14))
-def test_a_dozen_configurations(seed, x64):
+@pytest.mark.parametrize("seed", range(6))
+def test_some_configurations(seed, x64):
     run(seed)
 
 
 @pytest.mark.slow
 def test_two_hundred_configurations(x64, optimised_less, capsys):
-    refused = sum(run(seed) for seed in range(14, 230))
+    refused = sum(run(seed) for seed in range(6, 230))
     with capsys.disabled():
-        print(f"\n{216 - refused} configurations as on one device, {refused} refused")
-    assert 216 - refused >= 200
+        print(f"\n{224 - refused} configurations as on one device, {refused} refused")
+    assert 224 - refused >= 200

@@ -152,6 +152,8 @@ def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
     verify(tmp_path / "checkpoints" / f"{steps(tmp_path / 'checkpoints')[-1]:08d}")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_launcher_tells_the_place():
     """What SLURM's srun sets; JAX finds the coordinator on the first node of the list."""
     slurm = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}

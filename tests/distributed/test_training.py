@@ -121,6 +121,8 @@ def test_a_gpt_decays_on_a_mesh_as_on_one_device(penalty, axes, x64):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_dropout_reaches_a_gpt_on_a_mesh():
     model = nnjax.gpt(16, **SMALL, scan=False, fused=True, dropout=0.5)
     found = gradients(model, FUSED, make_mesh(data=2, model=2), MADE["gpt"]._replace(dropout=0.5))

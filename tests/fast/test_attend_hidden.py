@@ -156,6 +156,8 @@ def test_masked_keys_have_no_gradient_and_no_effect_under_vmap_and_scan(monkeypa
             np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_masked_layer_keeps_a_spoilt_position_to_itself():
     layer = attention(8, 4, kv_heads=2, rope=True, key_mask=True)
     params, x, mask = (

@@ -81,6 +81,8 @@ def test_a_masked_layer_passes_and_a_row_that_sees_nothing_gives_the_bias():
     assert not ct_x[0].any()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_every_mutant_is_killed():
     layer = nnjax.attention(4, 2)
     outcomes = hunt(layer, made(layer), normal(3, 3, 4))

@@ -19,6 +19,8 @@ def slowly(prompt, length):
     return prompt[..., -length:]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_kept_keys_and_values_give_what_the_whole_prefix_gives():
     expected = slowly(PROMPT, 10)
     assert len(np.unique(expected)) > 2

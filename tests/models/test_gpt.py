@@ -77,6 +77,8 @@ def test_gpt_refuses_what_it_cannot_do():
         model.apply(params, jnp.full(3, 5, jnp.int32))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_gpt_of_other_options_has_the_gradients_of_its_definition():
     ids, labels = jnp.array([[1, 4, 2], [0, 0, 3]], jnp.int32), jnp.array([[4, 2, 1], [0, 3, 3]], jnp.int32)
     for form in ({"activation": nnjax.relu(), "eps": 0.1, "hidden": 3}, {"tie": False}, {"tie": False, "scan": False}):

@@ -16,6 +16,8 @@ def test_the_inverse_stands_where_weights_are_square():
     assert operators_of(DIGITS, "random", DATA) == "random"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_what_ended_is_not_trained_again_and_further_seeds_are(tmp_path):
     file = tmp_path / "feedback.json"
     said: list[str] = []

@@ -54,6 +54,8 @@ def sometimes_infinite(every):
     return f
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_steps_that_are_not_finite_are_skipped_or_end_the_run():
     done = run(sometimes_infinite(10), optimizer=make_optimizer("adam", 0.003, skip=20), skipping=True)
     assert all(np.isfinite(p).all() for p in jax.tree.leaves(done.state.params))

@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import optax
+import pytest
 
 import nnjax
 from nnjax.train import Checkpoints, Split, fit, load, one_hot
@@ -21,6 +22,8 @@ def alike(a, b):
     np.testing.assert_allclose([r.loss for r in a.history], [r.loss for r in b.history], rtol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_streamed_from_a_file_it_is_the_same_run(tmp_path):
     for name in ("x", "y"):
         np.save(tmp_path / f"{name}.npy", getattr(DIGITS.train, name))
@@ -31,6 +34,8 @@ def test_streamed_from_a_file_it_is_the_same_run(tmp_path):
     alike(run(mapped, loss, streaming=True, encode=one_hot(10)), run(loss=loss, encode=one_hot(10)))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_streamed_run_that_was_stopped_goes_on_the_same(tmp_path):
     run(streaming=True, epochs=1, checkpoints=Checkpoints(tmp_path, every=10))
     resumed = run(streaming=True, checkpoints=Checkpoints(tmp_path, every=10, resume=True))

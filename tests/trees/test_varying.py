@@ -73,6 +73,8 @@ def test_weights_that_are_the_same_on_all_devices_get_the_whole_gradient(name, a
 
 
 @pytest.mark.parametrize("name", PLACES)
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_gradient_from_outside_and_without_books_is_the_same(name):
     f, w, x = PLACES[name]
     mesh = make_mesh(data=4)

@@ -94,6 +94,8 @@ def test_a_negated_softmax_at_scale_1000_is_never_passed():
         assert not nnjax.check_layer(wrong, (), x, seed=seed).ok
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_zeroed_small_entry_in_bfloat16_is_never_passed():
     dense = nnjax.dense(6, 5)
     params = dense.init(jax.random.key(0))

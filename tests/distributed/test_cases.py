@@ -34,7 +34,7 @@ def test_gradients_over_a_mesh_are_those_of_one_device(name):
 def test_every_case_on_every_mesh(axes, optimised_less):
     for case in cases(make_mesh(**axes)):
         if case.reference is not None:
-            held(str(axes), axes, case.name, ["float32", "bfloat16"])
+            held(str(axes), axes, case.name, ["float32", "bfloat16"] if axes == MESHES[-1] else ["float32"])
 
 
 def held(where, axes, name, dtypes):

@@ -61,13 +61,12 @@ def test_every_case_passes_its_check(case):
 @pytest.mark.parametrize("lead", LEADS, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_case_passes_its_check_for_many_seeds(case, lead, request):
-    """Twenty, as XLA optimises by default, at one batch size; four, sooner compiled, at others. Then operation by operation."""
+    """As XLA optimises by default in float32, at one batch size; sooner compiled elsewhere. Then operation by operation."""
     if lead == (7,):
-        run(case, lead, range(20), ["jit"])
+        run(case, lead, range(20), ["jit"], ["float32"])
     request.getfixturevalue("optimised_less")
+    run(case, lead, range(20 if lead == (7,) else 3), ["jit"])
     if lead == (7,):
         run(case, lead, range(1 if loops(case, lead) else 4), ["eager"], ["float64", "bfloat16"])
-    else:
-        run(case, lead, range(4), ["jit"])
     if lead == (0,):
         run(case, lead, [0], ["eager"], ["float32"])

@@ -44,6 +44,8 @@ def sound(folder, expected=(39, 78)):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_learning_rate_of_a_million(refused, tmp_path, optimizer):
     args = ("--folder", str(tmp_path), "--learning-rate", "1e6", "--optimizer", optimizer)
     assert "training has diverged" in refused(*QUICK, "30", *args)

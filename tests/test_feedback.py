@@ -155,6 +155,8 @@ def test_conv_sends_the_error_back_by_the_operator_of_its_matrix():
     assert not nnjax.check_layer(other, params, x, dtypes=("float32",), transforms=("jit",), witnesses=()).ok
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_whole_models_take_operators_one_for_each_layer_after_the_first():
     x, labels = jax.random.normal(KEY, (5, 10, 10, 1)), jnp.array([0, 1, 2, 0, 1])
     loss = nnjax.softmax_cross_entropy()

@@ -92,6 +92,8 @@ def test_a_wrong_convolution_inside_a_lenet_is_named():
     assert {row.layer for row in report.failures} == {"0/0:conv(1, 2, (5, 5))"}
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_wrong_cell_of_a_char_rnn_that_carries_its_state_is_named():
     model = nnjax.char_rnn(5, 3, cell="lstm", layers=2, carry=True)
     bad = exchanged(model, (2,), wrong)

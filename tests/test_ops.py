@@ -41,6 +41,8 @@ def test_attention_and_its_gradient_are_those_of_jax_nn(causal, wrap):
     np.testing.assert_allclose(ours[1], theirs[1], atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_attention_under_a_mask_vmap_and_other_numbers_of_keys():
     mask = jnp.array([[True, False, True, True, False], [False, True, True, True, True]])
     np.testing.assert_allclose(

@@ -60,6 +60,8 @@ def test_a_second_derivative_that_is_wrong_is_found():
     assert {row.transform for row in report.failures} == {"second"}
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_trees_outputs_integers_flags_keys_none_and_static_arguments():
     @jax.custom_vjp
     def f(p, ids, flags, key, none):

@@ -85,6 +85,8 @@ def test_the_setting_of_the_compiler_is_left_as_it_was(monkeypatch, optimised_le
     assert setting == [True, True, False, False, True, True, True, True]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_mutants_are_counted_beside_the_false_alarms(capsys, monkeypatch):
     monkeypatch.setattr(mutants, "KINDS", tuple(k for k in KINDS if k.name in ("sign", "zero")))
     assert Check(only="tanh", mutants=True).run() == 0

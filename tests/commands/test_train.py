@@ -98,6 +98,8 @@ def test_features_that_are_not_scaled_get_a_hint(tmp_path, capsys):
         assert ("note: features reach 255; --standardise gives each" in capsys.readouterr().out) is not standardise
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_another_feedback_is_said_trained_and_measured(tmp_path, capsys):
     assert Train(feedback="random", epochs=2, hidden=(16,), folder=tmp_path).run() == 0
     out = capsys.readouterr().out

@@ -1,9 +1,13 @@
+import pytest
+
 from nnjax.commands import train_images as command
 from nnjax.commands.train import Train
 
 QUICK = {"epochs": 2, "hidden": (8,)}
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_both_gives_the_parameters_of_hand(capsys):
     losses = []
     for grad in ("hand", "both"):

@@ -46,6 +46,8 @@ MODELS = {
 
 @pytest.mark.parametrize("how", ["copies", "fully sharded", "both"])
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_any_model_by_copies_and_fully_sharded(name, how):
     model, shape, classes = MODELS[name]
     mesh = make_mesh(data=2, shard=4) if how == "both" else make_mesh(data=8)
@@ -109,6 +111,8 @@ def test_gpt_on_every_mesh(name):
     held(f, one, nnjax.linear_cross_entropy(), one.init(KEY), ids, labels_of((8, 12), 16))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_gpt_with_weights_that_are_zero_on_whole_devices_and_remat():
     f, _, _ = gpt_on("2x2x2", remat=True)
     one, loss = nnjax.gpt(**GPT, fused=True), nnjax.linear_cross_entropy()

@@ -172,6 +172,7 @@ def test_a_run_goes_on_on_another_mesh(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_a_gpt_on_a_mesh_goes_on_on_one_device(tmp_path):
     text = make_text("abc", "the cat sat on the mat; " * 40)
     vocab = len(text.vocabulary)

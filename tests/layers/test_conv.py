@@ -53,6 +53,8 @@ def test_leading_axes(name, lead):
 
 
 @pytest.mark.parametrize("name", ["1-D", "groups", "depthwise", "many channels"])
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_other_transforms_pass(name):
     nnjax.check_layer(*made(*SHAPES[name]), **OTHERS).raise_if_failed()
 

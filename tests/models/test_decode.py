@@ -29,6 +29,8 @@ def test_kept_keys_and_values_give_what_the_whole_prefix_gives():
     np.testing.assert_array_equal(one, expected[0])
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_parameters_of_layers_in_a_row_serve_too():
     positions, empty, blocks, norm = PARAMS.body
     rows = tuple(jax.tree.map(lambda p, i=i: p[i], blocks) for i in range(2))

@@ -35,6 +35,8 @@ def test_a_step_of_gpt_2s_own_size_is_the_references():
         assert apart <= 1e-3 * size
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_the_forms_of_gpt_agree():
     ids = jnp.array([[1, 4, 2], [0, 0, 3]])
     labels = jnp.array([[4, 2, 1], [0, 3, 3]])

@@ -25,6 +25,8 @@ def run(value_and_grad=HAND, **changes):
     return fit(value_and_grad, MODEL.init(jax.random.key(0)), load("digits"), **{**options, **changes})
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised_less")
 def test_patience_stops_where_nothing_gets_better_and_a_resumed_run_stops_there_too(tmp_path):
     done = run(optimizer=optax.sgd(1e-9), epochs=20, patience=3, checkpoints=Checkpoints(tmp_path, keep=1))
     assert done.stopped == "patience"

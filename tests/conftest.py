@@ -4,6 +4,7 @@ import gc
 import os
 import resource
 import tempfile
+from datetime import date
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ from nnjax.check.running.compiling import compiled_lightly
 from nnjax.check.vjp import crowded, forget
 
 PROGRAMS = "NNJAX_TESTS_PROGRAMS"
+TURN, TURNS = "NNJAX_TESTS_TURN", 4
 MUCH = 3 << 29  # bytes of compiled programs and all else, beyond which a worker drops the former
 LARGEST: list[int] = []  # resident memory of each worker, in kB
 ENDED: list[None] = []  # one for each test
@@ -29,12 +31,24 @@ def pytest_configure(config):
         folder = tempfile.TemporaryDirectory(prefix="nnjax-tests-", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
         os.environ[PROGRAMS] = folder.name
+        os.environ.setdefault(TURN, str(date.today().toordinal() % TURNS))  # the workers' day too
     jax.config.update("jax_compilation_cache_dir", f"{os.environ[PROGRAMS]}/{os.getpid()}")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     if config.option.markexpr == "not slow":
         light = compiled_lightly()
         light.__enter__()
         config.add_cleanup(lambda: light.__exit__(None, None, None))
+
+
+def pytest_collection_modifyitems(config, items):
+    """Of a proof that is repeated for many cases, each day runs every fourth case; NNJAX_TESTS_TURN=all runs all."""
+    turn = os.environ[TURN]
+    if turn == "all" or config.option.markexpr != "slow":
+        return
+    repeated = [item for item in items if item.get_closest_marker("in_turn")]
+    out = {item for i, item in enumerate(repeated) if i % TURNS != int(turn) % TURNS}
+    config.hook.pytest_deselected(items=list(out))
+    items[:] = [item for item in items if item not in out]
 
 
 def pytest_sessionfinish(session):

@@ -60,6 +60,7 @@ def test_every_case_passes_its_check(case):
 @pytest.mark.slow
 @pytest.mark.parametrize("lead", LEADS, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.in_turn
 def test_every_case_passes_its_check_for_many_seeds(case, lead, request):
     """As XLA optimises by default in float32, at one batch size; sooner compiled elsewhere. Then operation by operation."""
     if lead == (7,):

@@ -241,6 +241,7 @@ def database():
 
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.in_turn
 def test_samples_of_pytorch_give_the_same_output_and_gradients(database, name, capsys):
     import torch
 

@@ -58,6 +58,7 @@ def test_the_keys_are_the_same_in_every_run():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
+@pytest.mark.in_turn
 def test_hand_and_references_compute_the_same(entry):
     hand, references, args = entry.make()
     ours = jax.jit(hand)(*args)

@@ -209,6 +209,7 @@ SEEDED = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in cases() if case.name in SEEDED], ids=lambda case: case.name)
+@pytest.mark.in_turn
 def test_the_verdict_is_the_same_for_a_hundred_seeds(case, optimised_less):
     """Every seed accepts the right gradient and rejects 1.001 times it."""
     wrong = case.layer._replace(bwd=lambda r, ct: jax.tree.map(lambda g: 1.001 * g, case.layer.bwd(r, ct)))

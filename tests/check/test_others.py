@@ -124,6 +124,7 @@ def accepts(check):
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised_less")
+@pytest.mark.in_turn
 def test_ours_decides_rightly_where_others_err(name):
     f, args, right, mode = TABLE[name]
     theirs = accepts(lambda: check_grads(f, args, order=1, modes=(mode,)))

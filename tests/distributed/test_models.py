@@ -48,6 +48,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised_less")
+@pytest.mark.in_turn
 def test_any_model_by_copies_and_fully_sharded(name, how):
     model, shape, classes = MODELS[name]
     mesh = make_mesh(data=2, shard=4) if how == "both" else make_mesh(data=8)
@@ -104,6 +105,7 @@ def gpt_on(name, **options):
 @pytest.mark.parametrize("name", MESHES)
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised_less")
+@pytest.mark.in_turn
 def test_gpt_on_every_mesh(name):
     f, _, _ = gpt_on(name)
     one = nnjax.gpt(**GPT, fused=True)
@@ -136,6 +138,7 @@ def test_initial_parameters_are_those_of_one_device():
 @pytest.mark.parametrize("name", ["8x1", "4x2", "2x2x2", "fully sharded"])
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised_less")
+@pytest.mark.in_turn
 def test_a_hundred_steps_have_the_losses_of_one_device(name):
     f, _, _ = gpt_on(name)
     one = nnjax.gpt(**GPT, fused=True)

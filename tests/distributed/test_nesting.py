@@ -155,8 +155,8 @@ def test_some_configurations(seed, x64):
 
 
 @pytest.mark.slow
-def test_two_hundred_configurations(x64, optimised_less, capsys):
-    refused = sum(run(seed) for seed in range(6, 230))
-    with capsys.disabled():
-        print(f"\n{224 - refused} configurations as on one device, {refused} refused")
-    assert 224 - refused >= 200
+@pytest.mark.parametrize("start", range(6, 230, 28))
+@pytest.mark.in_turn
+def test_two_hundred_configurations(start, x64, optimised_less):
+    refused = sum(run(seed) for seed in range(start, start + 28))
+    assert refused <= 3

@@ -73,6 +73,7 @@ def a_hundred_steps_of_one_device(name):
 @pytest.mark.parametrize(("name", "axes"), CASES, ids=lambda v: v if isinstance(v, str) else "x".join(map(str, v.values())))
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised_less")
+@pytest.mark.in_turn
 def test_a_hundred_steps_have_the_losses_of_one_device(name, axes):
     model, loss, shape, classes = MODELS[name]
     found = gradients(model, loss, make_mesh(**axes), MADE.get(name))
@@ -104,6 +105,7 @@ def test_gradients_are_held_against_jax_grad_in_the_layout_of_one_device(name):
 @pytest.mark.parametrize("axes", [{"shard": 2}, {"data": 2, "model": 2}], ids=lambda axes: "x".join(axes))
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised_less")
+@pytest.mark.in_turn
 def test_a_gpt_decays_on_a_mesh_as_on_one_device(penalty, axes, x64):
     model, loss, shape, classes = MODELS["gpt"]
     found, data = gradients(model, loss, make_mesh(**axes), MADE["gpt"]), batches(shape, classes, 5)

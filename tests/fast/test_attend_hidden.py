@@ -104,6 +104,7 @@ def spellings(monkeypatch, causal, keep=None):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised_less")
+@pytest.mark.in_turn
 def test_who_is_before_a_number_that_is_none_is_not_reached_by_it(monkeypatch, holder, bad, dtype):
     at = 5 if holder == "q" else 3  # the last query is looked at by nobody but itself
     given = {"q": jnp.asarray(Q, dtype), "k": jnp.asarray(K, dtype), "v": jnp.asarray(V, dtype)}

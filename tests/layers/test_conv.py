@@ -280,6 +280,7 @@ def test_some_of_the_search_agree_with_jax_grad(x64):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(CHUNKS))
+@pytest.mark.in_turn
 def test_two_thousand_convolutions_agree_with_jax_grad(x64, optimised_less, seed):
     tried, compared = drawn(seed, EACH), 0
     for i in range(0, EACH, 25):

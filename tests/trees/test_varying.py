@@ -60,6 +60,7 @@ def close(found, expected):
 @pytest.mark.parametrize("axes", [{"data": 4}, {"data": 2, "shard": 2}], ids=["data", "two axes"])
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised_less")
+@pytest.mark.in_turn
 def test_weights_that_are_the_same_on_all_devices_get_the_whole_gradient(name, axes):
     f, w, x = PLACES[name]
     batch = P(tuple(axes))
@@ -75,6 +76,7 @@ def test_weights_that_are_the_same_on_all_devices_get_the_whole_gradient(name, a
 @pytest.mark.parametrize("name", PLACES)
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised_less")
+@pytest.mark.in_turn
 def test_a_gradient_from_outside_and_without_books_is_the_same(name):
     f, w, x = PLACES[name]
     mesh = make_mesh(data=4)

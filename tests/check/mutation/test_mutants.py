@@ -47,6 +47,7 @@ def test_a_mean_for_a_sum_at_batch_one_is_equivalent_and_not_counted():
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised_less")
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.in_turn
 def test_every_mutant_of_every_case_is_killed(name, monkeypatch):
     """Every kind in a layer; in its variants each a third of the kinds, another one in the next."""
     params, x, key = CASES[name].make(0)

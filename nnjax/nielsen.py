@@ -50,13 +50,13 @@ def _cross_entropy_value(a, y):
     return -(entropy + complement).sum(0)
 
 
-quadratic: Cost = Cost(
+quadratic = Cost(
     value=lambda a, y: 0.5 * jnp.square(a - y).sum(0),
     error=lambda z, a, y: (a - y) * sigmoid_prime(z),
 )
 """C = |a - y|^2 / 2;  delta^L = (a - y) sigmoid'(z)."""
 
-cross_entropy: Cost = Cost(value=_cross_entropy_value, error=lambda z, a, y: a - y)
+cross_entropy = Cost(value=_cross_entropy_value, error=lambda z, a, y: a - y)
 """C = -sum_j [y_j ln a_j + (1 - y_j) ln(1 - a_j)];  delta^L = a - y: sigmoid' has cancelled (the book's eq. 66)."""
 
 

@@ -40,7 +40,7 @@ class Case(NamedTuple):
         return params, x, jax.random.key(seed + 1) if self.keyed else None
 
 
-def quickly(f: Callable, *args: Any) -> Any:
+def quickly(f: Callable[..., Any], *args: Any) -> Any:
     """f(*args) as one program that XLA optimises little: over one that draws random numbers it takes seconds otherwise."""
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(f, compiler_options=options)(*args)

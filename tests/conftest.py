@@ -1,8 +1,10 @@
 import contextlib
 import ctypes
 import gc
+import itertools
 import os
 import resource
+import socket
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -17,7 +19,7 @@ PROGRAMS = "NNJAX_TESTS_PROGRAMS"
 TURN, TURNS = "NNJAX_TESTS_TURN", 4
 MUCH = 3 << 29  # bytes of compiled programs and all else, beyond which a worker drops the former
 LARGEST: list[int] = []  # resident memory of each worker, in kB
-ENDED: list[None] = []  # one for each test
+ENDED = itertools.count(1)  # the tests of this worker
 
 jax.config.update("jax_num_cpu_devices", 8)  # for tests/parallel; the others use the first
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -77,8 +79,8 @@ def resident() -> int:
 def programs_dropped():
     """A worker runs many of the modules, and all that they compile is more than a process should keep."""
     yield
-    ENDED.append(None)
-    if resident() > MUCH or (len(ENDED) % 16 == 0 and crowded()):  # to count the maps takes milliseconds
+    ended = next(ENDED)
+    if resident() > MUCH or (ended % 16 == 0 and crowded()):  # to count the maps takes milliseconds
         forget()
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):
@@ -97,3 +99,14 @@ def x64():
     """The test runs in float64."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def ipv6():
+    """Whether this machine has the loopback of IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+    except OSError:
+        return False
+    return True

@@ -1,6 +1,5 @@
 """The address of this machine that Gloo is told to listen at; `test_hosts` has it listen there."""
 
-import socket
 from types import SimpleNamespace
 
 import pytest
@@ -8,20 +7,11 @@ import pytest
 from nnjax.distributed import gloo
 
 
-def loopback_of_ipv6():
-    try:
-        with socket.socket(socket.AF_INET6) as s:
-            s.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize(
     ("host", "address"), [("127.0.0.1", "127.0.0.1"), ("localhost", "127.0.0.1"), ("::1", "::1"), ("host.invalid", None)]
 )
-def test_the_address_on_the_way_to_process_0(host, address):
-    if host == "::1" and not loopback_of_ipv6():
+def test_the_address_on_the_way_to_process_0(ipv6, host, address):
+    if host == "::1" and not ipv6:
         pytest.skip("no IPv6 here")
     assert gloo.own_address(host, 9) == address
 

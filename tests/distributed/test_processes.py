@@ -236,8 +236,8 @@ def test_a_place_is_found_where_a_launcher_started_several_processes():
 
 
 @pytest.mark.parametrize("coordinator", ["127.0.0.1:9", "127.0.0.2:9", "localhost:9", "[::1]:9"])
-def test_process_0_listens_where_it_was_named(coordinator):
-    if coordinator.startswith("[") and not loopback_of_ipv6():
+def test_process_0_listens_where_it_was_named(ipv6, coordinator):
+    if coordinator.startswith("[") and not ipv6:
         pytest.skip("no IPv6 here")
     assert listening(coordinator) == coordinator
 
@@ -299,15 +299,6 @@ def test_a_port_that_cannot_be_had_is_one_sentence(monkeypatch):
         ValueError, match=r"cannot listen at 127\.0\.0\.1:80: Permission denied; name another port .* from 1024 on"
     ):
         join(Place("127.0.0.1:80", 2, 0), 1)
-
-
-def loopback_of_ipv6():
-    try:
-        with socket.socket(socket.AF_INET6) as s:
-            s.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 def test_devices_are_shared_evenly():

@@ -28,7 +28,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 def pytest_configure(config):
     """Nearly all the time goes into compiling. A program that was compiled before, for another test of the same worker, is
-    read from a folder; and all but the slow tests run programs that XLA has optimised less."""
+    read from a folder; and all run programs that XLA has optimised less, but those that ask for `optimised`."""
     if not hasattr(config, "workerinput"):  # the process that outlives its workers
         folder = tempfile.TemporaryDirectory(prefix="nnjax-tests-", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
@@ -36,10 +36,9 @@ def pytest_configure(config):
         os.environ.setdefault(TURN, str(date.today().toordinal() % TURNS))  # the workers' day too
     jax.config.update("jax_compilation_cache_dir", f"{os.environ[PROGRAMS]}/{os.getpid()}")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
-    if config.option.markexpr == "not slow":
-        light = compiled_lightly()
-        light.__enter__()
-        config.add_cleanup(lambda: light.__exit__(None, None, None))
+    light = compiled_lightly()
+    light.__enter__()
+    config.add_cleanup(lambda: light.__exit__(None, None, None))
 
 
 def pytest_collection_modifyitems(config, items):
@@ -88,10 +87,11 @@ def programs_dropped():
 
 
 @pytest.fixture
-def optimised_less():
-    """The same for a slow test."""
-    with compiled_lightly():
-        yield
+def optimised():
+    """The test computes for longer than it compiles."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

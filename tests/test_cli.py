@@ -133,7 +133,6 @@ def test_options_that_make_no_sense_are_refused_before_any_work(args, message, c
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_what_is_wrong_is_said_soon_after_the_imports():
     """In processor time, and beside what importing JAX takes, as machines differ and another process may be in the way."""
 

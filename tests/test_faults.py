@@ -45,7 +45,6 @@ def sound(folder, expected=(39, 78)):
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_learning_rate_of_a_million(refused, tmp_path, optimizer):
     args = ("--folder", str(tmp_path), "--learning-rate", "1e6", "--optimizer", optimizer)
     assert "training has diverged" in refused(*QUICK, "30", *args)
@@ -104,7 +103,6 @@ def test_a_checkpoint_of_another_model(refused, trained):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_full_disk(trained):
     """As far as a process can see: no file may grow past 2 kB, which the checkpoints of the first two epochs were."""
     program = f"""

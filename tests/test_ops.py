@@ -42,7 +42,6 @@ def test_attention_and_its_gradient_are_those_of_jax_nn(causal, wrap):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_attention_under_a_mask_vmap_and_other_numbers_of_keys():
     mask = jnp.array([[True, False, True, True, False], [False, True, True, True, True]])
     np.testing.assert_allclose(
@@ -136,7 +135,6 @@ X, TARGETS = normal(5, 6, 6, 4, seed=3), jnp.array([0, 1, 2, 0, 1])
 
 @pytest.mark.parametrize("build", [_in_flax, _in_equinox])
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_module_of_another_library_trains_and_passes_an_audit(build):
     params, apply = build()
 

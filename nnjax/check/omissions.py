@@ -57,7 +57,7 @@ def missing(subject: Subject, rows: Sequence[Row], opts: Options, notes: Sequenc
         for row in rows
         if row.witness == "reference" and not row.ok and row.bound == 0 and row.leaf not in subject.spec.names
     }
-    found = [said for said in left_out.dtypes.values() if said]
+    found = [said for said in map(left_out.dtypes.get, opts.dtypes) if said]  # in this order, whichever thread ended first
     for d in (d for d in opts.dtypes if d not in left_out.dtypes):
         for device in opts.devices:
             for p in precisions(device):

@@ -16,6 +16,7 @@ from ..errors import describe, expect_float, expect_params, expect_per_axis, exp
 from ..fast.choose import by_platform
 from ..fast.cpu import pool as cpu
 from ..fast.maximum import first_maximum, seen, seen_t
+from ..fast.tpu import pool as tpu
 from ..layer import Layer
 from ..leaf import Like, leaf, outline, outlined
 from ..linear import broadcast, wide
@@ -50,24 +51,25 @@ def max_pool_apply(params: Any, x: Array, *, key: Any = None, window: tuple[int,
 def max_pool_fwd(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     _expect_windows("max_pool", params, x, window)
     y, where = first_maximum([seen(x, i, window, stride) for i in np.ndindex(window)])
-    return y, (where, outline(x))
+    return y, (where, x)
 
 
 def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
-    where, like = residuals
+    where, x = residuals
     # y[p] = x[p stride + i] for the one i that won: its Jacobian selects, and the transpose puts ct_y[p] back there.
     zero, ct_x = jnp.zeros_like(ct_y), []
     for n, i in enumerate(np.ndindex(window)):
         won = where == jnp.asarray(n, where.dtype)
-        ct_x.append(seen_t(jnp.where(won, ct_y, zero), i, outlined(like).shape, stride))
+        ct_x.append(seen_t(jnp.where(won, ct_y, zero), i, x.shape, stride))
     return (), sum(ct_x[1:], ct_x[0])
 
 
 def fast_max_pool_fwd(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     """`max_pool_fwd` in the spelling of the platform."""
     _expect_windows("max_pool", params, x, window)
-    y, where = by_platform(x, plain=_maximum, cpu=cpu.max_pool_fwd, how={"window": window, "stride": stride})
-    return y, (where, outline(x))
+    how = {"window": window, "stride": stride}
+    y, where = by_platform(x, plain=_maximum, cpu=cpu.max_pool_fwd, tpu=tpu.max_pool_fwd, how=how)
+    return y, (where, x)
 
 
 def _maximum(x, *, window, stride):
@@ -77,7 +79,8 @@ def _maximum(x, *, window, stride):
 
 def fast_max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     """`max_pool_bwd` in the spelling of the platform."""
-    return by_platform(residuals, ct_y, plain=max_pool_bwd, cpu=cpu.max_pool_bwd, how={"window": window, "stride": stride})
+    how = {"window": window, "stride": stride}
+    return by_platform(residuals, ct_y, plain=max_pool_bwd, cpu=cpu.max_pool_bwd, tpu=tpu.max_pool_bwd, how=how)
 
 
 def max_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Layer[Array]:
@@ -88,7 +91,7 @@ def max_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None
     Raises ValueError for sizes that are not positive ints, and for an x smaller than the window.
     """
     fast = (fast_max_pool_fwd, fast_max_pool_bwd)
-    return _pool("max_pool", window, stride, max_pool_apply, max_pool_fwd, max_pool_bwd, fast)
+    return _pool("max_pool", window, stride, max_pool_apply, max_pool_fwd, max_pool_bwd, fast, lambda x: x)
 
 
 def avg_pool_apply(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Array:
@@ -125,17 +128,17 @@ def avg_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None
     unless given.  Raises ValueError for sizes that are not positive ints, and for an x smaller than the window.
     """
     fast = (avg_pool_fwd, fast_avg_pool_bwd)
-    return _pool("avg_pool", window, stride, avg_pool_apply, avg_pool_fwd, avg_pool_bwd, fast)
+    return _pool("avg_pool", window, stride, avg_pool_apply, avg_pool_fwd, avg_pool_bwd, fast, outlined)
 
 
-def _pool(name, window, stride, apply, fwd, bwd, fast) -> Layer[Array]:
+def _pool(name, window, stride, apply, fwd, bwd, fast, of_x) -> Layer[Array]:
     window = expect_per_axis(name, "window", window)
     stride = window if stride is None else expect_per_axis(name, "stride", stride, len(window))
     label = f"{name}({window}{'' if stride == window else f', {stride}'})"
     apply, fwd, bwd, *fast = (partial(f, window=window, stride=stride) for f in (apply, fwd, bwd, *fast))
 
     def output(residuals):
-        like = outlined(residuals[-1])
+        like = of_x(residuals[-1])
         space = like.shape[-1 - len(window) : -1]
         places = [(size - k) // s + 1 for size, k, s in zip(space, window, stride)]
         return Like((*like.shape[: -1 - len(window)], *places, like.shape[-1]), like.dtype)

@@ -74,7 +74,6 @@ def test_what_model_cuts_and_what_not_is_gathered_apart_the_same_bytes_in_twice_
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_parameters_and_optimizer_state_of_a_device_fall_as_one_over_n():
     model = gpt(*SIZES[:5], make_mesh(shard=8), data=None, shard="shard")
     here = {}

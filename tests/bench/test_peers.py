@@ -33,7 +33,6 @@ def test_every_library_that_is_installed_takes_steps_that_lower_the_loss(model):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_our_own_step_is_plain_descent():
     model, loss = nnjax.mlp([6, 5, 3]), nnjax.softmax_cross_entropy()
     params, x = model.init(jax.random.key(1)), IMAGES[:, 0, :6, 0]

@@ -61,7 +61,6 @@ def test_a_second_derivative_that_is_wrong_is_found():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_trees_outputs_integers_flags_keys_none_and_static_arguments():
     @jax.custom_vjp
     def f(p, ids, flags, key, none):
@@ -210,7 +209,7 @@ SEEDED = (
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in cases() if case.name in SEEDED], ids=lambda case: case.name)
 @pytest.mark.in_turn
-def test_the_verdict_is_the_same_for_a_hundred_seeds(case, optimised_less):
+def test_the_verdict_is_the_same_for_a_hundred_seeds(case):
     """Every seed accepts the right gradient and rejects 1.001 times it."""
     wrong = case.layer._replace(bwd=lambda r, ct: jax.tree.map(lambda g: 1.001 * g, case.layer.bwd(r, ct)))
     for seed in range(100):

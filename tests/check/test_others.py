@@ -123,7 +123,6 @@ def accepts(check):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.in_turn
 def test_ours_decides_rightly_where_others_err(name):
     f, args, right, mode = TABLE[name]

@@ -38,7 +38,6 @@ RIGHT = copied(lambda g: lax.psum(g, "data"))
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_every_leaf_is_held_by_hand_and_by_apply(mesh):
     report = nnjax.check_layer(RIGHT, PARAMS, X, mesh=mesh, specs=SPECS, reference=ONE).raise_if_failed()
     assert {row.leaf for row in report.rows} == {"output", "params.w", "params.b", "x"}
@@ -49,7 +48,6 @@ def test_every_leaf_is_held_by_hand_and_by_apply(mesh):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_other_transforms_and_witnesses_on_demand(mesh):
     how: dict[str, Any] = {"mesh": mesh, "specs": SPECS, "reference": ONE, "dtypes": ["float32", "float64"]}
     report = nnjax.check_layer(RIGHT, PARAMS, X, **how, full=True, witnesses=["adjoint", "taylor"]).raise_if_failed()

@@ -33,7 +33,6 @@ STATIC = [(2, (1, 1), jnp.float32, "sum"), (2, (0, 1), np.float32, "max"), (1, (
 @pytest.mark.parametrize("given", STATIC, ids=str)
 @pytest.mark.parametrize("by", ["position", "keyword"])
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.in_turn
 def test_static_arguments_reach_a_function_as_they_are(given, by):
     body, args = power(*given)

@@ -67,7 +67,6 @@ def test_planted_faults_are_rejected_and_their_leaf_is_named(name):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_the_right_backward_of_each_planted_fault_passes():
     for layer, x in ((WIDE, X), (MODEL, X), (CE, LOSS_X), (BIG, BIG_X)):
         report = nnjax.check_layer(layer, params_of(layer), x).raise_if_failed()

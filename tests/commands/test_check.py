@@ -70,7 +70,7 @@ def test_a_process_with_few_maps_is_not_crowded_and_one_with_many_is(monkeypatch
     assert crowded()
 
 
-def test_the_setting_of_the_compiler_is_left_as_it_was(monkeypatch, optimised_less):
+def test_the_setting_of_the_compiler_is_left_as_it_was(monkeypatch):
     setting = []
     monkeypatch.setattr(
         command,
@@ -86,7 +86,6 @@ def test_the_setting_of_the_compiler_is_left_as_it_was(monkeypatch, optimised_le
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_mutants_are_counted_beside_the_false_alarms(capsys, monkeypatch):
     monkeypatch.setattr(mutants, "KINDS", tuple(k for k in KINDS if k.name in ("sign", "zero")))
     assert Check(only="tanh", mutants=True).run() == 0

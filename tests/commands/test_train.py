@@ -28,7 +28,6 @@ def test_every_gradient_trains_and_is_reported(capsys, grad, model):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_run_that_is_asked_to_stop_is_saved_and_resumes(tmp_path, number):
     def command(epochs, *more):
         program = f"""
@@ -99,7 +98,6 @@ def test_features_that_are_not_scaled_get_a_hint(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_another_feedback_is_said_trained_and_measured(tmp_path, capsys):
     assert Train(feedback="random", epochs=2, hidden=(16,), folder=tmp_path).run() == 0
     out = capsys.readouterr().out

@@ -7,7 +7,6 @@ QUICK = {"epochs": 2, "hidden": (8,)}
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_both_gives_the_parameters_of_hand(capsys):
     losses = []
     for grad in ("hand", "both"):

@@ -16,7 +16,6 @@ def words(tmp_path):
 
 @pytest.mark.parametrize("model", [None, pytest.param("char_rnn", marks=pytest.mark.slow)])
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_text_of_ones_own_trains_is_compared_and_written_on(words, tmp_path, capsys, model):
     folder = tmp_path / "run"
     sizes = QUICK if model is None else {name: n for name, n in QUICK.items() if name != "heads"}
@@ -36,7 +35,6 @@ def test_a_text_of_ones_own_trains_is_compared_and_written_on(words, tmp_path, c
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_lower_precision_trains_too(words, capsys):
     assert Train(data=words, compute_dtype="bfloat16", microbatches=2, dropout=0.1, **QUICK).run() == 0
     assert "computed in bfloat16, in 2 microbatches" in capsys.readouterr().out

@@ -32,7 +32,7 @@ def test_gradients_over_a_mesh_are_those_of_one_device(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("axes", MESHES, ids=lambda axes: "x".join(map(str, axes.values())))
 @pytest.mark.in_turn
-def test_every_case_on_every_mesh(axes, optimised_less):
+def test_every_case_on_every_mesh(axes):
     for case in cases(make_mesh(**axes)):
         if case.reference is not None:
             held(str(axes), axes, case.name, ["float32", "bfloat16"] if axes == MESHES[-1] else ["float32"])

@@ -47,7 +47,6 @@ MODELS = {
 @pytest.mark.parametrize("how", ["copies", "fully sharded", "both"])
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.in_turn
 def test_any_model_by_copies_and_fully_sharded(name, how):
     model, shape, classes = MODELS[name]
@@ -104,7 +103,6 @@ def gpt_on(name, **options):
 
 @pytest.mark.parametrize("name", MESHES)
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.in_turn
 def test_gpt_on_every_mesh(name):
     f, _, _ = gpt_on(name)
@@ -114,7 +112,6 @@ def test_gpt_on_every_mesh(name):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_gpt_with_weights_that_are_zero_on_whole_devices_and_remat():
     f, _, _ = gpt_on("2x2x2", remat=True)
     one, loss = nnjax.gpt(**GPT, fused=True), nnjax.linear_cross_entropy()
@@ -137,7 +134,6 @@ def test_initial_parameters_are_those_of_one_device():
 
 @pytest.mark.parametrize("name", ["8x1", "4x2", "2x2x2", "fully sharded"])
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.in_turn
 def test_a_hundred_steps_have_the_losses_of_one_device(name):
     f, _, _ = gpt_on(name)

@@ -157,6 +157,6 @@ def test_some_configurations(seed, x64):
 @pytest.mark.slow
 @pytest.mark.parametrize("start", range(6, 230, 28))
 @pytest.mark.in_turn
-def test_two_hundred_configurations(start, x64, optimised_less):
+def test_two_hundred_configurations(start, x64):
     refused = sum(run(seed) for seed in range(start, start + 28))
     assert refused <= 3

@@ -138,7 +138,6 @@ def test_one_of_four_is_killed_and_three_or_one_go_on(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
     processes = start(2, *QUICK, "--epochs", 2000, "--folder", tmp_path)
     deadline = time.monotonic() + 120
@@ -153,7 +152,6 @@ def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_launcher_tells_the_place():
     """What SLURM's srun sets; JAX finds the coordinator on the first node of the list."""
     slurm = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
@@ -322,7 +320,6 @@ def slowly(*values):
     ids=["options", "devices", "mesh", "batch", "data"],
 )  # fmt: skip
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_what_does_not_agree_or_fit_ends_every_process_with_a_sentence(each, message):
     done = ended(start(2, each=each), 60)
     for i in (0, 1):

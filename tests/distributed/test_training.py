@@ -72,7 +72,6 @@ def a_hundred_steps_of_one_device(name):
 
 @pytest.mark.parametrize(("name", "axes"), CASES, ids=lambda v: v if isinstance(v, str) else "x".join(map(str, v.values())))
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.in_turn
 def test_a_hundred_steps_have_the_losses_of_one_device(name, axes):
     model, loss, shape, classes = MODELS[name]
@@ -89,7 +88,6 @@ def test_a_hundred_steps_have_the_losses_of_one_device(name, axes):
 
 @pytest.mark.parametrize("name", ["mlp", "gpt"])
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_gradients_are_held_against_jax_grad_in_the_layout_of_one_device(name):
     model, loss, shape, classes = MODELS[name]
     found = gradients(model, loss, make_mesh(data=2, shard=2, model=2), MADE[name])
@@ -104,7 +102,6 @@ def test_gradients_are_held_against_jax_grad_in_the_layout_of_one_device(name):
 @pytest.mark.parametrize("penalty", [add_l2, add_l1, None], ids=["L2", "L1", "weight decay"])
 @pytest.mark.parametrize("axes", [{"shard": 2}, {"data": 2, "model": 2}], ids=lambda axes: "x".join(axes))
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.in_turn
 def test_a_gpt_decays_on_a_mesh_as_on_one_device(penalty, axes, x64):
     model, loss, shape, classes = MODELS["gpt"]
@@ -124,7 +121,6 @@ def test_a_gpt_decays_on_a_mesh_as_on_one_device(penalty, axes, x64):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_dropout_reaches_a_gpt_on_a_mesh():
     model = nnjax.gpt(16, **SMALL, scan=False, fused=True, dropout=0.5)
     found = gradients(model, FUSED, make_mesh(data=2, model=2), MADE["gpt"]._replace(dropout=0.5))
@@ -150,7 +146,6 @@ MESHES = [{"data": 2, "model": 4}, None, {"shard": 2, "model": 2}]
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_run_goes_on_on_another_mesh(tmp_path):
     model, loss, _, _ = MODELS["mlp"]
 
@@ -174,7 +169,6 @@ def test_a_run_goes_on_on_another_mesh(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_gpt_on_a_mesh_goes_on_on_one_device(tmp_path):
     text = make_text("abc", "the cat sat on the mat; " * 40)
     vocab = len(text.vocabulary)

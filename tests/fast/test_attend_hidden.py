@@ -78,7 +78,7 @@ def test_attentions_of_every_kind_are_those_of_copies_of_what_is_seen(monkeypatc
 
 
 @pytest.mark.slow
-def test_two_hundred_more_attentions(monkeypatch, x64, optimised_less):
+def test_two_hundred_more_attentions(monkeypatch, x64):
     for seed in range(100, 320):
         held(monkeypatch, seed)
 
@@ -103,7 +103,6 @@ def spellings(monkeypatch, causal, keep=None):
 @pytest.mark.parametrize("holder", ["k", "v", "q"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.in_turn
 def test_who_is_before_a_number_that_is_none_is_not_reached_by_it(monkeypatch, holder, bad, dtype):
     at = 5 if holder == "q" else 3  # the last query is looked at by nobody but itself
@@ -132,7 +131,6 @@ def test_keys_behind_a_query_that_is_no_number_keep_their_gradient(monkeypatch, 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_masked_keys_have_no_gradient_and_no_effect_under_vmap_and_scan(monkeypatch, causal, dtype):
     keep = jnp.array([[True, False, True, True, False, True], [False, True, True, False, True, True]])
     q, k, v, ct = (jnp.asarray(x, dtype) for x in (Q, K, V, CT))
@@ -158,7 +156,6 @@ def test_masked_keys_have_no_gradient_and_no_effect_under_vmap_and_scan(monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_masked_layer_keeps_a_spoilt_position_to_itself():
     layer = attention(8, 4, kv_heads=2, rope=True, key_mask=True)
     params, x, mask = (

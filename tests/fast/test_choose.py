@@ -40,8 +40,9 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize(
+    ("name", "platform"), [(n, p) for n in LAYERS for p in ("cuda", "tpu") if (n, p) != ("max_pool", "tpu")]
+)
 def test_elsewhere_the_program_is_that_of_the_plain_pair(name, platform):
     layer, shape = LAYERS[name]
     params, x = layer.init(jax.random.key(0)), jnp.zeros(shape)

@@ -65,7 +65,6 @@ def test_edge_shapes_pass_the_check(options, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_masked_layer_passes_and_a_row_that_sees_nothing_gives_the_bias():
     layer = nnjax.attention(6, 3, key_mask=True)
     params, x = made(layer), normal(3, 4, 6)

@@ -54,7 +54,6 @@ def test_leading_axes(name, lead):
 
 @pytest.mark.parametrize("name", ["1-D", "groups", "depthwise", "many channels"])
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_other_transforms_pass(name):
     nnjax.check_layer(*made(*SHAPES[name]), **OTHERS).raise_if_failed()
 
@@ -281,7 +280,7 @@ def test_some_of_the_search_agree_with_jax_grad(x64):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(CHUNKS))
 @pytest.mark.in_turn
-def test_two_thousand_convolutions_agree_with_jax_grad(x64, optimised_less, seed):
+def test_two_thousand_convolutions_agree_with_jax_grad(x64, seed):
     tried, compared = drawn(seed, EACH), 0
     for i in range(0, EACH, 25):
         for one, off in zip(tried[i : i + 25], furthest(tried[i : i + 25]), strict=True):

@@ -174,7 +174,7 @@ def test_some_of_the_search_agree_with_jax_grad(x64):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.in_turn
-def test_four_hundred_poolings_agree_with_jax_grad(x64, optimised_less, seed):
+def test_four_hundred_poolings_agree_with_jax_grad(x64, seed):
     tried = drawn(seed, 50)
     for one, off in zip(tried, furthest(tried), strict=True):
         assert off <= 1e-14, (one[0].name, one[1], off)

@@ -21,7 +21,6 @@ def state_of(name, *shape):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_rnn_is_flaxs_simple_cell():
     layer = jittered(nnjax.rnn(3, 4))
     params, x = layer.init(jax.random.key(0)), normal(1, 2, 5, 3)
@@ -42,7 +41,6 @@ def test_the_value_of_fwd_is_that_of_apply_whatever_the_windows(name, steps):
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize("shape", [(1, 3), (0, 2, 3), (2, 1, 17, 3)], ids=str)
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_odd_shapes(name, shape):
     layer = jittered(MAKE[name](3, 2))
     assert not nnjax.check_layer(layer, layer.init(jax.random.key(0)), normal(2, *shape), **QUICK).failures

@@ -103,7 +103,6 @@ def test_infinite_logits_of_a_sigmoid_are_certain(run):
     ],
 )
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.in_turn
 def test_labels_may_be_too_narrow_for_the_number_of_classes(run, dtype, n):
     label = min(n - 1, int(jnp.iinfo(dtype).max))

@@ -20,7 +20,6 @@ def slowly(prompt, length):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_kept_keys_and_values_give_what_the_whole_prefix_gives():
     expected = slowly(PROMPT, 10)
     assert len(np.unique(expected)) > 2
@@ -30,7 +29,6 @@ def test_kept_keys_and_values_give_what_the_whole_prefix_gives():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_parameters_of_layers_in_a_row_serve_too():
     positions, empty, blocks, norm = PARAMS.body
     rows = tuple(jax.tree.map(lambda p, i=i: p[i], blocks) for i in range(2))

@@ -36,7 +36,6 @@ def test_a_step_of_gpt_2s_own_size_is_the_references():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_the_forms_of_gpt_agree():
     ids = jnp.array([[1, 4, 2], [0, 0, 3]])
     labels = jnp.array([[4, 2, 1], [0, 3, 3]])
@@ -80,7 +79,6 @@ def test_gpt_refuses_what_it_cannot_do():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_gpt_of_other_options_has_the_gradients_of_its_definition():
     ids, labels = jnp.array([[1, 4, 2], [0, 0, 3]], jnp.int32), jnp.array([[4, 2, 1], [0, 3, 3]], jnp.int32)
     for form in ({"activation": nnjax.relu(), "eps": 0.1, "hidden": 3}, {"tie": False}, {"tie": False, "scan": False}):

@@ -36,7 +36,6 @@ def test_the_epoch_that_counts_is_the_books_for_each_kind_of_row():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_row_is_trained_once_and_gone_on_with_where_it_was_stopped(tmp_path, monkeypatch):
     lines = []
     whole, _ = reproduce.run_row(SMALL, 1, DATA, tmp_path / "whole", lines.append)
@@ -64,7 +63,6 @@ def test_a_row_is_trained_once_and_gone_on_with_where_it_was_stopped(tmp_path, m
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_the_table_has_every_seed_and_keeps_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "ROWS", (SMALL, MLP))
     results = tmp_path / "results"
@@ -91,7 +89,6 @@ def test_a_vote_is_of_networks_of_one_row(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_curve_has_thirty_epochs_of_each_measure(tmp_path):
     found = reproduce.run_curve(CURVES[-1], DATA, tmp_path, quiet)
     assert {name: len(v) for name, v in found.items()} == dict.fromkeys(CURVES[-1].measures, 30)

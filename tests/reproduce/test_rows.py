@@ -21,7 +21,6 @@ def test_the_table_is_the_books():
 
 @pytest.mark.parametrize("row", [r for r in ROWS if max(r.hidden) <= 100], ids=lambda r: r.name)
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.in_turn
 def test_every_row_is_a_network_whose_gradient_is_jax_grads(row):
     recipe = row.recipe(DATA, jax.random.key(0))

@@ -17,7 +17,6 @@ def test_the_inverse_stands_where_weights_are_square():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_what_ended_is_not_trained_again_and_further_seeds_are(tmp_path):
     file = tmp_path / "feedback.json"
     said: list[str] = []

@@ -23,7 +23,6 @@ def alike(a, b):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_streamed_from_a_file_it_is_the_same_run(tmp_path):
     for name in ("x", "y"):
         np.save(tmp_path / f"{name}.npy", getattr(DIGITS.train, name))
@@ -35,7 +34,6 @@ def test_streamed_from_a_file_it_is_the_same_run(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_streamed_run_that_was_stopped_goes_on_the_same(tmp_path):
     run(streaming=True, epochs=1, checkpoints=Checkpoints(tmp_path, every=10))
     resumed = run(streaming=True, checkpoints=Checkpoints(tmp_path, every=10, resume=True))

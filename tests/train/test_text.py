@@ -73,7 +73,6 @@ def test_bad_input_is_one_sentence(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_the_evaluation_of_a_model_in_low_precision_is_summed_in_float32():
     text = make_text("long", WORDS * 20)
 

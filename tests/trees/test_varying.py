@@ -59,7 +59,6 @@ def close(found, expected):
 @pytest.mark.parametrize("name", PLACES)
 @pytest.mark.parametrize("axes", [{"data": 4}, {"data": 2, "shard": 2}], ids=["data", "two axes"])
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.in_turn
 def test_weights_that_are_the_same_on_all_devices_get_the_whole_gradient(name, axes):
     f, w, x = PLACES[name]
@@ -75,7 +74,6 @@ def test_weights_that_are_the_same_on_all_devices_get_the_whole_gradient(name, a
 
 @pytest.mark.parametrize("name", PLACES)
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.in_turn
 def test_a_gradient_from_outside_and_without_books_is_the_same(name):
     f, w, x = PLACES[name]
@@ -110,7 +108,6 @@ def test_weights_over_one_axis_data_over_two_under_vmap_and_scan():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_key_that_is_the_same_or_each_devices_own_serves_dropout():
     mesh, drop = make_mesh(data=4), nnjax.as_custom_vjp(nnjax.serial(nnjax.dense(2, 64), nnjax.dropout(0.5)))
     w, x = nnjax.dense(2, 64).init(KEY), normal(4, 2)

@@ -38,8 +38,8 @@ def _row(rows, n, k, s):
 
 def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     """As `nnjax.layers.pool.max_pool_bwd`."""
-    where, like = residuals
-    shape = like.shape[1:]
+    where, x = residuals
+    shape = x.shape
     if window == stride:
         ct_y, where = _over_window(ct_y, window), _over_window(where, window)
         i = jnp.arange(math.prod(window), dtype=where.dtype).reshape(*(n for k in window for n in (1, k)), 1)

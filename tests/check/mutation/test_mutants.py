@@ -45,7 +45,6 @@ def test_a_mean_for_a_sum_at_batch_one_is_equivalent_and_not_counted():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.in_turn
 def test_every_mutant_of_every_case_is_killed(name, monkeypatch):
@@ -96,7 +95,6 @@ def test_a_negated_softmax_at_scale_1000_is_never_passed():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_a_zeroed_small_entry_in_bfloat16_is_never_passed():
     dense = nnjax.dense(6, 5)
     params = dense.init(jax.random.key(0))

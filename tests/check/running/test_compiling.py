@@ -9,7 +9,7 @@ from nnjax.check.running.compiling import FLAG, compiled_lightly
 
 
 @pytest.mark.parametrize("before", [None, "--xla_cpu_enable_fast_math=false"])
-def test_settings_and_flags_are_left_as_they_were(monkeypatch, optimised_less, before):
+def test_settings_and_flags_are_left_as_they_were(monkeypatch, before):
     jax.config.update("jax_disable_most_optimizations", False)
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     if before:

@@ -14,7 +14,6 @@ def test_causal_rows_stop_at_their_last_query_and_the_last_row_may_be_short():
 
 @pytest.mark.parametrize("chunk", [1, 2 * 2 * 3 * 5, 1 << 20])
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_nothing_depends_on_the_size_of_chunks_or_heads(monkeypatch, chunk):
     monkeypatch.setattr(attend_rows, "products_at_a_time", lambda keys: chunk)
     rng = np.random.default_rng(0)

@@ -56,7 +56,6 @@ def test_the_ratio_is_that_of_the_norms():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised_less")
 def test_the_book_and_lenet_are_measured_too():
     one_hot = jax.nn.one_hot(Y, 10)
     found = make_alignment(recipe_of("random", "nielsen").aligned, X, one_hot)(recipe_of("random", "nielsen").params)

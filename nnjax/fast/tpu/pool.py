@@ -1,0 +1,31 @@
+"""Max-pooling on a TPU, which has an operation for it and one for its transpose. A slice of every entry of the windows would be
+a pass over memory each.
+"""
+
+from typing import Any
+
+import numpy as np
+from jax import Array, lax
+
+from ..maximum import first_maximum, seen
+
+
+def max_pool_fwd(x: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+    """(y, the number of each window's first maximum): a program where nobody reads the second forms y alone."""
+    where = first_maximum([seen(x, i, window, stride) for i in np.ndindex(window)])[1]
+    return lax.reduce_window(x, np.asarray(-np.inf, x.dtype), lax.max, *_windows(x, window, stride), "VALID"), where
+
+
+def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+    """As `nnjax.layers.pool.max_pool_bwd`. Which entry won is found again in x: that reads x once, and nothing else."""
+    _, x = residuals
+    sizes, steps = _windows(x, window, stride)
+    return (), lax.select_and_scatter_add_p.bind(
+        ct_y, x, select_prim=lax.ge_p, window_dimensions=sizes, window_strides=steps, padding=((0, 0),) * x.ndim
+    )
+
+
+def _windows(x, window, stride):
+    """The window and the stride over every axis of x."""
+    lead = (1,) * (x.ndim - 1 - len(window))
+    return (*lead, *window, 1), (*lead, *stride, 1)

@@ -1,6 +1,7 @@
 """`nnjax train`."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -9,6 +10,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from ..check.vjp import Difference
 from ..data.catalogue import load
 from ..data.dataset import digest
 from ..data.text import Text
@@ -16,7 +18,10 @@ from ..distributed.devices import mesh_of, mesh_sizes, share_of, simulate
 from ..distributed.processes import CONNECT, Place, expect_alike, found_place, join, together
 from ..distributed.training import gradients
 from ..errors import expect_positive
+from ..grad import ValueAndGrad
 from ..layer import Layer
+from ..train.both import held_together
+from ..train.loop import GradientsApart
 from ..train.optimizers import make_optimizer
 from ..train.processes import expect_same_data, is_first
 from ..train.recipe import Gpt, Gradients, Mlp
@@ -102,7 +107,7 @@ class Train:
     """What carries the error back, of mlp, lenet and nielsen: transpose, which gives the gradient; or inverse, pseudo_inverse,
     random, direct, sign_symmetric, sign_symmetric_fixed, sign_symmetric_redrawn, mirror, which do not."""
     grad: Literal["hand", "jax", "both"] = "hand"
-    """Whose gradient trains. both: the hand-written one, held against jax.grad at every step."""
+    """Whose gradient trains. both: the hand-written one, held against jax.grad at every step; the run ends where they part."""
     trajectory: int = 0
     """Also take so many first steps twice, by hand and by jax.grad, and record how far the two runs drift apart."""
     folder: Path | None = None
@@ -171,7 +176,11 @@ class Train:
 
     def _judged(self) -> int:
         with claim(self._checkpoints()) as checkpoints:
-            return self._run(checkpoints)
+            try:
+                return self._run(checkpoints)
+            except GradientsApart as error:
+                print(f"the gradient by hand left its error budget: {error}")
+                return 1
 
     def _run(self, checkpoints: Checkpoints | None) -> int:
         data = load(self.data)
@@ -190,6 +199,19 @@ class Train:
         found = gradients(model, loss, self._mesh, made)
         found.placement.expect_batch("train", self.batch_size)
         return found
+
+    def trained(
+        self, hand: ValueAndGrad, reference: ValueAndGrad, first: list[Difference], where: Callable[..., str] | None
+    ) -> tuple[ValueAndGrad, Callable[..., str] | None]:
+        """The gradient that trains, and who is asked where a loss is not finite; first: how far the two were apart."""
+        if self.grad == "both":
+            return held_together(hand, reference, first, where)
+        return (hand if self.grad == "hand" else reference), where
+
+    @property
+    def skipping(self) -> bool:
+        """Whether a loss that is not finite ends nothing. Of both gradients one that is NaN says that they part."""
+        return self.skip_non_finite > 0 and self.grad != "both"
 
     def ended(self, done: Fit) -> int:
         """The exit code of a run, and why it ended where a signal did it."""

@@ -112,11 +112,14 @@ def _expect_numbers(o: "Train") -> None:
         raise ValueError(f"train: dropout must be the share that is dropped, from 0 to less than 1, got {o.dropout}.")
     if o.compute_dtype is not None:
         named("--compute-dtype", o.compute_dtype, PRECISIONS)
+        if o.grad == "both":
+            raise ValueError(
+                f"train: --grad both holds the gradients to the budget of their own precision, got --compute-dtype "
+                f"{o.compute_dtype}; leave one of them out."
+            )
 
 
 def _expect_of_text(o: "Train", model: str) -> None:
-    if o.grad == "both":
-        raise ValueError("train: --grad both is for images; train text by hand or by jax, and run nnjax check --only gpt.")
     if model == "gpt" and o.width % o.heads:
         raise ValueError(f"train: --width must be a multiple of --heads, got {o.width} and {o.heads}; change one of them.")
     if o.epochs is not None and o.epochs * EVERY >= LARGEST:
@@ -143,8 +146,6 @@ def _expect_saved(o: "Train") -> None:
         asked = {"--resume": o.resume, "--save-every": o.save_every is not None, "--tensorboard": o.tensorboard}
         for option in (name for name, given in asked.items() if given):
             raise ValueError(f"train: {option} is about a run that is saved; name its place by --folder.")
-    elif o.grad == "both":
-        raise ValueError("train: a run with --grad both is not saved; leave out --folder, or train by hand or by jax.")
     elif os.path.lexists(o.folder) and not o.folder.is_dir():
         raise ValueError(f"train: --folder {o.folder} is no folder; name another place.")
     if o.tensorboard and importlib.util.find_spec("tensorboardX") is None:

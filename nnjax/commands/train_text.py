@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from ..check.vjp import compare_gradients
+from ..check.vjp import Difference, compare_gradients
 from ..data.text import Text
 from ..grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad
 from ..losses.fused import linear_cross_entropy
@@ -60,22 +60,24 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     print(f"{text.name}: {len(text.train)} characters to train on, {len(text.validation)} to validate, {vocab} different ones")
     sizes = f"{o.layers} x {o.width}" + (f", {o.heads} heads" if name == "gpt" else "")
     print(f"{name} {sizes}, context {o.context}, {loss.name}, {o.described()}")
+    first: list[Difference] = []
     if not o.compute_dtype:
         starts = jnp.arange(o.batch_size, dtype=jnp.int32) * ((len(text.train) - o.context) // o.batch_size)
         batch = windows(jnp.asarray(text.train), starts, o.context)
         pair = placement.as_on_one_device(hand), whole(reference_value_and_grad(trained, loss))
-        worst = max(compare_gradients(*pair, params, *batch), key=lambda d: d.relative / d.budget if d.budget else 0)
+        first = compare_gradients(*pair, params, *batch)
+        worst = max(first, key=lambda d: d.relative / d.budget if d.budget else 0)
         print(f"hand / jax.grad  first step: relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} "
               f"({worst.leaf}): {'ok' if worst.ok else 'TOO FAR APART'}")  # fmt: skip
     with progress(epochs, EVERY * o.batch_size) as on_epoch, o.writers(EVERY * o.batch_size) as write:
+        f, where = o.trained(hand, reference, first, lambda p, x, y, k: first_not_finite(trained, loss, p, x, y, k))
         done = fit_text(
-            hand if o.grad == "hand" else reference, params, text, predict=model.apply,
+            f, params, text, predict=model.apply,
             optimizer=optimizer, steps=epochs * EVERY, context=o.context, batch_size=o.batch_size,
             key=run_key, every=EVERY, on_epoch=lambda record: (write(record), on_epoch(record)),
             checkpoints=told_before(checkpoints, write),
             evaluated=lambda state: averaged(state.opt_state, state.params), patience=o.patience,
-            where=lambda p, x, y, k: first_not_finite(trained, loss, p, x, y, k), skipping=o.skip_non_finite > 0,
-            placement=placement,
+            where=where, skipping=o.skipping, placement=placement,
         )  # fmt: skip
     if done.stopped in ("", "patience"):
         last = done.history[-1]

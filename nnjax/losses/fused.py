@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..errors import describe, expect_float, expect_params, expect_same_dtype, expect_shape
+from ..errors import describe, expect_float, expect_params, expect_same_dtype
 from ..fast.choose import by_platform
 from ..fast.cpu import linear_cross_entropy as cpu
 from ..layer import Layer
@@ -22,6 +22,7 @@ from ..linear import broadcast, fold, wide
 from .means import (
     class_numbers,
     expect_classes,
+    expect_weights,
     looked_at,
     mean_apply,
     softmax_cross_entropy_apply,
@@ -48,10 +49,7 @@ def _checked(params, x):
             f"{NAME}: h must have shape (..., n) and w (vocabulary, n), got {describe(h)} and {describe(w)}; "
             "a kernel of shape (n, vocabulary) is passed as w.T."
         )
-    if weights:
-        expect_float(NAME, "weights", weights[0])
-        expect_shape(NAME, "weights", weights[0], h.shape[:-1])
-        expect_same_dtype(NAME, "weights", weights[0], "h", h)
+    expect_weights(NAME, weights, "h", h)
     expect_classes(NAME)(jax.ShapeDtypeStruct((*h.shape[:-1], w.shape[0]), h.dtype), labels, weights)
     h, w, labels, *weights = map(jnp.asarray, (h, w, labels, *weights))
     return looked_at(h, *weights) if weights else h, w, labels, weights

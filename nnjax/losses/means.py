@@ -67,6 +67,14 @@ def weighted_mean_bwd(residuals: Any, ct_value: Array) -> Any:
     return ct_losses, ct_weights.astype(weights.dtype)
 
 
+def expect_weights(name: str, weights: list[Any], what: str, y: Any) -> None:
+    """Raise unless there are none, or one for each example of y, of its dtype; what: the name of y."""
+    for w in weights:
+        expect_float(name, "weights", w)
+        expect_shape(name, "weights", w, y.shape[:-1])
+        expect_same_dtype(name, "weights", w, what, y)
+
+
 def looked_at(x: Array, weights: Any) -> Array:
     """x with zeros where the weight is 0: NaN times 0 would be NaN, in a gradient too.  x: (..., n), weights: (...)."""
     return jnp.where(broadcast((weights == 0)[..., None], x.shape), jnp.zeros_like(x), x)
@@ -108,10 +116,7 @@ def _loss(
         expect_float(name, "y", y)
         if y.ndim < 1:
             raise ValueError(f"{name}: y must have a last axis of outputs, got a scalar; pass shape (..., n).")
-        if weights:
-            expect_float(name, "weights", weights[0])
-            expect_shape(name, "weights", weights[0], y.shape[:-1])
-            expect_same_dtype(name, "weights", weights[0], "y", y)
+        expect_weights(name, weights, "y", y)
         check(y, labels, weights)
         y, labels, *weights = map(jnp.asarray, (y, labels, *weights))
         if weights:

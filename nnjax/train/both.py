@@ -1,69 +1,57 @@
-"""Training with both gradients at every step, from the same parameters, and stopping where they part."""
+"""Training with both gradients at every step, from the same parameters: a run ends where they part."""
 
-import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..check.vjp import Difference
-from ..data.dataset import Dataset
-from .fit import make_accuracy
-from .recipe import Recipe
-from .run import Epoch, Fit
-from .step import TrainState, apply_gradients, epoch_key, init_state, shuffled, step_key
+from ..grad import ValueAndGrad
+from .loop import GradientsApart
 
 
-def fit_both(
-    recipe: Recipe,
-    data: Dataset,
-    optimizer: Any,
-    epochs: int,
-    batch_size: int,
-    key: Any,
-    first: list[Difference],
-    on_epoch: Any,
-) -> tuple[Fit, str]:
-    """The epochs of `fit`, one step at a time, with both gradients from the same state at each.
+class Both(NamedTuple):
+    """value_and_grad: that by hand, whose value is NaN where the two part; where(params, x, labels, key): for `fit`, which
+    asks it then, and which raises GradientsApart."""
+
+    value_and_grad: ValueAndGrad
+    where: Callable[..., str]
+
+
+def held_together(
+    hand: ValueAndGrad, reference: ValueAndGrad, first: Sequence[Difference], where: Callable[..., str] | None = None
+) -> Both:
+    """The gradient by hand, held against the reference at every step.
 
     What may differ is the first step's budget, relative to the gradient there or, where it has grown, to the present one.
-    Returns early, with a sentence, at the first step that breaks it.
+    where: as of `fit`, asked where the loss is not finite by itself.
     """
-    budget = {d.leaf: (d.budget, d.scale) for d in first}
-    names = [d.leaf for d in first]
 
-    @jax.jit
-    def step(state: TrainState, x, labels):
-        value, grads = recipe.hand(state.params, x, labels, key=step_key(state))
-        value_r, grads_r = recipe.reference(state.params, x, labels, key=step_key(state))
-        pairs = zip(jax.tree.leaves((value, grads)), jax.tree.leaves((value_r, grads_r)))
-        norms = [(jnp.linalg.norm((h - r).ravel()), jnp.linalg.norm(r.ravel())) for h, r in pairs]
-        state = apply_gradients(state, grads, optimizer, value, lambda p: recipe.hand(p, x, labels, key=step_key(state))[0])
-        return state, value, norms
+    def compared(*args, **kwargs):
+        value, grads = hand(*args, **kwargs)
+        pairs = zip(jax.tree.leaves((value, grads)), jax.tree.leaves(reference(*args, **kwargs)), strict=True)
+        apart, size = (jnp.stack(norms) for norms in zip(*((_norm(h - r), _norm(r)) for h, r in pairs)))
+        allowed = jnp.asarray([d.budget for d in first], size.dtype)
+        allowed *= jnp.maximum(jnp.asarray([d.scale for d in first], size.dtype), size)
+        return value, grads, apart, allowed
 
-    accuracy = make_accuracy(recipe.predict)
-    state = init_state(recipe.params, optimizer, key)
-    x = jnp.asarray(data.train.x)
-    labels = jnp.asarray(recipe.encode(data.train.y) if recipe.encode else data.train.y)
-    history, broken = [], ""
-    for number in range(1, epochs + 1):
-        start, losses = time.perf_counter(), []
-        for rows in shuffled(epoch_key(state.key, state.step), len(x), batch_size):
-            state, value, norms = step(state, x[rows], labels[rows])
-            losses.append(value)
-            for name, (apart, size) in zip(names, norms):
-                relative, scale = budget[name]
-                allowed = relative * max(scale, float(size))
-                if not float(apart) <= allowed and not broken:
-                    broken = f"{name} at step {int(state.step)} differs by {float(apart):.3g}, {allowed:.3g} is allowed"
-            if broken:
-                break
-        seconds = time.perf_counter() - start
-        loss = float(np.asarray(jnp.stack(losses)).astype(np.float64).mean())
-        scores = [accuracy(state.params, part) for part in (data.validation, data.test)]
-        history.append(Epoch(number, loss, scores[0], scores[1], seconds))
-        on_epoch(history[-1])
-        if broken:
-            break
-    return Fit(state, tuple(history)), broken
+    def value_and_grad(*args, **kwargs):
+        value, grads, apart, allowed = compared(*args, **kwargs)
+        return jnp.where((apart <= allowed).all(), value, jnp.full_like(value, jnp.nan)), grads
+
+    measured = jax.jit(compared)
+
+    def asked(params, x, labels, key):
+        value, _, apart, allowed = measured(params, x, labels, key=key)
+        if bool(jnp.isfinite(value)):
+            for d, off, most in zip(first, apart.tolist(), allowed.tolist()):
+                if not off <= most:
+                    raise GradientsApart(f"{d.leaf} differs by {off:.3g}, {most:.3g} is allowed")
+        return where(params, x, labels, key) if where else ""
+
+    return Both(value_and_grad, asked)
+
+
+def _norm(x: jax.Array) -> jax.Array:
+    return jnp.linalg.norm(x.astype(jnp.promote_types(x.dtype, jnp.float32)).ravel())

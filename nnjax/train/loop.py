@@ -23,6 +23,10 @@ MOST = 2**31 - 1  # steps: they are counted in an int32
 FLOPS = 1e11  # of one compiled scan: between two a run can be stopped. A second or two on a slow CPU; calls cost fresh memory.
 
 
+class GradientsApart(ArithmeticError):
+    """Two gradients that are held against each other have parted; what `where` of a run raises."""
+
+
 class Batches(NamedTuple):
     """What there is to train on.
 
@@ -167,6 +171,10 @@ def _first(step: Step, state: TrainState, batches: Batches, fed: Any, n: int, wh
         x, labels = batches.take(batches.data, jax.tree.map(lambda rows, i=i: rows[i], fed))
         before, (state, value) = state, one(state, x, labels)
         if not (bool(jnp.isfinite(value)) and _finite(state.params)):
-            found = where(before.params, x, labels, jax.random.fold_in(before.key, before.step))
-            return f" at step {int(before.step) + 1}: {found}" if found else _parameter(state)
+            step_number = int(before.step) + 1
+            try:
+                found = where(before.params, x, labels, jax.random.fold_in(before.key, before.step))
+            except GradientsApart as error:
+                raise GradientsApart(f"at step {step_number} {error}") from None
+            return f" at step {step_number}: {found}" if found else _parameter(state)
     return ""

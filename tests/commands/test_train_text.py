@@ -40,11 +40,17 @@ def test_a_lower_precision_trains_too(words, capsys):
     assert "computed in bfloat16, in 2 microbatches" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_both_gradients_are_held_together_and_saved(words, tmp_path, capsys):
+    assert Train(data=words, grad="both", folder=tmp_path / "run", **QUICK).run() == 0
+    assert "held against jax.grad at every step" in capsys.readouterr().out
+
+
 def test_a_model_of_images_is_refused(words):
     with pytest.raises(ValueError, match=r"unknown model of text 'lenet': known are char_rnn, gpt"):
         Train(data=words, model="lenet", **QUICK).run()
-    with pytest.raises(ValueError, match=r"--grad both is for images"):
-        Train(data=words, grad="both", **QUICK).run()
+    with pytest.raises(ValueError, match=r"--grad both holds .* got --compute-dtype bfloat16; leave one of them out"):
+        Train(data=words, grad="both", compute_dtype="bfloat16", **QUICK).run()
     for options in ({"hidden": (4,)}, {"standardise": True}, {"loss": "mean_squared_error"}, {"trajectory": 3}):
         with pytest.raises(
             ValueError, match=rf"--{next(iter(options))} is an option of mlp and lenet and nielsen, got it with gpt"

@@ -41,8 +41,15 @@ def pytest_configure(config):
     config.add_cleanup(lambda: light.__exit__(None, None, None))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Of a proof that is repeated for many cases, each day runs every fourth case; NNJAX_TESTS_TURN=all runs all."""
+    """Of a proof that `repeats` every third is not slow. Of slow ones that are repeated, each day runs every fourth;
+    NNJAX_TESTS_TURN=all runs all."""
+    for _, alike in itertools.groupby(items, lambda item: item.nodeid.partition("[")[0]):
+        for i, item in enumerate(alike):
+            if i % 3 and item.get_closest_marker("repeats"):
+                item.add_marker("slow")
+                item.add_marker("in_turn")
     turn = os.environ[TURN]
     if turn == "all" or config.option.markexpr != "slow":
         return

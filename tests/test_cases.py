@@ -57,8 +57,7 @@ def test_hard_inputs_hold_zeros_ties_and_saturation():
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_case_passes_its_check(case):
-    run(case, (7,), [0], ["eager", "jit"], ["float32"])
-    run(case, (7,), [0], ["jit"], ["float64", "bfloat16"])  # an operation compiled alone takes as long as a small program
+    run(case, (7,), [0], ["jit"])  # an operation compiled alone takes as long as a small program
 
 
 @pytest.mark.slow
@@ -69,7 +68,7 @@ def test_every_case_passes_its_check_for_many_seeds(case, lead):
     run(case, lead, range(20 if lead == (7,) else 3), ["jit"])
     if lead == (7,):
         run(case, lead, range(1 if loops(case, lead) else 4), ["eager"], ["float64", "bfloat16"])
-    if lead == (0,):
+    if lead in ((7,), (0,)):
         run(case, lead, [0], ["eager"], ["float32"])
 
 

@@ -11,6 +11,7 @@ PLAIN = nnjax.serial(jittered(nnjax.conv(2, 3, 2)), nnjax.tanh(), nnjax.flatten(
 
 
 @pytest.mark.parametrize("lead", [(), (0,), (1,), (6,), (7,), (2, 4)], ids=str)
+@pytest.mark.repeats
 def test_the_same_layer_whatever_the_size(lead):
     params, x = PLAIN.init(jax.random.key(0)), hard(np.random.default_rng(0), (*lead, 4, 2))
     layer = nnjax.in_chunks(PLAIN, 3, axes=2)

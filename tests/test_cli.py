@@ -64,6 +64,7 @@ def test_train_prints_what_came_of_it(capsys):
         (("--grad", "both", "--folder", "run"), "a run with --grad both is not saved"),
     ],
 )
+@pytest.mark.repeats
 def test_bad_input_ends_in_one_sentence_and_exit_code_2(args, message, capsys):
     code, _, err = run("train", *args, capsys=capsys)
     assert code == 2

@@ -65,6 +65,7 @@ def test_random_is_a_constant_of_the_compiled_program():
 
 
 @pytest.mark.parametrize("magnitudes", feedback.MAGNITUDES)
+@pytest.mark.repeats
 def test_sign_symmetric_has_the_signs_of_the_transpose_and_magnitudes_of_its_own(magnitudes):
     operator = feedback.sign_symmetric(magnitudes, KEY)
     b, later = operator(THIN), operator(1.5 * THIN)
@@ -124,6 +125,7 @@ def test_the_check_accepts_the_transpose(w):
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATORS if name != "transpose"])
+@pytest.mark.repeats
 def test_the_check_rejects_every_other_operator(name):
     report = report_of(OPERATORS[name], W, dtypes=("float64", "float32"), transforms=("eager", "jit"))
     assert not report.ok
@@ -131,6 +133,7 @@ def test_the_check_rejects_every_other_operator(name):
 
 
 @pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.repeats
 def test_on_orthogonal_weights_inverse_and_pseudo_inverse_coincide_with_the_transpose(name):
     # At these weights and no others: vmap, scan, the Hessian and the Taylor remainder look beside them as well.
     only = {"dtypes": ("float64", "float32"), "transforms": ("jit", "checkpoint"), "witnesses": ("adjoint",)}

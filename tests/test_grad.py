@@ -19,6 +19,7 @@ def close(a, b):
 
 
 @pytest.mark.parametrize(("weighted", "wrap"), [(False, jax.jit), (True, jax.jit), (True, lambda f: f)])
+@pytest.mark.repeats
 def test_hand_and_reference_agree_in_value_output_and_gradient(weighted, wrap):
     weights = jnp.array([1.0, 0, 2, 1, 0.5]) if weighted else None
     hand = wrap(nnjax.value_and_grad(MODEL, LOSS, has_aux=True))
@@ -67,6 +68,7 @@ def test_l2_is_the_gradient_of_its_penalty_and_leaves_biases_alone():
 @pytest.mark.parametrize(
     "weights", [None, jnp.array([1.0, 0, 2, 1]), jnp.array([0.0, 0, 3, 1])], ids=["plain", "weighted", "0"]
 )
+@pytest.mark.repeats
 def test_microbatches_add_up_to_the_batch_exactly(parts, weights):
     f = nnjax.value_and_grad(MODEL, LOSS)
     found, whole = (jax.jit(g)(PARAMS, X[:4], LABELS[:4], weights=weights) for g in (accumulate(f, parts), f))
@@ -226,6 +228,7 @@ def test_penalties_over_parameters_of_several_dtypes_and_over_none():
 
 @pytest.mark.parametrize("penalty", [add_l2, add_l1])
 @pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.repeats
 def test_penalties_are_of_weights_alone_however_often_they_are_stacked(penalty, times, x64):
     model = nnjax.serial(nnjax.layer_norm(3), nnjax.dense(3, 3), nnjax.tanh())
     for _ in range(times):

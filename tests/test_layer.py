@@ -36,6 +36,7 @@ def exchanged(layer, path, change):
 
 
 @pytest.mark.parametrize("name", COMPOSED)
+@pytest.mark.repeats
 def test_a_walk_gives_the_parameters_and_the_value_of_the_definition(name):
     layer = CASES[name].layer
     params, x, key = CASES[name].make(0, (2,))
@@ -45,6 +46,7 @@ def test_a_walk_gives_the_parameters_and_the_value_of_the_definition(name):
 
 
 @pytest.mark.parametrize("name", COMPOSED)
+@pytest.mark.repeats
 def test_a_composition_made_again_of_its_own_parts_is_the_same(name):
     layer = CASES[name].layer
     params, x, key = CASES[name].make(0, (2,))

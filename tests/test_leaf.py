@@ -39,6 +39,7 @@ def test_numpy_arrays_of_float64_are_taken_in_the_dtype_of_jax():
 
 # Of a dropout without a key nothing is kept, so nothing tells the shape.
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"dropout without a key"}))
+@pytest.mark.repeats
 def test_bwd_refuses_a_cotangent_that_is_not_like_the_output(name):
     """Another shape, another dtype, no array: the layer and what was expected are named, under jit too."""
     case = CASES[name]

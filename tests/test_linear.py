@@ -62,6 +62,7 @@ def test_fold_keeps_rows_and_its_transpose_restores_the_shape(shape):
 
 
 @pytest.mark.parametrize("ids", [[[0, 2, 2], [2, 0, 3]], [], 1], ids=str)
+@pytest.mark.repeats
 def test_scatter_add_is_the_transpose_of_take(ids):
     ids = jnp.asarray(ids, jnp.int32)
     rng = np.random.default_rng(2)
@@ -141,6 +142,7 @@ def test_windows_t_is_the_transpose_of_windows(k, dilation):
 @pytest.mark.parametrize(
     ("shape", "window"), [((2, 5, 4, 3), (2, 2)), ((7, 3), (3,)), ((0, 4, 4, 1), (2, 3)), ((2, 2, 1), (2, 2))]
 )
+@pytest.mark.repeats
 def test_tiles_t_is_the_transpose_of_tiles(shape, window):
     rng = np.random.default_rng(6)
     x = jnp.asarray(rng.standard_normal(shape), jnp.float32)

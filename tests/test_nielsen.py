@@ -54,6 +54,7 @@ def close(a, b, rtol=1e-12):
 
 @pytest.mark.parametrize("cost", ["quadratic", "cross_entropy"])
 @pytest.mark.parametrize("sizes", NETS, ids=str)
+@pytest.mark.repeats
 def test_backprop_agrees_with_the_book_with_jax_and_with_components(x64, sizes, cost):
     rng = np.random.default_rng(len(sizes))
     w = tuple(rng.standard_normal((m, n)) for n, m in zip(sizes[:-1], sizes[1:]))
@@ -217,6 +218,7 @@ def test_another_cost_is_taken_at_its_word():
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 @pytest.mark.parametrize("cost", ["quadratic", "cross_entropy"])
+@pytest.mark.repeats
 def test_an_example_of_weight_zero_is_not_looked_at(cost, bad):
     c, params = getattr(nielsen, cost), nielsen.init(jax.random.key(0), [4, 5, 3])
     x, y = jax.random.normal(jax.random.key(1), (3, 4)), jax.random.uniform(jax.random.key(2), (3, 3))

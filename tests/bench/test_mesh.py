@@ -15,6 +15,7 @@ SMALL = Sizes(vocab=32, context=16, layers=2, heads=8, width=32, batch=16)
 GRADIENTS = 4 * (2 * (12 * 32**2 + 13 * 32) + 32 * 32 + 16 * 32 + 2 * 32)
 
 
+@pytest.mark.slow
 def test_it_prints_writes_and_draws_what_is_sent_and_predicted(capsys, tmp_path):
     to, plot = tmp_path / "mesh.json", tmp_path / "mesh.png"
     assert mesh.run(["data=8", "data=1"], Links(), None, to, plot, SMALL) == 0

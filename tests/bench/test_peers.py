@@ -19,6 +19,7 @@ BUILDERS = {
 
 
 @pytest.mark.parametrize("model", BUILDERS)
+@pytest.mark.repeats
 def test_every_library_that_is_installed_takes_steps_that_lower_the_loss(model):
     for library, build in BUILDERS[model]().items():
         if importlib.util.find_spec(library) is None:

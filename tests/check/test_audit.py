@@ -69,6 +69,7 @@ X = jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.repeats
 def test_a_planted_rule_is_found_wherever_it_runs_and_a_right_one_is_not_blamed(name):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         wrong = nnjax.audit(PROGRAMS[name](sine(1.01)), X)

@@ -16,6 +16,7 @@ def test_by_default_every_dtype_runs_eager_and_jitted_and_the_rest_in_wide_dtype
     assert seen == {(d, t) for d in DTYPES for t in EVERYWHERE} | {(d, t) for d in ("float64", "float32") for t in IN_WIDE}
 
 
+@pytest.mark.slow
 def test_full_runs_the_whole_product():
     seen = {(row.dtype, row.transform) for row in nnjax.check_layer(LAYER, PARAMS, X, full=True).raise_if_failed().rows}
     assert seen == {(d, t) for d in DTYPES for t in EVERYWHERE + IN_WIDE}
@@ -101,6 +102,7 @@ def test_what_nondiff_argnums_names_is_static():
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (1, 1)])
+@pytest.mark.repeats
 def test_scalars_empty_and_single_entries(shape):
     nnjax.check_pair(*pair(), jnp.ones(shape), reference=jnp.sin).raise_if_failed()
 

@@ -47,6 +47,7 @@ def test_a_right_rule_passes_a_wrong_one_fails_with_the_whole_report(project):
     assert "pytest_plugin.py" not in out.split("FAILURES")[1]
 
 
+@pytest.mark.slow
 def test_bad_options_are_refused(project):
     code, out = project("--vjp-dtypes", "float23")
     assert code != 0

@@ -27,6 +27,7 @@ def raising(error, when=lambda x: True, factor=1):
      RecursionError("deep"), jax.errors.JaxRuntimeError("INTERNAL: it broke\nsecond line"), AttributeError("no inv")],
     ids=lambda e: type(e).__name__,
 )  # fmt: skip
+@pytest.mark.repeats
 def test_whatever_a_rule_raises_in_a_dtype_is_a_row(error):
     rule = raising(error, lambda x: x.dtype == jnp.bfloat16)
     report = nnjax.check_vjp(rule, jnp.linspace(-1.0, 1.0, 5))

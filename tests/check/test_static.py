@@ -48,6 +48,7 @@ def test_static_arguments_reach_a_function_as_they_are(given, by):
 
 @pytest.mark.parametrize("given", STATIC[::2], ids=str)
 @pytest.mark.parametrize("by", ["position", "keyword"])
+@pytest.mark.repeats
 def test_static_arguments_of_a_pair(given, by):
     body, args = power(*given)
     x = jnp.linspace(-1.0, 1.2, 8)

@@ -24,6 +24,7 @@ def times(w):
     ],
     ids=["matrix", "broadcast", "fold", "pad", "a tree"],
 )
+@pytest.mark.repeats
 def test_maps_and_their_transposes(linear, transpose, shape):
     report = nnjax.check_transpose(linear, transpose, jnp.ones(shape)).raise_if_failed()
     assert {"reference", "adjoint", "linearity"} <= {row.witness for row in report.rows}
@@ -39,6 +40,7 @@ def test_maps_and_their_transposes(linear, transpose, shape):
     ],
     ids=["another matrix", "no transpose", "mean for sum", "wrong permutation"],
 )
+@pytest.mark.repeats
 def test_wrong_transposes_are_rejected(linear, transpose, shape):
     for seed in range(3):
         report = nnjax.check_transpose(linear, transpose, jnp.ones(shape), seed=seed)

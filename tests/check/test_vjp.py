@@ -55,6 +55,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.repeats
 def test_planted_faults_are_rejected_and_their_leaf_is_named(name):
     layer, x, leaves = PLANTED[name]
     for seed in range(3):
@@ -108,6 +109,7 @@ def test_residuals_must_be_arrays():
     assert "a residual is a float, not an array" in str(report)
 
 
+@pytest.mark.slow
 def test_a_bias_before_a_normalisation_raises_no_alarm():
     centre = nnjax.serial(nnjax.dense(4, 3), nnjax.log_softmax(), nnjax.softmax())
 

@@ -34,6 +34,7 @@ def test_the_figures_are_printed_and_written(capsys, tmp_path, small):
     assert found["date"]
 
 
+@pytest.mark.slow
 def test_peers_and_a_picture_on_request(capsys, tmp_path, small):
     assert Bench(only="small mlp", seconds=0.05, peers=True, plot=tmp_path / "bench.png").run() == 0
     assert "flax" in capsys.readouterr().out

@@ -59,6 +59,7 @@ def row(out, label):
 
 
 @pytest.mark.parametrize(("sizes", "seed"), NETS)
+@pytest.mark.repeats
 def test_the_numbers_are_those_of_numpy(sizes, seed):
     net = network(sizes, seed)
     n, wanted = numbers(net), by_numpy(net)
@@ -210,6 +211,7 @@ def in_a_terminal(**environment):
     return written.decode().replace("\r\n", "\n")
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_colours_by_row_and_by_column_and_no_color_gets_none(capsys):
     plain = printed(capsys)
     coloured = in_a_terminal()

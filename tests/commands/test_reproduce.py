@@ -14,6 +14,7 @@ TEXT = make_text("words", "the cat sat on the mat and the rat sat on the cat. " 
 SMALL = Configuration(layers=1, heads=2, width=16, context=12, batch_size=4, steps=40, every=20, warmup=5)
 
 
+@pytest.mark.slow
 def test_nanogpt_prints_and_writes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(reproduce, "load", lambda name: TEXT)
     monkeypatch.setattr(reproduce, "train_nanogpt", lambda text, seed, **how: train_nanogpt(text, seed, SMALL, **how))

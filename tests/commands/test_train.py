@@ -16,6 +16,7 @@ QUICK = {"epochs": 2, "hidden": (8,)}
 
 @pytest.mark.parametrize("grad", ["hand", "jax", "both"])
 @pytest.mark.parametrize("model", ["mlp", "nielsen"])
+@pytest.mark.repeats
 def test_every_gradient_trains_and_is_reported(capsys, grad, model):
     rate = {"mlp": 0.01, "nielsen": 0.1}[model]
     assert Train(grad=grad, model=model, learning_rate=rate, **QUICK).run() == 0

@@ -25,6 +25,7 @@ def test_an_axis_without_cases_is_refused():
 
 
 @pytest.mark.parametrize("name", [*sorted(CUT), "fully_sharded mlp", "mean_over", "ops"])
+@pytest.mark.repeats
 def test_gradients_over_a_mesh_are_those_of_one_device(name):
     held("2x2x2", MESHES[-1], name, ["float32"])
 

@@ -64,6 +64,7 @@ def test_any_model_by_copies_and_fully_sharded(name, how):
 
 @pytest.mark.parametrize("axes", [{"data": 1, "model": 8}, {"data": 4, "model": 2}])
 @pytest.mark.parametrize("sizes", [[6, 16, 4], [6, 16, 8, 4], [6, 4]])
+@pytest.mark.repeats
 def test_mlp_by_columns_and_rows(sizes, axes):
     mesh = make_mesh(**axes)
     sharded = mlp(sizes, mesh, nnjax.tanh())
@@ -123,6 +124,7 @@ def test_gpt_with_weights_that_are_zero_on_whole_devices_and_remat():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, right)
 
 
+@pytest.mark.slow
 def test_initial_parameters_are_those_of_one_device():
     _, sharded, _ = gpt_on("4x2")
     ours, theirs = gpt_by_heads_t(sharded.layer.init(KEY)), nnjax.gpt(**GPT, fused=True).init(KEY)

@@ -150,6 +150,7 @@ def run(seed):
 
 
 @pytest.mark.parametrize("seed", range(6))
+@pytest.mark.repeats
 def test_some_configurations(seed, x64):
     run(seed)
 

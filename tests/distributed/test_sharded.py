@@ -121,6 +121,7 @@ NESTED = {
 
 
 @pytest.mark.parametrize("name", NESTED)
+@pytest.mark.repeats
 def test_what_is_summed_inside_is_not_summed_again(name):
     mesh = make_mesh(shard=4)
     held(NESTED[name](mesh), mesh, ("shard",), DENSE)
@@ -130,6 +131,7 @@ def test_what_is_summed_inside_is_not_summed_again(name):
     "outer", [lambda s, m: fully(s, m), lambda s, m: replicated(s, ("data", "shard"))], ids=["fully", "copies"]
 )
 @pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.repeats
 def test_beside_what_is_summed_inside_the_rest_is_summed(outer, remat):
     mesh, dense = make_mesh(data=2, shard=4), nnjax.serial(nnjax.dense(3, 3), nnjax.tanh())
     parts = (

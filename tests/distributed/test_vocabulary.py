@@ -37,6 +37,7 @@ def test_lookups_with_repeated_ids_add_up_and_an_id_that_nobody_has_is_nan():
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("large", [1.0, 200.0])
+@pytest.mark.repeats
 def test_the_loss_over_a_cut_vocabulary_is_the_whole_one(weighted, large):
     mesh = make_mesh(model=4)
     loss, one = vocabulary_cross_entropy(), nnjax.linear_cross_entropy()

@@ -43,6 +43,7 @@ LAYERS = {
 @pytest.mark.parametrize(
     ("name", "platform"), [(n, p) for n in LAYERS for p in ("cuda", "tpu") if (n, p) != ("max_pool", "tpu")]
 )
+@pytest.mark.repeats
 def test_elsewhere_the_program_is_that_of_the_plain_pair(name, platform):
     layer, shape = LAYERS[name]
     params, x = layer.init(jax.random.key(0)), jnp.zeros(shape)

@@ -32,6 +32,7 @@ def test_values_are_those_of_jax_nn(name):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", THEIRS)
+@pytest.mark.repeats
 def test_nothing_overflows_at_ten_thousand(name, dtype):
     layer, _ = THEIRS[name]
     x = jnp.array([[-1e4, 1e4, 0, 1e4], [-1e4, -1e4, -1e4, -1e4], [1e4, 1e4, 1e4, 1e4]], dtype)
@@ -109,6 +110,7 @@ slopes = jax.jit(_slopes, static_argnums=0)
 
 @pytest.mark.parametrize(("dtype", "jit"), [("float32", False), *((dtype, True) for dtype in DTYPES)])
 @pytest.mark.parametrize("name", ENTRYWISE)
+@pytest.mark.repeats
 def test_value_and_slope_at_infinity_and_at_huge_numbers_are_the_limits(x64, name, dtype, jit):
     layer, _ = THEIRS[name]
     far = [-np.inf, -HUGE[dtype], -2e4, 2e4, HUGE[dtype], np.inf]
@@ -125,6 +127,7 @@ def test_value_and_slope_at_infinity_and_at_huge_numbers_are_the_limits(x64, nam
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", THEIRS)
+@pytest.mark.repeats
 def test_not_a_number_stays_none_and_leaves_the_others_alone(x64, name, dtype):
     layer, _ = THEIRS[name]
     x = jnp.asarray([[jnp.nan, 1.0, -2.0], [0.5, 1.0, -2.0]], dtype)
@@ -143,6 +146,7 @@ def test_not_a_number_stays_none_and_leaves_the_others_alone(x64, name, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ENTRYWISE)
+@pytest.mark.repeats
 def test_value_and_slope_are_those_of_float64_over_the_whole_range_of_the_dtype(x64, name, dtype):
     layer, _ = THEIRS[name]
     tens = np.linspace(-3, np.log10(HUGE[dtype]), 400)
@@ -161,6 +165,7 @@ def test_value_and_slope_are_those_of_float64_over_the_whole_range_of_the_dtype(
 
 @pytest.mark.parametrize("layer", [nnjax.softmax(), nnjax.log_softmax()], ids=lambda layer: layer.name)
 @pytest.mark.parametrize("shape", [(5, 0, 0), (0,), (2, 0), (0, 3), (0, 0)], ids=str)
+@pytest.mark.repeats
 def test_over_nothing_there_is_nothing(layer, shape):
     x = jnp.zeros(shape)
     for f in (_slopes, slopes):
@@ -171,6 +176,7 @@ def test_over_nothing_there_is_nothing(layer, shape):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.repeats
 def test_entries_of_minus_infinity_have_no_share(x64, name, dtype):
     layer, theirs = THEIRS[name]
     inf = np.inf

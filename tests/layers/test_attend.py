@@ -59,6 +59,7 @@ def both(q, k, v, keep, ct, causal, pair):
     ],
 )
 @pytest.mark.parametrize("how", SPELLINGS)
+@pytest.mark.repeats
 def test_each_spelling_gives_what_the_definition_gives(monkeypatch, how, s, t, causal, masked):
     pair = choose(monkeypatch, how)
     hand, reference = both(*inputs(s, t, masked=masked), causal, pair)
@@ -66,6 +67,7 @@ def test_each_spelling_gives_what_the_definition_gives(monkeypatch, how, s, t, c
 
 
 @pytest.mark.parametrize("how", SPELLINGS)
+@pytest.mark.repeats
 def test_an_empty_batch_and_large_scores(monkeypatch, how):
     pair = choose(monkeypatch, how)
     q, k, v, _, ct = inputs(5, 5)

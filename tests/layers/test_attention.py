@@ -19,6 +19,7 @@ def made(layer, seed=0):
 
 
 @pytest.mark.parametrize(("kv_heads", "causal"), [(4, True), (2, True), (1, False)])
+@pytest.mark.repeats
 def test_forward_is_jax_nn_dot_product_attention_between_two_dense_maps(kv_heads, causal):
     layer = nnjax.attention(8, 4, kv_heads=kv_heads, causal=causal)
     params, x = made(layer), normal(2, 5, 8)
@@ -37,6 +38,7 @@ def test_forward_is_jax_nn_dot_product_attention_between_two_dense_maps(kv_heads
         np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rotary_positions_make_scores_depend_on_the_distance_alone():
     layer = nnjax.attention(4, 1, rope=True, causal=False, bias=False)
     params, x = made(layer), normal(6, 4)
@@ -59,6 +61,7 @@ def test_rotary_positions_make_scores_depend_on_the_distance_alone():
         ({"rope": True, "bias": False}, (1, 67, 8)),  # two blocks, the second short
     ],
 )
+@pytest.mark.repeats
 def test_edge_shapes_pass_the_check(options, shape):
     layer = nnjax.attention(8, 4, **options)
     nnjax.check_layer(layer, made(layer), normal(*shape), **QUICK, witnesses=()).raise_if_failed()

@@ -24,6 +24,7 @@ def test_values_are_those_of_flax(layer):
     np.testing.assert_array_equal(layer.fwd(params, X)[0], layer.apply(params, X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [TRAINING, FROZEN], ids=["training", "frozen"])
 def test_both_modes_pass_and_every_mutant_is_killed(layer):
     params, x = layer.init(jax.random.key(0)), hard(np.random.default_rng(0), (7, 4))

@@ -39,6 +39,7 @@ def made(args, options, shape, seed=0):
 
 
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.repeats
 def test_every_kind_of_window_passes(name):
     layer, params, x = made(*SHAPES[name])
     nnjax.check_layer(layer, params, x, **QUICK).raise_if_failed()
@@ -46,6 +47,7 @@ def test_every_kind_of_window_passes(name):
 
 @pytest.mark.parametrize("lead", [(), (0,), (1,), (2, 3)], ids=str)
 @pytest.mark.parametrize("name", ["1-D", "depthwise", "valid"])
+@pytest.mark.repeats
 def test_leading_axes(name, lead):
     args, options, shape = SHAPES[name]
     layer, params, x = made(args, options, (*lead, *shape[1:]))
@@ -76,6 +78,7 @@ def test_the_value_is_that_of_lax_and_of_the_sum_written_out():
     np.testing.assert_allclose(y[1, 1, 1], one, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_kernel_that_was_not_flipped_is_rejected_and_so_is_every_mutant():
     layer, params, x = made((2, 3, (2, 3)), {"padding": "VALID"}, (3, 4, 5, 2))
 

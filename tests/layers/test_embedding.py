@@ -26,6 +26,7 @@ def test_rows_start_with_length_about_one_or_as_told():
     assert not zeros.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "x"), [(EMBEDDING, IDS), (POSITIONS, jnp.linspace(-1, 1, 24).reshape(2, 4, 3))], ids=["embedding", "positions"]
 )

@@ -59,6 +59,7 @@ def test_odd_shapes(name, shape):
 
 
 @pytest.mark.parametrize("name", MAKE)
+@pytest.mark.repeats
 def test_other_transforms_pass(name):
     layer = jittered(MAKE[name][0]())
     x = hard(np.random.default_rng(1), (4, 2, 6))
@@ -75,6 +76,7 @@ def test_large_means_and_large_halves_do_not_overflow(name):
 
 
 @pytest.mark.parametrize("name", MAKE)
+@pytest.mark.repeats
 def test_every_mutant_is_killed(name):
     layer = jittered(MAKE[name][0]())
     outcomes = hunt(layer, layer.init(jax.random.key(2)), hard(np.random.default_rng(2), (5, 2, 6)))

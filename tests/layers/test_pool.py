@@ -30,6 +30,7 @@ FLAX = {"max_pool": linen.max_pool, "avg_pool": linen.avg_pool}
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.repeats
 def test_values_are_those_of_flax_and_gradients_those_of_the_definition(pool, name):
     window, stride, shape = WINDOWS[name]
     layer, x = POOLS[pool](window, stride), hard(np.random.default_rng(0), shape)
@@ -50,6 +51,7 @@ def test_leading_axes(make, lead):
     assert not nnjax.check_layer(layer, (), x, **QUICK).failures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [nnjax.max_pool((3, 2), (2, 1)), nnjax.avg_pool((3, 2), (2, 1))], ids=lambda f: f.name)
 def test_other_transforms_pass_and_every_mutant_is_killed(layer):
     x = hard(np.random.default_rng(2), (3, 5, 4, 2))

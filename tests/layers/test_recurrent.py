@@ -32,6 +32,7 @@ def test_rnn_is_flaxs_simple_cell():
 
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize("steps", [16, 19, 325])
+@pytest.mark.repeats
 def test_the_value_of_fwd_is_that_of_apply_whatever_the_windows(name, steps):
     layer = jittered(MAKE[name](3, 4))
     params, x = layer.init(jax.random.key(0)), normal(1, 2, steps, 3)
@@ -81,6 +82,7 @@ def test_everything_passes_over_several_windows(name):
 
 
 @pytest.mark.parametrize("name", MAKE)
+@pytest.mark.repeats
 def test_a_backward_that_drops_the_last_states_cotangent_is_rejected(name):
     layer = jittered(MAKE[name](3, 2, carry=True))
 

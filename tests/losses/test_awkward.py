@@ -144,6 +144,7 @@ SEEN = np.array([0, 2])
 @BOTH
 @pytest.mark.parametrize(("bad", "wrap"), [(jnp.nan, EAGERLY.get), *((bad, lambda run: run) for bad in (jnp.nan, INF, -INF))])
 @pytest.mark.parametrize("name", ["mse", "bce", "ce", "smooth", "fused"])
+@pytest.mark.repeats
 def test_what_has_weight_0_is_not_looked_at(run, wrap, bad, name):
     loss = {"mse": MSE, "bce": BCE, "ce": CE, "smooth": SMOOTH, "fused": FUSED}[name]
     y = Y.at[1].set(bad).at[3, 1].set(bad)
@@ -185,6 +186,7 @@ def test_weight_0_is_not_looked_at_under_vmap_either(run):
 @BOTH
 @pytest.mark.parametrize("dtype", LOW)
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.repeats
 def test_the_mean_over_many_rows_is_that_of_float64(run, dtype, weighted):
     n = 9000
     y = jnp.zeros((n, 4), dtype).at[:, 0].set(12)
@@ -218,6 +220,7 @@ def test_the_mean_over_many_outputs_is_that_of_float64(run, dtype):
 @BOTH
 @pytest.mark.parametrize("dtype", LOW)
 @pytest.mark.parametrize("vocab", [200, 400])
+@pytest.mark.repeats
 def test_the_fused_loss_of_many_rows_keeps_the_small_probabilities(run, dtype, vocab):
     """p / n of a flat softmax is below float16's smallest number; the sum over classes of p w is not."""
     n = 8192

@@ -29,6 +29,7 @@ def test_values_are_those_of_optax():
 
 
 @pytest.mark.parametrize(("loss", "labels"), [(MSE, TARGETS), (BCE, TARGETS), (CE, LABELS)], ids=["mse", "bce", "ce"])
+@pytest.mark.repeats
 def test_weights_of_zero_leave_examples_out_and_means_of_batches_combine(loss, labels):
     weights = jnp.array([1.0, 0.0, 2.0, 0.0, 1.0, 3.0])
     keep = np.array([0, 2, 4, 5])

@@ -8,6 +8,7 @@ IDS = jnp.array([[1, 4, 0, 3, 3], [2, 2, 1, 0, 4]])
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.repeats
 def test_char_rnn_carried_in_parts_is_char_rnn(cell):
     model, carried = (nnjax.char_rnn(5, 4, cell=cell, layers=2, carry=carry) for carry in (False, True))
     assert [part.name for part in model.parts] == ["embedding(5, 4)", f"{cell}(4, 4)", f"{cell}(4, 4)", "dense(4, 5)"]

@@ -97,6 +97,7 @@ IDS = np.array([1, 2, 3, 49, 1, 0, 7])
         *(({"activation_function": name}, {"layers": 1}) for name in EXPECTED),
     ],
 )
+@pytest.mark.repeats
 def test_what_the_config_says_is_done_as_in_numpy(tmp_path, config, sizes):
     found = arrays(width=64, **sizes)
     found = {name: 0.3 * array if "c_attn" in name else array for name, array in found.items()}  # no saturated scores

@@ -80,6 +80,7 @@ def test_the_table_has_every_seed_and_keeps_what_was_there(tmp_path, monkeypatch
     assert any(line.startswith("small: the book 97.00 %, ours ") for line in lines)
 
 
+@pytest.mark.slow
 def test_a_vote_is_of_networks_of_one_row(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "ROWS", (MLP, MLP._replace(name="vote", members=3)))
     found = reproduce.vote(MLP._replace(name="vote", book=99.0, members=3), DATA, tmp_path, quiet)

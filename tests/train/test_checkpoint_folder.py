@@ -108,6 +108,7 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("name", STRANGE)
+@pytest.mark.repeats
 def test_what_is_no_sound_checkpoint_is_passed_over_with_a_word(tmp_path, name):
     make, word = STRANGE[name]
     save(tmp_path, {"w": jnp.full((3, 4), 5.0)}, step=1)

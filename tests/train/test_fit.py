@@ -111,6 +111,7 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize("calls", [1, 3, 4, 5])
+@pytest.mark.repeats
 def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(tmp_path, monkeypatch, calls):
     """Scans of 10, 10, 10 and 9 steps: within an epoch, at its end, and in the next one."""
     whole = run(load("digits"), checkpoints=keep(tmp_path / "whole"))

@@ -29,6 +29,7 @@ def close(a, b):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.repeats
 def test_every_optimizer_takes_a_step(name):
     params, _ = steps(make_optimizer(name, 0.01), 2)
     assert all(bool(jnp.isfinite(p).all()) for p in jax.tree.leaves(params))
@@ -126,6 +127,7 @@ STACKED = {
 
 
 @pytest.mark.parametrize("name", STACKED)
+@pytest.mark.repeats
 def test_biases_and_norms_of_stacked_layers_do_not_decay(name):
     params = jax.tree.map(jnp.ones_like, STACKED[name].init(jax.random.key(0)))
     optimizer = make_optimizer("sgd", 0.1, weight_decay=0.5)

@@ -12,6 +12,7 @@ DEFAULTS = {"hidden": (8,), "activation": None, "loss": None, "l2": 0.0, "key": 
 @pytest.mark.parametrize(
     ("model", "loss"), [*(("mlp", name) for name in recipe.LOSSES), *(("nielsen", name) for name in recipe.COSTS)]
 )
+@pytest.mark.repeats
 def test_every_loss_has_a_hand_written_gradient_that_is_its_references(model, loss):
     made = recipe.make_recipe(model, DIGITS, **{**DEFAULTS, "loss": loss, "l2": 5.0})
     x, y = DIGITS.train.x[:6], DIGITS.train.y[:6]

@@ -14,6 +14,7 @@ X, LABELS = jax.random.normal(jax.random.key(1), (50, 4)), jnp.arange(50) % 3
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lamb", "lion", "rmsprop", "dog", "lbfgs"])
+@pytest.mark.repeats
 def test_any_optax_optimizer_steps_under_strict_promotion(name):
     optimizer = optax.lbfgs() if name == "lbfgs" else optax.contrib.dog(1.0) if name == "dog" else getattr(optax, name)(0.01)
     params = MODEL.init(jax.random.key(0))

@@ -27,6 +27,7 @@ def named(model):
     ],
     ids=["serial", "residual", "parallel", "scan_layers", "tied"],
 )
+@pytest.mark.repeats
 def test_the_wrong_layer_is_named(model, path):
     layers, text = named(model)
     assert layers == {path}

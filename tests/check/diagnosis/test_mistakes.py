@@ -32,6 +32,7 @@ def kinds(report):
         ),
     ],
 )
+@pytest.mark.repeats
 def test_the_jacobian_in_the_place_of_its_transpose_is_named(f, wrong, right):
     nnjax.check_vjp(rule(f, right), X, **SOME).raise_if_failed()
     report = nnjax.check_vjp(rule(f, wrong), X, **SOME)

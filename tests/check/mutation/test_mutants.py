@@ -31,6 +31,7 @@ def verify(outcomes: list[Outcome]) -> None:
 
 
 @pytest.mark.parametrize("name", ["dense", "relu", "softmax", "softmax_cross_entropy, weighted"])
+@pytest.mark.repeats
 def test_every_mutant_of_a_layer_is_killed(name):
     params, x, key = CASES[name].make(0)
     outcomes = hunt(CASES[name].layer, params, x, key=key)

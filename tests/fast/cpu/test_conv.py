@@ -30,6 +30,7 @@ WAYS = [
 
 @pytest.mark.parametrize("chunk", [1, 100, 1 << 20])
 @pytest.mark.parametrize(("way", "image", "kernel", "plane"), WAYS, ids=str)
+@pytest.mark.repeats
 def test_each_spelling_is_the_transpose_that_jax_finds(way, image, kernel, plane, chunk, monkeypatch):
     monkeypatch.setattr(cpu, "spelling", lambda *shapes: (way, way))
     monkeypatch.setattr(cpu, "CHUNK", chunk)

@@ -11,6 +11,7 @@ from nnjax.fast.cpu import pool as cpu
 
 @pytest.mark.parametrize("window", [2, (2, 2), (3, 2), (1, 4), (12, 11)])
 @pytest.mark.parametrize("stride", [1, 2, 3, None])
+@pytest.mark.repeats
 def test_the_winner_and_the_gradient_are_those_of_the_plain_pair(window, stride):
     dims = 1 if isinstance(window, int) else 2
     stride = stride if dims == 1 or stride is None else (stride,) * 2

@@ -27,6 +27,7 @@ X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 7, 3)), jnp.float32
 @pytest.mark.parametrize("steps", [0, 1, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW, 3 * WINDOW + 5, LONG, LONG + 5])
 @pytest.mark.parametrize("batch", [1, SMALL_BATCH + 1])
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.repeats
 def test_every_step_lies_in_one_window_and_the_windows_come_in_order(steps, batch, reverse):
     def body(carry, start, length):
         number, seen = carry

@@ -32,6 +32,7 @@ def test_a_few_layers_stand_in_a_row_on_a_gpu_alone(layers, remat, loops):
 
 
 @pytest.mark.parametrize("layers", [1, 3, AT_A_TIME, AT_A_TIME + 3, 2 * AT_A_TIME])
+@pytest.mark.repeats
 def test_layers_in_a_row_give_what_the_scan_gives(monkeypatch, layers):
     layer = nnjax.scan_layers(BLOCK, layers)
     right = pulled(layer, *given(layer))

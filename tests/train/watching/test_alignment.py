@@ -27,6 +27,7 @@ def test_the_transpose_is_at_zero_exactly():
 
 
 @pytest.mark.parametrize("name", [name for name in FEEDBACK if name not in ("transpose", "inverse")])
+@pytest.mark.repeats
 def test_below_the_top_every_other_operator_is_at_an_angle(name):
     recipe = recipe_of(name)
     found = make_alignment(recipe.aligned, X, Y)(recipe.params)
@@ -48,6 +49,7 @@ def test_stacked_biases_are_no_weights():
     assert list(weights(params)) == ["[0].w", "[1].w"]
 
 
+@pytest.mark.slow
 def test_the_ratio_is_that_of_the_norms():
     recipe = recipe_of("random")
     found = make_alignment(recipe.aligned, X, Y)(recipe.params)

@@ -37,6 +37,7 @@ def model(how):
         ("neither", ""),
     ],
 )
+@pytest.mark.repeats
 def test_the_layer_is_named(how, message):
     made = model(how)
     assert first_not_finite(made, LOSS, made.init(jax.random.key(0)), X, LABELS) == message

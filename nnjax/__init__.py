@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import feedback, nielsen, ops
-from .check import Report, audit, check_layer, check_pair, check_transpose, check_vjp
+from .check import Report, audit, check_layer, check_pair, check_transpose, check_vjp, intended
 from .chunks import in_chunks
 from .combinators import TiedParams, parallel, recompute, residual, scan_layers, serial, tied
 from .direct import direct_value_and_grad
@@ -113,6 +113,7 @@ __all__ = [
     "group_norm",
     "gru",
     "in_chunks",
+    "intended",
     "layer_norm",
     "leaky_relu",
     "learned_positions",

@@ -1,6 +1,7 @@
 """Hold a hand-written gradient against `jax.grad`: `check_layer`, `check_vjp`, `check_pair`, `check_transpose`, `audit`."""
 
 from .audit import audit as audit
+from .audit import intended as intended
 from .report import Diagnosis as Diagnosis
 from .report import Report as Report
 from .report import Row as Row

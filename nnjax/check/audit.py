@@ -5,9 +5,9 @@ met with the values it gets. Under `vmap` and `grad` a rule sees tracers: there 
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,16 @@ import numpy as np
 from jax.core import Tracer
 
 from ..errors import describe
-from .calls import positional
+from .arbiter import APPROXIMATION, Question, asked, by_values, only_at_kinks, share_off
+from .calls import positional, rule_of
 from .inside import Inside
 from .omissions import words
 from .options import expect_seed
-from .report import Report, Row, merged
+from .report import Report, Row, Where, merged
 from .subject import is_passed_on
 from .vjp import check_vjp
 
+Rule = TypeVar("Rule")
 SAMPLES = 3  # calls of one rule that are checked: the first ones whose shapes differ, and further ones up to this number
 RULES = (jax.custom_vjp, jax.custom_jvp)
 
@@ -82,19 +84,39 @@ def _values(
             return jax.random.split(jax.random.key(seed), shape) if shape else jax.random.key(seed)
         if jnp.issubdtype(v.dtype, jnp.floating):
             return rng.standard_normal(shape).astype(v.dtype)
+        if jnp.issubdtype(v.dtype, jnp.complexfloating):
+            return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(v.dtype)
         return rng.integers(0, 2, shape).astype(v.dtype)
 
     leaves, treedef = jax.tree.flatten((args, kwargs))
     return jax.tree.unflatten(treedef, [value(i, v) for i, v in enumerate(leaves)])
 
 
-def audit(fn: Callable[..., Any], *args: Any, seed: int = 0, **kwargs: Any) -> Report:
+def intended(rule: Rule, why: str) -> Rule:
+    """The same rule, marked as one whose gradient differs from its body's on purpose: an audit waives it, and says why.
+
+    Raises TypeError for what is no custom_vjp or custom_jvp function, and for a reason that is no sentence.
+    """
+    marked = rule_of(rule)
+    if marked is None:
+        came = getattr(rule, "__name__", describe(rule))
+        raise TypeError(f"intended: rule must be a jax.custom_vjp or custom_jvp function, got {came}; mark one of these.")
+    if not isinstance(why, str):
+        raise TypeError(f"intended: why must be a sentence, got {describe(why)}; say what the gradient is for.")
+    marked.intended = why
+    return rule
+
+
+def audit(fn: Callable[..., Any], *args: Any, seed: int = 0, intended: Sequence[str] = (), **kwargs: Any) -> Report:
     """Check every custom_vjp and custom_jvp rule that fn(*args, **kwargs) runs through, on the values it meets.
 
     Each rule is held against its undecorated body, in the dtype of the call and in float64. A note for each says its
     name, file and line, the calls seen and the verdict: ok, FAULT, or convention, for a rule that differs from its body
-    at a kink or tie only (`jax.nn.relu` at 0), which is not a fault; "not checked" with what it or its body raised, and "not
-    proved" where nothing could be compared. A report without any rule is not ok, nor is one with these two.
+    at a kink or tie only (`jax.nn.relu` at 0), shown by one-sided differences of values; "not checked" with what it or its body
+    raised, and "not proved" where nothing could be compared. A report without any rule is not ok, nor is one with these two.
+    Where autodiff does not run in a body (a while_loop, a callback), or differs from the rule, differences of the body's values
+    in float64 decide (`nnjax.check.witness.values`), and the verdict says so.
+    intended: names of rules whose gradient differs from their body's on purpose; `nnjax.intended` marks one in code.
     A rule met inside `jax.shard_map` is checked inside one, on drawn values; with check_vma=False, where JAX's own
     transposes of what communicates are no reference, such a rule is not checked, and the report says so.
     Raises TypeError where fn is not callable; what fn raises passes through.
@@ -102,6 +124,8 @@ def audit(fn: Callable[..., Any], *args: Any, seed: int = 0, **kwargs: Any) -> R
     if not callable(fn):
         raise TypeError(f"audit: fn must be a function, got {describe(fn)}; pass the function, then its arguments.")
     expect_seed("audit", seed)
+    if isinstance(intended, str):
+        raise TypeError(f"audit: intended must be names of rules, got {intended!r}; pass ({intended!r},).")
     heard: dict[int, Heard] = {}
     with jax.disable_jit(), listening(heard):
         try:
@@ -112,8 +136,9 @@ def audit(fn: Callable[..., Any], *args: Any, seed: int = 0, **kwargs: Any) -> R
             raise TypeError(f"audit: fn cannot be called with these arguments: {error}; pass those that it takes.") from None
     reports, notes, missing = [], [], []
     for entry in heard.values():
-        report, verdict = _verdict(entry, seed)
         name, where = _source(entry.rule)
+        waived = "as `intended` says" if name in intended else getattr(entry.rule, "intended", None)
+        report, verdict = _verdict(entry, seed, waived)
         notes.append(f"{name} ({where}): {entry.calls[0]} call{'s' if entry.calls[0] > 1 else ''}, {verdict}")
         reports.append(report._replace(notes=()))
         missing += report.missing
@@ -130,7 +155,8 @@ def _source(rule: Any) -> tuple[str, str]:
     return getattr(rule, "__name__", getattr(f, "__name__", "rule")), where
 
 
-def _verdict(entry: Heard, seed: int) -> tuple[Report, str]:
+def _verdict(entry: Heard, seed: int, waived: str | None) -> tuple[Report, str]:
+    """The rows of a rule's calls and the gravest verdict; waived: why its gradient differs on purpose, if it does."""
     name, where = _source(entry.rule)
     reports, verdicts = [], set()
     for args, kwargs, drawn, on in entry.samples:
@@ -142,28 +168,76 @@ def _verdict(entry: Heard, seed: int) -> tuple[Report, str]:
             said = report.missing[0]
             if "axis name" in said or "no mesh axis" in said:
                 said = "it communicates in a jax.shard_map without check_vma or over some axes alone: jax.grad is no reference"
-            nothing = said.startswith("check: no argument") or "no output that is real floating" in said
-            verdicts.add("no derivative to check" if nothing else f"not checked: {said}")
-            if not nothing:
+            if said.startswith("check: no argument") or "no output that is real floating" in said:
+                verdicts.add("no derivative to check")
+                continue
+            report = _by_values(entry.rule, name, args, kwargs, seed) if on is None else Report(())
+            if not report.rows and not report.missing:
+                verdicts.add(f"not checked: {said}")
                 reports.append(Report((), (f"{name} ({where}): {said}",)))
-            continue
-        if report.failures and _only_at_kinks(entry.rule, report, args, kwargs, seed, on):
-            verdicts.add("convention: differs from its body at kinks or ties only")
-            report = report._replace(rows=tuple(_excused(row) for row in report.rows))
-        elif report.failures:
-            verdicts.add("FAULT")
+                continue
+        if report.failures:
+            excuse = _excuse(entry.rule, name, report, args, kwargs, seed, on, waived)
+            verdicts.add(excuse or "FAULT")
+            if excuse:
+                report = report._replace(rows=tuple(_excused(row, excuse) for row in report.rows))
         elif report.missing:
             verdicts.add(f"not proved: {report.missing[0]}")
+        elif report.rows[0].witness == "values":
+            verdicts.add("ok, by differences of values, as autodiff does not run in its body")
         else:
             verdicts.add("ok, on drawn values" if drawn else "ok")
         reports.append(report._replace(rows=tuple(row._replace(note=row.note or where) for row in report.rows)))
-    order = ("FAULT", "not checked", "not proved", "convention", "no derivative", "ok")
+    order = ("FAULT", "not checked", "not proved", "intended", "approximation", "convention", "no derivative", "ok")
     ranked = sorted(verdicts, key=lambda v: next(i for i, o in enumerate(order) if v.startswith(o)))
     return merged(reports), ranked[0]
 
 
-def _check(rule, args, kwargs, seed, on) -> Report:
+def _excuse(rule, name: str, report: Report, args, kwargs, seed: int, on, waived: str | None) -> str:
+    """Why a rule may differ from autodiff of its body, or "" where it may not."""
+    if any(row.leaf.startswith(("output", "exact output")) for row in report.failures):
+        return ""
+    if waived is not None:
+        return f"intended: its gradient is not its body's, {waived}"
+    if report.rows[0].witness == "values":
+        return ""
+    nearby = _right_nearby(rule, args, kwargs, seed, on)
+    if nearby and (on is not None or _asked(only_at_kinks, rule, args, kwargs, seed, True)):
+        return "convention: differs from its body at kinks or ties only"
+    if on is not None:
+        return ""
+    off = _asked(share_off, rule, args, kwargs, seed, np.inf)
+    if off <= APPROXIMATION:
+        return f"approximation: in float64 off by {off:.2g} of the gradient of its body: one of the two is approximate"
+    if _by_values(rule, name, args, kwargs, seed).ok and _by_values(rule, name, args, kwargs, seed, "body").failures:
+        return "ok, by differences of values: autodiff of its body is wrong there, as of a rule that it calls"
+    return ""
+
+
+def _by_values(rule, name: str, args, kwargs, seed: int, of: Literal["rule", "body"] = "rule") -> Report:
+    """Its gradient, or that by autodiff of its body, against differences of the body's values; a report of nothing where these
+    cannot be had."""
+    where = Where(name, "float64", "jit", jax.devices()[0].device_kind)
+    return _asked(lambda q: by_values(q, getattr(q, of), where, seed), rule, args, kwargs, seed, Report(()))
+
+
+def _asked(answer: Callable[[Question], Any], rule, args, kwargs, seed: int, unknown: Any) -> Any:
+    """What values answer in float64; `unknown` where the body, or its autodiff, does not run there."""
+    with _own_options(), jax.enable_x64(True):
+        try:
+            return answer(asked(rule, rule.fun, args, kwargs, seed))
+        except Exception:
+            return unknown
+
+
+@contextmanager
+def _own_options() -> Iterator[None]:
     with jax.disable_jit(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def _check(rule, args, kwargs, seed, on) -> Report:
+    with _own_options():
         dtypes = [v.dtype for v in jax.tree.leaves((args, kwargs)) if is_passed_on(v)]
         floats = [np.dtype(d).name for d in dtypes if jnp.issubdtype(d, jnp.floating)]
         dtypes = dict.fromkeys([floats[0] if floats else "float32", "float64"])
@@ -173,14 +247,12 @@ def _check(rule, args, kwargs, seed, on) -> Report:
         return check_vjp(on.whole(rule), *args, reference=on.whole(rule.fun), mesh=on.mesh, **how)
 
 
-def _excused(row: Row) -> Row:
-    return row if row.ok else row._replace(ok=True, status="ok", note="a convention at kinks or ties", diagnosis=None)
+def _excused(row: Row, why: str) -> Row:
+    return row if row.ok else row._replace(ok=True, status="ok", note=why, diagnosis=None)
 
 
-def _only_at_kinks(rule, report: Report, args, kwargs, seed: int, on) -> bool:
-    """Whether the rule's value is right, and its gradient is at points nearby without ties, zeros or round numbers."""
-    if any(row.leaf.startswith(("output", "exact output")) for row in report.failures):
-        return False
+def _right_nearby(rule, args, kwargs, seed: int, on) -> bool:
+    """Whether its gradient is right at points nearby without ties, zeros or round numbers."""
     for draw in range(2):
         rng = np.random.default_rng((seed, draw))
 

@@ -1,10 +1,13 @@
 """How a function under test is called: which of its arguments are static, and by which names."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from ..errors import describe
 
@@ -72,7 +75,59 @@ class Call(NamedTuple):
 
 
 def bound(f: Callable[..., Any], definition: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    """The call of f and its definition with what `nondiff_argnums` names closed over, passed by position or by keyword."""
+    """The call of f and its definition with what `nondiff_argnums` names closed over, passed by position or by keyword.
+
+    Complex arrays are pairs of real ones there.
+    """
+    return _of_reals(_free(f, definition, args, kwargs))
+
+
+class Complex(NamedTuple):
+    """A complex array as two real ones."""
+
+    real: Any
+    imag: Any
+
+    def whole(self) -> Any:
+        """The complex array."""
+        return jax.lax.complex(self.real, self.imag)
+
+
+def _of_reals(call: Call) -> Call:
+    """The same functions of real arrays, giving real arrays, so that JAX's convention for complex cotangents is in both.
+
+    For f(x + iy) = u + iv a cotangent c is pulled back as that of (x, y) -> (u, v) at (Re c, -Im c).
+    """
+
+    def parts(tree):
+        def one(v):
+            array = isinstance(v, (complex, jax.Array, np.ndarray, np.generic)) and jnp.iscomplexobj(v)
+            if not array:
+                return v
+            v = v if hasattr(v, "dtype") else np.complex64(v)
+            return Complex(jnp.real(v), jnp.imag(v)) if isinstance(v, jax.Array) else Complex(np.real(v), np.imag(v))
+
+        return jax.tree.map(one, tree)
+
+    def wholes(tree):
+        return jax.tree.map(
+            lambda v: v.whole() if isinstance(v, Complex) else v, tree, is_leaf=lambda v: isinstance(v, Complex)
+        )
+
+    def real(g):
+        @functools.wraps(g)
+        def of_reals(*args, **kwargs):
+            args, kwargs = wholes((args, kwargs))
+            return parts(g(*args, **kwargs))
+
+        return of_reals
+
+    args, kwargs = parts((call.args, call.kwargs))
+    return Call(tuple(map(real, call.functions)), args, kwargs, call.names)
+
+
+def _free(f: Callable[..., Any], definition: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """The call with what `nondiff_argnums` names closed over."""
     rule = rule_of(f)
     names = argument_names(f)
     numbers = () if rule is None else rule.nondiff_argnums

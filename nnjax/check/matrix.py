@@ -3,6 +3,7 @@
 import functools
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -176,7 +177,17 @@ def _judged(subject, point, other, names, h, found, where, n_outputs) -> list[Ro
     def mistaken():
         return mistakes(subject, point, other, names) if n_outputs else []
 
+    @functools.cache
+    def scaled():
+        run = once(subject.compiled, "jit", lambda: transforms.named("jit")(subject))
+        with jax.enable_x64(where.dtype == "float64"), suppress(Exception):  # what a rule raises is another row's
+            points = [[(diff, [np.asarray(factor * c, c.dtype) for c in cts])] for factor in (0, 2)]
+            return [dict(zip(names, on_host(run(jax.tree.map(jnp.asarray, p), other)[0]))) for p in points]
+        return []
+
     context = Context.of(subject.spec.names, diff, dict(zip(names, found)), mistaken)
+    if n_outputs and not subject.sharding:
+        context = context._replace(scaled=scaled)
     if n_outputs == 1 and cts[0].size == 1:
         context = context._replace(ct=float(cts[0].item()))
     if subject.sharding:

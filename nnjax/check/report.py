@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 KINDS = (
     "transposed", "negated", "scaled", "zero", "permuted", "partial", "not_finite",
-    "wrong_shape", "wrong_dtype", "wrong_primal", "unknown",
+    "wrong_shape", "wrong_dtype", "wrong_primal", "not_linear", "unknown",
 )  # fmt: skip
 
 

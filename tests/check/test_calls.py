@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from nnjax.check.calls import argument_names, body_of, bound, expect_arguments, positional, rule_of
@@ -51,10 +52,18 @@ def test_what_nondiff_argnums_names_is_closed_over_by_position_and_by_keyword(ar
     assert call.functions[1](*call.args, **call.kwargs) == 6.0
 
 
-def test_without_static_arguments_nothing_is_wrapped():
+def test_without_static_arguments_every_argument_stays():
     call = bound(jnp.sin, jnp.cos, (1.0,), {"out": None})
-    assert call.functions == (jnp.sin, jnp.cos)
+    assert call.args == (1.0,)
     assert call.kwargs == {"out": None}
+    assert call.functions[1](0.0) == 1.0
+
+
+def test_complex_arrays_are_pairs_of_real_ones():
+    z = np.array([1 + 2j, 3j], np.complex64)
+    call = bound(jnp.square, jnp.square, (z,), {})
+    np.testing.assert_array_equal(call.args[0], (z.real, z.imag))
+    np.testing.assert_array_equal(call.functions[0](*call.args), ([-3, -9], [4, 0]))
 
 
 def test_a_call_that_does_not_fit_is_told_with_what_came():

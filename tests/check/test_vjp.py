@@ -204,7 +204,7 @@ def test_check_vjp_takes_any_function_with_a_reference_and_keyword_arguments():
             r"no argument is an array of floating point numbers",
         ),
         (
-            lambda: nnjax.check_vjp(double_sine(), X.astype(jnp.complex64)),
+            lambda: nnjax.check_layer(nnjax.relu(), (), X.astype(jnp.complex64)),
             TypeError,
             r"x is complex, complex64 \(8, 4\)",
         ),

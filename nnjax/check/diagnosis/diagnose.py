@@ -13,7 +13,8 @@ class Context(NamedTuple):
     """What a diagnosis may compare with. sizes: named lengths that a factor may equal; found: every leaf's budget;
     inputs: the arguments' leaves; mistaken() -> [(kind, detail, {leaf: what it would be})] under mistakes that are common;
     ct: the cotangent, where it is a single number; axes: the sizes of a mesh, in words; suspects(leaf) -> [(kind, detail,
-    what the leaf would be)] under faults that are known.
+    what the leaf would be)] under faults that are known; scaled() -> the rule's own cotangents by leaf, at a cotangent of 0 and
+    at twice the one it got.
     """
 
     sizes: Sequence[tuple[str, int]] = ()
@@ -23,6 +24,7 @@ class Context(NamedTuple):
     ct: float | None = None
     axes: Sequence[tuple[str, int]] = ()
     suspects: Callable[[str], list[tuple[str, str, np.ndarray]]] = lambda leaf: []
+    scaled: Callable[[], Sequence[dict[str, np.ndarray]]] = tuple
 
     @classmethod
     def of(cls, names: Sequence[str], diff: Sequence[np.ndarray], found: dict[str, Budget], mistaken: Any = list) -> "Context":
@@ -80,12 +82,33 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
             return Diagnosis(kind, detail)
     if _same_entries(h, t, bound):
         return Diagnosis("permuted", f"has the reference's entries in another order: {where}")
+    crooked = _not_linear(leaf, h, budget, context)
+    if crooked:
+        return Diagnosis("not_linear", crooked)
     entries = _off(h, budget)
     if 0 < entries.sum() < h.size and entries.mean() <= 0.75:
         return Diagnosis("partial", f"equals the reference but in {_share(entries)}{_mask(h, entries, leaf, context)}: {where}")
     if t.size == 1 and factor not in (0.0, 1.0):
         return Diagnosis("scaled", _scaled(factor, context))
     return Diagnosis("unknown", where)
+
+
+def _not_linear(leaf: str, h: np.ndarray, budget: Budget, context: Context) -> str:
+    """What the rule does that no linear map of the cotangent does, or ""."""
+    found = [other[leaf] for other in context.scaled() if leaf in other]
+    if len(found) != 2 or not all(np.isfinite(a[budget.finite]).all() for a in found):
+        return ""
+    at_zero, at_twice = (a[budget.finite] for a in found)
+    h = h[budget.finite]
+    if (norms(at_zero) > budget.bound).all():
+        return f"at a cotangent of 0 it gives {_largest(at_zero)}, where a linear map gives 0: is a term without ct_y?"
+    if (norms(at_twice - 2 * h) > 3 * budget.bound + 0.01 * norms(h)).all():
+        return f"at twice the cotangent it gives {_largest(at_twice)} where it gave {_largest(h)}: is it linear in ct_y?"
+    return ""
+
+
+def _largest(x: np.ndarray) -> str:
+    return f"{x.flat[np.argmax(np.abs(x))]:.3g} at its largest"
 
 
 def _same_entries(h, t, bound) -> bool:

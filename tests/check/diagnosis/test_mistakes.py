@@ -57,7 +57,9 @@ def test_a_cotangent_that_is_left_out_is_named():
 def test_where_the_definition_has_no_forward_mode_the_other_mistakes_are_tried():
     inner = rule(jnp.sin, lambda x, ct: jnp.cos(x) * ct)
     w = X[:, :5]
-    report = nnjax.check_vjp(rule(lambda w: inner(w @ w.T), lambda w, ct: w), w, transforms=["jit"], dtypes=["float64"])
+    report = nnjax.check_vjp(
+        rule(lambda w: inner(w @ w.T), lambda w, ct: w * ct.sum()), w, transforms=["jit"], dtypes=["float64"]
+    )
     assert kinds(report) == {"unknown"}, report
     assert "it has no forward mode" in str(report)
 

@@ -1,0 +1,98 @@
+"""Differences of values: what decides where autodiff of a definition cannot go, or is itself in question.
+
+Along a direction u, with steps h that shrink, the one-sided slopes (F(x ± h u) - F(x)) / ± h of a smooth F are off by
+terms in h, their mean by terms in h^2: extrapolated from two steps they are off by the next order, and by the rounding of F
+over h. Of all runs of three such estimates that is taken which agrees best, and how well it does is the error: two may agree
+by chance, where F is rounded to less than float64.
+At a kink the two sides differ however small h is.  (Numerical differentiation: Ridders 1982.)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .oracle import size_of
+
+STEPS = tuple(10.0 ** (-k / 2) for k in range(3, 15))  # times the size of the entries that move
+APART = 16.0  # times its error: two slopes further apart are two
+
+
+class Slope(NamedTuple):
+    """The slope of F along a direction, from the right, from the left and from both, each with the error that it proves."""
+
+    right: tuple[float, float]
+    left: tuple[float, float]
+    both: tuple[float, float]
+
+    @property
+    def kink(self) -> bool:
+        """Whether the two sides differ by more than their errors, a side that is not finite among them."""
+        (r, r_off), (l, l_off) = self.right, self.left
+        if not np.isfinite([r, l]).all():
+            return bool(np.isfinite(r) or np.isfinite(l))
+        return abs(r - l) > APART * (r_off + l_off) + 1e-6 * max(abs(r), abs(l))
+
+    def allows(self, slope: float) -> bool:
+        """Whether a derivative may be this: the slope itself or, at a kink, one between those of its sides."""
+        if not self.kink:
+            value, off = self.both
+            return abs(slope - value) <= APART * off + 1e-6 * abs(value)
+        sides = [(v, off) for v, off in (self.right, self.left) if np.isfinite(v)]
+        slack = max(APART * off + 1e-6 * abs(v) for v, off in sides)
+        return min(v for v, _ in sides) - slack <= slope <= max(v for v, _ in sides) + slack
+
+
+def slope(f: Callable[[Sequence[Any]], float], x: Sequence[Any], u: Sequence[Any]) -> Slope:
+    """The slope of f at x along u, both lists of arrays in float64."""
+    moving = [np.abs(a[d != 0]) for a, d in zip(x, u)]
+    size = max(max((size_of(a) for a in moving), default=0.0), 1e-3 * max(map(size_of, x), default=0.0)) or 1.0
+    steps = [size * h for h in STEPS]
+    here = f(x)
+    with np.errstate(all="ignore"):
+        right, left = ([(f([a + s * h * d for a, d in zip(x, u)]) - here) / (s * h) for h in steps] for s in (1.0, -1.0))
+        noise = [4 * np.finfo(np.float64).eps * abs(here) / h for h in steps]
+        mean = [(r + l) / 2 for r, l in zip(right, left)]
+        ratio = STEPS[0] / STEPS[1]
+        return Slope(_limit(right, noise, ratio), _limit(left, noise, ratio), _limit(mean, noise, ratio**2))
+
+
+def _limit(slopes: Sequence[float], noise: Sequence[float], factor: float) -> tuple[float, float]:
+    """(slope at h = 0, its error), each step `factor` times nearer than the one before."""
+    limits = [(factor * b - a) / (factor - 1) for a, b in zip(slopes, slopes[1:])]
+    runs = zip(limits, limits[1:], limits[2:], noise[3:])
+    found = [(max(abs(b - a), abs(c - b)) + n, c) for a, b, c, n in runs if np.isfinite([a, b, c]).all()]
+    if not found:
+        return float(slopes[-1]) if np.isfinite(slopes[-1]) else float("nan"), float("inf")
+    off, value = min(found)
+    return float(value), float(off)
+
+
+def directions(x: Sequence[Any], i: int, seed: int, draws: int = 3) -> list[list[np.ndarray]]:
+    """Random directions in which the i-th array alone moves, every entry by about its own size."""
+    rng, found = np.random.default_rng((seed, i)), []
+    typical = float(np.abs(x[i][np.isfinite(x[i])]).mean()) if np.isfinite(x[i]).any() else 0.0
+    largest = np.maximum(np.abs(x[i]), typical or 1.0)
+    largest = np.where(np.isfinite(largest), largest, 0.0)
+    scale = largest / (largest.max(initial=0.0) or 1.0)
+    for _ in range(draws):
+        u = [np.zeros_like(a) for a in x]
+        u[i] = scale * (rng.random(x[i].shape) + 0.5) * np.where(rng.random(x[i].shape) < 0.5, -1.0, 1.0)
+        found.append(u)
+    return found
+
+
+def tied(x: Sequence[Any], where: Sequence[Any], most: int = 32) -> list[list[Any]]:
+    """Directions for the entries that `where` marks: each moved alone, and all that are equal to it moved together."""
+    marked = [(i, k) for i, mask in enumerate(where) for k in np.flatnonzero(mask)]
+    chosen = [marked[int(n)] for n in np.unique(np.linspace(0, len(marked) - 1, most).astype(int))] if marked else []
+    found = []
+    for i, k in chosen:
+        alone = [np.zeros_like(a) for a in x]
+        alone[i].flat[k] = 1.0
+        found.append(alone)
+    for value in dict.fromkeys(float(x[i].flat[k]) for i, k in chosen):
+        together = [(a == value).astype(np.float64) for a in x]
+        if sum(u.sum() for u in together) > 1:
+            found.append(together)
+    return found

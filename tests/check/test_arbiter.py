@@ -1,0 +1,197 @@
+"""Rules that differ from autodiff of their body, or whose body has none: right ones and wrong ones of each kind."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnjax
+
+
+def jvp(body, slope):
+    """A rule of forward mode whose tangent is slope(x) dx."""
+    f = jax.custom_jvp(body)
+    f.defjvp(lambda p, t: (f(*p), slope(*p) * t[0]))
+    return f
+
+
+def vjp(body, pull):
+    """A rule of reverse mode: pull(x, ct)."""
+    f = jax.custom_vjp(body)
+    f.defvjp(lambda x: (body(x), x), lambda x, ct: (pull(x, ct),))
+    return f
+
+
+def verdict(f, *args, **how):
+    report = nnjax.audit(f, *args, **how)
+    return report.ok, report.notes[0]
+
+
+def relu_with(at_zero):
+    return jvp(lambda x: jnp.maximum(x, 0), lambda x: jnp.where(x == 0, jnp.full_like(x, at_zero), (x > 0).astype(x.dtype)))
+
+
+def least(x):
+    return x.min()
+
+
+X = jnp.array([-1.0, 0.0, 2.0])
+AT_KINKS = {
+    "relu'(0) = 0": (relu_with(0.0), X, True),
+    "relu'(0) = 1": (relu_with(1.0), X, True),
+    "relu'(0) = 1/4": (relu_with(0.25), X, True),
+    "relu'(0) = 17": (relu_with(17.0), X, False),
+    "relu'(0) = -1": (relu_with(-1.0), X, False),
+    "relu'(0) = nan": (relu_with(jnp.nan), X, False),
+    "cos where it is smooth": (jvp(jnp.cos, lambda x: jnp.where(x == 0, 1.0, -jnp.sin(x)).astype(x.dtype)), X, False),
+    "x^2 where it is smooth": (jvp(lambda x: x * x, lambda x: jnp.where(x == 2, 0.0, 2 * x).astype(x.dtype)), X, False),
+    "min, to both of two": (vjp(least, lambda x, ct: jnp.where(x == x.min(), ct, 0.0).astype(x.dtype)), jnp.zeros(3), False),
+    "min, to the first": (vjp(least, lambda x, ct: jnp.zeros_like(x).at[x.argmin()].set(ct)), jnp.array([1.0, 0, 0]), True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AT_KINKS)
+def test_a_convention_needs_a_kink_and_lies_between_its_slopes(name):
+    f, x, right = AT_KINKS[name]
+    ok, said = verdict(f, x)
+    assert ok == right, said
+    assert ("convention" in said) == right
+
+
+def newton(a):
+    return jax.lax.while_loop(lambda x: jnp.abs(x * x - a) > 1e-6 * a, lambda x: 0.5 * (x + a / x), a)
+
+
+def bisection(a):
+    """The root of x + x^3 = a, in 60 halvings that autodiff has no reverse mode for."""
+
+    def step(_, ends):
+        low, high = ends
+        middle = 0.5 * (low + high)
+        above = middle + middle**3 > a
+        return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+    n = jax.lax.convert_element_type(60, jnp.int32)
+    return jax.lax.fori_loop(jnp.zeros_like(n), n, step, (jnp.zeros_like(a), a))[0]
+
+
+def called_back(x):
+    return jax.pure_callback(lambda x: np.sin(x), jax.ShapeDtypeStruct(x.shape, x.dtype), x, vmap_method="sequential")
+
+
+OPAQUE = {
+    "while_loop": (newton, lambda a: 0.5 / jnp.sqrt(a), jnp.float32(2.0)),
+    "fori_loop": (bisection, lambda a: 1 / (1 + 3 * bisection(a) ** 2), jnp.float32(2.0)),
+    "pure_callback": (called_back, jnp.cos, jnp.array([0.3, 0.7, 2.0])),
+}
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0, 1.01])
+@pytest.mark.parametrize("name", OPAQUE)
+def test_values_decide_where_autodiff_does_not_go(name, factor):
+    body, slope, x = OPAQUE[name]
+    for rule in (jvp(body, lambda x: factor * slope(x)), vjp(body, lambda x, ct: factor * ct * slope(x))):
+        ok, said = verdict(rule, x)
+        assert ok == (factor == 1), said
+        assert "not checked" not in said
+        assert ("FAULT" in said) != ok
+        assert "differences of values" in str(nnjax.audit(rule, x))
+
+
+def test_what_values_do_not_settle_is_not_ok():
+    noise = vjp(lambda x: jnp.sum(called_back(1e9 * x)), lambda x, ct: ct * 1e9 * jnp.cos(1e9 * x))
+    report = nnjax.audit(noise, jnp.array([0.3, 0.7]))
+    assert not report.ok
+    assert "do not settle" in str(report)
+
+
+def inner(factor):
+    return jvp(jnp.sin, lambda x: (factor * jnp.cos(x)).astype(x.dtype))
+
+
+@pytest.mark.parametrize("factor", [3.0, 1.01])
+def test_a_right_rule_is_not_blamed_for_one_that_its_body_calls(factor):
+    wrong = inner(factor)
+    right = jvp(lambda x: wrong(x) * 2, lambda x: 2 * jnp.cos(x))
+    faults = [note for note in nnjax.audit(right, jnp.array([0.3, 0.7])).notes if "FAULT" in note]
+    assert len(faults) == 1
+    both = jvp(lambda x: wrong(x) * 2, lambda x: 2.5 * jnp.cos(x))
+    assert sum("FAULT" in note for note in nnjax.audit(both, jnp.array([0.3, 0.7])).notes) == 2
+
+
+@pytest.mark.parametrize(("n", "said"), [(400, "approximation"), (20, "FAULT")])
+def test_a_sum_that_stands_for_an_integral_is_an_approximation_while_it_is_close(n, said):
+    at = (np.arange(n) + 0.5) / n
+    f = jvp(lambda a: jnp.sum(jnp.exp(a * at.astype(a.dtype))) * a / n, jnp.exp)  # of exp(a) - 1
+    assert said in verdict(f, jnp.float32(1.0))[1]
+
+
+def clipped():
+    clip = vjp(lambda x: x, lambda x, ct: jnp.clip(ct, -0.1, 0.1))
+    clip.__name__ = "clip_gradient"
+    return clip
+
+
+def test_what_differs_on_purpose_is_waived_by_name_or_by_a_mark_and_is_listed():
+    x = jnp.ones(3)
+    assert not nnjax.audit(clipped(), x).ok
+    assert not nnjax.audit(clipped(), x, intended=("another",)).ok
+    report = nnjax.audit(clipped(), x, intended=("clip_gradient",)).raise_if_failed()
+    assert "clip_gradient" in report.notes[0]
+    assert "intended" in report.notes[0]
+    marked = nnjax.intended(clipped(), "gradients explode without it")
+    assert "gradients explode without it" in nnjax.audit(jax.jit(marked), x).raise_if_failed().notes[0]
+
+
+def test_a_wrong_value_is_not_waived():
+    wrong = jax.custom_vjp(lambda x: x)
+    wrong.defvjp(lambda x: (2 * x, None), lambda _, ct: (ct,))
+    assert not nnjax.audit(nnjax.intended(wrong, "on purpose"), jnp.ones(3)).ok
+
+
+def test_a_mark_needs_a_rule_and_a_reason():
+    with pytest.raises(TypeError, match=r"intended: rule must be a jax.custom_vjp or custom_jvp function, got sin"):
+        nnjax.intended(jnp.sin, "why")
+    with pytest.raises(TypeError, match=r"intended: why must be a sentence, got int"):
+        nnjax.intended(clipped(), 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"audit: intended must be names of rules, got 'clip_gradient'"):
+        nnjax.audit(clipped(), jnp.ones(3), intended="clip_gradient")
+
+
+Z = jnp.array([1 + 2j, 0.5 - 1j, -2.0 + 0.25j], jnp.complex64)
+COMPLEX = {
+    "z^2": (lambda z: z * z, lambda z, ct: 2 * z * ct, lambda z, ct: 2 * jnp.conj(z) * ct, Z),
+    "|z|^2": (lambda z: jnp.real(z * jnp.conj(z)), lambda z, ct: 2 * jnp.conj(z) * ct, lambda z, ct: 2 * z * ct, Z),
+    "fft": (lambda x: jnp.fft.fft(x), lambda x, ct: jnp.real(jnp.fft.fft(ct)), lambda x, ct: jnp.real(jnp.fft.ifft(ct)),
+            jnp.array([1.0, 2.0, -0.5, 3.0])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_arguments_and_outputs_are_held_to_jaxs_convention(name):
+    body, right, wrong, x = COMPLEX[name]
+    with jax.numpy_dtype_promotion("standard"):
+        for pull, good in ((right, True), (wrong, False)):
+            report = nnjax.check_vjp(vjp(body, pull), x, dtypes=["float64", "float32"])
+            assert report.ok == good, report
+            assert nnjax.audit(jax.vmap(vjp(body, pull)), x[None]).ok == good
+    if jnp.iscomplexobj(x):
+        assert {row.leaf for row in report.rows} >= {"z.real", "z.imag"}
+
+
+NOT_LINEAR = {
+    "a term without ct": (lambda x: x**3, lambda x, ct: 3 * x**2 * ct + 1.0, "at a cotangent of 0 it gives"),
+    "the square of ct": (lambda x: x**3, lambda x, ct: 3 * x**2 * ct * jnp.abs(ct), "at twice the cotangent it gives"),
+    "clipped": (lambda x: x, lambda x, ct: jnp.clip(ct, -0.75, 0.75), "at twice the cotangent it gives"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_LINEAR)
+def test_a_rule_that_is_not_linear_in_its_cotangent_is_named_so(name):
+    body, pull, said = NOT_LINEAR[name]
+    report = nnjax.check_vjp(vjp(body, pull), jnp.linspace(1.0, 2.0, 8), witnesses=())
+    kinds = {row.diagnosis.kind for row in report.failures if row.dtype in ("float64", "float32")}
+    assert kinds == {"not_linear"}, report
+    assert said in str(report)
+    right = nnjax.check_vjp(vjp(lambda x: x**3, lambda x, ct: 3 * x**2 * ct), jnp.linspace(1.0, 2.0, 8), witnesses=())
+    assert right.ok

@@ -9,6 +9,7 @@ a finite number in its place; and who does see one that is not finite is told so
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -37,28 +38,36 @@ def attend_apply(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bo
     return contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), finite(v) if causal else v).astype(q.dtype)
 
 
-def _weights(q: Array, k: Array, v: Array, keep: Array | None, causal: bool) -> Any:
-    """(p, s): the weights, and the scores of which they are the softmax: NaN where a query sees what is not finite."""
+def _weights(q: Array, k: Array, v: Array, keep: Array | None, causal: bool, held: Any) -> Any:
+    """(p, s): the weights, and the scores of which they are the softmax: NaN where a query sees what is not finite.
+
+    held: what the maximum goes through (`fast_fwd`).
+    """
     s = contract("bhgqd,bhkd->bhgqk", q * (1 / math.sqrt(q.shape[-1])), k)
     if causal:  # infinite scores are NaN too
         s = s + 0 * s + broadcast(told(kept(v, keep))[:, :, None, None], s.shape)
     seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
     s = hide(s, seen)
-    e = exp_less(s, jax.lax.stop_gradient(s.max(-1)))  # p does not depend on the maximum, but without it exp overflows
+    e = exp_less(s, held(jax.lax.stop_gradient(s.max(-1))))  # p does not depend on the maximum, but without it exp overflows
     return clear(e / broadcast(e.sum(-1, keepdims=True), e.shape), seen), s
 
 
-def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Any:
-    p, s = _weights(q, k, v, keep, causal)
+def as_it_is(x: Array) -> Array:
+    """x: a compiler may fuse it with what comes before and after."""
+    return x
+
+
+def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, held: Any = as_it_is) -> Any:
+    p, s = _weights(q, k, v, keep, causal, held)
     y = contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), finite(kept(v, keep)) if causal else kept(v, keep)).astype(q.dtype)
     # Half the least number is below every score and above the hidden ones: who sees no key has exp(s - log_z) = 0.
     log_z = jnp.maximum(jax.nn.logsumexp(s, -1), float(jnp.finfo(s.dtype).min) / 2)
     return y, (q, k, v, keep, y, log_z)
 
 
-def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
+def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool, held: Any = as_it_is) -> Any:
     q, k, v, keep, _, _ = residuals
-    p, _ = _weights(q, k, v, keep, causal)
+    p, _ = _weights(q, k, v, keep, causal, held)
     ct_v = contract("bhgqk,bhgqd->bhkd", p.astype(v.dtype), ct_y)  # forward, p v summed over keys k; back, over queries q
     ct_p = contract("bhgqd,bhkd->bhgqk", ct_y, v)  # and over features d
     # softmax's Jacobian diag(p) - p pᵀ is its own transpose.
@@ -74,15 +83,18 @@ def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
 
 def fast_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Any:
     """`attend_fwd` in the spelling of the platform."""
-    y, log_z = by_platform(q, k, v, keep, plain=_new, cpu=cpu.attend_fwd, how={"causal": causal})
+    # The maximum apart from its use: a TPU's compiler makes of both one sliding maximum, and reads all scores once more.
+    tpu = partial(_new, held=jax.lax.optimization_barrier)
+    y, log_z = by_platform(q, k, v, keep, plain=_new, cpu=cpu.attend_fwd, tpu=tpu, how={"causal": causal})
     return y, (q, k, v, keep, y, log_z)
 
 
-def _new(q, k, v, keep, *, causal):
-    y, (*_, log_z) = attend_fwd(q, k, v, keep, causal=causal)
+def _new(q, k, v, keep, *, causal, held=as_it_is):
+    y, (*_, log_z) = attend_fwd(q, k, v, keep, causal=causal, held=held)
     return y, log_z
 
 
 def fast_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
     """`attend_bwd` in the spelling of the platform."""
-    return by_platform(residuals, ct_y, plain=attend_bwd, cpu=cpu.attend_bwd, how={"causal": causal})
+    tpu = partial(attend_bwd, held=jax.lax.optimization_barrier)
+    return by_platform(residuals, ct_y, plain=attend_bwd, cpu=cpu.attend_bwd, tpu=tpu, how={"causal": causal})

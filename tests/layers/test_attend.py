@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,14 +12,19 @@ from nnjax.layers.attend import attend_apply
 from nnjax.layers.attend import fast_bwd as attend_bwd
 from nnjax.layers.attend import fast_fwd as attend_fwd
 
-PAIRS = {"plain": (attend.attend_fwd, attend.attend_bwd), "fast": (attend_fwd, attend_bwd)}
-SPELLINGS = ["plain", cpu.ROWS, cpu.BLOCKS]
+TPU = {"held": jax.lax.optimization_barrier}
+PAIRS = {
+    "plain": (attend.attend_fwd, attend.attend_bwd),
+    "tpu": (partial(attend.attend_fwd, **TPU), partial(attend.attend_bwd, **TPU)),
+    "fast": (attend_fwd, attend_bwd),
+}
+SPELLINGS = ["plain", cpu.ROWS, cpu.BLOCKS, "tpu"]
 
 
 def choose(monkeypatch, how):
     """The pair in this spelling."""
     monkeypatch.setattr(cpu, "SPELLINGS", ((1000, how, 4),))
-    return PAIRS["plain" if how == "plain" else "fast"]
+    return PAIRS[how if how in PAIRS else "fast"]
 
 
 def inputs(s, t, *, h=2, g=2, d=4, b=2, masked=False, seed=0):
@@ -126,3 +133,27 @@ def test_a_forgotten_delta_is_found():
         dtypes=["float32"], transforms=["jit"], witnesses=(),
     )  # fmt: skip
     assert {row.leaf for row in report.failures} == {"q", "k"}
+
+
+def test_a_program_for_a_tpu_holds_the_maximum_apart_and_others_do_not():
+    layer = nnjax.attention(8, 2)
+    params, x = layer.init(jax.random.key(0)), jnp.zeros((2, 9, 8))
+
+    def step(x):
+        y, residuals = layer.fwd(params, x)
+        return layer.bwd(residuals, y)
+
+    traced = jax.jit(step).trace(x)
+    held = {p: traced.lower(lowering_platforms=(p,)).as_text().count("optimization_barrier") for p in ("cpu", "cuda", "tpu")}
+    assert held == {"cpu": 0, "cuda": 0, "tpu": 2}
+
+
+def test_what_is_held_apart_has_second_derivatives_and_may_be_mapped():
+    q, k, v, _, ct = inputs(5, 5)
+
+    def norm(pair, q):
+        _, residuals = pair[0](q, k, v, None, causal=True)
+        return (pair[1](residuals, ct, causal=True)[0] ** 2).sum()
+
+    found = [jax.jit(jax.vmap(jax.grad(partial(norm, PAIRS[how]))))(jnp.stack([q, 2 * q])) for how in ("plain", "tpu")]
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)

@@ -110,7 +110,7 @@ def test_options_that_do_not_exist_or_do_not_parse_exit_with_2(capsys):
         (("--hidden", str(2**31 - 1)), "the parameters and their gradient alone take"),
         (("--data", "tiny_shakespeare", "--layers", "5000"), "layers must be at most 1000, got 5000"),
         (("--data", "tiny_shakespeare", "--width", "30"), "--width must be a multiple of --heads, got 30 and 4"),
-        (("--data", "tiny_shakespeare", "--grad", "both"), "--grad both is for images"),
+        (("--data", "tiny_shakespeare", "--grad", "both", "--compute-dtype", "bfloat16"), "--grad both holds the gradients to"),
         (("--data", "tiny_shakespeare", "--model", "mlp"), "unknown model of text 'mlp'"),
         (("--feedback", "random", "--grad", "jax"), "--feedback random gives no gradient for jax.grad to compute"),
         (("--folder", __file__), "is no folder; name another place"),

@@ -4,7 +4,6 @@ The program runs under `jax.disable_jit`, where the bodies of `jit`, `scan` and 
 met with the values it gets. Under `vmap` and `grad` a rule sees tracers: there its shapes are kept and values drawn.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -15,58 +14,72 @@ import numpy as np
 from jax.core import Tracer
 
 from ..errors import describe
-from .arbiter import APPROXIMATION, Question, asked, by_values, only_at_kinks, share_off
-from .calls import positional, rule_of
+from .calls import positional
 from .inside import Inside
 from .omissions import words
 from .options import expect_seed
 from .report import Report, Row, Where, merged
+from .rules import body_of, classes, rule_of, same_rule, source
 from .subject import is_passed_on
 from .vjp import check_vjp
+from .witness.arbiter import APPROXIMATION, Question, asked, by_values, only_at_kinks, share_off
 
 Rule = TypeVar("Rule")
 SAMPLES = 3  # calls of one rule that are checked: the first ones whose shapes differ, and further ones up to this number
-RULES = (jax.custom_vjp, jax.custom_jvp)
+
+
+class Call(NamedTuple):
+    """A call of a rule; drawn: whether values had to be drawn; on: where inside `jax.shard_map` it was, if it was."""
+
+    rule: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    drawn: bool
+    on: Inside | None
 
 
 class Heard(NamedTuple):
-    """A rule, the calls it got, and arguments of some of them; drawn: whether values had to be drawn; on: where inside
-    `jax.shard_map` it was called, if it was.
-    """
+    """A rule, how many calls it got, and some of them; rules that a program makes anew at each call are one."""
 
     rule: Any
     calls: list[int]
-    samples: list[tuple[tuple[Any, ...], dict[str, Any], bool, Inside | None]]
+    samples: list[Call]
     shapes: set[Any]
 
 
 @contextmanager
-def listening(heard: dict[int, Heard]) -> Iterator[None]:
+def listening(heard: list[Heard]) -> Iterator[None]:
     """While inside, every call of a rule is noted."""
-    originals = {cls: cls.__call__ for cls in RULES}
+    originals = {cls: cls.__call__ for cls in classes()}
+    known: dict[int, Heard] = {}
 
     def listener(cls):
         def call(self, *args, **kwargs):
-            entry = heard.setdefault(id(self), Heard(self, [0], [], set()))
+            entry = known.get(id(self))
+            if entry is None:
+                entry = next((e for e in heard if same_rule(e.rule, self)), None)
+                if entry is None:
+                    heard.append(entry := Heard(self, [0], [], set()))
+                if entry.rule is self:  # the others may go, and their ids come again
+                    known[id(self)] = entry
             entry.calls[0] += 1
-            given, named = positional(self.fun, args, kwargs)  # a keyword of its own may be one of check_vjp too
+            given, named = positional(body_of(self) or self, args, kwargs)  # a keyword of its own may be one of check_vjp too
             on = Inside.now((given, named))
             signature = str((jax.tree.map(describe, (given, named)), on))
             if signature not in entry.shapes or len(entry.samples) < SAMPLES:
                 entry.shapes.add(signature)
                 drawn = any(isinstance(v, Tracer) for v in jax.tree.leaves((given, named)))
-                args_kept, kwargs_kept = _values(given, named, len(entry.samples), on)
-                entry.samples.append((args_kept, kwargs_kept, drawn, on))
+                entry.samples.append(Call(self, *_values(given, named, len(entry.samples), on), drawn, on))
             return originals[cls](self, *args, **kwargs)
 
         return call
 
-    for cls in RULES:
+    for cls in originals:
         setattr(cls, "__call__", listener(cls))  # noqa: B010  (an assignment confuses the type checker)
     try:
         yield
     finally:
-        for cls in RULES:
+        for cls in originals:
             setattr(cls, "__call__", originals[cls])  # noqa: B010
 
 
@@ -126,7 +139,7 @@ def audit(fn: Callable[..., Any], *args: Any, seed: int = 0, intended: Sequence[
     expect_seed("audit", seed)
     if isinstance(intended, str):
         raise TypeError(f"audit: intended must be names of rules, got {intended!r}; pass ({intended!r},).")
-    heard: dict[int, Heard] = {}
+    heard: list[Heard] = []
     with jax.disable_jit(), listening(heard):
         try:
             fn(*args, **kwargs)
@@ -135,8 +148,8 @@ def audit(fn: Callable[..., Any], *args: Any, seed: int = 0, intended: Sequence[
                 raise  # from inside fn: its own
             raise TypeError(f"audit: fn cannot be called with these arguments: {error}; pass those that it takes.") from None
     reports, notes, missing = [], [], []
-    for entry in heard.values():
-        name, where = _source(entry.rule)
+    for entry in heard:
+        name, where = source(entry.rule)
         waived = "as `intended` says" if name in intended else getattr(entry.rule, "intended", None)
         report, verdict = _verdict(entry, seed, waived)
         notes.append(f"{name} ({where}): {entry.calls[0]} call{'s' if entry.calls[0] > 1 else ''}, {verdict}")
@@ -148,20 +161,13 @@ def audit(fn: Callable[..., Any], *args: Any, seed: int = 0, intended: Sequence[
     return Report(every.rows, tuple(missing), tuple(notes))
 
 
-def _source(rule: Any) -> tuple[str, str]:
-    f = inspect.unwrap(rule.fun)
-    code = getattr(f, "__code__", None)
-    where = f"{code.co_filename}:{code.co_firstlineno}" if code else "source unknown"
-    return getattr(rule, "__name__", getattr(f, "__name__", "rule")), where
-
-
 def _verdict(entry: Heard, seed: int, waived: str | None) -> tuple[Report, str]:
     """The rows of a rule's calls and the gravest verdict; waived: why its gradient differs on purpose, if it does."""
-    name, where = _source(entry.rule)
+    name, where = source(entry.rule)
     reports, verdicts = [], set()
-    for args, kwargs, drawn, on in entry.samples:
+    for rule, args, kwargs, drawn, on in entry.samples:
         try:
-            report = _check(entry.rule, args, kwargs, seed, on)
+            report = _check(rule, args, kwargs, seed, on)
         except Exception as error:
             report = Report((), (words(error),))
         if not report.rows:
@@ -171,13 +177,13 @@ def _verdict(entry: Heard, seed: int, waived: str | None) -> tuple[Report, str]:
             if said.startswith("check: no argument") or "no output that is real floating" in said:
                 verdicts.add("no derivative to check")
                 continue
-            report = _by_values(entry.rule, name, args, kwargs, seed) if on is None else Report(())
+            report = _by_values(rule, name, args, kwargs, seed) if on is None else Report(())
             if not report.rows and not report.missing:
                 verdicts.add(f"not checked: {said}")
                 reports.append(Report((), (f"{name} ({where}): {said}",)))
                 continue
         if report.failures:
-            excuse = _excuse(entry.rule, name, report, args, kwargs, seed, on, waived)
+            excuse = _excuse(rule, name, report, args, kwargs, seed, on, waived)
             verdicts.add(excuse or "FAULT")
             if excuse:
                 report = report._replace(rows=tuple(_excused(row, excuse) for row in report.rows))
@@ -225,7 +231,7 @@ def _asked(answer: Callable[[Question], Any], rule, args, kwargs, seed: int, unk
     """What values answer in float64; `unknown` where the body, or its autodiff, does not run there."""
     with _own_options(), jax.enable_x64(True):
         try:
-            return answer(asked(rule, rule.fun, args, kwargs, seed))
+            return answer(asked(rule, body_of(rule), args, kwargs, seed))
         except Exception:
             return unknown
 
@@ -244,7 +250,7 @@ def _check(rule, args, kwargs, seed, on) -> Report:
         how: dict[str, Any] = {"dtypes": tuple(dtypes), "transforms": ("jit",), "witnesses": (), "seed": seed, **kwargs}
         if on is None:
             return check_vjp(rule, *args, **how)
-        return check_vjp(on.whole(rule), *args, reference=on.whole(rule.fun), mesh=on.mesh, **how)
+        return check_vjp(on.whole(rule), *args, reference=on.whole(body_of(rule)), mesh=on.mesh, **how)
 
 
 def _excused(row: Row, why: str) -> Row:

@@ -10,19 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import describe
-
-
-def rule_of(f: Any) -> Any:
-    """The custom_vjp or custom_jvp object behind f, also under `jit`, or None."""
-    while f is not None and not isinstance(f, (jax.custom_vjp, jax.custom_jvp)):
-        f = getattr(f, "__wrapped__", None)
-    return f
-
-
-def body_of(f: Any) -> Callable[..., Any] | None:
-    """The undecorated body of a custom_vjp or custom_jvp function."""
-    rule = rule_of(f)
-    return None if rule is None else rule.fun
+from .rules import rule_of, static_numbers
 
 
 def argument_names(f: Callable[..., Any], n: int | None = None) -> tuple[str, ...]:
@@ -130,7 +118,7 @@ def _free(f: Callable[..., Any], definition: Callable[..., Any], args: tuple[Any
     """The call with what `nondiff_argnums` names closed over."""
     rule = rule_of(f)
     names = argument_names(f)
-    numbers = () if rule is None else rule.nondiff_argnums
+    numbers = () if rule is None else static_numbers(rule)
     numbers = {i % max(len(names), len(args)) for i in numbers}
     fixed = {names[i]: kwargs[names[i]] for i in numbers if i < len(names) and names[i] in kwargs}
     free = [i for i in range(len(args)) if i not in numbers]

@@ -10,13 +10,14 @@ from jax.sharding import Mesh
 
 from ..errors import describe
 from ..layer import Layer, as_custom_vjp, expect_layer, plain
-from .calls import argument_names, body_of, bound, expect_arguments, positional
+from .calls import argument_names, bound, expect_arguments, positional
 from .diagnosis.localise import localise
 from .diagnosis.mesh_faults import Sharding
 from .matrix import run_matrix
 from .options import DTYPES, EVERYWHERE, Options, options
 from .pair import pair_run, paired
 from .report import Report
+from .rules import body_of
 from .sharding import check_on_mesh, expect_sharding
 from .subject import Leaves, Spec, Subject, layer_owner, split, vjp_of
 from .witness.oracle import budgets, norms, on_host

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnjax.check.calls import argument_names, body_of, bound, expect_arguments, positional, rule_of
+from nnjax.check.calls import argument_names, bound, expect_arguments, positional
 
 
 def scaled(x, scale=1.0, *, shift=0):
@@ -15,14 +15,6 @@ def test_names_come_from_the_signature():
     assert argument_names(scaled) == ("x", "scale")
     assert argument_names(scaled, 1) == ("x",)
     assert argument_names(jnp.ndarray.__add__, 1) in ((), ("self",))
-
-
-def test_a_rule_is_found_under_jit():
-    rule = jax.custom_vjp(jnp.sin)
-    assert rule_of(jax.jit(rule)) is rule
-    assert body_of(jax.jit(rule)) is jnp.sin
-    assert rule_of(jnp.sin) is None
-    assert body_of(3) is None
 
 
 def test_keywords_become_positions_as_in_jax():

@@ -100,11 +100,11 @@ def _not_linear(leaf: str, h: np.ndarray, budget: Budget, context: Context) -> s
         return ""
     at_zero, at_twice = (a[budget.finite] for a in found)
     h = h[budget.finite]
+    if not (norms(at_twice - 2 * h) > 3 * budget.bound).all():  # a factor of two rounds nothing
+        return ""
     if (norms(at_zero) > budget.bound).all():
         return f"at a cotangent of 0 it gives {_largest(at_zero)}, where a linear map gives 0: is a term without ct_y?"
-    if (norms(at_twice - 2 * h) > 3 * budget.bound + 0.01 * norms(h)).all():
-        return f"at twice the cotangent it gives {_largest(at_twice)} where it gave {_largest(h)}: is it linear in ct_y?"
-    return ""
+    return f"at twice the cotangent it gives {_largest(at_twice)} where it gave {_largest(h)}: is it linear in ct_y?"
 
 
 def _largest(x: np.ndarray) -> str:

@@ -189,7 +189,8 @@ def _at_ties(layer: Layer, number: int) -> Layer | None:
         ct_params, ct_x = layer.bwd(kept, ct_y)
         leaves, treedef = jax.tree.flatten(ct_x)
         if leaves and leaves[0].shape == mask.shape:
-            leaves[0] = jnp.where(mask, leaves[0] + 1, leaves[0])
+            all_of_it = jnp.asarray(sum(c.sum() for c in jax.tree.leaves(ct_y)), leaves[0].dtype)  # linear in it, and not zero
+            leaves[0] = jnp.where(mask, leaves[0] + all_of_it, leaves[0])
         return ct_params, jax.tree.unflatten(treedef, leaves)
 
     return layer._replace(fwd=fwd, bwd=bwd)

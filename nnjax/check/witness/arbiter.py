@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .calls import bound
-from .report import Diagnosis, Report, Row, Where
-from .subject import Leaves, Spec, sorted_outputs, split
-from .witness.oracle import norms, random_like
-from .witness.values import directions, slope, tied
+from ..calls import bound
+from ..report import Diagnosis, Report, Row, Where
+from ..subject import Leaves, Spec, sorted_outputs, split
+from .oracle import norms, random_like
+from .values import directions, slope, tied
 
 APART = 1e-6  # of the largest entry: gradients in float64 that differ by more are two
 APPROXIMATION = (

@@ -1,0 +1,103 @@
+"""What a custom_vjp or custom_jvp rule is: its body, the function of a program behind it, and whether two are one."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+
+MAKERS = (
+    "jax/_src/custom_derivatives.py",
+    "jax/_src/hijax.py",
+    "equinox/_ad.py",
+)  # what wraps a program's functions into a rule
+SIMPLE = (int, float, complex, str, bytes, bool, type(None), type)
+
+
+def classes() -> tuple[type, ...]:
+    """The classes of rules, those too that JAX makes instead while `jax_custom_vjp3` or `jax_custom_jvp3` is on."""
+    made = (type(make(lambda x: x)) for make in (jax.custom_vjp, jax.custom_jvp))
+    return tuple(dict.fromkeys((jax.custom_vjp, jax.custom_jvp, *made)))
+
+
+def rule_of(f: Any) -> Any:
+    """The custom_vjp or custom_jvp object behind f, also under `jit`, or None."""
+    known = classes()
+    while f is not None and not isinstance(f, known):
+        f = getattr(f, "__wrapped__", None)
+    return f
+
+
+def body_of(f: Any) -> Callable[..., Any] | None:
+    """The undecorated body of a custom_vjp or custom_jvp function."""
+    rule = rule_of(f)
+    return None if rule is None else getattr(rule, "fun", None) or rule.f
+
+
+def static_numbers(rule: Any) -> tuple[int, ...]:
+    """The arguments that `nondiff_argnums` names."""
+    found = getattr(rule, "nondiff_argnums", None)
+    return tuple(rule.static_argnums if found is None else found)
+
+
+def source(rule: Any) -> tuple[str, str]:
+    """The name of the function that has the rule, and file and line of the rule."""
+    body = body_of(rule)
+    own = _programs(body, "fn")
+    derivative = _programs(next((g for g in (getattr(rule, n, None) for n in ("bwd", "jvp")) if g is not None), None), "fn_bwd")
+    code = next((g.__code__ for g in (derivative, own) if g is not None), None)
+    where = f"{code.co_filename}:{code.co_firstlineno}" if code else "source unknown"
+    wrapped = own is not None and inspect.unwrap(body or own) is not own  # then the rule's own name is the wrapper's
+    name = None if wrapped else getattr(rule, "__name__", None)
+    return name or getattr(own or body, "__name__", "rule"), where
+
+
+def _programs(f: Any, role: str, deep: int = 4) -> Any:
+    """The function of a program behind what JAX or Equinox made of it, or None; role: its name in Equinox's wrapper."""
+    if isinstance(f, partial):
+        return _programs(f.func, role, deep)
+    if f is None or deep == 0:
+        return None
+    f = inspect.unwrap(f) if callable(f) else f
+    if isinstance(f, (tuple, list)):
+        return next((found for g in f if (found := _programs(g, role, deep - 1)) is not None), None)
+    code = getattr(f, "__code__", None)
+    if code is None:
+        return _programs(getattr(f, role, None), role, deep - 1) if hasattr(f, role) else None
+    if not code.co_filename.replace("\\", "/").endswith(MAKERS):
+        return f
+    return _programs([cell.cell_contents for cell in f.__closure__ or () if _filled(cell)], role, deep - 1)
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def same_rule(a: Any, b: Any) -> bool:
+    """Whether two rules are made of the same code and close over the same: one, made anew at each call."""
+    parts = ("fun", "f", "fwd", "bwd", "jvp")
+    return type(a) is type(b) and all(_same(getattr(a, name, None), getattr(b, name, None), 6) for name in parts)
+
+
+def _same(a: Any, b: Any, deep: int) -> bool:
+    if a is b:
+        return True
+    if type(a) is not type(b) or deep == 0:
+        return False
+    if isinstance(a, SIMPLE):
+        return a == b
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(_same(x, y, deep) for x, y in zip(a, b))
+    if isinstance(a, partial):
+        kept = [(f.func, f.args, tuple(sorted(f.keywords.items()))) for f in (a, b)]
+        return _same(kept[0], kept[1], deep - 1)
+    if isinstance(a, classes()):  # as of a rule that calls its own function
+        return _same(body_of(a), body_of(b), deep - 1)
+    if not inspect.isfunction(a) or a.__code__ != b.__code__:
+        return False
+    cells = [[c.cell_contents for c in f.__closure__ or () if _filled(c)] for f in (a, b)]
+    return _same((a.__defaults__, cells[0]), (b.__defaults__, cells[1]), deep - 1)

@@ -61,10 +61,8 @@ def test_train_prints_what_came_of_it(capsys):
         (("--tensorboard",), "--tensorboard is about a run that is saved"),
         (("--l2", "-1"), "l2 must be at least 0"),
         (("--resume",), "--resume is about a run that is saved; name its place by --folder"),
-        (("--grad", "both", "--folder", "run"), "a run with --grad both is not saved"),
     ],
 )
-@pytest.mark.repeats
 def test_bad_input_ends_in_one_sentence_and_exit_code_2(args, message, capsys):
     code, _, err = run("train", *args, capsys=capsys)
     assert code == 2

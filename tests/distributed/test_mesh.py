@@ -102,7 +102,6 @@ def misused(model, loss=LOSS, axis="data"):
         (lambda m: fully_sharded(nnjax.dense, m, "data"), TypeError, r"expected a Layer, got dense; call the factory"),
     ],
 )  # fmt: skip
-@pytest.mark.repeats
 def test_bad_input_is_one_sentence(call, error, message):
     with pytest.raises(error, match=message):
         call(make_mesh(data=2, model=4))

@@ -25,6 +25,7 @@ from .vjp import check_vjp
 from .witness.arbiter import APPROXIMATION, Question, asked, by_values, only_at_kinks, share_off
 
 Rule = TypeVar("Rule")
+UNSHOWN = "not proved"  # how a verdict begins that is neither right nor wrong
 SAMPLES = 3  # calls of one rule that are checked: the first ones whose shapes differ, and further ones up to this number
 
 
@@ -185,16 +186,18 @@ def _verdict(entry: Heard, seed: int, waived: str | None) -> tuple[Report, str]:
         if report.failures:
             excuse = _excuse(rule, name, report, args, kwargs, seed, on, waived)
             verdicts.add(excuse or "FAULT")
-            if excuse:
+            if excuse.startswith(UNSHOWN):
+                report = Report((), (f"{name} ({where}): {excuse}",))
+            elif excuse:
                 report = report._replace(rows=tuple(_excused(row, excuse) for row in report.rows))
         elif report.missing:
-            verdicts.add(f"not proved: {report.missing[0]}")
+            verdicts.add(f"{UNSHOWN}: {report.missing[0]}")
         elif report.rows[0].witness == "values":
             verdicts.add("ok, by differences of values, as autodiff does not run in its body")
         else:
             verdicts.add("ok, on drawn values" if drawn else "ok")
         reports.append(report._replace(rows=tuple(row._replace(note=row.note or where) for row in report.rows)))
-    order = ("FAULT", "not checked", "not proved", "intended", "approximation", "convention", "no derivative", "ok")
+    order = ("FAULT", "not checked", UNSHOWN, "intended", "approximation", "convention", "no derivative", "ok")
     ranked = sorted(verdicts, key=lambda v: next(i for i, o in enumerate(order) if v.startswith(o)))
     return merged(reports), ranked[0]
 
@@ -208,8 +211,11 @@ def _excuse(rule, name: str, report: Report, args, kwargs, seed: int, on, waived
     if report.rows[0].witness == "values":
         return ""
     nearby = _right_nearby(rule, args, kwargs, seed, on)
-    if nearby and (on is not None or _asked(only_at_kinks, rule, args, kwargs, seed, True)):
+    shown = nearby and (on is not None or _asked(only_at_kinks, rule, args, kwargs, seed, None))
+    if shown:
         return "convention: differs from its body at kinks or ties only"
+    if shown is None:
+        return f"{UNSHOWN}: right nearby, but its body has no values in float64 that show a kink where it differs"
     if on is not None:
         return ""
     off = _asked(share_off, rule, args, kwargs, seed, np.inf)

@@ -17,9 +17,7 @@ from .oracle import norms, random_like
 from .values import directions, slope, tied
 
 APART = 1e-6  # of the largest entry: gradients in float64 that differ by more are two
-APPROXIMATION = (
-    64 * 2.0**-23
-)  # of the gradient: in float32 a body that is a sum for an integral differs no more than by rounding
+APPROXIMATION = 64 * 2.0**-23  # of every entry: what one hardly sees in float32, as of a sum that stands for an integral
 SETTLES = 1e-4  # of the slope: an error above proves nothing
 
 
@@ -93,9 +91,14 @@ def only_at_kinks(question: Question) -> bool:
 
 
 def share_off(question: Question) -> float:
-    """The largest difference of a leaf's gradient by the rule from that by autodiff of its body, relative to the latter."""
+    """The largest difference of an entry of the gradient by the rule from that by autodiff of its body, relative to the latter.
+
+    Entry by entry, so that a small one that is wrong is not lost beside large ones.
+    """
     pairs = zip(question.gradient(question.rule), question.gradient(question.body))
-    return max((norms(g - t)[0] / norms(t)[0] if np.any(g != t) else 0.0 for g, t in pairs), default=0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = [np.where(g == t, 0.0, np.abs(g - t) / np.abs(t)) for g, t in pairs]
+    return max((float(np.where(np.isnan(s), np.inf, s).max(initial=0.0)) for s in shares), default=0.0)
 
 
 def by_values(question: Question, of: Any, where: Where, seed: int) -> Report:
@@ -111,9 +114,8 @@ def by_values(question: Question, of: Any, where: Where, seed: int) -> Report:
                 own, terms = float(np.vdot(g, u[i])), float(np.abs(g * u[i]).sum())
             value, off = slope(f, question.diff, u).both
             limit = 16 * off + 1e-9 * terms
-            if not limit <= SETTLES * max(
-                abs(value), min(terms, 100 * abs(value))
-            ):  # terms cancel, or are those of a wrong rule
+            scale = max(abs(value), min(terms, 100 * abs(value)))  # terms may cancel, or be those of a wrong rule
+            if not limit <= SETTLES * scale:
                 missing.append(f"{where.case}: {name}, which differences of values do not settle (their error is {off:.2g})")
                 worst = None
                 break

@@ -126,6 +126,27 @@ def test_a_sum_that_stands_for_an_integral_is_an_approximation_while_it_is_close
     assert said in verdict(f, jnp.float32(1.0))[1]
 
 
+def test_one_small_entry_that_is_wrong_is_no_approximation():
+    def pull(x, ct):
+        return (ct * jnp.cos(x)).at[3].multiply(0)
+
+    x = jnp.full(8, 0.1).at[3].set(jnp.float32(np.pi / 2 - 1e-6))  # its gradient is a millionth of the others'
+    assert not verdict(vjp(jnp.sin, pull), x)[0]
+    assert verdict(vjp(jnp.sin, lambda x, ct: ct * jnp.cos(x)), x)[0]
+
+
+def test_a_kink_that_cannot_be_shown_is_not_ok():
+    def narrow(x):
+        if x.dtype == jnp.float64 and x.shape == (2,):
+            raise ZeroDivisionError("not at two")
+        return jnp.maximum(x, 0)
+
+    rule = jvp(narrow, lambda x: jnp.where(x > 0, jnp.ones_like(x), jnp.zeros_like(x)))
+    ok, said = verdict(rule, jnp.array([0.0, 1.0]))
+    assert not ok
+    assert "FAULT" not in said
+
+
 def clipped():
     clip = vjp(lambda x: x, lambda x, ct: jnp.clip(ct, -0.1, 0.1))
     clip.__name__ = "clip_gradient"

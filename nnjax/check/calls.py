@@ -114,6 +114,58 @@ def _of_reals(call: Call) -> Call:
     return Call(tuple(map(real, call.functions)), args, kwargs, call.names)
 
 
+def in_own_precision(call: Call) -> tuple[Call, str]:
+    """The call and "", or, where its definition runs at these arguments but not in float64, functions that cast what is float64
+    to the precision of the arguments first, and the name of that precision."""
+    leaves, treedef = jax.tree.flatten((call.args, call.kwargs))
+    own = [v.dtype if _is_float(v) else None for v in leaves]
+
+    def wide(v):
+        return np.asarray(v).astype(np.float64) if _is_float(v) else v
+
+    def runs(leaves):
+        arrays = [i for i, v in enumerate(leaves) if hasattr(v, "dtype")]
+
+        def definition(moving):
+            whole = list(leaves)
+            for i, v in zip(arrays, moving):
+                whole[i] = v
+            args, kwargs = jax.tree.unflatten(treedef, whole)
+            return [y for y in jax.tree.leaves(call.functions[1](*args, **kwargs)) if hasattr(y, "dtype")]
+
+        try:
+            jax.eval_shape(definition, [leaves[i] for i in arrays])
+        except Exception:
+            return False
+        return True
+
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        with jax.enable_x64(True):
+            if not any(own) or runs([wide(v) for v in leaves]):
+                return call, ""
+        if not runs(leaves):
+            return call, ""
+
+    def narrow(g):
+        @functools.wraps(g)
+        def in_own(*args, **kwargs):
+            leaves = jax.tree.leaves((args, kwargs))
+            lowered = [v.astype(d) if d is not None and v.dtype == np.float64 else v for v, d in zip(leaves, own)]
+            if all(a is b for a, b in zip(leaves, lowered)):
+                return g(*args, **kwargs)
+            args, kwargs = jax.tree.unflatten(treedef, lowered)
+            return jax.tree.map(lambda y: y.astype(np.float64) if _is_float(y) else y, g(*args, **kwargs))
+
+        return in_own
+
+    narrowest = max((d for d in own if d is not None), key=lambda d: float(jnp.finfo(d).eps))
+    return call._replace(functions=tuple(map(narrow, call.functions))), np.dtype(narrowest).name
+
+
+def _is_float(v: Any) -> bool:
+    return hasattr(v, "dtype") and jnp.issubdtype(v.dtype, jnp.floating)
+
+
 def _free(f: Callable[..., Any], definition: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
     """The call with what `nondiff_argnums` names closed over."""
     rule = rule_of(f)

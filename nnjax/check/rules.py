@@ -2,16 +2,20 @@
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
+from jax.core import Tracer
 
 MAKERS = (
     "jax/_src/custom_derivatives.py",
     "jax/_src/hijax.py",
     "equinox/_ad.py",
 )  # what wraps a program's functions into a rule
+PARTS = ("fun", "f", "fwd", "bwd", "jvp")  # of a rule: functions
 SIMPLE = (int, float, complex, str, bytes, bool, type(None), type)
 
 
@@ -67,20 +71,46 @@ def _programs(f: Any, role: str, deep: int = 4) -> Any:
         return _programs(getattr(f, role, None), role, deep - 1) if hasattr(f, role) else None
     if not code.co_filename.replace("\\", "/").endswith(MAKERS):
         return f
-    return _programs([cell.cell_contents for cell in f.__closure__ or () if _filled(cell)], role, deep - 1)
+    return _programs(_cells(f), role, deep - 1)
 
 
-def _filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
+def _cells(f: Any) -> list[Any]:
+    """What a function closes over, as far as it is there already."""
+    found = []
+    for cell in f.__closure__ or ():
+        with suppress(ValueError):
+            found.append(cell.cell_contents)
+    return [v for v in found if v is not None]
+
+
+def defined_at(rule: Any) -> str:
+    """File and line of the function that has the rule."""
+    body = body_of(rule)
+    own = _programs(body, "fn") or body
+    code = getattr(own, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else "source unknown"
+
+
+def holds_tracers(x: Any, deep: int = 5) -> bool:
+    """Whether x is, or a function closes over, a value that is being traced, which must not be kept."""
+    if isinstance(x, Tracer):
+        return True
+    if deep == 0 or x is None or isinstance(x, (*SIMPLE, np.ndarray, jax.Array)):
         return False
+    if isinstance(x, classes()):
+        inner: list[Any] = [getattr(x, name, None) for name in PARTS]
+    elif inspect.isfunction(x):
+        inner = [*_cells(x), *(x.__defaults__ or ())]
+    elif isinstance(x, partial):
+        inner = [x.func, *x.args, *x.keywords.values()]
+    else:
+        inner = [v for v in jax.tree.leaves(x) if v is not x]
+    return any(holds_tracers(v, deep - 1) for v in inner)
 
 
 def same_rule(a: Any, b: Any) -> bool:
     """Whether two rules are made of the same code and close over the same: one, made anew at each call."""
-    parts = ("fun", "f", "fwd", "bwd", "jvp")
-    return type(a) is type(b) and all(_same(getattr(a, name, None), getattr(b, name, None), 6) for name in parts)
+    return type(a) is type(b) and all(_same(getattr(a, name, None), getattr(b, name, None), 6) for name in PARTS)
 
 
 def _same(a: Any, b: Any, deep: int) -> bool:
@@ -99,5 +129,4 @@ def _same(a: Any, b: Any, deep: int) -> bool:
         return _same(body_of(a), body_of(b), deep - 1)
     if not inspect.isfunction(a) or a.__code__ != b.__code__:
         return False
-    cells = [[c.cell_contents for c in f.__closure__ or () if _filled(c)] for f in (a, b)]
-    return _same((a.__defaults__, cells[0]), (b.__defaults__, cells[1]), deep - 1)
+    return _same((a.__defaults__, _cells(a)), (b.__defaults__, _cells(b)), deep - 1)

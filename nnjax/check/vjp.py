@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from ..errors import describe
 from ..layer import Layer, as_custom_vjp, expect_layer, plain
-from .calls import argument_names, bound, expect_arguments, positional
+from .calls import argument_names, bound, expect_arguments, in_own_precision, positional
 from .diagnosis.localise import localise
 from .diagnosis.mesh_faults import Sharding
 from .matrix import run_matrix
@@ -20,6 +20,7 @@ from .report import Report
 from .rules import body_of
 from .sharding import check_on_mesh, expect_sharding
 from .subject import Leaves, Spec, Subject, layer_owner, split, vjp_of
+from .witness.arbiter import by_values
 from .witness.oracle import budgets, norms, on_host
 
 
@@ -173,14 +174,36 @@ def check_vjp(
         )
     for g in (f, definition):
         expect_arguments("check_vjp", g, args, kwargs)
-    (f, definition), args, kwargs, names = bound(f, definition, args, kwargs)
+    given = (f, definition, args, kwargs, seed, name)
+    call, own = in_own_precision(bound(f, definition, args, kwargs))
+    (f, definition), args, kwargs, names = call
     spec, diff, other = split(args, kwargs, names)
     _expect_alike(name, f, definition, spec, diff, other)
     subject = Subject(
         case=name, spec=spec, definition=definition, reference=vjp_of(definition, spec), hand=vjp_of(f, spec),
         rematerialised=vjp_of(f, spec, jax.checkpoint), sharding=None if mesh is None else Sharding(mesh),
     )  # fmt: skip
-    return run_matrix(subject, diff, other, options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses))
+    report = run_matrix(subject, diff, other, options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses))
+    if own:
+        said = f"{name}: its definition does not run in float64, and is computed in {own}"
+        report = report._replace(notes=(said, *report.notes))
+    return report if mesh is not None else _arbitrated(report, given)
+
+
+def _arbitrated(report: Report, given: tuple[Any, ...]) -> Report:
+    """The report, with differences of values in the place of rows where autodiff does not run in the definition, and a note on
+    which of the two is wrong where they differ."""
+    f, definition, args, kwargs, seed, name = given
+    if not report.rows and any("in which the definition does not run" in said for said in report.missing):
+        found = by_values(*given)
+        said = f"{name}: held against differences of values, as autodiff does not run in its definition"
+        return found._replace(notes=(*report.notes, said)) if found.rows or found.missing else report
+    if any(row.transform == "jit" and row.dtype == "float64" for row in report.failures) and body_of(f) is not None:
+        ours, theirs = (by_values(*given, of) for of in ("rule", "body"))
+        if ours.ok and theirs.failures:
+            said = f"{name}: differences of values side with the rule: it is autodiff of its definition that is wrong"
+            return report._replace(notes=(*report.notes, said))
+    return report
 
 
 def _expect_alike(

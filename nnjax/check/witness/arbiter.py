@@ -1,24 +1,30 @@
 """Rules that differ from autodiff of their body, or whose body has none: values decide who is right.
 
-All is done in float64, on the body of the rule under test, at the arguments of a call. Nothing is concluded where the body does
-not run there.
+All is done in float64, on the body of the rule under test, at the arguments of a call; where the body does not run there, in
+the precision of the arguments.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..calls import bound
+from ..calls import bound, in_own_precision
 from ..report import Diagnosis, Report, Row, Where
 from ..subject import Leaves, Spec, sorted_outputs, split
-from .oracle import norms, random_like
-from .values import directions, slope, tied
+from .oracle import eps_of, norms, random_like, size_of
+from .values import directions, in_groups, slope, tied
 
 APART = 1e-6  # of the largest entry: gradients in float64 that differ by more are two
 APPROXIMATION = 64 * 2.0**-23  # of every entry: what one hardly sees in float32, as of a sum that stands for an integral
-SETTLES = 1e-4  # of the slope: an error above proves nothing
+SETTLES = 1e-4  # of the slope: an error above proves nothing; in lower precision 2 eps^(1/4), as 4 % in float32
+FLAT = 1e-7  # of F over the size of x: below, an error tells a slope of zero from another
+
+
+Answer = TypeVar("Answer")
 
 
 class Question(NamedTuple):
@@ -30,6 +36,7 @@ class Question(NamedTuple):
     cts: Leaves
     rule: Any
     body: Any
+    eps: float = 2.0**-52  # of the precision in which the body runs
 
     def value(self) -> Any:
         """F, of a list of arrays in float64."""
@@ -57,15 +64,47 @@ class Question(NamedTuple):
         return [np.asarray(g) for g in run(list(self.diff), self.other, self.cts)]
 
 
-def asked(rule: Any, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int) -> Question:
-    """The question at these arguments."""
-    (rule, body), args, kwargs, names = bound(rule, body, args, kwargs)
+def asked(
+    answer: Callable[[Question], Answer], rule: Any, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int,
+    unknown: Answer,
+) -> Answer:  # fmt: skip
+    """What values at these arguments answer; `unknown` where the body has none, or its autodiff, if needed, does not run."""
+    with own_options(), jax.enable_x64(True):
+        try:
+            return answer(_question(rule, body, args, kwargs, seed))
+        except Exception:
+            return unknown
+
+
+@contextmanager
+def own_options() -> Iterator[None]:
+    """Inside, what JAX's own defaults are, whatever the caller has set for the program under test."""
+    with jax.disable_jit(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def _question(rule: Any, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int) -> Question:
+    ((rule, body), args, kwargs, names), own = in_own_precision(bound(rule, body, args, kwargs))
     spec, diff, other = split(args, kwargs, names)
     diff = [np.asarray(x).astype(np.float64) for x in diff]
-    bare = Question(spec, diff, other, [], rule, body)
+    bare = Question(spec, diff, other, [], rule, body, eps_of(own or np.float64))
     shapes = jax.eval_shape(bare._floats(body), diff, other)
     rng = np.random.default_rng((seed, 2))
     return bare._replace(cts=[random_like(rng, s.shape, s.dtype) for s in shapes])
+
+
+def by_values(
+    rule: Any, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int, name: str,
+    of: Literal["rule", "body"] = "rule",
+) -> Report:  # fmt: skip
+    """The gradient by a rule, or that by autodiff of its body, against differences of the body's values; a report of nothing
+    where these cannot be had."""
+
+    def answer(question: Question) -> Report:
+        dtype = next(n for n in ("float64", "float32", "bfloat16", "float16") if eps_of(n) >= question.eps)
+        return _along(question, getattr(question, of), Where(name, dtype, "jit", jax.devices()[0].device_kind), seed)
+
+    return asked(answer, rule, body, args, kwargs, seed, Report(()))
 
 
 def only_at_kinks(question: Question) -> bool:
@@ -82,7 +121,7 @@ def only_at_kinks(question: Question) -> bool:
     f = question.value()
     kinks = 0
     for u in tied(question.diff, off):
-        found = slope(f, question.diff, u)
+        found = slope(f, question.diff, u, question.eps)
         alone = sum(int((d != 0).sum()) for d in u) == 1
         if not found.allows(float(sum(np.vdot(g, d) for g, d in zip(ours, u)))) or (alone and not found.kink):
             return False
@@ -101,30 +140,59 @@ def share_off(question: Question) -> float:
     return max((float(np.where(np.isnan(s), np.inf, s).max(initial=0.0)) for s in shares), default=0.0)
 
 
-def by_values(question: Question, of: Any, where: Where, seed: int) -> Report:
+def _along(question: Question, of: Any, where: Where, seed: int) -> Report:
     """A row for each leaf: its slope along random directions, by the reverse mode that `of` has, against that of the body's
-    values; missing: what these do not settle."""
+    values; missing: what these do not settle.
+
+    Where a few entries move alone their slope may be lost in the rounding of F: there it proves nothing, and need not.
+    """
     f, ours = question.value(), question.gradient(of)
     rows: list[Row] = []
     missing: list[str] = []
     for i, (name, g) in enumerate(zip(question.spec.names, ours)):
-        worst: Row | None = None
-        for u in directions(question.diff, i, seed):
-            with np.errstate(invalid="ignore"):
-                own, terms = float(np.vdot(g, u[i])), float(np.abs(g * u[i]).sum())
-            value, off = slope(f, question.diff, u).both
-            limit = 16 * off + 1e-9 * terms
-            scale = max(abs(value), min(terms, 100 * abs(value)))  # terms may cancel, or be those of a wrong rule
-            if not limit <= SETTLES * scale:
-                missing.append(f"{where.case}: {name}, which differences of values do not settle (their error is {off:.2g})")
-                worst = None
-                break
-            ok = abs(own - value) <= limit
-            said = f"by differences of values its slope along a direction is {value:.6g} ± {off:.1g}, by reverse mode {own:.6g}"
-            wrong = None if ok else Diagnosis("scaled" if g.size == 1 else "unknown", said)
-            row = where.row(name, error=abs(own - value), bound=limit, status="ok" if ok else "failed", diagnosis=wrong,
-                            witness="values", note=said if ok else "", entries=g.size)  # fmt: skip
-            worst = row if worst is None or row.error / row.bound > worst.error / worst.bound else worst
-        if worst is not None:
-            rows.append(worst)
+        if g.size == 0:
+            continue
+        flat = FLAT * abs(f(question.diff)) / (size_of(question.diff[i]) or 1.0)
+        found = [_held(question, f, u, g, u[i], flat) for u in directions(question.diff, i, seed)]
+        if not all(h.settled for h in found):
+            off = max(h.off for h in found)
+            missing.append(
+                f"{where.case}: {name}, in {g.size} of {g.size} entries: differences of values do not settle its slope (their "
+                f"error is {off:.2g})"
+            )
+            continue
+        found += [h for u in in_groups(question.diff, i, seed) if (h := _held(question, f, u, g, u[i], flat)).settled]
+        worst = max(found, key=lambda h: h.error / h.limit if h.limit else float(h.error > 0))
+        said = f"by differences of values its slope along a direction is {worst.value:.6g} ± {worst.off:.1g}, by reverse mode "
+        said += f"{worst.own:.6g}"
+        ok = worst.error <= worst.limit
+        wrong = None if ok else Diagnosis("scaled" if g.size == 1 else "unknown", said)
+        row = where.row(name, error=worst.error, bound=worst.limit, status="ok" if ok else "failed", diagnosis=wrong,
+                        witness="values", note=said if ok else "", entries=g.size)  # fmt: skip
+        rows.append(row)
     return Report(tuple(rows), tuple(missing))
+
+
+class Held(NamedTuple):
+    """A slope by reverse mode against that of values, the error of the latter, and what may lie between them."""
+
+    own: float
+    value: float
+    off: float
+    limit: float
+    settled: bool
+
+    @property
+    def error(self) -> float:
+        """How far apart they are; infinite where the first is not finite."""
+        return abs(self.own - self.value) if np.isfinite(self.own) else np.inf
+
+
+def _held(question: Question, f: Any, u: Leaves, g: np.ndarray, along: np.ndarray, flat: float) -> Held:
+    """flat: an error that still tells a slope of zero from one that is not."""
+    with np.errstate(invalid="ignore"):
+        own, terms = float(np.vdot(g, along)), float(np.abs(g * along).sum())
+    value, off = slope(f, question.diff, u, question.eps).both
+    limit = 16 * off + max(1e-9, 16 * question.eps) * terms
+    scale = max(abs(value), min(terms, 100 * abs(value)))  # terms may cancel, or be those of a wrong rule
+    return Held(own, value, off, limit, limit <= max(SETTLES, 2 * question.eps**0.25) * scale or limit <= flat)

@@ -43,15 +43,16 @@ class Slope(NamedTuple):
         return min(v for v, _ in sides) - slack <= slope <= max(v for v, _ in sides) + slack
 
 
-def slope(f: Callable[[Sequence[Any]], float], x: Sequence[Any], u: Sequence[Any]) -> Slope:
-    """The slope of f at x along u, both lists of arrays in float64."""
+def slope(f: Callable[[Sequence[Any]], float], x: Sequence[Any], u: Sequence[Any], eps: float = 2.0**-52) -> Slope:
+    """The slope of f at x along u, both lists of arrays in float64; eps: of the precision in which f is computed, so that no
+    step is lost in the rounding of x."""
     moving = [np.abs(a[d != 0]) for a, d in zip(x, u)]
-    size = max(max((size_of(a) for a in moving), default=0.0), 1e-3 * max(map(size_of, x), default=0.0)) or 1.0
-    steps = [size * h for h in STEPS]
+    size = max(max((size_of(a) for a in moving), default=0.0), max(1e-3, eps**0.25) * max(map(size_of, x), default=0.0)) or 1.0
+    steps = [size * h for h in STEPS if h >= 0.2 * eps**0.5]
     here = f(x)
     with np.errstate(all="ignore"):
         right, left = ([(f([a + s * h * d for a, d in zip(x, u)]) - here) / (s * h) for h in steps] for s in (1.0, -1.0))
-        noise = [4 * np.finfo(np.float64).eps * abs(here) / h for h in steps]
+        noise = [4 * eps * abs(here) / h for h in steps]
         mean = [(r + l) / 2 for r, l in zip(right, left)]
         ratio = STEPS[0] / STEPS[1]
         return Slope(_limit(right, noise, ratio), _limit(left, noise, ratio), _limit(mean, noise, ratio**2))
@@ -78,6 +79,18 @@ def directions(x: Sequence[Any], i: int, seed: int, draws: int = 3) -> list[list
     for _ in range(draws):
         u = [np.zeros_like(a) for a in x]
         u[i] = scale * (rng.random(x[i].shape) + 0.5) * np.where(rng.random(x[i].shape) < 0.5, -1.0, 1.0)
+        found.append(u)
+    return found
+
+
+def in_groups(x: Sequence[Any], i: int, seed: int, groups: int = 16) -> list[list[np.ndarray]]:
+    """Directions in which a few entries of the i-th array move alone: each by itself, or in `groups` where it has more."""
+    order = np.random.default_rng((seed, i, 1)).permutation(x[i].size)
+    (whole,) = directions(x, i, seed, 1)
+    found = []
+    for members in np.array_split(order, min(groups, x[i].size)) if x[i].size > 1 else ():
+        u = [np.zeros_like(a) for a in x]
+        u[i].flat[members] = whole[i].flat[members]
         found.append(u)
     return found
 

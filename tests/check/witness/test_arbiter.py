@@ -98,6 +98,29 @@ def test_values_decide_where_autodiff_does_not_go(name, factor):
         assert "differences of values" in str(nnjax.audit(rule, x))
 
 
+def stepped(x):
+    """Constant between steps, in a loop that autodiff has no reverse mode for."""
+    n = jnp.asarray(3, jnp.int32)
+    return jax.lax.fori_loop(jnp.zeros_like(n), n, lambda _, y: y + jnp.floor(x), jnp.zeros_like(x))
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0, 1e-6])
+def test_where_values_do_not_change_the_right_gradient_is_zero(slope):
+    rule = vjp(stepped, lambda x, ct: slope * ct)
+    ok, said = verdict(rule, jnp.array([0.3, 1.7, 2.2]))
+    assert ok == (slope == 0), said
+
+
+def test_a_small_entry_that_is_wrong_beside_large_ones_is_found_by_values():
+    scale = np.array([1e4, 1e4, 1.0])
+    body = lambda x: called_back(x * scale.astype(x.dtype))  # noqa: E731
+    x = jnp.array([1e-4, 2e-4, 0.5])
+    for factor in (1.0, 1.5):
+        own = (scale * [1, 1, factor]).astype(np.float64)
+        rule = vjp(body, lambda x, ct, own=own: ct * own.astype(x.dtype) * jnp.cos(x * scale.astype(x.dtype)))
+        assert nnjax.audit(rule, x).ok == (factor == 1)
+
+
 def test_what_values_do_not_settle_is_not_ok():
     noise = vjp(lambda x: jnp.sum(called_back(1e9 * x)), lambda x, ct: ct * 1e9 * jnp.cos(1e9 * x))
     report = nnjax.audit(noise, jnp.array([0.3, 0.7]))
@@ -135,16 +158,91 @@ def test_one_small_entry_that_is_wrong_is_no_approximation():
     assert verdict(vjp(jnp.sin, lambda x, ct: ct * jnp.cos(x)), x)[0]
 
 
-def test_a_kink_that_cannot_be_shown_is_not_ok():
+def relu_of(body):
+    return jvp(body, lambda x: jnp.where(x > 0, jnp.ones_like(x), jnp.zeros_like(x)))
+
+
+def test_a_kink_is_shown_in_float32_where_a_body_does_not_run_in_float64():
     def narrow(x):
-        if x.dtype == jnp.float64 and x.shape == (2,):
-            raise ZeroDivisionError("not at two")
+        if x.dtype == jnp.float64:
+            raise ZeroDivisionError("in float32 alone")
         return jnp.maximum(x, 0)
 
-    rule = jvp(narrow, lambda x: jnp.where(x > 0, jnp.ones_like(x), jnp.zeros_like(x)))
-    ok, said = verdict(rule, jnp.array([0.0, 1.0]))
+    ok, said = verdict(relu_of(narrow), jnp.array([0.0, 1.0]))
+    assert ok, said
+    assert "convention" in said
+    wrong = jvp(narrow, lambda x: jnp.where(x > 0, jnp.ones_like(x), jnp.full_like(x, 3.0)))
+    assert not verdict(wrong, jnp.array([0.0, 1.0]))[0]
+
+
+def test_a_kink_that_cannot_be_shown_is_not_ok():
+    def watched(x):
+        if ((0 < x) & (x < 1e-5)).any():
+            raise ZeroDivisionError("too near to the kink")
+        return np.zeros_like(x)
+
+    def guarded(x):
+        with_no_slope = jax.lax.stop_gradient(x)
+        kind = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jnp.maximum(x, 0) + jax.pure_callback(watched, kind, with_no_slope, vmap_method="sequential")
+
+    ok, said = verdict(relu_of(guarded), jnp.array([0.0, 1.0]))
     assert not ok
     assert "FAULT" not in said
+
+
+def looped_in_float32(a):
+    """The root of a, by a loop that carries float32 and nothing else."""
+    step = lambda x: (0.5 * (x + a / x)).astype(jnp.float32)  # noqa: E731
+    return jax.lax.while_loop(lambda x: jnp.abs(x * x - a) > 1e-6 * a, step, a)
+
+
+def scanned_in_float32(x):
+    start = jnp.ones_like(x) + 0 * x
+    return jax.lax.scan(lambda c, _: ((c * x).astype(jnp.float32), None), start, None, length=3)[0]
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.1])
+@pytest.mark.parametrize(
+    ("body", "slope"), [(looped_in_float32, lambda a: 0.5 / jnp.sqrt(a)), (scanned_in_float32, lambda x: 3 * x**2)]
+)
+def test_a_body_that_does_not_run_in_float64_is_checked_in_its_own_precision_and_says_so(body, slope, factor):
+    rule = jvp(body, lambda x: factor * slope(x))
+    report = nnjax.audit(rule, jnp.float32(2.0))
+    assert report.ok == (factor == 1), report
+    assert ("float32 alone" in report.notes[0]) == (factor == 1)
+    report = nnjax.check_vjp(rule, jnp.float32(2.0))
+    assert report.ok == (factor == 1), report
+    assert "float64" in str(report)
+
+
+def test_check_vjp_asks_values_where_autodiff_does_not_run():
+    for factor in (1.0, 1.01):
+        rule = jvp(newton, lambda a, factor=factor: factor * 0.5 / jnp.sqrt(a))
+        report = nnjax.check_vjp(rule, jnp.float32(2.0))
+        assert report.ok == (factor == 1)
+        assert {row.witness for row in report.rows} == {"values"}
+
+
+def test_check_vjp_says_whose_derivative_is_wrong():
+    wrong = inner(3.0)
+    right = jvp(lambda x: wrong(x) * 2, lambda x: 2 * jnp.cos(x))
+    assert "side with the rule" in str(nnjax.check_vjp(right, jnp.array([0.3, 0.7])))
+    assert "side with the rule" not in str(nnjax.check_vjp(inner(2.0), jnp.array([0.3, 0.7])))
+
+
+def test_a_reference_stands_for_a_body_that_is_opaque():
+    for factor in (1.0, 1.01):
+        rule = jvp(called_back, lambda x, factor=factor: factor * jnp.cos(x))
+        rule.__name__ = "sine"
+        for key in (rule, "sine"):
+            report = nnjax.audit(lambda x, rule=rule: jax.jit(rule)(x), jnp.array([0.3, 0.7]), references={key: jnp.sin})
+            assert report.ok == (factor == 1)
+            assert {row.witness for row in report.rows} == {"reference"}
+    with pytest.raises(TypeError, match="references"):
+        nnjax.audit(rule, jnp.ones(2), references=[jnp.sin])
+    with pytest.raises(TypeError, match="key of references"):
+        nnjax.audit(rule, jnp.ones(2), references={jnp.sin: jnp.sin})
 
 
 def clipped():

@@ -69,6 +69,15 @@ def audit(
     if isinstance(intended, str):
         raise TypeError(f"audit: intended must be names of rules, got {intended!r}; pass ({intended!r},).")
     _expect_references(references)
+    return audited(fn, args, kwargs, seed, intended, references)
+
+
+def audited(
+    fn: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = NOTHING, seed: int = 0,
+    intended: Sequence[str] = (), references: Mapping[Any, Callable[..., Any]] = NOTHING,
+    said: Callable[[Any], None] = lambda found: None,
+) -> Report:  # fmt: skip
+    """The same, telling said(found) of each rule as soon as it is checked."""
     heard: list[Heard] = []
     with jax.disable_jit(), listening(heard):
         try:
@@ -77,7 +86,10 @@ def audit(
             if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                 raise  # from inside fn: its own
             raise TypeError(f"audit: fn cannot be called with these arguments: {error}; pass those that it takes.") from None
-    found = [examined(entry, seed, intended, references) for entry in heard]
+    found = []
+    for entry in heard:
+        found.append(examined(entry, seed, intended, references))
+        said(found[-1])
     missing = [m for f in found for m in f.report.missing]
     if not heard:
         missing.append("any rule: the program ran through no custom_vjp or custom_jvp function")
@@ -161,7 +173,7 @@ def _verdict(case: Case, title: Title, waived: str | None) -> tuple[Report, str]
             return Report((), (f"{name} ({where}): {excuse}",)), excuse
         if excuse:
             report = report._replace(rows=tuple(_excused(row, excuse) for row in report.rows))
-        verdict = excuse or "FAULT"
+        verdict = excuse or f"FAULT: {report.finding.partition(': ')[2]}"
     elif report.missing:
         verdict = f"{UNSHOWN}: {report.missing[0]}"
     else:

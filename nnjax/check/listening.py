@@ -123,7 +123,8 @@ def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
         signature = str((jax.tree.map(describe, (given, named)), on))
         if signature not in entry.shapes or len(entry.samples) < SAMPLES:
             entry.shapes.add(signature)
-            entry.samples.append(Call(rule, *_kept(given, named, on, keep), on))
+            given, named = _kept(given, named, on, keep)
+            entry.samples.append(Call(rule, given, named, on))
 
     def listener(cls):
         def call(self, *args, **kwargs):

@@ -46,7 +46,8 @@ def run_matrix(subject: Subject, diff: Leaves, other: Leaves, opts: Options, pre
         found = in_threads(held, places(opts), float32_last, alone=alone)
     else:
         found = in_threads(lambda cell: _held(subject, cell, other, opts, left_out), prepared, float32_last, alone=alone)
-    rows = [row for cell_rows, _ in found for row in cell_rows]
+    every = [row for cell_rows, _ in found for row in cell_rows]
+    rows = [in_kind(row, every) for row in every]
     notes = dict.fromkeys(note for _, cell_notes in found for note in cell_notes if note)
     if rows and all(x.size == 0 for x in diff):
         notes[f"{subject.case}: every argument is empty, so shapes, dtypes and structure alone were compared"] = None
@@ -68,7 +69,7 @@ def _held(subject, cell: Cell, other, opts: Options, left_out: LeftOut) -> tuple
         if cell.dtype == np.float64 and cell.device == opts.devices[0]:
             run = once(subject.compiled, "jit", lambda: transforms.named("jit")(subject))
             rows += witness_rows(subject, cell, other, run, opts, notes, broken=not all(row.ok for row in rows))
-    return [in_kind(row, rows) for row in rows], notes + _precision_notes(subject, cell)
+    return rows, notes + _precision_notes(subject, cell)
 
 
 def _precision_notes(subject, cell) -> list[str]:

@@ -1,5 +1,6 @@
-"""The pytest plugin: the fixture `assert_vjp`, and the options --vjp-dtypes, --vjp-devices, --vjp-seed."""
+"""The pytest plugin: the fixture `assert_vjp`, `--vjp-audit` for a whole suite, and their options."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--vjp-dtypes", default=None, help="dtypes that assert_vjp checks in, e.g. float64,float32 (default: all)")
     group.addoption("--vjp-devices", default=None, help="platforms that assert_vjp checks on, e.g. cpu,gpu (default: JAX's)")
     group.addoption("--vjp-seed", default=0, type=int, help="seed of assert_vjp's random cotangents (default: 0)")
+    group.addoption("--vjp-audit", action="store_true", help="check every custom rule that the tests pass through, at the end")
+    group.addoption("--vjp-audit-report", default=None, metavar="FILE", help="write what --vjp-audit found to this JSON file")
+    group.addoption("--vjp-audit-strict", action="store_true", help="with --vjp-audit: fail where a rule is at fault")
+    group.addoption("--vjp-audit-seconds", default=600.0, type=float, help="how long --vjp-audit may check (default: 600)")
+    group.addoption("--vjp-audit-package", default=None, metavar="NAME", help="list the package's rules that no test reached")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """With --vjp-audit, listen from here on: rules are called while test modules are imported, too."""
+    options = {name: config.getoption(f"--vjp-audit-{name}") for name in ("report", "strict", "package")}
+    if not config.getoption("--vjp-audit"):
+        for name in (name for name, given in options.items() if given):
+            raise pytest.UsageError(f"--vjp-audit-{name} is an option of --vjp-audit; add that.")
+        return
+    from ..errors import expect_folder
+    from .suite import SuiteAudit
+
+    try:
+        expect_folder(options["report"] and Path(options["report"]))
+    except (ValueError, OSError) as error:
+        raise pytest.UsageError(f"--vjp-audit-report: {error}") from None
+    config.pluginmanager.register(SuiteAudit(config), "nnjax_suite_audit")
 
 
 @pytest.fixture

@@ -89,6 +89,24 @@ class Report(NamedTuple):
         """True if something was compared, everything asked for was, and every row is within its bound."""
         return bool(self.rows) and not self.missing and all(row.ok for row in self.rows)
 
+    @property
+    def finding(self) -> str:
+        """The fault in one line, "" where none was found: of the widest failing rows the one that says most."""
+        if not self.failures:
+            return ""
+        order = ("float64", "float32")
+
+        def telling(row):
+            known = row.diagnosis is not None and row.diagnosis.kind != "unknown"
+            return not known, row.witness != "reference", order.index(row.dtype) if row.dtype in order else len(order)
+
+        first = min(self.failures, key=telling)
+        said = "wrong" if first.diagnosis is None else f"{first.diagnosis.kind}: {first.diagnosis.detail}"
+        places = {(row.dtype, row.transform) for row in self.rows if row.leaf == first.leaf}
+        bad = {(row.dtype, row.transform) for row in self.failures if row.leaf == first.leaf}
+        only = f", only in {' '.join(next(iter(bad)))}" if len(bad) == 1 < len(places) else ""
+        return f"{first.case}: {first.leaf}" + (f" of {first.layer}" if first.layer else "") + f" is {said}{only}"
+
     def raise_if_failed(self) -> "Report":
         """Raise AssertionError with the whole report unless `ok`; otherwise return the report."""
         if not self.ok:
@@ -104,7 +122,8 @@ class Report(NamedTuple):
         words = {"zero": "rightly zero", "vacuous": "proving nothing", "failed": "failed"}
         counted = {said: sum(row.status == status for row in self.rows) for status, said in words.items()}
         extra = "".join(f", {n} {said}" for said, n in counted.items() if n)
-        lines = [f"{'ok' if self.ok else 'FAILED'}: {len(self.rows)} comparisons{extra}"]
+        finding = f"{self.finding} ({len(self.rows)} comparisons{extra})" if self.failures else ""
+        lines = [f"{'ok' if self.ok else 'FAILED'}: {finding or f'{len(self.rows)} comparisons{extra}'}"]
         if not self.rows:
             lines.append("nothing was compared")
         lines += [f"not compared: {what}" for what in self.missing]

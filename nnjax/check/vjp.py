@@ -174,7 +174,7 @@ def check_vjp(
         )
     for g in (f, definition):
         expect_arguments("check_vjp", g, args, kwargs)
-    given = (f, definition, args, kwargs, seed, name)
+    values = functools.partial(by_values, f, definition, args, kwargs, seed, name)
     call, own = in_own_precision(bound(f, definition, args, kwargs))
     (f, definition), args, kwargs, names = call
     spec, diff, other = split(args, kwargs, names)
@@ -187,19 +187,18 @@ def check_vjp(
     if own:
         said = f"{name}: its definition does not run in float64, and is computed in {own}"
         report = report._replace(notes=(said, *report.notes))
-    return report if mesh is not None else _arbitrated(report, given)
+    return report if mesh is not None else _arbitrated(report, name, values)
 
 
-def _arbitrated(report: Report, given: tuple[Any, ...]) -> Report:
+def _arbitrated(report: Report, name: str, values: Callable[..., Report]) -> Report:
     """The report, with differences of values in the place of rows where autodiff does not run in the definition, and a note on
     which of the two is wrong where they differ."""
-    f, definition, args, kwargs, seed, name = given
     if not report.rows and any("in which the definition does not run" in said for said in report.missing):
-        found = by_values(*given)
+        found = values()
         said = f"{name}: held against differences of values, as autodiff does not run in its definition"
         return found._replace(notes=(*report.notes, said)) if found.rows or found.missing else report
-    if any(row.transform == "jit" and row.dtype == "float64" for row in report.failures) and body_of(f) is not None:
-        ours, theirs = (by_values(*given, of) for of in ("rule", "body"))
+    if any(row.transform == "jit" and row.dtype == "float64" for row in report.failures):
+        ours, theirs = values(), values("body")
         if ours.ok and theirs.failures:
             said = f"{name}: differences of values side with the rule: it is autodiff of its definition that is wrong"
             return report._replace(notes=(*report.notes, said))

@@ -3,53 +3,105 @@
 import importlib
 import json
 import sys
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from ..check.audit import audit
+from ..check.audit import audited
+from ..check.package import rules_in
+from ..check.suite import shortened
 from ..errors import describe, expect_folder
 
 
 @dataclass
 class Audit:
-    """Run a function once and check every custom_vjp and custom_jvp rule that it passes through."""
+    """Run a function once and check every custom_vjp and custom_jvp rule that it passes through; or list a package's rules."""
 
     target: tyro.conf.Positional[str]
-    """module:function; the function is called without arguments."""
+    """module:function, called without arguments; or a package, whose rules are listed with file and line."""
     json: Path | None = None
-    """Write every row to this file."""
+    """Write every row, or every rule of a package, to this file."""
+    reached: Path | None = None
+    """Of a package: what `pytest --vjp-audit --vjp-audit-report FILE` wrote, so that each rule is told with its verdict, or as
+    never reached."""
 
     def run(self) -> int:
         """Print a line for each rule; exit code 1 where one is at fault or none was met."""
-        name, colon, attribute = self.target.partition(":")
-        if not (name and colon and attribute):
-            raise ValueError(f"audit: expected module:function, got {self.target!r}; e.g. my_model:loss.")
-        sys.path.insert(0, "")
-        try:
-            fn = getattr(importlib.import_module(name), attribute)
-        except ModuleNotFoundError as error:
-            raise ValueError(f"audit: {error}; run it where `import {name}` works.") from None
-        except AttributeError:
-            raise ValueError(f"audit: module {name} has no function {attribute!r}; check its name.") from None
-        if not callable(fn):
-            raise ValueError(f"audit: {self.target} is no function but {describe(fn)}; name a function without arguments.")
-        try:
-            signature(fn).bind()
-        except TypeError as error:
-            raise ValueError(
-                f"audit: {self.target} takes arguments ({error}); name a function that calls it with some."
-            ) from None
-        except ValueError:  # it has no signature
-            pass
         expect_folder(self.json)
-        report = audit(fn)
-        for note in report.notes:
-            print(note)
+        if ":" not in self.target:
+            return self._package()
+        if self.reached:
+            raise ValueError("audit: --reached is for a package, as in `nnjax audit optax --reached FILE`; leave it out.")
+        report = audited(function_named("audit", self.target), said=lambda found: print(found, flush=True))
         if not report.ok:
             print(report._replace(notes=()))
         if self.json:
             self.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
         return 0 if report.ok else 1
+
+    def _package(self) -> int:
+        """The rules of a package; exit code 1 where one of those that were reached is at fault."""
+        reached = _reached(self.reached)
+        sys.path.insert(0, "")
+        found, failed = rules_in(self.target)
+        rules = []
+        for rule in found:
+            met = reached.get(rule.defined)
+            verdict = "" if self.reached is None else met["verdict"] if met else "never reached"
+            rules.append({**rule._asdict(), "verdict": verdict})
+            print(f"{rule.name} ({shortened(rule.defined)})" + (f": {verdict}" if verdict else ""))
+        for module in failed:
+            print(f"not imported: {module}")
+        print(f"{len(found)} custom rules in {self.target}" + _counted([r["verdict"] for r in rules] if self.reached else []))
+        if self.reached is None and found:
+            print("`pytest --vjp-audit --vjp-audit-report FILE` in its own tests checks them; then add --reached FILE here")
+        if self.json:
+            self.json.write_text(json.dumps({"rules": rules, "not_imported": failed}, indent=1) + "\n")
+        return int(any(rule["verdict"].startswith("FAULT") for rule in rules))
+
+
+def _counted(verdicts: list[str]) -> str:
+    counts = Counter(v.partition(":")[0].partition(",")[0] for v in verdicts)
+    return "".join(f", {n} {said}" for said, n in counts.most_common())
+
+
+def _reached(file: Path | None) -> dict[str, Any]:
+    """The rules in a report of a test suite, by the place of their functions."""
+    if file is None:
+        return {}
+    try:
+        return {rule["defined"]: rule for rule in json.loads(file.read_text())["rules"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        how = "write one with `pytest --vjp-audit --vjp-audit-report FILE`"
+        raise ValueError(f"audit: {file} is no report of a test suite ({error}); {how}.") from None
+
+
+def function_named(who: str, target: str) -> Callable[[], Any]:
+    """The function without arguments called module:function.
+
+    Raises ValueError where there is none.
+    """
+    name, colon, attribute = target.partition(":")
+    if not (name and colon and attribute):
+        raise ValueError(f"{who}: expected module:function, got {target!r}; e.g. my_model:loss.")
+    sys.path.insert(0, "")
+    try:
+        fn = getattr(importlib.import_module(name), attribute)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{who}: {error}; run it where `import {name}` works.") from None
+    except AttributeError:
+        raise ValueError(f"{who}: module {name} has no function {attribute!r}; check its name.") from None
+    if not callable(fn):
+        raise ValueError(f"{who}: {target} is no function but {describe(fn)}; name a function without arguments.")
+    try:
+        signature(fn).bind()
+    except TypeError as error:
+        raise ValueError(f"{who}: {target} takes arguments ({error}); name a function that calls it with some.") from None
+    except ValueError:  # it has no signature
+        pass
+    return fn

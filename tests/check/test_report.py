@@ -43,7 +43,7 @@ def test_a_fault_that_shows_everywhere_is_told_once():
     ]
     text = str(Report((wide, wide._replace(transform="jit"), BAD, GOOD, BAD._replace(transform="scan"), *elsewhere)))
     assert text.splitlines() == [
-        "FAILED: 8 comparisons, 7 failed",
+        "FAILED: dense: params.w is negated: equals minus the reference (8 comparisons, 7 failed)",
         "dense: params.w [float64 eager cpu, reference] error 1, bound 1e-06: failed",
         "    negated: equals minus the reference",
         "    likewise: float64 jit, float32 jit scan",
@@ -53,9 +53,19 @@ def test_a_fault_that_shows_everywhere_is_told_once():
     assert "likewise: float32 gpu high jit, float32 gpu default jit" in str(Report(tuple(on_two)))
 
 
+def test_the_finding_is_the_widest_row_that_says_most():
+    unknown = BAD._replace(dtype="float64", diagnosis=Diagnosis("unknown", "off"))
+    rows = (GOOD._replace(transform="vmap"), BAD._replace(dtype="bfloat16"), unknown)
+    assert Report(rows).finding == "dense: params.w is negated: equals minus the reference"
+    assert Report((GOOD._replace(transform="vmap"), BAD)).finding.endswith(", only in float32 jit")
+    assert Report((GOOD,)).finding == ""
+
+
 def test_what_is_zero_or_proves_nothing_is_counted():
     rows = (GOOD, GOOD._replace(status="zero"), GOOD._replace(status="zero"), GOOD._replace(status="vacuous"), BAD)
-    assert str(Report(rows)).splitlines()[0] == "FAILED: 5 comparisons, 2 rightly zero, 1 proving nothing, 1 failed"
+    assert str(Report(rows)).splitlines()[0] .endswith(
+        "(5 comparisons, 2 rightly zero, 1 proving nothing, 1 failed)"
+    )
 
 
 def test_failures_of_many_kinds_are_counted():

@@ -90,7 +90,7 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
         return Diagnosis("partial", f"equals the reference but in {_share(entries)}{_mask(h, entries, leaf, context)}: {where}")
     if t.size == 1 and factor not in (0.0, 1.0):
         return Diagnosis("scaled", _scaled(factor, context))
-    return Diagnosis("unknown", where)
+    return Diagnosis("unknown", where + _factors(h, budget))
 
 
 def _not_linear(leaf: str, h: np.ndarray, budget: Budget, context: Context) -> str:
@@ -158,6 +158,18 @@ def _mask(h, entries, leaf, context) -> str:
 def _off(h, budget) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         return budget.finite & ~(np.abs(h - budget.truth) <= budget.bound[1])
+
+
+def _factors(h, budget) -> str:
+    """How many of the entries that are not zero are off, and by which factors, where those say something."""
+    t, off = budget.truth, _off(h, budget)
+    there = budget.finite & (np.abs(t) > budget.bound[1])
+    both = off & there
+    if not both.any():
+        return "; each of these should be zero"
+    ratios = np.sort(h[both] / t[both])
+    low, middle, high = ratios[[0, len(ratios) // 2, -1]]
+    return f"; of {there.sum()} that are not zero {both.sum()} are off, by factors {low:.3g} to {high:.3g}, mostly {middle:.3g}"
 
 
 def _share(mask: np.ndarray) -> str:

@@ -79,7 +79,15 @@ def asked(
 @contextmanager
 def own_options() -> Iterator[None]:
     """Inside, what JAX's own defaults are, whatever the caller has set for the program under test."""
-    with jax.disable_jit(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    with (
+        jax.disable_jit(False),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.debug_nans(False),
+        jax.debug_infs(False),
+        jax.check_tracer_leaks(False),
+        jax.transfer_guard("allow"),
+    ):
         yield
 
 
@@ -152,7 +160,7 @@ def _along(question: Question, of: Any, where: Where, seed: int) -> Report:
     for i, (name, g) in enumerate(zip(question.spec.names, ours)):
         if g.size == 0:
             continue
-        flat = FLAT * abs(f(question.diff)) / (size_of(question.diff[i]) or 1.0)
+        flat = FLAT * abs(f(question.diff)) / (size_of(np.asarray(question.diff[i])) or 1.0)
         found = [_held(question, f, u, g, u[i], flat) for u in directions(question.diff, i, seed)]
         if not all(h.settled for h in found):
             off = max(h.off for h in found)

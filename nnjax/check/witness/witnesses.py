@@ -18,6 +18,9 @@ from .oracle import eps_of, on_host
 from .taylor import taylor_rows
 
 
+LESS = ("unknown", "partial", "scaled", "permuted")  # kinds that low precision blurs
+
+
 class RuleError(Exception):
     """What the rule under test raised, as against what its definition did."""
 
@@ -73,11 +76,17 @@ def witness_rows(
 
 
 def in_kind(row: Row, rows: Sequence[Row]) -> Row:
-    """A row of a second derivative or a witness that fails for a reason unknown, with the kind of the first derivative's."""
-    second = row.transform == SECOND_ORDER
-    if row.diagnosis is None or row.diagnosis.kind != "unknown" or not (second or row.witness != "reference"):
+    """A row that says what is wrong less well than another of the same leaf, with what that says: a second derivative or a
+    witness with a kind unknown, and one in low precision where the gradient is wrong in float64 as well."""
+    if row.diagnosis is None:
         return row
+    second = row.transform == SECOND_ORDER
     firsts = [r for r in rows if r.witness == "reference" and r.transform != SECOND_ORDER and r.leaf == row.leaf]
-    kinds = [r.diagnosis.kind for r in firsts if r.diagnosis is not None and r.diagnosis.kind != "unknown"]
-    said = ("wrong as its first derivative is: " if second else "") + row.diagnosis.detail
-    return row._replace(diagnosis=Diagnosis(kinds[0], said)) if kinds else row
+    known = [r for r in firsts if r.diagnosis is not None and r.diagnosis.kind != "unknown"]
+    if (second or row.witness != "reference") and row.diagnosis.kind == "unknown" and known:
+        said = ("wrong as its first derivative is: " if second else "") + row.diagnosis.detail
+        return row._replace(diagnosis=Diagnosis(known[0].diagnosis.kind, said)) if known[0].diagnosis else row
+    if row in firsts and row.dtype != "float64" and row.diagnosis.kind in LESS:
+        wide = next((r for r in known if r.dtype == "float64" and r.device == row.device), None)
+        return row if wide is None else row._replace(diagnosis=wide.diagnosis)
+    return row

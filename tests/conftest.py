@@ -12,8 +12,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from nnjax.check.layers import crowded, forget
 from nnjax.check.running.compiling import compiled_lightly
-from nnjax.check.vjp import crowded, forget
 
 PROGRAMS = "NNJAX_TESTS_PROGRAMS"
 TURN, TURNS = "NNJAX_TESTS_TURN", 4

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import describe
-from .rules import rule_of, static_numbers
+from .auditing.rules import rule_of, static_numbers
 
 
 def argument_names(f: Callable[..., Any], n: int | None = None) -> tuple[str, ...]:

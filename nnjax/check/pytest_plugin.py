@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--vjp-audit-{name} is an option of --vjp-audit; add that.")
         return
     from ..errors import expect_folder
-    from .suite import SuiteAudit
+    from .auditing.suite import SuiteAudit
 
     try:
         expect_folder(options["report"] and Path(options["report"]))
@@ -47,8 +47,9 @@ def assert_vjp(request: pytest.FixtureRequest) -> Any:
 
     from ..errors import unknown_name
     from ..layer import Layer
+    from .layers import check_layer
     from .options import DTYPES
-    from .vjp import check_layer, check_vjp
+    from .vjp import check_vjp
 
     dtypes, devices = request.config.getoption("--vjp-dtypes"), request.config.getoption("--vjp-devices")
     chosen: dict[str, Any] = {"seed": request.config.getoption("--vjp-seed")}

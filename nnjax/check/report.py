@@ -8,6 +8,8 @@ KINDS = (
     "wrong_shape", "wrong_dtype", "wrong_primal", "not_linear", "unknown",
 )  # fmt: skip
 
+ELSEWHERE = "not at your inputs"  # how the note of a row begins that a search found at others
+
 
 class Diagnosis(NamedTuple):
     """What a wrong gradient looks like: `kind` is one of KINDS, `detail` says it in words."""
@@ -105,6 +107,7 @@ class Report(NamedTuple):
         places = {(row.dtype, row.transform) for row in self.rows if row.leaf == first.leaf}
         bad = {(row.dtype, row.transform) for row in self.failures if row.leaf == first.leaf}
         only = f", only in {' '.join(next(iter(bad)))}" if len(bad) == 1 < len(places) else ""
+        only = f", {first.note}" if first.note.startswith(ELSEWHERE) else only
         return f"{first.case}: {first.leaf}" + (f" of {first.layer}" if first.layer else "") + f" is {said}{only}"
 
     def raise_if_failed(self) -> "Report":

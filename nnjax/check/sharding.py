@@ -14,8 +14,8 @@ from jax.sharding import PartitionSpec as P
 
 from ..errors import describe
 from ..layer import Layer, expect_layer
+from .auditing.inside import varies
 from .diagnosis.mesh_faults import Sharding, axis_words, mentions
-from .inside import varies
 from .matrix import output_names, run_matrix
 from .options import Options
 from .pair import pair_run, paired

@@ -2,154 +2,30 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from ..errors import describe
-from ..layer import Layer, as_custom_vjp, expect_layer, plain
+from .auditing.rules import body_of
 from .calls import argument_names, bound, expect_arguments, in_own_precision, positional
-from .diagnosis.localise import localise
 from .diagnosis.mesh_faults import Sharding
 from .matrix import run_matrix
-from .options import DTYPES, EVERYWHERE, Options, options
+from .options import options
 from .pair import pair_run, paired
 from .report import Report
-from .rules import body_of
-from .sharding import check_on_mesh, expect_sharding
-from .subject import Leaves, Spec, Subject, layer_owner, split, vjp_of
+from .searching.search import expect_search, searched, with_search
+from .subject import Leaves, Spec, Subject, split, vjp_of
 from .witness.arbiter import by_values
 from .witness.oracle import budgets, norms, on_host
-
-
-@functools.lru_cache(maxsize=256)
-def _shared(apply: Callable[..., Any], spec: Spec) -> dict[Any, Any]:
-    """What is compiled for a definition: layers that differ in fwd and bwd alone (mutants) have it in common."""
-    return {}
-
-
-@functools.lru_cache(maxsize=64)
-def layer_subject(layer: Layer, spec: Spec) -> Subject:
-    """One Subject for each layer and kind of arguments, so that checking it again compiles nothing."""
-
-    def fwd(params, x, key):
-        return layer.fwd(params, x, key=key)
-
-    def bwd(residuals, ct_y):
-        returned = layer.bwd(residuals, ct_y)
-        if not isinstance(returned, tuple) or len(returned) != 2:
-            raise TypeError(
-                f"check: bwd of {layer.name} must return (ct_params, ct_x), got {describe(returned)}; return both, as a tuple."
-            )
-        return (*returned, None)
-
-    def apply(params, x, key):
-        return layer.apply(params, x, key=key)
-
-    hand, problems = pair_run(fwd, bwd, spec)
-    remat = vjp_of(as_custom_vjp(layer), spec, jax.checkpoint)
-    slow = plain(layer)
-    return Subject(
-        case=layer.name, spec=spec, definition=apply, reference=vjp_of(apply, spec), hand=hand, rematerialised=remat,
-        problems=problems, shared=_shared(layer.apply, spec), owner=lambda leaf: layer_owner(layer, leaf), layer=layer,
-        plain=None if slow is layer else layer_subject(slow, spec),
-    )  # fmt: skip
-
-
-def crowded() -> bool:
-    """Whether compiled programs take up half of the memory maps that Linux gives a process: 65,530 unless it is told otherwise.
-
-    A program takes some twenty, and a loop that runs eagerly is compiled anew each time.
-    """
-    try:
-        most = int(Path("/proc/sys/vm/max_map_count").read_text())
-        return Path("/proc/self/maps").read_bytes().count(b"\n") > most // 2
-    except (OSError, ValueError):
-        return False  # other systems have no such limit
-
-
-def forget() -> None:
-    """Drop every program that was compiled."""
-    layer_subject.cache_clear()
-    _shared.cache_clear()
-    jax.clear_caches()
-
-
-def check_layer(
-    layer: Layer, params: Any, x: Any, *, key: Any = None, dtypes: Sequence[str] | None = None,
-    transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None, compute_dtype: str | None = None,
-    seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None,
-    specs: tuple[Any, Any, Any] | None = None, reference: Layer | None = None,
-) -> Report:  # fmt: skip
-    """Hold layer.fwd and layer.bwd against jax.vjp of layer.apply, at these parameters and inputs.
-
-    Compared are the value and every leaf's cotangent, within the error budget of `nnjax.check.witness.oracle`, for random
-    cotangents, on each of `devices` (the default one). `key` goes to layers that draw random numbers.
-
-    dtypes      of float64, float32, bfloat16, float16; all by default.
-    transforms  of eager, jit, vmap, scan, checkpoint, second (the Hessian-vector product, forward over reverse). By
-                default eager and jit in every dtype, the others in float32 and float64; with `full` all in all.
-    witnesses   of adjoint, taylor and plain, all by default. Two in float64: proofs that need no reverse mode. plain: the plain
-                pair (`nnjax.plain`), where the layer has a faster one, within the same budget in every dtype; under jit,
-                with `full` under every transform.
-    compute_dtype   the precision in which the layer computes inside, if lower than that of its arguments.
-
-    With `mesh`, the layer runs on each device inside `jax.shard_map`, on its part of the whole arrays params and x: as
-    `specs` = (of params, of x, of y) say, PartitionSpecs in trees or for a whole tree at once. Value and gradients, and those
-    of its apply, are held against `reference`, the layer on one device, which takes the same params and x. Transforms are
-    eager and jit there, witnesses none, unless named. A sum over devices that is missing is a failed row.
-
-    The Report names leaf, layer, and what an error looks like. Nothing is raised for a wrong gradient:
-    `.raise_if_failed()` does that. Raises TypeError where `layer` is no Layer, or no leaf has a derivative, and ValueError
-    for an unknown dtype, transform or witness, or specs that do not fit.
-    """
-    expect_layer("check_layer", layer)
-    expect_sharding(mesh, specs, reference, devices)
-    if mesh is not None and specs is not None and reference is not None:
-        chosen = transforms if transforms is not None or full else EVERYWHERE
-        opts = options(dtypes, chosen, mesh.devices.flat[:1], compute_dtype, seed, full, witnesses or ())
-        return check_on_mesh(layer, (params, x, key), opts, mesh, specs, reference)
-    spec, diff, other = split((params, x, key), {}, ("params", "x", "key"))
-    opts = options(DTYPES if dtypes is None else dtypes, transforms, devices, compute_dtype, seed, full, witnesses)
-    report = run_matrix(layer_subject(layer, spec), diff, other, opts)
-    return located(report, layer, params, x, key, opts)
-
-
-def located(report: Report, layer: Layer, params: Any, x: Any, key: Any, opts: Options) -> Report:
-    """The report with the wrong layer inside named in every failing row."""
-    wrong = [row for row in report.failures if row.witness == "reference"]
-    if not wrong or not layer.parts:
-        return report
-    first = wrong[0]
-    only = opts._replace(dtypes=(first.dtype,), transforms=(first.transform,), witnesses=())
-
-    def check(part, p, v, k):
-        try:
-            spec, diff, other = split((p, v, k), {}, ("params", "x", "key"))
-        except TypeError:
-            return Report(())  # a part without a derivative has no gradient to be wrong
-        return run_matrix(layer_subject(part, spec), diff, other, only)
-
-    found = localise(layer, params, x, key, check)
-    if found is None:
-        return report._replace(notes=(*report.notes, f"{layer.name}: every part is right by itself; it is how they are joined"))
-    kind = next((row.diagnosis.kind for row in found.rows if row.diagnosis), "unknown")
-    rows = []
-    for row in report.rows:
-        if row.diagnosis is not None:
-            own = row.diagnosis
-            chosen = kind if own.kind in ("unknown", "partial") else own.kind
-            row = row._replace(layer=found.path, diagnosis=own._replace(kind=chosen, detail=f"{own.detail}; {found.words()}"))
-        rows.append(row)
-    return report._replace(rows=tuple(rows))
 
 
 def check_vjp(
     f: Callable[..., Any], /, *args: Any, reference: Callable[..., Any] | None = None, dtypes: Sequence[str] | None = None,
     transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None, compute_dtype: str | None = None,
-    seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None, **kwargs: Any,
+    seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None,
+    search: bool | float = False, **kwargs: Any,
 ) -> Report:  # fmt: skip
     """Hold the gradient rule of f against jax.vjp of its definition, at these arguments.
 
@@ -157,11 +33,12 @@ def check_vjp(
     function with an explicit `reference` of the same arguments. Arguments are pytrees, by position or by keyword. Arrays of
     floating point numbers have a derivative, and so has a Python float, as in jax.grad; arrays of integers, flags and keys
     are passed on. All else is static, given to f as it is: Python ints and flags, strings, dtypes, functions, members of an
-    enum, None, and what `nondiff_argnums` names (a float that f needs as it is: close over it). The other options are those
-    of `check_layer`; where a definition does not run in bfloat16 or float16 a note says so, unless dtypes are named. mesh:
-    where f communicates, the devices. Whatever f raises in a dtype or transform is a failed row, and what the definition
-    raises is among what was not compared. Raises TypeError where there is no reference, no
-    differentiable argument, or no differentiable output.
+    enum, None, and what `nondiff_argnums` names (a float that f needs as it is: close over it). The other options, `search`
+    among them, are those of `check_layer`; where a definition does not run in bfloat16 or float16 a note says so, unless dtypes
+    are named; where it does not run in float64 it is computed in the dtype of its arguments. mesh: where f communicates, the
+    devices. Where autodiff does not run in the definition (a while_loop, a callback) differences of its values are what f is
+    held against. Whatever f raises in a dtype or transform is a failed row, and what the definition raises is told as not
+    compared. Raises TypeError where there is no reference, no differentiable argument, or no differentiable output.
     """
     if not callable(f):
         raise TypeError(f"check_vjp: f must be a function, got {describe(f)}; pass the function, then its arguments.")
@@ -174,6 +51,7 @@ def check_vjp(
         )
     for g in (f, definition):
         expect_arguments("check_vjp", g, args, kwargs)
+    seconds = expect_search(search, mesh)
     values = functools.partial(by_values, f, definition, args, kwargs, seed, name)
     call, own = in_own_precision(bound(f, definition, args, kwargs))
     (f, definition), args, kwargs, names = call
@@ -187,7 +65,10 @@ def check_vjp(
     if own:
         said = f"{name}: its definition does not run in float64, and is computed in {own}"
         report = report._replace(notes=(said, *report.notes))
-    return report if mesh is not None else _arbitrated(report, name, values)
+    report = report if mesh is not None else _arbitrated(report, name, values)
+    if report.failures or not seconds:
+        return report
+    return with_search(report, searched(f, definition, args, kwargs, name, seed, seconds), name)
 
 
 def _arbitrated(report: Report, name: str, values: Callable[..., Report]) -> Report:
@@ -239,7 +120,7 @@ def check_pair(
     fwd: Callable[..., Any], bwd: Callable[..., Any], /, *args: Any, reference: Callable[..., Any],
     dtypes: Sequence[str] | None = None, transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None,
     compute_dtype: str | None = None, seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None,
-    mesh: Mesh | None = None, **kwargs: Any,
+    mesh: Mesh | None = None, search: bool | float = False, **kwargs: Any,
 ) -> Report:  # fmt: skip
     """Hold a bare pair, as `jax.custom_vjp.defvjp` takes it, against jax.vjp of `reference`, at these arguments.
 
@@ -253,6 +134,7 @@ def check_pair(
             raise TypeError(f"check_pair: {what} must be a function, got {describe(f)}; pass fwd, bwd, then the arguments.")
     for f in (fwd, reference):
         expect_arguments("check_pair", f, args, kwargs)
+    seconds = expect_search(search, mesh)
     args, kwargs = positional(fwd, args, kwargs)
     spec, diff, other = split(args, kwargs, argument_names(reference, len(args)))
     hand, problems = pair_run(fwd, bwd, spec)
@@ -263,7 +145,10 @@ def check_pair(
         rematerialised=vjp_of(paired(fwd, bwd), spec, jax.checkpoint), problems=problems,
         sharding=None if mesh is None else Sharding(mesh),
     )  # fmt: skip
-    return run_matrix(subject, diff, other, options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses))
+    report = run_matrix(subject, diff, other, options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses))
+    if report.failures or not seconds:
+        return report
+    return with_search(report, searched(paired(fwd, bwd), reference, args, kwargs, name, seed, seconds), name)
 
 
 class Difference(NamedTuple):

@@ -12,9 +12,9 @@ from typing import Any
 
 import tyro
 
-from ..check.audit import audited
-from ..check.package import rules_in
-from ..check.suite import shortened
+from ..check.auditing.audit import audited
+from ..check.auditing.package import rules_in
+from ..check.auditing.suite import shortened
 from ..errors import describe, expect_folder
 
 
@@ -29,6 +29,8 @@ class Audit:
     reached: Path | None = None
     """Of a package: what `pytest --vjp-audit --vjp-audit-report FILE` wrote, so that each rule is told with its verdict, or as
     never reached."""
+    search: float = 0.0
+    """Seconds to look, for each rule, for inputs at which it is wrong: ties, zeros, masked rows, other sizes."""
 
     def run(self) -> int:
         """Print a line for each rule; exit code 1 where one is at fault or none was met."""
@@ -37,7 +39,9 @@ class Audit:
             return self._package()
         if self.reached:
             raise ValueError("audit: --reached is for a package, as in `nnjax audit optax --reached FILE`; leave it out.")
-        report = audited(function_named("audit", self.target), said=lambda found: print(found, flush=True))
+        if self.search < 0:
+            raise ValueError(f"audit: --search must be seconds, got {self.search}; 25 is usual.")
+        report = audited(function_named("audit", self.target), seconds=self.search, said=lambda found: print(found, flush=True))
         if not report.ok:
             print(report._replace(notes=()))
         if self.json:

@@ -17,12 +17,12 @@ import jax
 from jax.sharding import Mesh
 
 from ..cases import Case, cases
+from ..check.layers import check_layer, crowded, forget
 from ..check.mutation.mutant_kinds import KINDS
 from ..check.mutation.mutants import hunt
 from ..check.options import precisions
 from ..check.report import Report, Row, merged
 from ..check.running.compiling import compiled_lightly
-from ..check.vjp import check_layer, crowded, forget
 from ..distributed.cases import Case as DistributedCase
 from ..distributed.cases import cases as distributed_cases
 from ..distributed.check import check_draws

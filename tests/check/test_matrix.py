@@ -4,8 +4,8 @@ import pytest
 
 import nnjax
 from nnjax.cases import cases
+from nnjax.check.layers import forget
 from nnjax.check.options import DTYPES, EVERYWHERE, IN_WIDE
-from nnjax.check.vjp import forget
 
 LAYER = nnjax.dense(4, 3)
 PARAMS, X = LAYER.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (5, 4))

@@ -63,9 +63,7 @@ def test_the_finding_is_the_widest_row_that_says_most():
 
 def test_what_is_zero_or_proves_nothing_is_counted():
     rows = (GOOD, GOOD._replace(status="zero"), GOOD._replace(status="zero"), GOOD._replace(status="vacuous"), BAD)
-    assert str(Report(rows)).splitlines()[0] .endswith(
-        "(5 comparisons, 2 rightly zero, 1 proving nothing, 1 failed)"
-    )
+    assert str(Report(rows)).splitlines()[0].endswith("(5 comparisons, 2 rightly zero, 1 proving nothing, 1 failed)")
 
 
 def test_failures_of_many_kinds_are_counted():

@@ -7,9 +7,9 @@ import jax
 import pytest
 
 from nnjax.check import Report
+from nnjax.check.layers import crowded
 from nnjax.check.mutation import mutants
 from nnjax.check.mutation.mutant_kinds import KINDS, on_cotangents
-from nnjax.check.vjp import crowded
 from nnjax.commands import check as command
 from nnjax.commands.check import Check
 
@@ -65,7 +65,7 @@ def test_a_process_with_few_maps_is_not_crowded_and_one_with_many_is(monkeypatch
     assert not crowded()
     many = tmp_path / "maps"
     many.write_text("a line\n" * 40_000)
-    monkeypatch.setattr("nnjax.check.vjp.Path", lambda name: many if name == "/proc/self/maps" else Path(name))
+    monkeypatch.setattr("nnjax.check.layers.Path", lambda name: many if name == "/proc/self/maps" else Path(name))
     monkeypatch.setattr(Path, "read_text", lambda self: "65530\n")
     assert crowded()
 

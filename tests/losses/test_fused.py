@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import nnjax
+from nnjax.check.layers import forget
 from nnjax.check.mutation.mutants import hunt
-from nnjax.check.vjp import forget
 from nnjax.fast.cpu import linear_cross_entropy as cpu
 from nnjax.losses.means import total_weight
 

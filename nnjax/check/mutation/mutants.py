@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...layer import Layer, with_part
+from ..layers import layer_subject, located
 from ..matrix import ran, run_matrix
 from ..options import Options, options
 from ..report import Report
 from ..running.cells import Cell, cells
 from ..subject import Subject, split
-from ..vjp import layer_subject, located
 from .mutant_kinds import KINDS, Kind
 
 

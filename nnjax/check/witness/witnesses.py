@@ -17,7 +17,6 @@ from .adjoint import adjoint_rows
 from .oracle import eps_of, on_host
 from .taylor import taylor_rows
 
-
 LESS = ("unknown", "partial", "scaled", "permuted")  # kinds that low precision blurs
 
 

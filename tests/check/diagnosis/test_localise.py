@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import pytest
 
 import nnjax
+from nnjax.check.layers import check_layer
 from nnjax.check.mutation.mutant_kinds import on_cotangents
-from nnjax.check.vjp import check_layer
 
 RIGHT = nnjax.dense(3, 3)
 WRONG = on_cotangents(RIGHT, lambda right, residuals, ct_y: (right[0]._replace(w=right[0].w * 1.1), right[1]))

@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import nnjax
+from nnjax.check.layers import layer_subject
 from nnjax.check.options import options
 from nnjax.check.running.cells import cells, float32_last, places
 from nnjax.check.subject import split
-from nnjax.check.vjp import layer_subject
 
 LAYER = nnjax.tanh()
 

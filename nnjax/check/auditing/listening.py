@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ..errors import describe
-from .calls import positional
+from ...errors import describe
+from ..calls import positional
 from .inside import Inside
 from .rules import body_of, classes, defined_at, holds_tracers, same_rule, source
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from nnjax.check.inside import Inside
+from nnjax.check.auditing.inside import Inside
 
 SEEN = []
 

@@ -1,6 +1,6 @@
 import pytest
 
-from nnjax.check.package import never_reached, rules_in
+from nnjax.check.auditing.package import never_reached, rules_in
 
 SOURCES = {
     "__init__": "import jax\n",
@@ -63,7 +63,7 @@ def test_every_rule_of_a_package_is_listed_where_its_function_stands(package):
 def test_a_place_is_the_one_that_an_audit_gives(package):
     import importlib
 
-    from nnjax.check.rules import defined_at
+    from nnjax.check.auditing.rules import defined_at
 
     decorated, called = (importlib.import_module(f"some_rules.{name}") for name in ("decorated", "called"))
     listed = {rule.defined for rule in rules_in("some_rules")[0]}
@@ -72,5 +72,5 @@ def test_a_place_is_the_one_that_an_audit_gives(package):
 
 
 def test_what_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="no_such_package.*install"):
+    with pytest.raises(ValueError, match=r"no_such_package.*install"):
         rules_in("no_such_package")

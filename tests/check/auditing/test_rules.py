@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import nnjax
-from nnjax.check.rules import body_of, rule_of, same_rule, source, static_numbers
+from nnjax.check.auditing.rules import body_of, rule_of, same_rule, source, static_numbers
 
 X = jnp.linspace(0.5, 2.0, 5)
 

@@ -10,8 +10,8 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from ..trees.varying import varies as varies
-from .subject import is_passed_on
+from ...trees.varying import varies as varies
+from ..subject import is_passed_on
 
 
 class Inside(NamedTuple):

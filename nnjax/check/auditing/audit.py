@@ -12,16 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import describe
+from ...errors import describe
+from ..omissions import words
+from ..options import expect_seed
+from ..report import Report, Row, merged
+from ..searching.search import expect_search, searched
+from ..subject import is_passed_on
+from ..vjp import check_vjp
+from ..witness.arbiter import APPROXIMATION, asked, by_values, only_at_kinks, own_options, share_off
 from .inside import Inside
 from .listening import Call, Heard, Title, listening
-from .omissions import words
-from .options import expect_seed
-from .report import Report, Row, merged
 from .rules import body_of, rule_of
-from .subject import is_passed_on
-from .vjp import check_vjp
-from .witness.arbiter import APPROXIMATION, asked, by_values, only_at_kinks, own_options, share_off
 
 Rule = TypeVar("Rule")
 UNSHOWN = "not proved"  # how a verdict begins that is neither right nor wrong
@@ -46,7 +47,7 @@ def intended(rule: Rule, why: str) -> Rule:
 
 def audit(
     fn: Callable[..., Any], *args: Any, seed: int = 0, intended: Sequence[str] = (),
-    references: Mapping[Any, Callable[..., Any]] = NOTHING, **kwargs: Any,
+    references: Mapping[Any, Callable[..., Any]] = NOTHING, search: bool | float = False, **kwargs: Any,
 ) -> Report:  # fmt: skip
     """Check every custom_vjp and custom_jvp rule that fn(*args, **kwargs) runs through, on the values it meets.
 
@@ -58,6 +59,7 @@ def audit(
     in float64 decide (`nnjax.check.witness.values`), and the verdict says so.
     intended: names of rules whose gradient differs from their body's on purpose; `nnjax.intended` marks one in code.
     references: {rule or its name: the same function in plain jax.numpy}, where a body is none that autodiff can go through.
+    search: check each rule that is right here at hostile inputs too, for 25 seconds or as many as it says, as `check_vjp` does.
     Under `vmap` and `grad` a rule sees tracers: there its shapes are kept and values drawn.
     A rule met inside `jax.shard_map` is checked inside one, on drawn values; with check_vma=False, where JAX's own
     transposes of what communicates are no reference, such a rule is not checked, and the report says so.
@@ -69,12 +71,12 @@ def audit(
     if isinstance(intended, str):
         raise TypeError(f"audit: intended must be names of rules, got {intended!r}; pass ({intended!r},).")
     _expect_references(references)
-    return audited(fn, args, kwargs, seed, intended, references)
+    return audited(fn, args, kwargs, seed, intended, references, expect_search(search))
 
 
 def audited(
     fn: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = NOTHING, seed: int = 0,
-    intended: Sequence[str] = (), references: Mapping[Any, Callable[..., Any]] = NOTHING,
+    intended: Sequence[str] = (), references: Mapping[Any, Callable[..., Any]] = NOTHING, seconds: float = 0.0,
     said: Callable[[Any], None] = lambda found: None,
 ) -> Report:  # fmt: skip
     """The same, telling said(found) of each rule as soon as it is checked."""
@@ -88,7 +90,7 @@ def audited(
             raise TypeError(f"audit: fn cannot be called with these arguments: {error}; pass those that it takes.") from None
     found = []
     for entry in heard:
-        found.append(examined(entry, seed, intended, references))
+        found.append(examined(entry, seed, intended, references, seconds))
         said(found[-1])
     missing = [m for f in found for m in f.report.missing]
     if not heard:
@@ -118,9 +120,10 @@ class Found(NamedTuple):
 
 
 def examined(
-    entry: Heard, seed: int = 0, intended: Sequence[str] = (), references: Mapping[Any, Callable[..., Any]] = NOTHING
-) -> Found:
-    """The rows of a rule's calls and the gravest verdict."""
+    entry: Heard, seed: int = 0, intended: Sequence[str] = (), references: Mapping[Any, Callable[..., Any]] = NOTHING,
+    seconds: float = 0.0,
+) -> Found:  # fmt: skip
+    """The rows of a rule's calls and the gravest verdict; seconds: of a search for a fault elsewhere, where all are right."""
     name, where, _ = entry.title
     if entry.rule is None or not entry.samples:
         verdict = "not checked: it closes over values that were being traced"
@@ -129,7 +132,17 @@ def examined(
     plain = next((g for key, g in references.items() if key == name or rule_of(key) is entry.rule), None)
     judged = [_judged(call, entry.title, seed, waived, plain) for call in entry.samples]
     ranked = sorted((v for _, v in judged), key=lambda v: next(i for i, o in enumerate(VERDICTS) if v.startswith(o)))
-    return Found(entry.title, entry.calls[0], ranked[0], merged(report._replace(notes=()) for report, _ in judged))
+    report, verdict = merged(report._replace(notes=()) for report, _ in judged), ranked[0]
+    if seconds and verdict.startswith(("ok", "convention")) and entry.samples[0].on is None:
+        args, kwargs = next(entry.samples[0].filled(seed))
+        rows = searched(entry.rule, plain or body_of(entry.rule), args, kwargs, name, seed, seconds).rows
+        report = report._replace(rows=(*report.rows, *rows))
+        verdict = _fault(report) if rows else verdict
+    return Found(entry.title, entry.calls[0], verdict, report)
+
+
+def _fault(report: Report) -> str:
+    return f"FAULT: {report.finding.partition(': ')[2]}"
 
 
 def _judged(call: Call, title: Title, seed: int, waived: str | None, plain: Any) -> tuple[Report, str]:
@@ -173,7 +186,7 @@ def _verdict(case: Case, title: Title, waived: str | None) -> tuple[Report, str]
             return Report((), (f"{name} ({where}): {excuse}",)), excuse
         if excuse:
             report = report._replace(rows=tuple(_excused(row, excuse) for row in report.rows))
-        verdict = excuse or f"FAULT: {report.finding.partition(': ')[2]}"
+        verdict = excuse or _fault(report)
     elif report.missing:
         verdict = f"{UNSHOWN}: {report.missing[0]}"
     else:

@@ -22,7 +22,7 @@ from ..vjp import check_vjp
 from ..witness.arbiter import APPROXIMATION, asked, by_values, only_at_kinks, own_options, share_off
 from .inside import Inside
 from .listening import Call, Heard, Title, listening
-from .rules import body_of, rule_of
+from .rules import rule_of
 
 Rule = TypeVar("Rule")
 UNSHOWN = "not proved"  # how a verdict begins that is neither right nor wrong
@@ -135,7 +135,7 @@ def examined(
     report, verdict = merged(report._replace(notes=()) for report, _ in judged), ranked[0]
     if seconds and verdict.startswith(("ok", "convention")) and entry.samples[0].on is None:
         args, kwargs = next(entry.samples[0].filled(seed))
-        rows = searched(entry.rule, plain or body_of(entry.rule), args, kwargs, name, seed, seconds).rows
+        rows = searched(entry.rule, plain or entry.samples[0].body, args, kwargs, name, seed, seconds).rows
         report = report._replace(rows=(*report.rows, *rows))
         verdict = _fault(report) if rows else verdict
     return Found(entry.title, entry.calls[0], verdict, report)
@@ -149,7 +149,7 @@ def _judged(call: Call, title: Title, seed: int, waived: str | None, plain: Any)
     """The rows of one call and its verdict; where its values are drawn, of the first ones that prove something."""
     report, verdict = Report(()), ""
     for args, kwargs in call.filled(seed):
-        report, verdict = _verdict(Case(call.rule, plain or body_of(call.rule), args, kwargs, seed, call.on), title, waived)
+        report, verdict = _verdict(Case(call.rule, plain or call.body, args, kwargs, seed, call.on), title, waived)
         if not verdict.startswith((UNSHOWN, "not checked")):
             break
     return report, verdict + (", on drawn values" if call.drawn and verdict.startswith("ok") else "")

@@ -3,7 +3,7 @@
 A rule under `jit`, `vmap` or `grad` sees tracers. Of these the shapes are kept, and values are drawn later.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -41,6 +41,11 @@ class Call(NamedTuple):
     def drawn(self) -> bool:
         """Whether values have to be drawn."""
         return any(isinstance(v, Drawn) for v in self._leaves()[0])
+
+    @property
+    def body(self) -> Callable[..., Any]:
+        """The undecorated function."""
+        return body_of(self.rule) or self.rule
 
     def _leaves(self) -> tuple[list[Any], Any]:
         return jax.tree.flatten((self.args, self.kwargs), is_leaf=lambda v: isinstance(v, Drawn))

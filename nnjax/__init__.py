@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import feedback, nielsen, ops
+from .bench.rule import Cost, cost
 from .check import Report, audit, check_layer, check_pair, check_transpose, check_vjp, intended
 from .chunks import in_chunks
 from .combinators import TiedParams, parallel, recompute, residual, scan_layers, serial, tied
@@ -70,6 +71,7 @@ __all__ = [
     "AttentionParams",
     "BatchNormParams",
     "ConvParams",
+    "Cost",
     "DenseParams",
     "EmbeddingParams",
     "GRUParams",
@@ -95,6 +97,7 @@ __all__ = [
     "check_transpose",
     "check_vjp",
     "conv",
+    "cost",
     "data",
     "dense",
     "direct_value_and_grad",

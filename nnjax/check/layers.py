@@ -90,6 +90,8 @@ def check_layer(
     witnesses   of adjoint, taylor and plain, all by default. Two in float64: proofs that need no reverse mode. plain: the plain
                 pair (`nnjax.plain`), where the layer has a faster one, within the same budget in every dtype; under jit,
                 with `full` under every transform.
+                Two more where they are named: repeat, the same bits when it runs twice; batch_invariant, the same bits for a
+                row whatever the batch around it.
     compute_dtype   the precision in which the layer computes inside, if lower than that of its arguments.
 
     With `mesh`, the layer runs on each device inside `jax.shard_map`, on its part of the whole arrays params and x: as

@@ -22,6 +22,7 @@ from .running.cells import Cell, float32_last, measuring, places, reference_of
 from .running.threads import in_threads, once
 from .subject import Leaves, Problem, Subject, vjp_of
 from .witness.oracle import eps_of, in_x64, on_host
+from .witness.repeat import BATCH, REPEAT, batch_rows, repeat_rows
 from .witness.witnesses import common, in_kind, witness_rows
 
 RETURNED = re.compile(r"bwd rule .*must produce .*(structure|shapes do not match)")  # JAX, of cotangents unlike the arguments
@@ -69,7 +70,24 @@ def _held(subject, cell: Cell, other, opts: Options, left_out: LeftOut) -> tuple
         if cell.dtype == np.float64 and cell.device == opts.devices[0]:
             run = once(subject.compiled, "jit", lambda: transforms.named("jit")(subject))
             rows += witness_rows(subject, cell, other, run, opts, notes, broken=not all(row.ok for row in rows))
+        if {REPEAT, BATCH} & set(opts.witnesses):
+            rows += asked_rows(subject, cell, other, opts, notes)
     return rows, notes + _precision_notes(subject, cell)
+
+
+def asked_rows(subject: Subject, cell: Cell, other, opts: Options, notes: list[str]) -> list[Row]:
+    """The rows about bits, which are there only where asked for."""
+    run = once(subject.compiled, "jit", lambda: transforms.named("jit")(subject))
+    where, (diff, cts) = common(subject, cell, "jit"), cell.points[0]
+    names = [*output_names(len(cts)), *subject.spec.names]
+    rows: list[Row] = []
+    with jax.enable_x64(cell.dtype == np.float64), suppress(Exception):  # what a rule raises is another row's
+        diff, cts = ([jnp.asarray(a) for a in arrays] for arrays in (diff, cts))
+        if REPEAT in opts.witnesses:
+            rows += repeat_rows(subject, where, names, run, diff, other, cts)
+        if BATCH in opts.witnesses:
+            rows += batch_rows(subject, where, names, run, diff, other, cts, notes)
+    return rows
 
 
 def _precision_notes(subject, cell) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .options import PLAIN, WIDE, Options, precisions
+from .options import ASKED, PLAIN, WIDE, Options, precisions
 from .report import Row
 from .running.cells import Place
 from .running.transforms import SECOND_ORDER
@@ -66,11 +66,14 @@ def missing(subject: Subject, rows: Sequence[Row], opts: Options, notes: Sequenc
                 found += [f"{subject.case}: {' '.join(key)}" for key in keys if key not in seen and key[1:] not in broken]
     if "float64" in opts.dtypes and "float64" not in left_out.dtypes and not broken:
         for witness in opts.witnesses:
-            if witness == PLAIN and (subject.plain is None or not opts.of_plain("float64")):
+            if witness in ASKED or (witness == PLAIN and (subject.plain is None or not opts.of_plain("float64"))):
                 continue
             held = {row.leaf for row in rows if row.witness == witness}
             if not any(witness in note for note in notes):
                 found += [f"{subject.case}: {leaf}, by {witness}" for leaf in subject.spec.names if leaf not in held]
+    for witness in (w for w in opts.witnesses if w in ASKED and not broken):
+        if not any(row.witness == witness for row in rows):
+            found.append(f"{subject.case}: any leaf, by {witness}")
     rows = [row for row in rows if row.witness == "reference"]
     if not rows and not found:
         found.append(f"{subject.case}: any leaf, as its definition runs under none of the transforms")

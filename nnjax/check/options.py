@@ -15,6 +15,7 @@ IN_WIDE = ("vmap", "scan", "checkpoint", transforms.SECOND_ORDER)  # by default 
 WIDE = ("float64", "float32")
 PLAIN = "plain"
 WITNESSES = ("adjoint", "taylor", PLAIN)
+ASKED = ("repeat", "batch_invariant")  # those that are there only where they are named
 
 
 class Options(NamedTuple):
@@ -80,8 +81,8 @@ def options(
             transforms.named(name)
     witnesses = _listed("witnesses", witnesses)
     for name in witnesses or ():
-        if not isinstance(name, str) or name not in WITNESSES:
-            raise unknown_name("witness", name, WITNESSES)
+        if not isinstance(name, str) or name not in (*WITNESSES, *ASKED):
+            raise unknown_name("witness", name, (*WITNESSES, *ASKED))
     return Options(
         tuple(np.dtype(d).name for d in (dtypes or DTYPES)),
         tuple(transforms_) if transforms_ else None,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 KINDS = (
     "transposed", "negated", "scaled", "zero", "permuted", "partial", "not_finite",
-    "wrong_shape", "wrong_dtype", "wrong_primal", "not_linear", "unknown",
+    "wrong_shape", "wrong_dtype", "wrong_primal", "not_linear", "not_repeatable", "batch_dependent", "unknown",
 )  # fmt: skip
 
 ELSEWHERE = "not at your inputs"  # how the note of a row begins that a search found at others

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -16,17 +17,24 @@ from ..bench.book import epoch_seconds
 from ..bench.links import Links
 from ..bench.measure import Comparison, compare
 from ..bench.plot import bars
+from ..bench.rule import Cost, costs
 from ..bench.table import Entry, entries
+from ..check.auditing.listening import Title
+from ..check.auditing.suite import shortened
 from ..distributed.devices import present
 from ..errors import expect_folder, unknown_name
+from .audit import function_named
 
 BOOK = "book"
 
 
 @dataclass
 class Bench:
-    """The hand-written backward against jax.grad: time, floating-point work, temporary memory, compile time."""
+    """The hand-written backward against jax.grad: time, floating-point work, temporary memory, compile time; or, of a function
+    of yours, each custom rule that it runs through against autodiff of its definition."""
 
+    target: tyro.conf.Positional[str | None] = None
+    """module:function, called without arguments; without it the table of nnjax's own cases is measured."""
     only: str | None = None
     """Cases whose name contains this."""
     peers: bool = False
@@ -51,6 +59,8 @@ class Bench:
 
     def run(self) -> int:
         """Print a row for each case, and below the table what the whole comes to."""
+        if self.target is not None:
+            return self._run_rules(self.target)
         if self.mesh:
             return self._run_mesh()
         table = entries()
@@ -82,6 +92,32 @@ class Bench:
         if self.plot and measured:
             bars([c for _, c, _ in measured], self.plot, f"{device.device_kind}, JAX {jax.__version__}")
         return 0
+
+    def _run_rules(self, target: str) -> int:
+        """The cost of each rule; exit code 1 where none was met."""
+        given = {"--only": self.only, "--peers": self.peers, "--mesh": self.mesh, "--plot": self.plot}
+        for option in (name for name, value in given.items() if value):
+            raise ValueError(f"bench: {option} is for nnjax's own cases, not for {target}; leave either out.")
+        expect_folder(self.json)
+        if not self.seconds > 0:
+            raise ValueError(f"bench: seconds must be positive, got {self.seconds}; 6 is usual.")
+        fn, device = function_named("bench", target), present("bench", self.device)[0]
+        found: list[dict[str, Any]] = []
+
+        def said(title: Title, cost: Cost | str) -> None:
+            print(f"{title.name} ({shortened(title.where)})\n{cost}\n", flush=True)
+            if isinstance(cost, Cost):
+                found.append({**title._asdict(), **cost.to_dict()})
+
+        print(f"JAX {jax.__version__} on {device.device_kind}; the ratio of times is the median of interleaved pairs\n")
+        with jax.default_device(device):
+            met = costs(fn, self.seconds, said)
+        if not met:
+            print(f"{target} ran through no custom_vjp or custom_jvp function")
+        if self.json:
+            head = {"jax": jax.__version__, "device": device.device_kind, "date": time.strftime("%Y-%m-%d")}
+            self.json.write_text(json.dumps({**head, "rules": found}, indent=1) + "\n")
+        return 0 if met else 1
 
     def _run_mesh(self) -> int:
         for option in (name for name, given in (("--only", self.only), ("--peers", self.peers)) if given):

@@ -61,3 +61,23 @@ def test_a_small_case_within_the_scatter_of_itself_has_met_its_time(small):
     big = c._replace(temp_bytes={"hand": 1 << 30}, temp_ratio=0.5, time_ratios={"jax.grad": 0.0})
     assert not entry.met(big)
     assert entry._replace(temp=0.5).met(big)
+
+
+def test_the_rules_of_a_function_are_measured(capsys, monkeypatch, tmp_path):
+    text = "import jax, jax.numpy as jnp\n\ndef mine():\n    return jax.nn.relu(jnp.ones(3))\n\ndef none():\n    pass\n"
+    (tmp_path / "a_bench.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert Bench("a_bench:mine", seconds=0.05, json=tmp_path / "rules.json").run() == 0
+    out = capsys.readouterr().out
+    for word in ("relu (jax/", "residual bytes", "milliseconds"):
+        assert word in out
+    (rule,) = json.loads((tmp_path / "rules.json").read_text())["rules"]
+    assert rule["rule"]["milliseconds"] > 0
+    assert Bench("a_bench:none", seconds=0.05).run() == 1
+    for wrong, word in (
+        (Bench("a_bench"), "expected module:function"),
+        (Bench("a_bench:mine", only="mlp"), "--only is for nnjax's own cases"),
+        (Bench("a_bench:mine", seconds=0), "seconds must be positive"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            wrong.run()

@@ -41,9 +41,9 @@ import numpy as np
 from ..running.threads import once
 from ..subject import Flat, Leaf, Leaves
 
-DRAWS, FACTOR, ULPS = 16, 4.0, 16.0
-LARGE, LARGE_DRAWS = 10_000, 3
+DRAWS, FACTOR, ULPS, LARGE, LARGE_DRAWS = 16, 4.0, 16.0, 10_000, 3
 ZERO_BELOW, ZERO_FACTOR, DISAGREE, DISAGREE_SHARE = 16.0, 64.0, 1000.0, 0.25
+DISAGREEMENT = "reference and truth disagree"  # how what a budget says of that begins
 
 
 def eps_of(dtype: Any) -> float:
@@ -291,7 +291,7 @@ def _budget(r, t, rho, moved, floor, eps, terms) -> Budget:
     disagreement = ""
     if (apart > limit).all() and (zero or (apart > bound).any()):
         disagreement = (
-            f"reference and truth disagree: in this dtype and in float64 the reference differs by {apart.max():.3g}, far "
+            f"{DISAGREEMENT}: in this dtype and in float64 the reference differs by {apart.max():.3g}, far "
             f"above what rounding its inputs explains ({limit.max():.3g}); does it cast inside, or draw other random numbers "
             "under x64? Draw them in a dtype of their own, as in jax.random.bernoulli(key, jnp.float32(0.5), x.shape)."
         )

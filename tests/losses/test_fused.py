@@ -62,6 +62,16 @@ def test_the_products_are_never_kept():
     assert compiled.memory_analysis().temp_size_in_bytes < 512 * 2**15 * 4 * 0.6
 
 
+@pytest.mark.parametrize("weights", [(), (jnp.arange(7.0),)])
+def test_a_width_of_zero_gives_the_loss_of_equal_logits(weights):
+    x = ((jnp.ones((7, 0)), jnp.ones((5, 0))), jnp.arange(7, dtype=jnp.int32) % 5, *weights)
+    for loss in (nnjax.linear_cross_entropy(), nnjax.plain(nnjax.linear_cross_entropy())):
+        value, residuals = loss.fwd((), x)
+        assert float(value) == pytest.approx(float(np.log(5)))
+        ((ct_h, ct_w), *_) = loss.bwd(residuals, jnp.ones_like(value))[1]
+        assert (ct_h.shape, ct_w.shape) == ((7, 0), (5, 0))
+
+
 def test_empty_batches_and_zero_weights_give_nan_and_zero_gradients():
     for x in (((H[:0], W), LABELS[:0]), ((H, W), LABELS, jnp.zeros((2, 5)))):
         value, (cts, *_) = gradient(x)

@@ -22,7 +22,7 @@ def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tupl
 
     def chunks(t):
         t = pad(t, ((0, -n % size), *((0, 0),) * (t.ndim - 1)))
-        return t.reshape(-1 if t.size else 0, size, *t.shape[1:])
+        return t.reshape(t.shape[0] // size, size, *t.shape[1:])  # not -1: a width may be 0
 
     def step(ct_w, chunk):
         h, share, labels = chunk
@@ -48,7 +48,7 @@ def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tupl
 
     zeros = (w * 0).astype(acc)
     ct_w, (above, log_z, ct_h) = lax.scan(step, zeros, (chunks(rows), chunks(share), chunks(labels)))
-    above, log_z, ct_h = above.reshape(-1)[:n], log_z.reshape(-1)[:n], ct_h.reshape(-1, rows.shape[1])[:n]
+    above, log_z, ct_h = above.reshape(-1)[:n], log_z.reshape(-1)[:n], ct_h.reshape(above.size, rows.shape[1])[:n]
     if not few:  # the one-hot's part: onehot w picks rows of w, its transpose adds to them
         chosen = w.at[labels].get(mode="fill", fill_value=0, wrap_negative_indices=False).astype(acc)
         column = broadcast(share[:, None], rows.shape)

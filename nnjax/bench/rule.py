@@ -10,7 +10,7 @@ from ..check.auditing.listening import Heard, Title, listening
 from ..check.auditing.rules import body_of
 from ..check.calls import bound, expect_arguments
 from ..check.subject import Leaves, Spec, sorted_outputs, split, vjp_of
-from ..check.witness.oracle import random_like
+from ..check.witness.rounding import random_like
 from ..errors import describe
 from .measure import compiled, interleaved, median_ratio, pairs_within, seconds
 

@@ -226,9 +226,10 @@ def _judged(subject, point, other, names, h, found, where, n_outputs) -> list[Ro
         elif status == "failed":
             diagnosis = diagnose(leaf, value, budget, context, primal=primal)
         skipped = int(budget.skipped(value, primal=primal).sum())
+        relative = budget.relative(value) if status == "failed" else 0.0
         rows.append(
             where.row(leaf, error=error, bound=bound, status=status, diagnosis=diagnosis, layer=subject.owner(leaf),
-                      skipped=skipped, entries=budget.truth.size)
+                      skipped=skipped, entries=budget.truth.size, relative=relative)
         )  # fmt: skip
     return rows
 

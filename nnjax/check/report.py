@@ -1,6 +1,7 @@
 """What a check found: one row for each leaf, dtype, transform and device, and a verdict that is loud about omissions."""
 
 from collections.abc import Iterable
+from math import floor, inf, log10
 from typing import Any, NamedTuple
 
 KINDS = (
@@ -23,7 +24,8 @@ class Row(NamedTuple):
 
     status: "ok"; "zero" (right, and zero up to rounding); "vacuous" (within a bound so wide that it proves nothing);
     "failed". witness: what it was held against. layer: the layer inside a composition that owns the leaf. skipped: how many of
-    its entries were not compared, as the reference is not finite there.
+    its entries were not compared, as the reference is not finite there. relative: of a gradient that failed, the error over the
+    size of the truth.
     """
 
     case: str
@@ -42,6 +44,7 @@ class Row(NamedTuple):
     note: str = ""
     skipped: int = 0
     entries: int = 0
+    relative: float = 0.0
 
     def __str__(self) -> str:
         where = f"{self.case}: {self.leaf}" + (f" of {self.layer}" if self.layer else "")
@@ -66,11 +69,12 @@ class Where(NamedTuple):
     def row(
         self, leaf: str, *, error: float, bound: float, status: str, diagnosis: Diagnosis | None = None,
         witness: str = "reference", layer: str = "", note: str = "", skipped: int = 0, entries: int = 0,
+        relative: float = 0.0,
     ) -> Row:  # fmt: skip
         """The row of one leaf: every row of a check is made here."""
         return Row(
             leaf=leaf, error=error, bound=bound, ok=status != "failed", diagnosis=diagnosis, status=status, witness=witness,
-            layer=layer, note=note, skipped=skipped, entries=entries, **self._asdict(),
+            layer=layer, note=note, skipped=skipped, entries=entries, relative=relative, **self._asdict(),
         )  # fmt: skip
 
 
@@ -93,14 +97,15 @@ class Report(NamedTuple):
 
     @property
     def finding(self) -> str:
-        """The fault in one line, "" where none was found: of the widest failing rows the one that says most."""
+        """The fault in one line, "" where none was found: of the gravest failing rows the one that says most."""
         if not self.failures:
             return ""
         order = ("float64", "float32")
 
         def telling(row):
             known = row.diagnosis is not None and row.diagnosis.kind != "unknown"
-            return not known, row.witness != "reference", order.index(row.dtype) if row.dtype in order else len(order)
+            size = -floor(log10(row.error)) if 0 < row.error < inf else -400  # the gravest, then the widest
+            return not known, row.witness != "reference", size, order.index(row.dtype) if row.dtype in order else len(order)
 
         first = min(self.failures, key=telling)
         said = "wrong" if first.diagnosis is None else f"{first.diagnosis.kind}: {first.diagnosis.detail}"

@@ -14,7 +14,8 @@ from .options import options
 from .pair import pair_run
 from .report import Diagnosis, Report, Row, Where
 from .subject import FLOAT0, Outputs, Subject, sorted_outputs, split, vjp_of
-from .witness.oracle import eps_of, in_x64, norms, on_host, random_like
+from .witness.oracle import eps_of, in_x64, norms, on_host
+from .witness.rounding import random_like
 
 
 def check_transpose(

@@ -28,6 +28,9 @@ def rules_in(package: str) -> tuple[list[Defined], list[str]]:
         whole = _quietly(package)
     except ModuleNotFoundError as error:
         raise ValueError(f"audit: {error}; install the package, or run it where `import {package}` works.") from None
+    except Exception as error:  # whatever a package does when it is imported
+        said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise ValueError(f"audit: {package} cannot be imported here: {said}; mend that first.") from None
     files, failed = {_file(whole)}, []
 
     def broken(name):

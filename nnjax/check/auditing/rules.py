@@ -13,6 +13,7 @@ from jax.core import Tracer
 MAKERS = (
     "jax/_src/custom_derivatives.py",
     "jax/_src/hijax.py",
+    "jax/_src/api.py",
     "equinox/_ad.py",
 )  # what wraps a program's functions into a rule
 PARTS = ("fun", "f", "fwd", "bwd", "jvp")  # of a rule: functions

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..options import Options, precisions
 from ..subject import Flat, Leaves, Subject, sorted_outputs
-from ..witness.oracle import LARGE, Budget, budgets, neighbour, random_like
+from ..witness.oracle import LARGE, Budget, budgets
+from ..witness.rounding import neighbour, random_like
 from ..witness.truth import support
 from . import transforms
 from .threads import in_threads, once

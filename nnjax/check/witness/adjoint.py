@@ -7,7 +7,8 @@ from ..omissions import words
 from ..report import Diagnosis, Row, Where
 from ..running.threads import once
 from ..subject import Flat, Leaves, Subject, sorted_outputs
-from .oracle import ULPS, Budget, eps_of, in_x64, norms, random_like
+from .oracle import ULPS, Budget, eps_of, in_x64, norms
+from .rounding import random_like
 
 
 def push_of(subject: Subject) -> Flat:

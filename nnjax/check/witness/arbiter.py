@@ -15,12 +15,15 @@ import numpy as np
 from ..calls import bound, in_own_precision
 from ..report import Diagnosis, Report, Row, Where
 from ..subject import Leaves, Spec, sorted_outputs, split
-from .oracle import eps_of, norms, random_like, size_of
+from .oracle import eps_of, norms, size_of
+from .rounding import random_like
+from .truth import operations
 from .values import directions, in_groups, slope, tied
 
 APART = 1e-6  # of the largest entry: gradients in float64 that differ by more are two
 APPROXIMATION = 64 * 2.0**-23  # of every entry: what one hardly sees in float32, as of a sum that stands for an integral
 SETTLES = 1e-4  # of the slope: an error above proves nothing; in lower precision 2 eps^(1/4), as 4 % in float32
+APPROXIMATE = "approximation:"
 FLAT = 1e-7  # of F over the size of x: below, an error tells a slope of zero from another
 
 
@@ -37,6 +40,7 @@ class Question(NamedTuple):
     rule: Any
     body: Any
     eps: float = 2.0**-52  # of the precision in which the body runs
+    stops: bool = False  # whether the body stops gradients somewhere
 
     def value(self) -> Any:
         """F, of a list of arrays in float64."""
@@ -96,9 +100,10 @@ def _question(rule: Any, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     spec, diff, other = split(args, kwargs, names)
     diff = [np.asarray(x).astype(np.float64) for x in diff]
     bare = Question(spec, diff, other, [], rule, body, eps_of(own or np.float64))
-    shapes = jax.eval_shape(bare._floats(body), diff, other)
+    program, shapes = jax.make_jaxpr(bare._floats(body), return_shape=True)(diff, other)
     rng = np.random.default_rng((seed, 2))
-    return bare._replace(cts=[random_like(rng, s.shape, s.dtype) for s in shapes])
+    cts = [random_like(rng, s.shape, s.dtype) for s in shapes]
+    return bare._replace(cts=cts, stops="stop_gradient" in operations(program.jaxpr))
 
 
 def by_values(
@@ -173,11 +178,17 @@ def _along(question: Question, of: Any, where: Where, seed: int) -> Report:
         worst = max(found, key=lambda h: h.error / h.limit if h.limit else float(h.error > 0))
         said = f"by differences of values its slope along a direction is {worst.value:.6g} ± {worst.off:.1g}, by reverse mode "
         said += f"{worst.own:.6g}"
-        ok = worst.error <= worst.limit
-        wrong = None if ok else Diagnosis("scaled" if g.size == 1 else "unknown", said)
+        if worst.limit < worst.error <= APPROXIMATION * worst.scale:
+            said = f"{APPROXIMATE} by differences of values off by {worst.error / worst.scale:.2g} of its slope"
+        ok = worst.error <= max(worst.limit, APPROXIMATION * worst.scale)
+        kind = "not_finite" if not np.isfinite(worst.own) else "scaled" if g.size == 1 else "unknown"
+        wrong = None if ok else Diagnosis(kind, said)
         row = where.row(name, error=worst.error, bound=worst.limit, status="ok" if ok else "failed", diagnosis=wrong,
                         witness="values", note=said if ok else "", entries=g.size)  # fmt: skip
-        rows.append(row)
+        if not ok and question.stops:
+            missing.append(f"{where.case}: {name}, as its body stops gradients, which values do not see: {said}")
+        else:
+            rows.append(row)
     return Report(tuple(rows), tuple(missing))
 
 
@@ -188,6 +199,7 @@ class Held(NamedTuple):
     value: float
     off: float
     limit: float
+    scale: float
     settled: bool
 
     @property
@@ -199,8 +211,11 @@ class Held(NamedTuple):
 def _held(question: Question, f: Any, u: Leaves, g: np.ndarray, along: np.ndarray, flat: float) -> Held:
     """flat: an error that still tells a slope of zero from one that is not."""
     with np.errstate(invalid="ignore"):
-        own, terms = float(np.vdot(g, along)), float(np.abs(g * along).sum())
-    value, off = slope(f, question.diff, u, question.eps).both
+        own, terms = float(np.vdot(g, along)), float(np.nan_to_num(np.abs(g * along), nan=0.0, posinf=0.0).sum())
+    found = slope(f, question.diff, u, question.eps)
+    value, off = found.both
+    if found.kink and found.allows(own):  # between the slopes of both sides, as any convention is
+        value = own
     limit = 16 * off + max(1e-9, 16 * question.eps) * terms
     scale = max(abs(value), min(terms, 100 * abs(value)))  # terms may cancel, or be those of a wrong rule
-    return Held(own, value, off, limit, limit <= max(SETTLES, 2 * question.eps**0.25) * scale or limit <= flat)
+    return Held(own, value, off, limit, scale, limit <= max(SETTLES, 2 * question.eps**0.25) * scale or limit <= flat)

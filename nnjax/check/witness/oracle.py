@@ -40,6 +40,7 @@ import numpy as np
 
 from ..running.threads import once
 from ..subject import Flat, Leaf, Leaves
+from .rounding import Rounder, random_like
 
 DRAWS, FACTOR, ULPS, LARGE, LARGE_DRAWS = 16, 4.0, 16.0, 10_000, 3
 ZERO_BELOW, ZERO_FACTOR, DISAGREE, DISAGREE_SHARE = 16.0, 64.0, 1000.0, 0.25
@@ -49,59 +50,6 @@ DISAGREEMENT = "reference and truth disagree"  # how what a budget says of that 
 def eps_of(dtype: Any) -> float:
     """The spacing of dtype's numbers at 1."""
     return float(jnp.finfo(dtype).eps)
-
-
-def _hash(x: np.ndarray, salt: int) -> np.ndarray:
-    """64 random bits for each entry, from its absolute value: equal values alike, so that ties stay ties."""
-    h = np.asarray(np.abs(x), np.float64).view(np.uint64)
-    with np.errstate(over="ignore"):  # it wraps around, and should
-        h = h + np.uint64(salt)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64's finaliser
-            h = (h ^ (h >> np.uint64(shift))) * np.uint64(factor)
-    return h ^ (h >> np.uint64(31))
-
-
-class Rounder(NamedTuple):
-    """x with every entry rounded once, in 16 random ways: up and down are x (1 +- eps) in x's dtype, bits say which."""
-
-    up: np.ndarray
-    down: np.ndarray
-    bits: np.ndarray
-
-    @classmethod
-    def of(cls, x: Leaf, eps: float, salt: int) -> "Rounder":
-        """Zeros stay zero; what would overflow stays as it was."""
-        wide = np.asarray(x).astype(np.float64)
-
-        def times(factor):
-            with np.errstate(over="ignore", invalid="ignore"):
-                moved = np.asarray(wide * factor).astype(x.dtype)
-            return np.where(np.isfinite(moved.astype(np.float64)), moved, x)
-
-        return cls(times(1.0 + eps), times(1.0 - eps), (_hash(wide, salt) >> np.uint64(48)).astype(np.uint16))
-
-    def draw(self, k: int) -> np.ndarray:
-        """The k-th of the 16 ways."""
-        return np.where(self.bits & np.uint16(1 << k), self.up, self.down)
-
-
-def neighbour(x: np.ndarray, salt: int) -> np.ndarray:
-    """x (1 - u / 4), u in 0 ... 1 by the entry's value: other numbers of the same signs, ties still ties.
-
-    The value is taken in float32 at most, so that the neighbours in float32 and in float64 are the same point.
-    """
-    u = (_hash(np.asarray(x).astype(np.float32), salt) >> np.uint64(56)).astype(np.float64) / 256
-    return np.asarray(np.asarray(x).astype(np.float64) * (1.0 - u / 4)).astype(x.dtype)
-
-
-def random_like(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Random cotangents: magnitudes 0.5 ... 1.5, random signs.
-
-    Never ones: a sum of outputs passes a wrong softmax and a wrong layer norm. Never near zero: a scalar cotangent that
-    happened to be tiny would shrink the gradient below the rho of the draws, and prove nothing.
-    """
-    u = np.asarray(rng.random(shape, np.float32)) - np.float32(0.5)
-    return np.asarray(2 * u + np.copysign(np.float32(0.5), u)).astype(dtype)
 
 
 def on_host(arrays: Any) -> list[np.ndarray]:
@@ -182,6 +130,11 @@ class Budget(NamedTuple):
             return ~self.finite
         r, t = self.reference, self.truth
         return ~self.finite & ~(((h == t) & (r == t)) | (np.isnan(h) & np.isnan(r) & np.isnan(t)))
+
+    def relative(self, h: np.ndarray) -> float:
+        """The error of a gradient over the size of the truth, in the norm in which it is larger."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.nan_to_num(_apart(h, self.truth, self.finite) / self.size, nan=np.inf).max())
 
     def judge(self, h: np.ndarray, primal: bool = False) -> tuple[float, float, str]:
         """(error, bound, status) of a hand-written gradient, in the norm in which it does worst; primal: of a value."""

@@ -26,6 +26,12 @@ def support(run: Run, diff: Leaves, other: Leaves, cts: Leaves) -> float:
     return max(found)
 
 
+def operations(jaxpr: Any) -> set[str]:
+    """The names of a program's operations, and of those inside them."""
+    inner = [j for equation in jaxpr.eqns for value in equation.params.values() for j in _programs(value)]
+    return {equation.primitive.name for equation in jaxpr.eqns}.union(*map(operations, inner))
+
+
 def _operations(jaxpr: Any, moving: list[bool]) -> Iterator[tuple[list[np.dtype], list[np.dtype]]]:
     """(dtypes taken, dtypes given) of every operation that depends on an input that moves, in inner programs too.
 

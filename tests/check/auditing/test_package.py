@@ -1,6 +1,9 @@
+import importlib
+
 import pytest
 
 from nnjax.check.auditing.package import never_reached, rules_in
+from nnjax.check.auditing.rules import defined_at
 
 SOURCES = {
     "__init__": "import jax\n",
@@ -61,10 +64,6 @@ def test_every_rule_of_a_package_is_listed_where_its_function_stands(package):
 
 
 def test_a_place_is_the_one_that_an_audit_gives(package):
-    import importlib
-
-    from nnjax.check.auditing.rules import defined_at
-
     decorated, called = (importlib.import_module(f"some_rules.{name}") for name in ("decorated", "called"))
     listed = {rule.defined for rule in rules_in("some_rules")[0]}
     for rule in (decorated.plain, decorated.partly, called.rule, called.other):
@@ -74,3 +73,12 @@ def test_a_place_is_the_one_that_an_audit_gives(package):
 def test_what_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"no_such_package.*install"):
         rules_in("no_such_package")
+
+
+def test_a_package_that_cannot_be_imported_is_a_sentence(package):
+    with pytest.raises(ValueError, match=r"no_such_module"):
+        rules_in("some_rules.broken")
+    (package.parent / "worse_rules.py").write_text("1 / 0\n")
+    importlib.invalidate_caches()
+    with pytest.raises(ValueError, match=r"worse_rules cannot be imported here: ZeroDivisionError"):
+        rules_in("worse_rules")

@@ -7,6 +7,7 @@ import pytest
 import nnjax
 from nnjax.cases import cases
 from nnjax.check.witness import oracle
+from nnjax.check.witness.rounding import Rounder
 
 
 def first_order(f):
@@ -27,7 +28,7 @@ def test_rounding_moves_by_one_eps_keeps_ties_zeros_and_signs(dtype):
     x = np.array([0.0, 1.0, 1.0, -1.0, 3.3, 3.3, 0.1, 5.5, 7.7, -0.3]).astype(dtype)
     signs = []
     for way in range(16):
-        moved = oracle.Rounder.of(x, oracle.eps_of(dtype), 7).draw(way)
+        moved = Rounder.of(x, oracle.eps_of(dtype), 7).draw(way)
         assert moved.dtype == x.dtype
         assert moved[0] == 0
         assert moved[1] == moved[2] == -moved[3]
@@ -43,7 +44,7 @@ def test_rounding_moves_by_one_eps_keeps_ties_zeros_and_signs(dtype):
 def test_rounding_does_not_overflow():
     top = np.array([np.finfo(np.float16).max, -np.finfo(np.float16).max], np.float16)
     for way in range(8):
-        assert np.isfinite(oracle.Rounder.of(top, oracle.eps_of(np.float16), 7).draw(way)).all()
+        assert np.isfinite(Rounder.of(top, oracle.eps_of(np.float16), 7).draw(way)).all()
 
 
 def test_norms_do_not_overflow_and_count_nan_as_infinite():

@@ -114,9 +114,9 @@ JAX = [
         lambda y: y * y - 2, jnp.float32(1), lambda f, g: jax.lax.fori_loop(0, 10, lambda i, y: y - f(y) / (2 * y), g),
         lambda g, y: y / g(jnp.ones_like(y)))),
     Call("jax", "pallas layer_norm", lambda: lib("jax.experimental.pallas.ops.gpu.layer_norm").layer_norm(
-        WIDE[:2, :4], np.ones(4, np.float32), np.zeros(4, np.float32), None, 3, 1e-5, "triton", True)),
+        WIDE[None, :2, :4], np.ones(4, np.float32), np.zeros(4, np.float32), None, 3, 1e-5, "triton", True)),
     Call("jax", "pallas rms_norm", lambda: lib("jax.experimental.pallas.ops.gpu.rms_norm").rms_norm(
-        WIDE[:2, :4], np.ones(4, np.float32), np.zeros(4, np.float32), None, 3, 1e-5, "triton", True)),
+        WIDE[None, :2, :4], np.ones(4, np.float32), np.zeros(4, np.float32), None, 3, 1e-5, "triton", True)),
 ]  # fmt: skip
 TFP = [
     Call(TFP_, "softplus", lambda: tfp("bijectors").Softplus(hinge_softness=0.5)(X)),

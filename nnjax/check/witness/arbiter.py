@@ -185,7 +185,7 @@ def _along(question: Question, of: Any, where: Where, seed: int) -> Report:
         wrong = None if ok else Diagnosis(kind, said)
         row = where.row(name, error=worst.error, bound=worst.limit, status="ok" if ok else "failed", diagnosis=wrong,
                         witness="values", note=said if ok else "", entries=g.size)  # fmt: skip
-        if not ok and question.stops:
+        if not ok and question.stops and np.isfinite(worst.own):
             missing.append(f"{where.case}: {name}, as its body stops gradients, which values do not see: {said}")
         else:
             rows.append(row)

@@ -262,6 +262,40 @@ def test_what_differs_on_purpose_is_waived_by_name_or_by_a_mark_and_is_listed():
     assert "gradients explode without it" in nnjax.audit(jax.jit(marked), x).raise_if_failed().notes[0]
 
 
+def test_values_do_not_judge_a_body_that_stops_gradients():
+    def body(x):
+        return jax.lax.while_loop(
+            lambda y: jnp.abs(y * y - x) > 1e-6 * x, lambda y: 0.5 * (y + x / y), x
+        ) + jax.lax.stop_gradient(x)
+
+    right = jvp(body, lambda x: 0.5 / jnp.sqrt(x))
+    ok, said = verdict(right, jnp.float32(2.0))
+    assert not ok
+    assert "stops gradients" in said
+    assert "FAULT" not in said
+    ok, said = verdict(right, jnp.float32(2.0), intended=("body",))
+    assert ok
+    assert "intended" in said
+    assert "FAULT" in verdict(jvp(body, lambda x: jnp.nan * x), jnp.float32(2.0))[1]
+
+
+def test_other_random_numbers_under_x64_are_no_fault_of_a_rule():
+    def sample(x):
+        return x * jax.random.normal(jax.random.key(0), x.shape, x.dtype)
+
+    estimate = vjp(sample, lambda x, ct: 2 * ct)
+    assert "FAULT" not in verdict(estimate, jnp.ones(3), intended=("sample",))[1]
+    assert verdict(estimate, jnp.ones(3), intended=("sample",))[0]
+
+
+def test_a_point_beside_kinks_alone_is_settled_entry_by_entry():
+    for inside, right in ((1.0, True), (1.5, False)):
+        slope = lambda x, inside=inside: jnp.where((x > 0) & (x < 6), inside, 0.0).astype(x.dtype)  # noqa: E731
+        rule = jvp(lambda x: jnp.clip(x, 0, 6), slope)
+        ok, said = verdict(rule, jnp.array([0.0, 6.0, 3.0]))
+        assert ok == right, said
+
+
 def test_a_wrong_value_is_not_waived():
     wrong = jax.custom_vjp(lambda x: x)
     wrong.defvjp(lambda x: (2 * x, None), lambda _, ct: (ct,))

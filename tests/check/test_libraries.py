@@ -203,6 +203,8 @@ OTHERS = [
     Call("ott", "norm", lambda: lib("ott.math.utils").norm(jnp.asarray(X))),
     Call("ott", "norm at 0", lambda: lib("ott.math.utils").norm(jnp.zeros(3)), wrong=("norm",)),  # its value is 1.732 there
     Call("ott", "logsumexp", lambda: lib("ott.math.utils").logsumexp(M, axis=1)),
+    Call("ott", "logsumexp of -inf", lambda: lib("ott.math.utils").logsumexp(
+        jnp.asarray(np.float32([[-np.inf] * 3, [0.1, 0.2, 0.3]])), axis=1), wrong=("logsumexp",)),  # its value is 0 there
     Call("ott", "softmin", lambda: lib("ott.math.utils").softmin(jnp.asarray(M), jnp.float32(0.7), 1), wrong=("softmin",)),
     Call("ott", "lambertw", lambda: lib("ott.math.utils").lambertw(jnp.asarray(X))),
     Call("ott", "sqrtm_only", lambda: lib("ott.math.matrix_square_root").sqrtm_only(jnp.asarray(PD))),

@@ -41,6 +41,24 @@ def test_a_forward_rule_that_calls_its_own_function_is_noted_and_not_blamed():
     assert any("call its body there" in row.note for row in report.rows)
 
 
+def test_a_value_that_is_infinite_in_the_definition_has_to_be_so_in_the_rule():
+    def body(x):
+        return jax.scipy.special.logsumexp(x, axis=1)
+
+    x = jnp.array([[-jnp.inf] * 3, [0.1, 0.2, 0.3]])
+    for lowest, right in ((-jnp.inf, True), (0.0, False)):
+
+        def forward(x, lowest=lowest):
+            value = body(x)
+            return jnp.where(jnp.isneginf(value), jnp.full_like(value, lowest), value), jax.nn.softmax(x)
+
+        rule = jax.custom_vjp(body)
+        rule.defvjp(forward, lambda y, ct: (y * jnp.broadcast_to(ct[:, None], y.shape),))
+        report = nnjax.check_vjp(rule, x, dtypes=["float32"])
+        assert any(row.leaf == "output" for row in report.failures) != right
+    assert "instead of -inf" in report.finding
+
+
 def double_sine(wrong=0.0):
     @jax.custom_vjp
     def f(x):

@@ -45,6 +45,10 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
     t, bound, finite = budget.truth, budget.bound, budget.finite
     where = _where(h, budget)
     wrong_value = "the value that fwd returns is not the reference's"
+    if primal and budget.unlike(h).any():
+        first = np.unravel_index(np.flatnonzero(budget.unlike(h))[0], h.shape)
+        values = f"first at {_index(first)}: {h[first]:.6g} instead of {t[first]}"
+        return Diagnosis("wrong_primal", f"{wrong_value} where that is infinite, {values}")
     if primal and not np.isfinite(h[finite]).all():
         return Diagnosis("wrong_primal", f"{wrong_value}: {where}")
     bad = ~np.isfinite(h) & finite

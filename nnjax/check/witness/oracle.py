@@ -131,6 +131,10 @@ class Budget(NamedTuple):
         r, t = self.reference, self.truth
         return ~self.finite & ~(((h == t) & (r == t)) | (np.isnan(h) & np.isnan(r) & np.isnan(t)))
 
+    def unlike(self, h: np.ndarray) -> np.ndarray:
+        """The entries of a value that is infinite, as reference and truth agree, where h is another."""
+        return ~self.finite & np.isinf(self.truth) & (self.reference == self.truth) & (h != self.truth)
+
     def relative(self, h: np.ndarray) -> float:
         """The error of a gradient over the size of the truth, in the norm in which it is larger."""
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -138,7 +142,7 @@ class Budget(NamedTuple):
 
     def judge(self, h: np.ndarray, primal: bool = False) -> tuple[float, float, str]:
         """(error, bound, status) of a hand-written gradient, in the norm in which it does worst; primal: of a value."""
-        if not np.isfinite(h[self.finite]).all():
+        if not np.isfinite(h[self.finite]).all() or (primal and self.unlike(h).any()):
             return np.inf, float(self.bound[1]), "failed"
         error = _apart(h, self.truth, self.finite)
         with np.errstate(divide="ignore", invalid="ignore"):

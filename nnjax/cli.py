@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -29,13 +30,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows another, and no run ends by it
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        sys.exit(_run(argv))
+    except BrokenPipeError:  # as of `nnjax bench --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails once more at its end
+        sys.exit(1)
+
+
+def _run(argv: list[str]) -> Any:
     try:
         import tyro
     except ImportError:
-        sys.exit("nnjax: the command line needs the train extra: python -m pip install 'nnjax[train]'")
-    argv = sys.argv[1:] if argv is None else list(argv)
+        return "nnjax: the command line needs the train extra: python -m pip install 'nnjax[train]'"
     if argv == ["--version"]:
-        sys.exit(print(f"nnjax {metadata.version('nnjax')}, JAX {metadata.version('jax')}"))
+        return print(f"nnjax {metadata.version('nnjax')}, JAX {metadata.version('jax')}")
     if argv and argv[0] in COMMANDS:  # the others need not be imported
         command = tyro.cli(_loaded(argv[0]), prog=f"nnjax {argv[0]}", args=argv[1:])
     else:
@@ -47,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     try:
         code = command.run()
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"nnjax: error: {error}", file=sys.stderr)
         code = 2
@@ -59,4 +70,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("nnjax: interrupted", file=sys.stderr)
         code = 130
-    sys.exit(code)
+    return code

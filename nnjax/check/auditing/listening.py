@@ -15,7 +15,7 @@ from jax.core import Tracer
 from ...errors import describe
 from ..calls import positional
 from .inside import Inside
-from .rules import body_of, classes, defined_at, holds_tracers, same_rule, source
+from .rules import body_of, classes, defined_at, holds_tracers, is_own, same_rule, source
 
 SAMPLES = 3  # calls of one rule that are kept: the first ones whose shapes differ, and further ones up to this number
 SHAPES = 12  # shapes of one rule that are kept at most
@@ -133,7 +133,8 @@ def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
 
     def listener(cls):
         def call(self, *args, **kwargs):
-            note(self, args, kwargs)
+            if is_own(self):
+                note(self, args, kwargs)
             return originals[cls](self, *args, **kwargs)
 
         return call

@@ -1,9 +1,10 @@
 """What a custom_vjp or custom_jvp rule is: its body, the function of a program behind it, and whether two are one."""
 
+import importlib
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -21,9 +22,22 @@ SIMPLE = (int, float, complex, str, bytes, bool, type(None), type)
 
 
 def classes() -> tuple[type, ...]:
-    """The classes of rules, those too that JAX makes instead while `jax_custom_vjp3` or `jax_custom_jvp3` is on."""
+    """The classes of rules, those too that JAX makes instead while `jax_custom_vjp3` or `jax_custom_jvp3` is on, and that of
+    `jax.experimental.hijax`, where this JAX has it."""
     made = (type(make(lambda x: x)) for make in (jax.custom_vjp, jax.custom_jvp))
-    return tuple(dict.fromkeys((jax.custom_vjp, jax.custom_jvp, *made)))
+    return tuple(dict.fromkeys((jax.custom_vjp, jax.custom_jvp, *made, *_hijax())))
+
+
+@cache
+def _hijax() -> tuple[type, ...]:
+    with suppress(ImportError, AttributeError):
+        return (importlib.import_module("jax.experimental.hijax").VJPHiPrimitive,)
+    return ()
+
+
+def is_own(rule: Any) -> bool:
+    """Whether a rule is a program's: JAX makes hijax primitives for purposes of its own."""
+    return not (isinstance(rule, _hijax()) and type(rule).__module__.startswith("jax._src"))
 
 
 def rule_of(f: Any) -> Any:
@@ -37,17 +51,32 @@ def rule_of(f: Any) -> Any:
 def body_of(f: Any) -> Callable[..., Any] | None:
     """The undecorated body of a custom_vjp or custom_jvp function."""
     rule = rule_of(f)
+    if isinstance(rule, _hijax()):
+        return partial(_expanded, rule)
     return None if rule is None else getattr(rule, "fun", None) or rule.f
+
+
+def _expanded(primitive: Any, *args: Any) -> Any:
+    """A hijax primitive's body, which is there for the dtypes alone that it was made for."""
+    made_for = [aval.dtype for aval in primitive.in_avals_flat]
+    if [v.dtype for v in jax.tree.leaves(args)] != made_for:
+        raise TypeError(f"{type(primitive).__name__} is made for {', '.join(map(str, made_for))}")
+    return primitive.expand(*args)
 
 
 def static_numbers(rule: Any) -> tuple[int, ...]:
     """The arguments that `nondiff_argnums` names."""
+    if isinstance(rule, _hijax()):
+        return ()
     found = getattr(rule, "nondiff_argnums", None)
     return tuple(rule.static_argnums if found is None else found)
 
 
 def source(rule: Any) -> tuple[str, str]:
     """The name of the function that has the rule, and file and line of the rule."""
+    if isinstance(rule, _hijax()):
+        own = next((g for g in (getattr(type(rule), n) for n in ("vjp_bwd_retval", "vjp_bwd")) if _written(g)), rule.expand)
+        return type(rule).__name__, f"{own.__code__.co_filename}:{own.__code__.co_firstlineno}"
     body = body_of(rule)
     own = _programs(body, "fn")
     derivative = _programs(next((g for g in (getattr(rule, n, None) for n in ("bwd", "jvp")) if g is not None), None), "fn_bwd")
@@ -56,6 +85,10 @@ def source(rule: Any) -> tuple[str, str]:
     wrapped = own is not None and inspect.unwrap(body or own) is not own  # then the rule's own name is the wrapper's
     name = None if wrapped else getattr(rule, "__name__", None)
     return name or getattr(own or body, "__name__", "rule"), where
+
+
+def _written(method: Any) -> bool:
+    return not method.__code__.co_filename.replace("\\", "/").endswith(MAKERS)
 
 
 def _programs(f: Any, role: str, deep: int = 4) -> Any:
@@ -86,7 +119,7 @@ def _cells(f: Any) -> list[Any]:
 
 def defined_at(rule: Any) -> str:
     """File and line of the function that has the rule."""
-    body = body_of(rule)
+    body = rule.expand if isinstance(rule, _hijax()) else body_of(rule)
     own = _programs(body, "fn") or body
     code = getattr(own, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else "source unknown"
@@ -111,6 +144,8 @@ def holds_tracers(x: Any, deep: int = 5) -> bool:
 
 def same_rule(a: Any, b: Any) -> bool:
     """Whether two rules are made of the same code and close over the same: one, made anew at each call."""
+    if isinstance(a, _hijax()):
+        return type(a) is type(b) and a == b
     return type(a) is type(b) and all(_same(getattr(a, name, None), getattr(b, name, None), 6) for name in PARTS)
 
 

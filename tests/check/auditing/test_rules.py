@@ -153,3 +153,30 @@ def test_the_line_is_that_of_the_rule():
     name, where = source(f)
     assert name == "f"
     assert int(where.rpartition(":")[2]) == f.bwd.__code__.co_firstlineno > body_of(f).__code__.co_firstlineno
+
+
+def test_a_rule_written_as_a_hijax_primitive_is_heard_and_checked():
+    hijax = pytest.importorskip("jax.experimental.hijax")
+    if not hasattr(hijax, "VJPHiPrimitive"):
+        pytest.skip("this JAX has no such primitives")
+
+    class Cube(hijax.VJPHiPrimitive):
+        def __init__(self, factor):
+            aval = jax.typeof(X)
+            self.in_avals, self.out_aval, self.params = (aval,), aval, {"factor": factor}
+            super().__init__()
+
+        def expand(self, x):
+            return x**3
+
+        def vjp_fwd(self, nzs_in, /, x):
+            return self(x), x
+
+        def vjp_bwd_retval(self, x, ct, /):
+            return (self.factor * x**2 * ct,)
+
+    for factor, verdict in ((3.0, "ok"), (3.3, "FAULT")):
+        report = nnjax.audit(lambda x, factor=factor: jax.nn.relu(Cube(factor)(x)), X)
+        (note,) = [note for note in report.notes if note.startswith("Cube (")]
+        assert f"1 call, {verdict}" in note, note
+        assert "test_rules.py" in note

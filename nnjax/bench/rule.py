@@ -104,11 +104,11 @@ def cost(
 def costs(fn: Callable[[], Any], budget_seconds: float, said: Callable[[Title, Cost | str], None]) -> int:
     """Tell the cost of every rule that fn() runs through, at its first call; how many there were."""
     heard: list[Heard] = []
-    with jax.disable_jit(), listening(heard):
+    with listening(heard):
         fn()
     for entry in heard:
-        args, kwargs = next(entry.samples[0].filled(0))
         try:
+            args, kwargs = next(entry.samples[0].filled(0))
             found: Cost | str = cost(entry.rule, *args, budget_seconds=budget_seconds, **kwargs)
         except Exception as error:  # a rule without a derivative, or one that does not run by itself
             found = (str(error).splitlines() or [type(error).__name__])[0]

@@ -124,14 +124,14 @@ def in_own_precision(call: Call) -> tuple[Call, str]:
         return np.asarray(v).astype(np.float64) if _is_float(v) else v
 
     def runs(leaves):
-        arrays = [i for i, v in enumerate(leaves) if hasattr(v, "dtype")]
+        arrays = [i for i, v in enumerate(leaves) if isinstance(v, (jax.Array, np.ndarray))]
 
         def definition(moving):
             whole = list(leaves)
             for i, v in zip(arrays, moving):
                 whole[i] = v
             args, kwargs = jax.tree.unflatten(treedef, whole)
-            return [y for y in jax.tree.leaves(call.functions[1](*args, **kwargs)) if hasattr(y, "dtype")]
+            return [y for y in jax.tree.leaves(call.functions[1](*args, **kwargs)) if isinstance(y, jax.Array)]
 
         try:
             jax.eval_shape(definition, [leaves[i] for i in arrays])
@@ -163,7 +163,7 @@ def in_own_precision(call: Call) -> tuple[Call, str]:
 
 
 def _is_float(v: Any) -> bool:
-    return hasattr(v, "dtype") and jnp.issubdtype(v.dtype, jnp.floating)
+    return isinstance(v, (jax.Array, np.ndarray, np.generic)) and jnp.issubdtype(v.dtype, jnp.floating)
 
 
 def _free(f: Callable[..., Any], definition: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .diagnosis.diagnose import Context, diagnose
+from .diagnosis.diagnose import TIMES, Context, diagnose, not_linear
 from .diagnosis.mesh_faults import axis_sizes, suspects
 from .diagnosis.mistakes import mistakes
 from .omissions import LeftOut, missing, refused, words
@@ -200,7 +200,7 @@ def _judged(subject, point, other, names, h, found, where, n_outputs) -> list[Ro
     def scaled():
         run = once(subject.compiled, "jit", lambda: transforms.named("jit")(subject))
         with jax.enable_x64(where.dtype == "float64"), suppress(Exception):  # what a rule raises is another row's
-            points = [[(diff, [np.asarray(factor * c, c.dtype) for c in cts])] for factor in (0, 2)]
+            points = [[(diff, [np.asarray(factor * c, c.dtype) for c in cts])] for factor in (0, TIMES)]
             return [dict(zip(names, on_host(run(jax.tree.map(jnp.asarray, p), other)[0]))) for p in points]
         return []
 
@@ -225,8 +225,11 @@ def _judged(subject, point, other, names, h, found, where, n_outputs) -> list[Ro
             status, diagnosis = "failed", Diagnosis("unknown", budget.disagreement)
         elif status == "failed":
             diagnosis = diagnose(leaf, value, budget, context, primal=primal)
+        elif where.transform == "jit" and not primal and (crooked := not_linear(leaf, value, budget, context)):
+            error, status, diagnosis = np.inf, "failed", Diagnosis("not_linear", crooked)
         skipped = int(budget.skipped(value, primal=primal).sum())
         relative = budget.relative(value) if status == "failed" else 0.0
+        relative = np.inf if diagnosis is not None and diagnosis.kind == "not_linear" else relative
         rows.append(
             where.row(leaf, error=error, bound=bound, status=status, diagnosis=diagnosis, layer=subject.owner(leaf),
                       skipped=skipped, entries=budget.truth.size, relative=relative)

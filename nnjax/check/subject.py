@@ -41,9 +41,14 @@ def is_passed_on(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool
 
 
+def is_array(x: Any) -> bool:
+    """Whether x is an array, or a NumPy number. A class such as np.float32 has a dtype and a shape too, and is none."""
+    return isinstance(x, (jax.Array, np.ndarray, np.generic))
+
+
 def is_float(x: Any) -> bool:
     """Whether x is an array of real floating point numbers."""
-    return hasattr(x, "dtype") and not is_key(x) and jnp.issubdtype(x.dtype, jnp.floating)
+    return is_array(x) and not is_key(x) and jnp.issubdtype(x.dtype, jnp.floating)
 
 
 class Spec(NamedTuple):
@@ -117,6 +122,8 @@ def leaf_name(path: Any, names: Any) -> str:
         head = str(index.key)
     else:
         head = names[index.idx] if index.idx < len(names) else f"args[{index.idx}]"
+    if head.startswith(("output", "exact output", "cotangents", "residuals")):  # rows of a report that are no argument's
+        head = f"argument {head}"
     return head + jax.tree_util.keystr(tuple(rest))
 
 

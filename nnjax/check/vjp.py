@@ -78,6 +78,9 @@ def _arbitrated(report: Report, name: str, values: Callable[..., Report]) -> Rep
         found = values()
         said = f"{name}: held against differences of values, as autodiff does not run in its definition"
         return found._replace(notes=(*report.notes, said)) if found.rows or found.missing else report
+    if report.failures and all(row.witness == "taylor" or row.transform in ("vmap", "scan") for row in report.failures):
+        said = f"{name}: right at your inputs; what fails (the Taylor remainder, vmap, scan) goes to points beside them"
+        return report._replace(notes=(*report.notes, said))
     if any(row.transform == "jit" and row.dtype == "float64" for row in report.failures):
         ours, theirs = values(), values("body")
         if ours.ok and theirs.failures:

@@ -91,15 +91,19 @@ def function_named(who: str, target: str) -> Callable[[], Any]:
     Raises ValueError where there is none.
     """
     name, colon, attribute = target.partition(":")
-    if not (name and colon and attribute):
+    if not (colon and attribute and all(part.isidentifier() for part in name.split("."))):
         raise ValueError(f"{who}: expected module:function, got {target!r}; e.g. my_model:loss.")
     sys.path.insert(0, "")
     try:
-        fn = getattr(importlib.import_module(name), attribute)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ValueError(f"{who}: {error}; run it where `import {name}` works.") from None
-    except AttributeError:
-        raise ValueError(f"{who}: module {name} has no function {attribute!r}; check its name.") from None
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+        said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise ValueError(f"{who}: {name} cannot be imported here: {said}; mend that first.") from None
+    fn = getattr(module, attribute, None)
+    if fn is None:
+        raise ValueError(f"{who}: module {name} has no function {attribute!r}; check its name.")
     if not callable(fn):
         raise ValueError(f"{who}: {target} is no function but {describe(fn)}; name a function without arguments.")
     try:

@@ -3,6 +3,7 @@
 A rule under `jit`, `vmap` or `grad` sees tracers. Of these the shapes are kept, and values are drawn later.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -30,33 +31,39 @@ class Drawn(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A call of a rule; on: where inside `jax.shard_map` it was, if it was."""
+    """A call of a rule, its arguments (args, kwargs) taken apart: a node of a program's own may take nothing but arrays.
+
+    on: where inside `jax.shard_map` it was, if it was. mapped: whether it was under `vmap`.
+    """
 
     rule: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    leaves: tuple[Any, ...]
+    treedef: Any
     on: Inside | None
+    mapped: bool
 
     @property
     def drawn(self) -> bool:
         """Whether values have to be drawn."""
-        return any(isinstance(v, Drawn) for v in self._leaves()[0])
+        return any(isinstance(v, Drawn) for v in self.leaves)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there are arrays, and no number in any."""
+        sizes = [math.prod(v.shape) for v in self.leaves if isinstance(v, (jax.Array, np.ndarray, Drawn))]
+        return bool(sizes) and not any(sizes)
 
     @property
     def body(self) -> Callable[..., Any]:
         """The undecorated function."""
         return body_of(self.rule) or self.rule
 
-    def _leaves(self) -> tuple[list[Any], Any]:
-        return jax.tree.flatten((self.args, self.kwargs), is_leaf=lambda v: isinstance(v, Drawn))
-
     def filled(self, seed: int) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
         """The arguments; where values have to be drawn several times, of other signs and sizes: the first may be none that the
         rule is meant for."""
-        leaves, treedef = self._leaves()
         for how in DRAWS if self.drawn else DRAWS[:1]:
             rng = np.random.default_rng(seed)
-            yield jax.tree.unflatten(treedef, [_values(v, rng, how) if isinstance(v, Drawn) else v for v in leaves])
+            yield jax.tree.unflatten(self.treedef, [_values(v, rng, how) if isinstance(v, Drawn) else v for v in self.leaves])
 
 
 def _values(array: Drawn, rng: np.random.Generator, how: str) -> Any:
@@ -121,20 +128,28 @@ def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
     def note(rule, args, kwargs):
         entry = entry_of(rule)
         entry.calls[0] += 1
-        if keep is not None and (entry.rule is not rule or len(entry.shapes) >= SHAPES or holds_tracers(_static(args, kwargs))):
+        if entry.rule is None or (keep is not None and len(entry.shapes) >= SHAPES):
             return
         given, named = positional(body_of(rule) or rule, args, kwargs)  # a keyword of its own may be one of check_vjp too
+        leaves, treedef = jax.tree.flatten((given, named))
+        if keep is not None and (holds_tracers(rule) or any(holds_tracers(v) for v in leaves if not isinstance(v, Tracer))):
+            return
         on = Inside.now((given, named))
-        signature = str((jax.tree.map(describe, (given, named)), on))
+        signature = str(([describe(v) if isinstance(v, (jax.Array, np.ndarray)) else repr(v) for v in leaves], treedef, on))
         if signature not in entry.shapes or len(entry.samples) < SAMPLES:
             entry.shapes.add(signature)
-            given, named = _kept(given, named, on, keep)
-            entry.samples.append(Call(rule, given, named, on))
+            mapped = any(_batched(v) for v in leaves)
+            entry.samples.append(Call(rule, tuple(_kept(leaves, on, keep)), treedef, on, mapped))
 
     def listener(cls):
         def call(self, *args, **kwargs):
             if is_own(self):
-                note(self, args, kwargs)
+                try:
+                    note(self, args, kwargs)
+                except Exception as error:  # listening must not disturb a program
+                    heard_of = known.get(id(self))
+                    if heard_of is not None:
+                        heard_of.shapes.add(f"not kept: {type(error).__name__}: {error}")
             return originals[cls](self, *args, **kwargs)
 
         return call
@@ -148,21 +163,44 @@ def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
             setattr(cls, "__call__", originals[cls])  # noqa: B010
 
 
-def _static(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """The leaves that are no arrays."""
-    return [v for v in jax.tree.leaves((args, kwargs)) if not hasattr(v, "dtype")]
-
-
-def _kept(args: tuple[Any, ...], kwargs: dict[str, Any], on: Inside | None, keep: int | None) -> Any:
-    """(args, kwargs), with shapes in the place of tracers; inside `jax.shard_map`, those of all devices."""
-    leaves, treedef = jax.tree.flatten((args, kwargs))
+def _kept(leaves: list[Any], on: Inside | None, keep: int | None) -> Iterator[Any]:
+    """The leaves, with shapes in the place of those that are traced; inside `jax.shard_map`, those of all devices."""
     large = keep is not None and sum(getattr(v, "nbytes", 0) for v in leaves if not isinstance(v, Tracer)) > keep
-
-    def one(i, v):
+    for i, v in enumerate(leaves):
         if isinstance(v, Tracer):
-            return Drawn(v.shape if on is None else on.stacked(i, v.shape), v.dtype)
-        if keep is None or not isinstance(v, (jax.Array, np.ndarray)) or jnp.issubdtype(v.dtype, jax.dtypes.prng_key):
-            return v
-        return Drawn(v.shape, v.dtype) if large else np.array(v)
+            known = _concrete(v) if on is None and keep is None else None
+            yield Drawn(v.shape if on is None else on.stacked(i, v.shape), v.dtype) if known is None else known
+        elif not isinstance(v, (jax.Array, np.ndarray)) or jnp.issubdtype(v.dtype, jax.dtypes.prng_key):
+            yield v
+        elif large:
+            yield Drawn(v.shape, v.dtype)
+        else:  # copied where a program may write into it, or give it away
+            yield v if keep is None and isinstance(v, jax.Array) else np.array(v)
 
-    return jax.tree.unflatten(treedef, [one(i, v) for i, v in enumerate(leaves)])
+
+def _batched(v: Any) -> bool:
+    """Whether a value is traced by `vmap`, perhaps below other transforms."""
+    while isinstance(v, Tracer):
+        if getattr(v, "batch_dim", None) is not None:
+            return True
+        v = _below(v)
+    return False
+
+
+def _below(v: Any) -> Any:
+    """What a tracer of `grad`, `jvp` or `vmap` carries, at the first place of a batch; None of the others."""
+    batch = getattr(v, "batch_dim", None)
+    if hasattr(v, "primal"):
+        return v.primal
+    if not hasattr(v, "val"):
+        return None
+    if not isinstance(batch, int) or not v.val.shape[batch]:
+        return v.val if batch is None else None
+    return jax.lax.index_in_dim(v.val, 0, batch, keepdims=False)
+
+
+def _concrete(v: Any) -> Any:
+    """The value of a tracer, as transforms have one while `jit` is disabled, or None."""
+    while isinstance(v, Tracer):
+        v = _below(v)
+    return v if isinstance(v, (jax.Array, np.ndarray)) else None

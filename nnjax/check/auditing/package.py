@@ -3,10 +3,10 @@
 import ast
 import importlib
 import pkgutil
+import tokenize
 from collections.abc import Collection, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
-from pathlib import Path
 from typing import NamedTuple
 
 MAKERS = ("custom_vjp", "custom_jvp", "custom_gradient", "filter_custom_vjp", "filter_custom_jvp")
@@ -28,7 +28,7 @@ def rules_in(package: str) -> tuple[list[Defined], list[str]]:
         whole = _quietly(package)
     except ModuleNotFoundError as error:
         raise ValueError(f"audit: {error}; install the package, or run it where `import {package}` works.") from None
-    except Exception as error:  # whatever a package does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a package does when it is imported
         said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         raise ValueError(f"audit: {package} cannot be imported here: {said}; mend that first.") from None
     files, failed = {_file(whole)}, []
@@ -65,7 +65,8 @@ def _file(module) -> str:
 
 
 def _rules_of_file(file: str) -> Iterator[Defined]:
-    tree = ast.parse(Path(file).read_text(encoding="utf-8"), file)
+    with tokenize.open(file) as source:  # in the encoding that it declares
+        tree = ast.parse(source.read(), file)
     functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and any(_makes(d) for d in node.decorator_list):

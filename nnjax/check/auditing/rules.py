@@ -44,7 +44,8 @@ def rule_of(f: Any) -> Any:
     """The custom_vjp or custom_jvp object behind f, also under `jit`, or None."""
     known = classes()
     while f is not None and not isinstance(f, known):
-        f = getattr(f, "__wrapped__", None)
+        # Not through what wraps a function in another: `jax.vmap` of a rule is another function than its body.
+        f = None if inspect.isfunction(f) else getattr(f, "__wrapped__", None)
     return f
 
 

@@ -104,7 +104,7 @@ def shortened(where: str) -> str:
 
 def _once(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rules that several workers met are one each, with the gravest verdict of theirs; the gravest ones first."""
-    from .audit import VERDICTS
+    from .verdict import VERDICTS
 
     def gravity(rule):
         return next(i for i, o in enumerate(VERDICTS) if rule["verdict"].startswith(o))

@@ -8,13 +8,15 @@ import numpy as np
 from ..report import Diagnosis
 from ..witness.oracle import Budget, norms
 
+TIMES = 64  # the cotangent, where a rule is held to be linear: enough to meet a bound that it clips at
+
 
 class Context(NamedTuple):
     """What a diagnosis may compare with. sizes: named lengths that a factor may equal; found: every leaf's budget;
     inputs: the arguments' leaves; mistaken() -> [(kind, detail, {leaf: what it would be})] under mistakes that are common;
     ct: the cotangent, where it is a single number; axes: the sizes of a mesh, in words; suspects(leaf) -> [(kind, detail,
     what the leaf would be)] under faults that are known; scaled() -> the rule's own cotangents by leaf, at a cotangent of 0 and
-    at twice the one it got.
+    at TIMES the one it got.
     """
 
     sizes: Sequence[tuple[str, int]] = ()
@@ -86,7 +88,7 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
             return Diagnosis(kind, detail)
     if _same_entries(h, t, bound):
         return Diagnosis("permuted", f"has the reference's entries in another order: {where}")
-    crooked = _not_linear(leaf, h, budget, context)
+    crooked = not_linear(leaf, h, budget, context)
     if crooked:
         return Diagnosis("not_linear", crooked)
     entries = _off(h, budget)
@@ -97,22 +99,24 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
     return Diagnosis("unknown", where + _factors(h, budget))
 
 
-def _not_linear(leaf: str, h: np.ndarray, budget: Budget, context: Context) -> str:
+def not_linear(leaf: str, h: np.ndarray, budget: Budget, context: Context) -> str:
     """What the rule does that no linear map of the cotangent does, or ""."""
     found = [other[leaf] for other in context.scaled() if leaf in other]
-    if len(found) != 2 or not all(np.isfinite(a[budget.finite]).all() for a in found):
+    if len(found) != 2:
         return ""
-    at_zero, at_twice = (a[budget.finite] for a in found)
+    at_zero, at_many = (a[budget.finite] for a in found)
     h = h[budget.finite]
-    if not (norms(at_twice - 2 * h) > 3 * budget.bound).all():  # a factor of two rounds nothing
-        return ""
-    if (norms(at_zero) > budget.bound).all():
+    if not np.isfinite(at_zero).all() or (norms(at_zero) > budget.bound).all():
         return f"at a cotangent of 0 it gives {_largest(at_zero)}, where a linear map gives 0: is a term without ct_y?"
-    return f"at twice the cotangent it gives {_largest(at_twice)} where it gave {_largest(h)}: is it linear in ct_y?"
+    if not (np.isfinite(h).all() and np.isfinite(at_many).all()):  # a power of two rounds nothing, but may overflow
+        return ""
+    if not (norms(at_many - TIMES * h) > 1.5 * TIMES * budget.bound).all():
+        return ""
+    return f"at {TIMES} times the cotangent it gives {_largest(at_many)} where it gave {_largest(h)}: is it linear in ct_y?"
 
 
 def _largest(x: np.ndarray) -> str:
-    return f"{x.flat[np.argmax(np.abs(x))]:.3g} at its largest"
+    return f"{x.flat[np.argmax(np.abs(x))]:.3g} at its largest" if x.size else "nothing"
 
 
 def _same_entries(h, t, bound) -> bool:

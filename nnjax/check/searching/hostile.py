@@ -10,19 +10,21 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from ..subject import is_key, is_passed_on
+
 
 class Leaf(NamedTuple):
     """An array of the arguments, as an example of what it may be."""
 
     example: Any
-    kind: str  # "float", "bool", "int", "partition" (sums to a length), "sorted", or "fixed" (keys and the like)
+    kind: str  # "float", "bool", "int", "partition" (sums to a length), "permutation", "sorted", or "fixed" (keys and the like)
     low: float  # the range of what is drawn; floats that are all positive stay so
     high: float
 
     @classmethod
     def of(cls, x: Any, lengths: set[int]) -> "Leaf":
         """What can be told from an example; lengths: those of all axes of all arguments."""
-        if not hasattr(x, "dtype") or not (jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool):
+        if not is_passed_on(x) or is_key(x):
             return cls(x, "fixed", 0.0, 0.0)
         x = np.asarray(x)
         if x.dtype == bool:
@@ -32,6 +34,8 @@ class Leaf(NamedTuple):
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 1.0)
         if jnp.issubdtype(x.dtype, jnp.floating):
             return cls(x, "float", low, high)
+        if x.ndim == 1 and x.size > 1 and np.array_equal(np.sort(wide), np.arange(x.size)):
+            return cls(x, "permutation", low, high)
         if x.ndim == 1 and x.size > 1 and low >= 0 and int(wide.sum()) in lengths:
             return cls(x, "partition", low, high)
         return cls(x, "sorted" if x.ndim == 1 and x.size > 2 and (np.diff(wide) >= 0).all() else "int", low, high)
@@ -71,6 +75,8 @@ def _drawn(leaf: Leaf, sizes: dict[int, int], rng: np.random.Generator) -> np.nd
     if leaf.kind == "partition":
         whole = int(x.sum())
         return x if not {whole, len(x)} & set(sizes) else _partition(sizes.get(whole, whole), shape[0], rng, x.dtype)
+    if leaf.kind == "permutation":
+        return x if shape == x.shape else rng.permutation(shape[0]).astype(x.dtype)
     if shape == x.shape and (leaf.kind in ("bool", "float") or bound == most):
         return x
     if leaf.kind == "bool":

@@ -126,7 +126,7 @@ class _Search(NamedTuple):
 
 def _arrays(g, spec: Spec, diff, other) -> list[Any]:
     args, kwargs = spec.merge(diff, other)
-    return [y for y in jax.tree.leaves(g(*args, **kwargs)) if hasattr(y, "dtype")]
+    return [y for y in jax.tree.leaves(g(*args, **kwargs)) if isinstance(y, jax.Array)]
 
 
 def _points(leaves, seed: int) -> Iterator[tuple[str, dict[int, int], Point]]:
@@ -188,7 +188,11 @@ def _written(names: Sequence[str], point: Sequence[Any]) -> str:
     said = []
     for name, x in zip(names, point):
         text = f"{name} {describe(x)}"
-        if hasattr(x, "size") and 0 < x.size <= 12 and (jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool):
+        if (
+            isinstance(x, (jax.Array, np.ndarray))
+            and 0 < x.size <= 12
+            and (jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool)
+        ):
             numbers = np.asarray(x)
             numbers = numbers + 0.0 if is_float(x) else numbers  # no -0
             text += f" = {np.array2string(numbers, separator=', ', precision=4)}".replace("\n", "")

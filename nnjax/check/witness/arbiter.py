@@ -18,7 +18,7 @@ from ..subject import Leaves, Spec, sorted_outputs, split
 from .oracle import eps_of, norms, size_of
 from .rounding import random_like
 from .truth import operations
-from .values import directions, in_groups, slope, tied
+from .values import directions, in_groups, singly, slope, tied
 
 APART = 1e-6  # of the largest entry: gradients in float64 that differ by more are two
 APPROXIMATION = 64 * 2.0**-23  # of every entry: what one hardly sees in float32, as of a sum that stands for an integral
@@ -41,6 +41,7 @@ class Question(NamedTuple):
     body: Any
     eps: float = 2.0**-52  # of the precision in which the body runs
     stops: bool = False  # whether the body stops gradients somewhere
+    dtypes: tuple[Any, ...] = ()  # of the arguments, as they came
 
     def value(self) -> Any:
         """F, of a list of arrays in float64."""
@@ -58,14 +59,26 @@ class Question(NamedTuple):
 
         return call
 
-    def gradient(self, f: Any) -> list[np.ndarray]:
-        """Of <ct, f(x)>, by the reverse mode that f has."""
+    def pulled(self, f: Any, dtypes: Any = None) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The outputs of f and the gradient of <ct, f(x)>, by the reverse mode of f; dtypes: of the arguments, if others."""
 
         @jax.jit
         def run(diff, other, cts):
-            return jax.vjp(lambda diff: self._floats(f)(diff, other), diff)[1](list(cts))[0]
+            y, pull = jax.vjp(lambda diff: self._floats(f)(diff, other), diff)
+            return y, pull([c.astype(v.dtype) for c, v in zip(cts, y)])[0]
 
-        return [np.asarray(g) for g in run(list(self.diff), self.other, self.cts)]
+        diff = [np.asarray(x, d) for x, d in zip(self.diff, dtypes)] if dtypes else list(self.diff)
+        y, gradient = run(diff, self.other, self.cts)
+        return [np.asarray(v, np.float64) for v in y], [np.asarray(g, np.float64) for g in gradient]
+
+    def gradient(self, f: Any) -> list[np.ndarray]:
+        """Of <ct, f(x)>, by the reverse mode that f has."""
+        return self.pulled(f)[1]
+
+    def outputs(self, f: Any, dtypes: Any = None) -> list[np.ndarray]:
+        """The outputs of f where nothing is differentiated."""
+        diff = [np.asarray(x, d) for x, d in zip(self.diff, dtypes)] if dtypes else list(self.diff)
+        return [np.asarray(v, np.float64) for v in jax.jit(self._floats(f))(diff, self.other)]
 
 
 def asked(
@@ -98,8 +111,9 @@ def own_options() -> Iterator[None]:
 def _question(rule: Any, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int) -> Question:
     ((rule, body), args, kwargs, names), own = in_own_precision(bound(rule, body, args, kwargs))
     spec, diff, other = split(args, kwargs, names)
+    dtypes = tuple(x.dtype for x in diff)
     diff = [np.asarray(x).astype(np.float64) for x in diff]
-    bare = Question(spec, diff, other, [], rule, body, eps_of(own or np.float64))
+    bare = Question(spec, diff, other, [], rule, body, eps_of(own or np.float64), dtypes=dtypes)
     program, shapes = jax.make_jaxpr(bare._floats(body), return_shape=True)(diff, other)
     rng = np.random.default_rng((seed, 2))
     cts = [random_like(rng, s.shape, s.dtype) for s in shapes]
@@ -115,7 +129,9 @@ def by_values(
 
     def answer(question: Question) -> Report:
         dtype = next(n for n in ("float64", "float32", "bfloat16", "float16") if eps_of(n) >= question.eps)
-        return _along(question, getattr(question, of), Where(name, dtype, "jit", jax.devices()[0].device_kind), seed)
+        where = Where(name, dtype, "jit", jax.devices()[0].device_kind)
+        found = _along(question, getattr(question, of), where, seed)
+        return found if of == "body" else found._replace(rows=(*found.rows, *_as_it_came(question, where)))
 
     return asked(answer, rule, body, args, kwargs, seed, Report(()))
 
@@ -153,6 +169,34 @@ def share_off(question: Question) -> float:
     return max((float(np.where(np.isnan(s), np.inf, s).max(initial=0.0)) for s in shares), default=0.0)
 
 
+def _as_it_came(question: Question, where: Where) -> list[Row]:
+    """Rows of what slopes do not see: the value that the rule has under differentiation, in float64 and in the dtypes of the
+    call, and its gradient in those, against its own in float64."""
+    _, wide = question.pulled(question.rule)
+    narrow = max(map(eps_of, question.dtypes))
+    rows = []
+    for dtypes, eps in ((None, question.eps), (question.dtypes, max(narrow, question.eps))):
+        y, gradient = question.pulled(question.rule, dtypes)
+        slack = max(APPROXIMATION, 8 * eps**0.5 if dtypes else 0.0)  # a body that goes on until it converges, rounded otherwise
+        name = "float64" if dtypes is None else np.dtype(max(question.dtypes, key=eps_of)).name
+        here = where._replace(dtype=name)
+        names = ["output"] if len(y) == 1 else [f"output[{i}]" for i in range(len(y))]
+        compared = [*zip(names, y, question.outputs(question.body, dtypes), ["wrong_primal"] * len(y))]
+        compared += zip(question.spec.names, gradient, wide, ["unknown"] * len(wide)) if dtypes else []
+        for leaf, ours, theirs, kind in compared:
+            known = np.isfinite(theirs)
+            size = norms(theirs[known])[1]
+            error = norms((ours - theirs)[known])[1] if np.isfinite(ours[known]).all() else np.inf
+            bound = slack * size + 1e-30
+            said = "the value under differentiation is not that of the body" if kind == "wrong_primal" else (
+                f"in {name} its gradient is another than in float64")  # fmt: skip
+            wrong = None if error <= bound else Diagnosis(kind, f"{said}: off by {error:.3g}, where the largest is {size:.3g}")
+            status = "failed" if wrong else "ok"
+            rows.append(here.row(leaf, error=float(error), bound=float(bound), status=status, diagnosis=wrong, witness="values",
+                                 entries=ours.size))  # fmt: skip
+    return rows
+
+
 def _along(question: Question, of: Any, where: Where, seed: int) -> Report:
     """A row for each leaf: its slope along random directions, by the reverse mode that `of` has, against that of the body's
     values; missing: what these do not settle.
@@ -175,12 +219,15 @@ def _along(question: Question, of: Any, where: Where, seed: int) -> Report:
             )
             continue
         found += [h for u in in_groups(question.diff, i, seed) if (h := _held(question, f, u, g, u[i], flat)).settled]
+        if not all(h.allowed for h in found):  # of several kinks that move at once each has slopes of its own
+            alone = [_held(question, f, u, g, u[i], flat) for u in singly(question.diff, i)]
+            found = found if not any(h.kink for h in alone) else [h for h in alone if h.settled] or found
         worst = max(found, key=lambda h: h.error / h.limit if h.limit else float(h.error > 0))
         said = f"by differences of values its slope along a direction is {worst.value:.6g} ± {worst.off:.1g}, by reverse mode "
         said += f"{worst.own:.6g}"
-        if worst.limit < worst.error <= APPROXIMATION * worst.scale:
+        if not worst.within and worst.allowed:
             said = f"{APPROXIMATE} by differences of values off by {worst.error / worst.scale:.2g} of its slope"
-        ok = worst.error <= max(worst.limit, APPROXIMATION * worst.scale)
+        ok = worst.allowed
         kind = "not_finite" if not np.isfinite(worst.own) else "scaled" if g.size == 1 else "unknown"
         wrong = None if ok else Diagnosis(kind, said)
         row = where.row(name, error=worst.error, bound=worst.limit, status="ok" if ok else "failed", diagnosis=wrong,
@@ -201,6 +248,17 @@ class Held(NamedTuple):
     limit: float
     scale: float
     settled: bool
+    kink: bool
+
+    @property
+    def within(self) -> bool:
+        """Whether they are equal as far as the values' error tells."""
+        return self.error <= self.limit
+
+    @property
+    def allowed(self) -> bool:
+        """Whether they are, or are so near that one of the two may be an approximation."""
+        return self.error <= max(self.limit, APPROXIMATION * self.scale)
 
     @property
     def error(self) -> float:
@@ -218,4 +276,5 @@ def _held(question: Question, f: Any, u: Leaves, g: np.ndarray, along: np.ndarra
         value = own
     limit = 16 * off + max(1e-9, 16 * question.eps) * terms
     scale = max(abs(value), min(terms, 100 * abs(value)))  # terms may cancel, or be those of a wrong rule
-    return Held(own, value, off, limit, scale, limit <= max(SETTLES, 2 * question.eps**0.25) * scale or limit <= flat)
+    settled = limit <= max(SETTLES, 2 * question.eps**0.25) * scale or limit <= flat
+    return Held(own, value, off, limit, scale, settled, found.kink)

@@ -95,6 +95,16 @@ def in_groups(x: Sequence[Any], i: int, seed: int, groups: int = 16) -> list[lis
     return found
 
 
+def singly(x: Sequence[Any], i: int, most: int = 64) -> list[list[np.ndarray]]:
+    """Directions in which one entry of the i-th array moves alone, for so many of its entries at most."""
+    found = []
+    for k in np.unique(np.linspace(0, x[i].size - 1, min(most, x[i].size)).astype(int)):
+        u = [np.zeros_like(a) for a in x]
+        u[i].flat[k] = 1.0
+        found.append(u)
+    return found
+
+
 def tied(x: Sequence[Any], where: Sequence[Any], most: int = 32) -> list[list[Any]]:
     """Directions for the entries that `where` marks: each moved alone, and all that are equal to it moved together."""
     marked = [(i, k) for i, mask in enumerate(where) for k in np.flatnonzero(mask)]

@@ -31,7 +31,7 @@ def test_calls_are_counted_and_values_kept_until_listening_ends():
     rule(jnp.ones(7))
     assert entry.calls == [3]
     assert entry.title.name == "sine"
-    assert [call.args[0].shape for call in entry.samples] == [(2,), (2,), (3,)]
+    assert [call.leaves[0].shape for call in entry.samples] == [(2,), (2,), (3,)]
     assert not entry.samples[0].drawn
 
 
@@ -39,7 +39,7 @@ def test_what_is_traced_is_drawn_later_in_several_ways():
     rule = sine()
     (entry,) = heard_of(lambda: jax.jit(rule)(jnp.ones((2, 3))))
     (call,) = entry.samples
-    assert call.args == (Drawn((2, 3), np.dtype(np.float32)),)
+    assert call.leaves == (Drawn((2, 3), np.dtype(np.float32)),)
     assert call.drawn
     drawn = [args[0] for args, _ in call.filled(0)]
     assert {x.shape for x in drawn} == {(2, 3)}
@@ -67,7 +67,7 @@ def test_arguments_are_copied_where_a_program_may_give_them_away():
         x.delete()
 
     (entry,) = heard_of(program, keep=1000)
-    np.testing.assert_array_equal(entry.samples[0].args[0], np.ones(4))
+    np.testing.assert_array_equal(entry.samples[0].leaves[0], np.ones(4))
 
 
 def test_of_large_arguments_the_shape_alone_is_kept():
@@ -102,3 +102,57 @@ def test_no_tracer_is_kept():
     assert heard[0].rule is None
     gc.collect()
     assert kept[0]() is None
+
+
+@jax.tree_util.register_pytree_node_class
+class Box:
+    """A node that takes arrays and nothing else."""
+
+    def __init__(self, value):
+        self.value = value if type(value) is object or value is None else jnp.asarray(value)
+
+    def tree_flatten(self):
+        return (self.value,), None
+
+    @classmethod
+    def tree_unflatten(cls, aux, children):
+        return cls(*children)
+
+
+@pytest.mark.parametrize("keep", [None, 1000])
+def test_a_node_that_takes_arrays_alone_is_kept(keep):
+    rule = jax.custom_vjp(lambda box: box.value**2)
+    rule.defvjp(lambda box: (box.value**2, box), lambda box, ct: (Box(2 * box.value * ct),))
+    (entry,) = heard_of(lambda: (rule(Box(jnp.arange(3.0))), jax.jit(rule)(Box(jnp.ones(2)))), keep)
+    assert [call.drawn for call in entry.samples] == [False, True]
+    (box,), _ = next(entry.samples[1].filled(0))
+    assert box.value.shape == (2,)
+
+
+def test_calls_that_differ_in_a_static_argument_alone_are_kept():
+    rule = jax.custom_jvp(lambda x, mode: x, nondiff_argnums=(1,))
+    rule.defjvp(lambda mode, p, t: (p[0], t[0]))
+    (entry,) = heard_of(lambda: [rule(jnp.ones(2), mode) for mode in "abcdef"])
+    assert len(entry.samples) == 6
+
+
+def test_values_under_grad_and_vmap_are_those_of_the_program():
+    rule = sine()
+    with jax.disable_jit():
+        (entry,) = heard_of(lambda: jax.grad(lambda x: rule(x * 3).sum())(jnp.ones(2)))
+    np.testing.assert_array_equal(entry.samples[0].leaves[0], [3, 3])
+    with jax.disable_jit():
+        (entry,) = heard_of(lambda: jax.vmap(rule)(jnp.arange(6.0).reshape(3, 2)))
+    np.testing.assert_array_equal(entry.samples[0].leaves[0], [0, 1])
+    assert entry.samples[0].mapped
+
+
+def test_a_buffer_that_a_program_writes_into_is_copied():
+    rule, buffer = sine(), np.ones(2, np.float32)
+
+    def program():
+        rule(buffer)
+        buffer[:] = 5
+
+    (entry,) = heard_of(program)
+    np.testing.assert_array_equal(entry.samples[0].leaves[0], [1, 1])

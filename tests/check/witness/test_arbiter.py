@@ -334,8 +334,8 @@ def test_complex_arguments_and_outputs_are_held_to_jaxs_convention(name):
 
 NOT_LINEAR = {
     "a term without ct": (lambda x: x**3, lambda x, ct: 3 * x**2 * ct + 1.0, "at a cotangent of 0 it gives"),
-    "the square of ct": (lambda x: x**3, lambda x, ct: 3 * x**2 * ct * jnp.abs(ct), "at twice the cotangent it gives"),
-    "clipped": (lambda x: x, lambda x, ct: jnp.clip(ct, -0.75, 0.75), "at twice the cotangent it gives"),
+    "the square of ct": (lambda x: x**3, lambda x, ct: 3 * x**2 * ct * jnp.abs(ct), "at 64 times the cotangent it gives"),
+    "clipped": (lambda x: x, lambda x, ct: jnp.clip(ct, -0.75, 0.75), "at 64 times the cotangent it gives"),
 }
 
 

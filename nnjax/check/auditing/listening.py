@@ -128,14 +128,15 @@ def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
     def note(rule, args, kwargs):
         entry = entry_of(rule)
         entry.calls[0] += 1
-        if entry.rule is None or (keep is not None and len(entry.shapes) >= SHAPES):
+        if entry.rule is None or len(entry.shapes) >= SHAPES * (1 if keep is not None else 4):
             return
         given, named = positional(body_of(rule) or rule, args, kwargs)  # a keyword of its own may be one of check_vjp too
         leaves, treedef = jax.tree.flatten((given, named))
-        if keep is not None and (holds_tracers(rule) or any(holds_tracers(v) for v in leaves if not isinstance(v, Tracer))):
+        gone = holds_tracers(rule) or any(holds_tracers(v) for v in leaves if not isinstance(v, Tracer))
+        if gone and (keep is not None or entry.samples):
             return
         on = Inside.now((given, named))
-        signature = str(([describe(v) if isinstance(v, (jax.Array, np.ndarray)) else repr(v) for v in leaves], treedef, on))
+        signature = str(([_told(v) for v in leaves], treedef, on))
         if signature not in entry.shapes or len(entry.samples) < SAMPLES:
             entry.shapes.add(signature)
             mapped = any(_batched(v) for v in leaves)
@@ -161,6 +162,13 @@ def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
     finally:
         for cls in originals:
             setattr(cls, "__call__", originals[cls])  # noqa: B010
+
+
+def _told(v: Any) -> str:
+    """A leaf in words: an array by shape and dtype, what is static by its value; a function made anew is the same one."""
+    if isinstance(v, (jax.Array, np.ndarray)):
+        return describe(v)
+    return getattr(v, "__qualname__", None) or repr(v)
 
 
 def _kept(leaves: list[Any], on: Inside | None, keep: int | None) -> Iterator[Any]:

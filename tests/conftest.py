@@ -5,6 +5,8 @@ import itertools
 import os
 import resource
 import socket
+import subprocess
+import sys
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -117,3 +119,15 @@ def ipv6():
     except OSError:
         return False
     return True
+
+
+@pytest.fixture
+def run_tests_in():
+    """run_tests_in(folder, *options) -> (exit code, what was printed) of a pytest of its own on the tests in a folder."""
+
+    def run(folder, *options):
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    return run

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import describe
 from .auditing.rules import rule_of, static_numbers
+from .subject import is_float
 
 
 def argument_names(f: Callable[..., Any], n: int | None = None) -> tuple[str, ...]:
@@ -118,10 +119,10 @@ def in_own_precision(call: Call) -> tuple[Call, str]:
     """The call and "", or, where its definition runs at these arguments but not in float64, functions that cast what is float64
     to the precision of the arguments first, and the name of that precision."""
     leaves, treedef = jax.tree.flatten((call.args, call.kwargs))
-    own = [v.dtype if _is_float(v) else None for v in leaves]
+    own = [v.dtype if is_float(v) else None for v in leaves]
 
     def wide(v):
-        return np.asarray(v).astype(np.float64) if _is_float(v) else v
+        return np.asarray(v).astype(np.float64) if is_float(v) else v
 
     def runs(leaves):
         arrays = [i for i, v in enumerate(leaves) if isinstance(v, (jax.Array, np.ndarray))]
@@ -137,7 +138,7 @@ def in_own_precision(call: Call) -> tuple[Call, str]:
             found = jax.eval_shape(definition, [leaves[i] for i in arrays])
         except Exception:
             return False
-        given = {v.dtype for v in leaves if _is_float(v)}  # one that is always narrow does not run in float64 either
+        given = {v.dtype for v in leaves if is_float(v)}  # one that is always narrow does not run in float64 either
         return given != {np.dtype(np.float64)} or all(
             y.dtype == np.float64 for y in found if jnp.issubdtype(y.dtype, jnp.floating)
         )
@@ -157,16 +158,12 @@ def in_own_precision(call: Call) -> tuple[Call, str]:
             if all(a is b for a, b in zip(leaves, lowered)):
                 return g(*args, **kwargs)
             args, kwargs = jax.tree.unflatten(treedef, lowered)
-            return jax.tree.map(lambda y: y.astype(np.float64) if _is_float(y) else y, g(*args, **kwargs))
+            return jax.tree.map(lambda y: y.astype(np.float64) if is_float(y) else y, g(*args, **kwargs))
 
         return in_own
 
     narrowest = max((d for d in own if d is not None), key=lambda d: float(jnp.finfo(d).eps))
     return call._replace(functions=tuple(map(narrow, call.functions))), np.dtype(narrowest).name
-
-
-def _is_float(v: Any) -> bool:
-    return isinstance(v, (jax.Array, np.ndarray, np.generic)) and jnp.issubdtype(v.dtype, jnp.floating)
 
 
 def _free(f: Callable[..., Any], definition: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:

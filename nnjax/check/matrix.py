@@ -16,7 +16,7 @@ from .diagnosis.mesh_faults import axis_sizes, suspects
 from .diagnosis.mistakes import mistakes
 from .omissions import LeftOut, missing, refused, words
 from .options import PLAIN, Options
-from .report import Diagnosis, Report, Row, Where
+from .report import Diagnosis, Report, Row, Where, output_names
 from .running import transforms
 from .running.cells import Cell, float32_last, measuring, places, reference_of
 from .running.threads import in_threads, once
@@ -99,11 +99,6 @@ def _precision_notes(subject, cell) -> list[str]:
         for eps in narrowed
         if eps > own
     ]
-
-
-def output_names(n: int) -> list[str]:
-    """The names of a function's n outputs in a report."""
-    return ["output"] if n == 1 else [f"output[{i}]" for i in range(n)]
 
 
 def _transform_rows(subject: Subject, cell: Cell, other, transform: str, left_out: LeftOut, notes: list[str]) -> list[Row]:

@@ -10,6 +10,8 @@ from .running.transforms import SECOND_ORDER
 from .subject import Subject
 from .witness.oracle import eps_of
 
+NOT_RUN = "in which the definition does not run"
+
 
 def refused(error: Exception) -> bool:
     """Whether the check itself raised this: what was passed cannot be checked at all. All else is what is under test."""
@@ -34,7 +36,7 @@ class LeftOut:
         """Leave a dtype out, and the note that says so; none where that is an omission, as it was named or is wide."""
         name = place.dtype.name
         if opts.named or name in WIDE:
-            self.dtypes[name] = f"{case}: {name}, in which the definition does not run: {words(error)}"
+            self.dtypes[name] = f"{case}: {name}, {NOT_RUN}: {words(error)}"
             return ""
         self.dtypes[name] = ""
         return f"{case}: not held in {name}, in which it does not run: {words(error)}"

@@ -143,6 +143,11 @@ class Report(NamedTuple):
         return "\n".join(lines)
 
 
+def output_names(n: int) -> list[str]:
+    """The names of a function's n outputs in a report."""
+    return ["output"] if n == 1 else [f"output[{i}]" for i in range(n)]
+
+
 def _alike(rows: Iterable[Row]) -> list[list[Row]]:
     """The rows by what they say of which leaf: a fault shows in most dtypes and transforms, and is told once."""
     found: dict[tuple[Any, ...], list[Row]] = {}

@@ -16,10 +16,10 @@ from ..errors import describe
 from ..layer import Layer, expect_layer
 from .auditing.inside import varies
 from .diagnosis.mesh_faults import Sharding, axis_words, mentions
-from .matrix import output_names, run_matrix
+from .matrix import run_matrix
 from .options import Options
 from .pair import pair_run, paired
-from .report import Diagnosis, Report, Row, merged
+from .report import Diagnosis, Report, Row, merged, output_names
 from .running.cells import cells
 from .subject import Problems, Subject, layer_owner, leaf_name, split, vjp_of
 

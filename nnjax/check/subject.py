@@ -41,14 +41,9 @@ def is_passed_on(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool
 
 
-def is_array(x: Any) -> bool:
-    """Whether x is an array, or a NumPy number. A class such as np.float32 has a dtype and a shape too, and is none."""
-    return isinstance(x, (jax.Array, np.ndarray, np.generic))
-
-
 def is_float(x: Any) -> bool:
-    """Whether x is an array of real floating point numbers."""
-    return is_array(x) and not is_key(x) and jnp.issubdtype(x.dtype, jnp.floating)
+    """Whether x is an array of real floating point numbers. A class such as np.float32 has a dtype too, and is none."""
+    return isinstance(x, (jax.Array, np.ndarray, np.generic)) and not is_key(x) and jnp.issubdtype(x.dtype, jnp.floating)
 
 
 class Spec(NamedTuple):

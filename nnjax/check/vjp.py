@@ -12,13 +12,16 @@ from .auditing.rules import body_of
 from .calls import argument_names, bound, expect_arguments, in_own_precision, positional
 from .diagnosis.mesh_faults import Sharding
 from .matrix import run_matrix
+from .omissions import NOT_RUN
 from .options import options
 from .pair import pair_run, paired
 from .report import Report
 from .searching.search import expect_search, searched, with_search
 from .subject import Leaves, Spec, Subject, split, vjp_of
-from .witness.arbiter import by_values
+from .witness.arbiter import BY_VALUES, by_values
 from .witness.oracle import budgets, norms, on_host
+
+IN_OWN = "its definition does not run in float64, and is computed in"
 
 
 def check_vjp(
@@ -63,7 +66,7 @@ def check_vjp(
     )  # fmt: skip
     report = run_matrix(subject, diff, other, options(dtypes, transforms, devices, compute_dtype, seed, full, witnesses))
     if own:
-        said = f"{name}: its definition does not run in float64, and is computed in {own}"
+        said = f"{name}: {IN_OWN} {own}"
         report = report._replace(notes=(said, *report.notes))
     report = report if mesh is not None else _arbitrated(report, name, values)
     if report.failures or not seconds:
@@ -74,9 +77,9 @@ def check_vjp(
 def _arbitrated(report: Report, name: str, values: Callable[..., Report]) -> Report:
     """The report, with differences of values in the place of rows where autodiff does not run in the definition, and a note on
     which of the two is wrong where they differ."""
-    if not report.rows and any("in which the definition does not run" in said for said in report.missing):
+    if not report.rows and any(NOT_RUN in said for said in report.missing):
         found = values()
-        said = f"{name}: held against differences of values, as autodiff does not run in its definition"
+        said = f"{name}: held against {BY_VALUES}, as autodiff does not run in its definition"
         return found._replace(notes=(*report.notes, said)) if found.rows or found.missing else report
     if report.failures and all(row.witness == "taylor" or row.transform in ("vmap", "scan") for row in report.failures):
         said = f"{name}: right at your inputs; what fails (the Taylor remainder, vmap, scan) goes to points beside them"

@@ -1,5 +1,4 @@
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
@@ -23,16 +22,10 @@ def test_wrong(assert_vjp):
 
 
 @pytest.fixture
-def project(tmp_path):
+def project(run_tests_in, tmp_path):
     """A throw-away project: one test file, and nothing else but an installed nnjax."""
     (tmp_path / "test_mine.py").write_text(TESTS)
-
-    def run(*options):
-        command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", *options]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + done.stderr
-
-    return run
+    return partial(run_tests_in, tmp_path, "-s")
 
 
 def test_a_right_rule_passes_a_wrong_one_fails_with_the_whole_report(project):

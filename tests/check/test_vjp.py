@@ -59,6 +59,16 @@ def test_a_value_that_is_infinite_in_the_definition_has_to_be_so_in_the_rule():
     assert "instead of -inf" in report.finding
 
 
+def test_what_is_right_at_the_inputs_and_not_beside_them_is_told_so():
+    inverse = jax.custom_vjp(lambda a: jnp.log(jnp.linalg.det(a)))  # a rule for symmetric matrices
+    inverse.defvjp(lambda a: (jnp.log(jnp.linalg.det(a)), a), lambda a, ct: (ct * jnp.linalg.inv(a),))
+    symmetric = jnp.array([[2.0, 0.5], [0.5, 1.0]])
+    report = nnjax.check_vjp(inverse, symmetric, dtypes=["float64"], transforms=["jit"])
+    assert {row.witness for row in report.failures} == {"taylor"}
+    assert "right at your inputs" in str(report)
+    assert "right at your inputs" not in str(nnjax.check_vjp(inverse, symmetric.at[0, 1].set(0.1), dtypes=["float64"]))
+
+
 def double_sine(wrong=0.0):
     @jax.custom_vjp
     def f(x):

@@ -62,3 +62,30 @@ def test_audit_lists_the_rules_of_a_package_and_which_were_never_reached(capsys,
         Audit("a_package", None, report).run()
     with pytest.raises(ValueError, match="--reached is for a package"):
         Audit("a_package:one", None, report).run()
+
+
+def test_a_module_that_cannot_be_imported_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, text in (
+        ("a_syntax", "def f(:\n"),
+        ("an_exit", "import sys\nsys.exit(3)\n"),
+        ("a_lack", "import jax\njax.nope\n"),
+    ):
+        (tmp_path / f"{name}.py").write_text(text)
+    for target, message in (
+        ("./a_syntax.py:f", "expected module:function"),
+        ("a_syntax:f", "a_syntax cannot be imported here: SyntaxError"),
+        ("an_exit:f", "an_exit cannot be imported here: SystemExit"),
+        ("an_exit", "an_exit cannot be imported here: SystemExit"),
+        ("a_lack:f", "a_lack cannot be imported here: AttributeError.*nope"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Audit(target).run()
+
+
+def test_a_source_is_read_in_the_encoding_that_it_declares(capsys, monkeypatch, tmp_path):
+    text = "# -*- coding: latin-1 -*-\nimport jax\n\n@jax.custom_jvp\ndef caf\xe9(x):\n    return x\n"
+    (tmp_path / "a_latin.py").write_bytes(text.encode("latin-1"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert Audit("a_latin").run() == 0
+    assert "caf\xe9 (" in capsys.readouterr().out

@@ -52,7 +52,8 @@ def audit(
     intended: names of rules whose gradient differs from their body's on purpose; `nnjax.intended` marks one in code.
     references: {rule or its name: the same function in plain jax.numpy}, where a body is none that autodiff can go through.
     search: check each rule that is right here at hostile inputs too, for 25 seconds or as many as it says, as `check_vjp` does.
-    Under `vmap` and `grad` a rule sees tracers: there its shapes are kept and values drawn.
+    Under `vmap` and `grad` the values are those that the program has there. Where it has none, as in what runs with jit alone,
+    values are drawn, in several ways, and the verdict says so.
     A rule met inside `jax.shard_map` is checked inside one, on drawn values; with check_vma=False, where JAX's own
     transposes of what communicates are no reference, such a rule is not checked, and the report says so.
     Raises TypeError where fn is not callable; what fn raises passes through.
@@ -125,8 +126,8 @@ def examined(
     """The rows of a rule's calls and the gravest verdict; seconds: of a search for a fault elsewhere, where all are right."""
     name, where, _ = entry.title
     if entry.rule is None or not entry.samples:
-        said = next((said for said in entry.shapes if str(said).startswith("not kept")), "")
-        verdict = f"not checked: {said or 'it closes over values that were being traced'}"
+        said = next(iter(entry.problems), "it closes over values that were being traced")
+        verdict = f"not checked: {said}"
         return Found(entry.title, entry.calls[0], verdict, Report((), (f"{name} ({where}): {verdict}",)))
     waived = "as `intended` says" if name in intended else getattr(entry.rule, "intended", None)
     plain = next((g for key, g in references.items() if key == name or rule_of(key) is entry.rule), None)

@@ -1,6 +1,7 @@
 """Which custom_vjp and custom_jvp rules a program runs through, how often, and with what.
 
-A rule under `jit`, `vmap` or `grad` sees tracers. Of these the shapes are kept, and values are drawn later.
+A rule under `vmap` or `grad` sees tracers that carry the program's values, while `jit` is disabled. Of other tracers shapes are
+kept, and values are drawn later.
 """
 
 import math
@@ -92,7 +93,7 @@ class Title(NamedTuple):
 class Heard(NamedTuple):
     """A rule, how many calls it got, and some of them; rules that a program makes anew at each call are one.
 
-    rule: None where it closes over values that were being traced: it cannot be kept.
+    rule: None where it closes over values that were being traced: it cannot be kept. problems: why a call was not kept.
     """
 
     rule: Any
@@ -100,6 +101,7 @@ class Heard(NamedTuple):
     calls: list[int]
     samples: list[Call]
     shapes: set[Any]
+    problems: list[str]
 
 
 @contextmanager
@@ -120,7 +122,7 @@ def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
         alike = (e for e in heard if (e.title == title if gone else e.rule is not None and same_rule(e.rule, rule)))
         entry = next(alike, None)
         if entry is None:
-            heard.append(entry := Heard(None if gone else rule, title, [0], [], set()))
+            heard.append(entry := Heard(None if gone else rule, title, [0], [], set(), []))
         if entry.rule is rule:  # the others may go, and their ids come again
             known[id(rule)] = entry
         return entry
@@ -147,10 +149,13 @@ def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
             if is_own(self):
                 try:
                     note(self, args, kwargs)
-                except Exception as error:  # listening must not disturb a program
-                    heard_of = known.get(id(self))
-                    if heard_of is not None:
-                        heard_of.shapes.add(f"not kept: {type(error).__name__}: {error}")
+                except Exception as error:  # listening must not disturb a program, nor forget what it could not keep
+                    said = f"not kept: {type(error).__name__}: {error}"
+                    title = Title(getattr(self, "__name__", type(self).__name__), "source unknown", "source unknown")
+                    entry = known.get(id(self)) or Heard(None, title, [1], [], set(), [])
+                    entry.problems.append(said)
+                    if not any(entry is e for e in heard):
+                        heard.append(entry)
             return originals[cls](self, *args, **kwargs)
 
         return call

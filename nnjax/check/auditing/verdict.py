@@ -9,13 +9,15 @@ import numpy as np
 from ..omissions import words
 from ..report import Report, Row, Where
 from ..subject import is_passed_on
-from ..vjp import check_vjp
-from ..witness.arbiter import APPROXIMATE, APPROXIMATION, asked, by_values, only_at_kinks, own_options, share_off
+from ..vjp import IN_OWN, check_vjp
+from ..witness.arbiter import APPROXIMATE, APPROXIMATION, BY_VALUES, by_values, only_at_kinks, share_off
 from ..witness.oracle import DISAGREEMENT
+from ..witness.question import asked, own_options
 from .inside import Inside
 from .listening import Title
 
 INTENDED = "intended: its gradient is not its body's, "
+CONVENTION = "convention: differs from its body at kinks or ties only"
 UNSHOWN = "not proved"  # how a verdict begins that is neither right nor wrong
 VERDICTS = ("FAULT", "not checked", UNSHOWN, "intended", "approximation", "convention", "ok", "no derivative")  # by gravity
 
@@ -50,7 +52,7 @@ def verdict_on(case: Case, title: Title, waived: str | None) -> tuple[Report, st
             said = "it communicates in a jax.shard_map without check_vma or over some axes alone: jax.grad is no reference"
         if said.startswith("check: no argument") or "no output that is real floating" in said:
             return Report(()), "no derivative to check"
-        if "differences of values" not in said:
+        if BY_VALUES not in said:
             return Report((), (f"{name} ({where}): {said}",)), f"not checked: {said}"
     if report.failures and all(row.leaf == "cotangents" and row.bound == 0 for row in report.failures):  # it gives no gradient
         said = next(row.diagnosis.detail for row in report.failures if row.diagnosis)
@@ -77,7 +79,7 @@ def verdict_on(case: Case, title: Title, waived: str | None) -> tuple[Report, st
         verdict = next(row.note for row in report.rows if row.note.startswith(APPROXIMATE))
     else:
         how = ", by differences of values, as autodiff does not run in its body" if _by_values_alone(report) else ""
-        own = next((note.rpartition(" ")[2] for note in report.notes if "does not run in float64" in note), "")
+        own = next((note.rpartition(" ")[2] for note in report.notes if IN_OWN in note), "")
         verdict = "ok" + how + (f", in {own} alone" if own else "")
     return report._replace(rows=tuple(row._replace(note=row.note or where) for row in report.rows)), verdict
 
@@ -91,7 +93,7 @@ def _settled(case: Case, name: str) -> tuple[Report, str] | None:
     if off <= APPROXIMATION:
         return Report((_row(name)._replace(error=off),)), "ok, in float64 entry by entry"
     if asked(only_at_kinks, *case[:5], False):
-        return Report((_row(name),)), "convention: differs from its body at kinks or ties only"
+        return Report((_row(name),)), CONVENTION
     report = by_values(*case[:5], name)
     if not report.rows or report.missing:
         return None
@@ -112,11 +114,10 @@ def _excuse(case: Case, name: str, report: Report, waived: str | None) -> str:
         return INTENDED + waived
     if _by_values_alone(report):
         return ""
-    nearby = _right_nearby(case)
-    shown = nearby and (case.on is not None or asked(only_at_kinks, *case[:5], None))
-    if shown:
-        return "convention: differs from its body at kinks or ties only"
-    if shown is None:
+    kinks = _right_nearby(case) and (case.on is not None or asked(only_at_kinks, *case[:5], None))
+    if kinks:
+        return CONVENTION
+    if kinks is None:
         return f"{UNSHOWN}: right nearby, but its body has no values in float64 that show a kink where it differs"
     if case.on is not None:
         return ""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ...errors import describe
@@ -13,9 +12,10 @@ from ..calls import bound
 from ..matrix import run_matrix
 from ..options import Options
 from ..report import ELSEWHERE, Report, Row
-from ..subject import Spec, Subject, is_float, is_passed_on, leaf_name, split, vjp_of
-from ..witness.arbiter import asked, only_at_kinks
+from ..subject import Spec, Subject, is_float, is_key, is_passed_on, leaf_name, split, vjp_of
+from ..witness.arbiter import only_at_kinks
 from ..witness.oracle import DISAGREEMENT
+from ..witness.question import asked
 from .hostile import Point, drawn, leaves_of, lengths_of, other_lengths, values
 
 SECONDS = 25.0
@@ -76,17 +76,17 @@ def searched(
     leaves = leaves_of([*diff, *other])
     count = 0
     refused: dict[str, str] = {}
-    for label, sizes, point in _points(leaves, seed):
+    for sizes, kind, point in _points(leaves, seed):
         if time.perf_counter() - start > seconds:
             break
         rows = search.failures(point)
         count += rows is not None
         if rows and rows[0].leaf == "cotangents":
             why = rows[0].diagnosis.detail if rows[0].diagnosis else ""
-            refused.setdefault(why, f"{label}: {why}")
+            refused.setdefault(why, f"{_words(sizes, kind)}: {why}")
         elif rows:
-            label, point, rows = _smallest(search, leaves, label, sizes, point, rows, seed, start + 1.5 * seconds)
-            said = f"{ELSEWHERE}, but at {label}: {_written((*spec.names, *others), point)}"
+            sizes, point, rows = _smallest(search, leaves, sizes, kind, point, rows, start + 1.5 * seconds)
+            said = f"{ELSEWHERE}, but at {_words(sizes, kind)}: {_written((*spec.names, *others), point)}"
             rows = tuple(row._replace(note=said) for row in rows)
             return Searched(rows, count, tuple(refused.values()), time.perf_counter() - start)
     return Searched((), count, tuple(refused.values()), time.perf_counter() - start)
@@ -129,43 +129,36 @@ def _arrays(g, spec: Spec, diff, other) -> list[Any]:
     return [y for y in jax.tree.leaves(g(*args, **kwargs)) if isinstance(y, jax.Array)]
 
 
-def _points(leaves, seed: int) -> Iterator[tuple[str, dict[int, int], Point]]:
-    """(in words, the lengths that are others, the arrays): own shapes first, then other lengths, then both at once."""
+def _points(leaves, seed: int) -> Iterator[tuple[dict[int, int], str, Point]]:
+    """(the lengths that are others, the kind of values or "", the arrays): own shapes first, then other lengths, then both."""
     own = drawn(leaves, {}, seed)
-    for label, point in values(leaves, own, seed):
-        yield label, {}, point
+    for kind, point in values(leaves, own, seed):
+        yield {}, kind, point
     others = list(other_lengths(lengths_of(leaves)))
     for sizes in others:
-        yield _sized(sizes), sizes, drawn(leaves, sizes, seed)
+        yield sizes, "", drawn(leaves, sizes, seed)
     for sizes in others:
-        for label, point in values(leaves, drawn(leaves, sizes, seed), seed):
-            yield f"{_sized(sizes)} and {label}", sizes, point
+        for kind, point in values(leaves, drawn(leaves, sizes, seed), seed):
+            yield sizes, kind, point
 
 
-def _sized(sizes: dict[int, int]) -> str:
-    return "length " + ", ".join(f"{new} in the place of {old}" for old, new in sizes.items())
+def _words(sizes: dict[int, int], kind: str) -> str:
+    lengths = ", ".join(f"{new} in the place of {old}" for old, new in sizes.items() if new != old)
+    return " and ".join(filter(None, (lengths and f"length {lengths}", kind)))
 
 
-def _smallest(search: _Search, leaves, label: str, sizes, point: Point, rows, seed: int, until: float):
-    """Fewer and simpler numbers that fail too, as long as there is time."""
-    kind = label.rpartition(" and ")[2] if " and " in label or not sizes else ""
-
-    def again(sizes):
-        new = drawn(leaves, sizes, seed)
-        return dict(values(leaves, new, seed)).get(kind) if kind else new
-
-    lengths = lengths_of(leaves)
-    for n in sorted(lengths, reverse=True):
+def _smallest(search: _Search, leaves, sizes: dict[int, int], kind: str, point: Point, rows, until: float):
+    """(lengths, arrays, rows) of fewer and simpler numbers that fail too, as long as there is time."""
+    for n in sorted(lengths_of(leaves), reverse=True):
         for fewer in (k for k in (1, 2, 3, 4, n // 4, n // 2) if 0 < k < sizes.get(n, n)):
             if time.perf_counter() > until:
                 break
-            changed = {**sizes, n: fewer}
-            smaller = again(changed)
-            if smaller is None:
-                continue
-            found = search.failures(smaller)
-            if found and found[0].leaf != "cotangents":
-                sizes, point, rows = changed, smaller, found
+            smaller: Point | None = drawn(leaves, {**sizes, n: fewer}, search.seed)
+            if kind:
+                smaller = dict(values(leaves, smaller, search.seed)).get(kind)
+            found = None if smaller is None else search.failures(smaller)
+            if smaller is not None and found and found[0].leaf != "cotangents":
+                sizes, point, rows = {**sizes, n: fewer}, smaller, found
                 break
     for simple in (np.round, lambda x: np.round(x, 1)):
         for i in range(search.n_diff):
@@ -173,10 +166,9 @@ def _smallest(search: _Search, leaves, label: str, sizes, point: Point, rows, se
             if time.perf_counter() > until or np.array_equal(simpler[i], point[i]):
                 continue
             found = search.failures(simpler)
-            if found:
+            if found and found[0].leaf != "cotangents":
                 point, rows = simpler, found
-    said = " and ".join(filter(None, (_sized({o: n for o, n in sizes.items() if n != o}) if sizes else "", kind)))
-    return said or label, point, rows
+    return sizes, point, rows
 
 
 def _passed(v: Any) -> bool:
@@ -188,11 +180,7 @@ def _written(names: Sequence[str], point: Sequence[Any]) -> str:
     said = []
     for name, x in zip(names, point):
         text = f"{name} {describe(x)}"
-        if (
-            isinstance(x, (jax.Array, np.ndarray))
-            and 0 < x.size <= 12
-            and (jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool)
-        ):
+        if is_passed_on(x) and not is_key(x) and 0 < x.size <= 12:
             numbers = np.asarray(x)
             numbers = numbers + 0.0 if is_float(x) else numbers  # no -0
             text += f" = {np.array2string(numbers, separator=', ', precision=4)}".replace("\n", "")

@@ -4,120 +4,24 @@ All is done in float64, on the body of the rule under test, at the arguments of 
 the precision of the arguments.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ..calls import bound, in_own_precision
-from ..report import Diagnosis, Report, Row, Where
-from ..subject import Leaves, Spec, sorted_outputs, split
+from ..report import Diagnosis, Report, Row, Where, output_names
+from ..subject import Leaves
 from .oracle import eps_of, norms, size_of
-from .rounding import random_like
-from .truth import operations
-from .values import directions, in_groups, singly, slope, tied
+from .question import Question, asked
+from .values import directions, halves, in_groups, slope, tied
 
 APART = 1e-6  # of the largest entry: gradients in float64 that differ by more are two
 APPROXIMATION = 64 * 2.0**-23  # of every entry: what one hardly sees in float32, as of a sum that stands for an integral
 SETTLES = 1e-4  # of the slope: an error above proves nothing; in lower precision 2 eps^(1/4), as 4 % in float32
-APPROXIMATE = "approximation:"
+BY_VALUES = "differences of values"
+APPROXIMATE = "approximation:"  # how the note of a row that is so begins
+MOST = 400  # groups of entries of one leaf that are looked at
 FLAT = 1e-7  # of F over the size of x: below, an error tells a slope of zero from another
-
-
-Answer = TypeVar("Answer")
-
-
-class Question(NamedTuple):
-    """F(x) = <ct, body(x)>, and its gradient as the rule has it."""
-
-    spec: Spec
-    diff: Leaves  # in float64
-    other: Leaves
-    cts: Leaves
-    rule: Any
-    body: Any
-    eps: float = 2.0**-52  # of the precision in which the body runs
-    stops: bool = False  # whether the body stops gradients somewhere
-    dtypes: tuple[Any, ...] = ()  # of the arguments, as they came
-
-    def value(self) -> Any:
-        """F, of a list of arrays in float64."""
-
-        @jax.jit
-        def run(diff, other, cts):
-            return sum(jnp.vdot(c, y) for c, y in zip(cts, self._floats(self.body)(diff, other)))
-
-        return lambda diff: float(run(list(diff), self.other, self.cts))
-
-    def _floats(self, f):
-        def call(diff, other):
-            args, kwargs = self.spec.merge(diff, other)
-            return sorted_outputs(f(*args, **kwargs))[0]
-
-        return call
-
-    def pulled(self, f: Any, dtypes: Any = None) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The outputs of f and the gradient of <ct, f(x)>, by the reverse mode of f; dtypes: of the arguments, if others."""
-
-        @jax.jit
-        def run(diff, other, cts):
-            y, pull = jax.vjp(lambda diff: self._floats(f)(diff, other), diff)
-            return y, pull([c.astype(v.dtype) for c, v in zip(cts, y)])[0]
-
-        diff = [np.asarray(x, d) for x, d in zip(self.diff, dtypes)] if dtypes else list(self.diff)
-        y, gradient = run(diff, self.other, self.cts)
-        return [np.asarray(v, np.float64) for v in y], [np.asarray(g, np.float64) for g in gradient]
-
-    def gradient(self, f: Any) -> list[np.ndarray]:
-        """Of <ct, f(x)>, by the reverse mode that f has."""
-        return self.pulled(f)[1]
-
-    def outputs(self, f: Any, dtypes: Any = None) -> list[np.ndarray]:
-        """The outputs of f where nothing is differentiated."""
-        diff = [np.asarray(x, d) for x, d in zip(self.diff, dtypes)] if dtypes else list(self.diff)
-        return [np.asarray(v, np.float64) for v in jax.jit(self._floats(f))(diff, self.other)]
-
-
-def asked(
-    answer: Callable[[Question], Answer], rule: Any, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int,
-    unknown: Answer,
-) -> Answer:  # fmt: skip
-    """What values at these arguments answer; `unknown` where the body has none, or its autodiff, if needed, does not run."""
-    with own_options(), jax.enable_x64(True):
-        try:
-            return answer(_question(rule, body, args, kwargs, seed))
-        except Exception:
-            return unknown
-
-
-@contextmanager
-def own_options() -> Iterator[None]:
-    """Inside, what JAX's own defaults are, whatever the caller has set for the program under test."""
-    with (
-        jax.disable_jit(False),
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-        jax.debug_nans(False),
-        jax.debug_infs(False),
-        jax.check_tracer_leaks(False),
-        jax.transfer_guard("allow"),
-    ):
-        yield
-
-
-def _question(rule: Any, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int) -> Question:
-    ((rule, body), args, kwargs, names), own = in_own_precision(bound(rule, body, args, kwargs))
-    spec, diff, other = split(args, kwargs, names)
-    dtypes = tuple(x.dtype for x in diff)
-    diff = [np.asarray(x).astype(np.float64) for x in diff]
-    bare = Question(spec, diff, other, [], rule, body, eps_of(own or np.float64), dtypes=dtypes)
-    program, shapes = jax.make_jaxpr(bare._floats(body), return_shape=True)(diff, other)
-    rng = np.random.default_rng((seed, 2))
-    cts = [random_like(rng, s.shape, s.dtype) for s in shapes]
-    return bare._replace(cts=cts, stops="stop_gradient" in operations(program.jaxpr))
 
 
 def by_values(
@@ -180,8 +84,7 @@ def _as_it_came(question: Question, where: Where) -> list[Row]:
         slack = max(APPROXIMATION, 8 * eps**0.5 if dtypes else 0.0)  # a body that goes on until it converges, rounded otherwise
         name = "float64" if dtypes is None else np.dtype(max(question.dtypes, key=eps_of)).name
         here = where._replace(dtype=name)
-        names = ["output"] if len(y) == 1 else [f"output[{i}]" for i in range(len(y))]
-        compared = [*zip(names, y, question.outputs(question.body, dtypes), ["wrong_primal"] * len(y))]
+        compared = [*zip(output_names(len(y)), y, question.outputs(question.body, dtypes), ["wrong_primal"] * len(y))]
         compared += zip(question.spec.names, gradient, wide, ["unknown"] * len(wide)) if dtypes else []
         for leaf, ours, theirs, kind in compared:
             known = np.isfinite(theirs)
@@ -214,19 +117,23 @@ def _along(question: Question, of: Any, where: Where, seed: int) -> Report:
         if not all(h.settled for h in found):
             off = max(h.off for h in found)
             missing.append(
-                f"{where.case}: {name}, in {g.size} of {g.size} entries: differences of values do not settle its slope (their "
+                f"{where.case}: {name}, in {g.size} of {g.size} entries: {BY_VALUES} do not settle its slope (their "
                 f"error is {off:.2g})"
             )
             continue
-        found += [h for u in in_groups(question.diff, i, seed) if (h := _held(question, f, u, g, u[i], flat)).settled]
-        if not all(h.allowed for h in found):  # of several kinks that move at once each has slopes of its own
-            alone = [_held(question, f, u, g, u[i], flat) for u in singly(question.diff, i)]
-            found = found if not any(h.kink for h in alone) else [h for h in alone if h.settled] or found
+        smooth = [h for h in found if not h.kink]
+        parts, left = _parted(question, f, i, g, flat, seed)
+        kinks = any(h.kink for h in parts)
+        if left and kinks:
+            missing.append(f"{where.case}: {name}, in {left} of {g.size} entries beside kinks, which {BY_VALUES} do not settle")
+            continue
+        # Of several kinks that move at once each has slopes of its own, and both sides may be equal by chance.
+        found = parts if kinks else smooth + parts or found
         worst = max(found, key=lambda h: h.error / h.limit if h.limit else float(h.error > 0))
-        said = f"by differences of values its slope along a direction is {worst.value:.6g} ± {worst.off:.1g}, by reverse mode "
+        said = f"by {BY_VALUES} its slope along a direction is {worst.value:.6g} ± {worst.off:.1g}, by reverse mode "
         said += f"{worst.own:.6g}"
         if not worst.within and worst.allowed:
-            said = f"{APPROXIMATE} by differences of values off by {worst.error / worst.scale:.2g} of its slope"
+            said = f"{APPROXIMATE} by {BY_VALUES} off by {worst.error / worst.scale:.2g} of its slope"
         ok = worst.allowed
         kind = "not_finite" if not np.isfinite(worst.own) else "scaled" if g.size == 1 else "unknown"
         wrong = None if ok else Diagnosis(kind, said)
@@ -237,6 +144,26 @@ def _along(question: Question, of: Any, where: Where, seed: int) -> Report:
         else:
             rows.append(row)
     return Report(tuple(rows), tuple(missing))
+
+
+def _parted(question: Question, f: Any, i: int, g: np.ndarray, flat: float, seed: int) -> tuple[list["Held"], int]:
+    """The slopes of groups of entries of the i-th leaf, and how many entries are left that do not settle.
+
+    A group that has a kink, or is off, is parted until one entry of it moves alone, as long as there are not too many.
+    """
+    groups, found, left = in_groups(question.diff, i, seed), [], 0
+    for _ in range(MOST):
+        if not groups:
+            break
+        u = groups.pop()
+        held = _held(question, f, u, g, u[i], flat)
+        if (held.kink or not held.allowed) and np.count_nonzero(u[i]) > 1:
+            groups += halves(u)
+        elif held.settled:
+            found.append(held)
+        else:
+            left += int(np.count_nonzero(u[i]))
+    return found, left + sum(int(np.count_nonzero(u[i])) for u in groups)
 
 
 class Held(NamedTuple):

@@ -95,13 +95,14 @@ def in_groups(x: Sequence[Any], i: int, seed: int, groups: int = 16) -> list[lis
     return found
 
 
-def singly(x: Sequence[Any], i: int, most: int = 64) -> list[list[np.ndarray]]:
-    """Directions in which one entry of the i-th array moves alone, for so many of its entries at most."""
+def halves(u: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Two directions, of half the entries each that move along this one, all in one array."""
+    i = next(i for i, d in enumerate(u) if d.any())
     found = []
-    for k in np.unique(np.linspace(0, x[i].size - 1, min(most, x[i].size)).astype(int)):
-        u = [np.zeros_like(a) for a in x]
-        u[i].flat[k] = 1.0
-        found.append(u)
+    for members in np.array_split(np.flatnonzero(u[i]), 2):
+        half = [np.zeros_like(d) for d in u]
+        half[i].flat[members] = u[i].flat[members]
+        found.append(half)
     return found
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import nnjax
 from nnjax.check.auditing.listening import SHAPES, Drawn, listening
 
 
@@ -156,3 +157,15 @@ def test_a_buffer_that_a_program_writes_into_is_copied():
 
     (entry,) = heard_of(program)
     np.testing.assert_array_equal(entry.samples[0].leaves[0], [1, 1])
+
+
+def test_what_cannot_be_kept_is_told_and_disturbs_nobody(monkeypatch):
+    def refuses(*args):
+        raise ZeroDivisionError("not kept")
+
+    for name in ("_kept", "source"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"nnjax.check.auditing.listening.{name}", refuses)
+            report = nnjax.audit(sine(), jnp.ones(3))
+        assert not report.ok
+        assert "not checked: not kept: ZeroDivisionError" in report.notes[0]

@@ -29,6 +29,14 @@ def test_a_rule_is_found_under_jit():
     assert body_of(3) is None
 
 
+def test_a_function_made_of_a_rule_is_another():
+    rule = jax.custom_vjp(jnp.sin)
+    rule.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (ct * jnp.cos(x),))
+    assert rule_of(jax.vmap(rule)) is None
+    with pytest.raises(TypeError, match="reference"):
+        nnjax.check_vjp(jax.vmap(rule), jnp.ones((2, 3)))
+
+
 def test_static_arguments_are_known_by_number():
     assert static_numbers(jax.custom_vjp(lambda x, n: x, nondiff_argnums=(1,))) == (1,)
     assert static_numbers(jax.custom_jvp(lambda x: x)) == ()

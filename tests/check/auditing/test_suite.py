@@ -1,8 +1,7 @@
 """`pytest --vjp-audit` in a throw-away project."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
@@ -50,16 +49,10 @@ def seldom(x):
 
 
 @pytest.fixture
-def project(tmp_path):
+def project(run_tests_in, tmp_path):
     (tmp_path / "test_mine.py").write_text(TESTS)
     (tmp_path / "mine.py").write_text(PACKAGE)
-
-    def run(*options):
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + done.stderr
-
-    return run
+    return partial(run_tests_in, tmp_path)
 
 
 @pytest.mark.parametrize("workers", [pytest.param("0"), pytest.param("2", marks=pytest.mark.slow)])

@@ -75,6 +75,19 @@ def test_kinks_that_move_together_are_looked_at_one_by_one():
         assert nnjax.audit(relu, x).ok == right
 
 
+@pytest.mark.parametrize("wrong", [None, 0, 77, 149])
+def test_one_wrong_entry_is_found_beside_a_kink_and_many_others(wrong):
+    def body(x):
+        return jax.pure_callback(lambda x: np.maximum(x, 0), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    x = jnp.linspace(1.0, 2.0, 150).at[jnp.array([40, 90])].set(0.0)
+    factor = jnp.ones(150) if wrong is None else jnp.ones(150).at[wrong].set(1.02)
+    relu = jax.custom_vjp(body)
+    relu.defvjp(lambda x: (body(x), x), lambda x, ct: (jnp.where(x > 0, factor.astype(ct.dtype) * ct, 0 * ct),))
+    report = nnjax.audit(relu, x)
+    assert report.ok == (wrong is None), report
+
+
 @pytest.mark.parametrize("pull", [lambda ct: ct * ct / ct, lambda ct: jnp.clip(ct, -16, 16)], ids=["nan at 0", "clipped at 16"])
 def test_what_is_linear_near_1_alone_is_a_fault(pull):
     rule = jax.custom_vjp(jnp.sin)
@@ -94,3 +107,40 @@ def test_what_does_not_run_without_jit_is_audited_with_it():
     rule = cube(3.0)
     (note,) = nnjax.audit(lambda x: jax.lax.scan(lambda c, y: (rule(c), y), x, jnp.zeros((0, 3)))[0], X).notes
     assert "ok, on drawn values" in note
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_a_kink_is_a_convention_whatever_the_argument_is_called_and_complex_too(dtype):
+    def body(output):
+        return jnp.maximum(output.real, 0) + jnp.maximum(output.imag, 0)
+
+    def bwd(output, ct):
+        right, up = jnp.where(output.real > 0, ct, 0 * ct), jnp.where(output.imag > 0, ct, 0 * ct)
+        return (jax.lax.complex(right, -up) if dtype == np.complex64 else right,)
+
+    relu = jax.custom_vjp(body)
+    relu.defvjp(lambda output: (body(output), output), bwd)
+    (note,) = nnjax.audit(relu, np.array([0.0, 1.0, -1.0], dtype)).notes
+    assert "convention" in note
+
+
+def test_a_rule_for_positive_numbers_is_not_blamed_for_others_that_were_drawn():
+    log = jax.custom_vjp(lambda x: jnp.log(jnp.maximum(x, 1e-6)))
+    log.defvjp(lambda x: (jnp.log(jnp.maximum(x, 1e-6)), x), lambda x, ct: (ct / x,))
+    (note,) = nnjax.audit(lambda x: jax.make_jaxpr(log)(x), X).notes
+    assert "ok, on drawn values" in note
+    negated = jax.custom_vjp(jnp.log)
+    negated.defvjp(lambda x: (jnp.log(x), x), lambda x, ct: (-ct / x,))
+    (note,) = nnjax.audit(lambda x: jax.make_jaxpr(negated)(x), X).notes
+    assert "FAULT" in note
+    assert note.endswith("on drawn values")
+
+
+def test_a_rule_that_is_wrong_under_vmap_alone_is_found_where_it_is_met_so():
+    def sums(ct):
+        return np.cumsum(ct[::-1])[::-1].reshape(ct.shape)
+
+    rule = jax.custom_vjp(lambda x: jnp.cumsum(x))
+    rule.defvjp(lambda x: (jnp.cumsum(x), None), lambda _, ct: (jax.pure_callback(sums, ct, ct, vmap_method="broadcast_all"),))
+    assert nnjax.audit(rule, X).ok
+    assert "FAULT" in nnjax.audit(jax.vmap(rule), jnp.stack([X, 2 * X])).notes[0]

@@ -24,6 +24,15 @@ def test_groups_sum_to_the_length_that_they_did(sizes):
         assert (parts >= 0).all()
 
 
+def test_a_permutation_stays_one():
+    leaves = leaves_of([X, np.int32([2, 0, 1, 4, 3, 5, 7, 6])])
+    assert leaves[1].kind == "permutation"
+    for sizes in ({}, {8: 9}, {8: 1}, {8: 0}):
+        point = drawn(leaves, sizes, 0)
+        for _, (x, order) in [("", point), *values(leaves, point, 0)]:
+            assert sorted(order) == list(range(len(x)))
+
+
 def test_axes_of_one_length_change_together_and_ids_stay_below():
     table, ids = RNG.standard_normal((10, 4)), np.int32([9, 3, 3])
     leaves = leaves_of([table, ids, RNG.standard_normal((4, 3))])

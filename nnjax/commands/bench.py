@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..bench import mesh
+from ..bench.ahead.command import bench_ahead, expect_targets, rules_ahead
 from ..bench.book import epoch_seconds
 from ..bench.links import Links
 from ..bench.measure import Comparison, compare
@@ -20,10 +21,10 @@ from ..bench.plot import bars
 from ..bench.rule import Cost, costs
 from ..bench.table import Entry, entries
 from ..check.auditing.listening import Title
+from ..check.auditing.named import function_named
 from ..check.auditing.suite import shortened
 from ..distributed.devices import present
 from ..errors import expect_folder, unknown_name
-from .audit import function_named
 
 BOOK = "book"
 
@@ -47,6 +48,9 @@ class Bench:
     """Write the figures to this file."""
     plot: Path | None = None
     """Draw the ratios as bars into this PNG; with --mesh, the predicted times."""
+    compile_for: tuple[str, ...] = ()
+    """Instead of measuring: compile for machines that are not here (h100, h200, a100, or TPUs such as v5e:2x2), and tell what is
+    exact: launches, memory, on TPUs bytes and operations."""
     mesh: tuple[str, ...] = ()
     """Instead: what a GPT's training step sends over these meshes (data=8 shard=8 data=4,model=2), read from the compiled
     program, beside the least possible; and how long a step would take on up to 4,096 devices. On a CPU they are simulated."""
@@ -59,6 +63,7 @@ class Bench:
 
     def run(self) -> int:
         """Print a row for each case, and below the table what the whole comes to."""
+        expect_targets("bench", self.compile_for)
         if self.target is not None:
             return self._run_rules(self.target)
         if self.mesh:
@@ -70,6 +75,9 @@ class Bench:
             raise unknown_name("bench case", self.only or "", [*(entry.name for entry in table), BOOK])
         for file in (self.json, self.plot):
             expect_folder(file)
+        if self.compile_for:
+            self._refuse("what is measured, --compile-for for what is not run", peers=self.peers, device=self.device)
+            return bench_ahead(self.compile_for, [entry.name for entry in chosen], self.json, self.plot)
         if not self.seconds > 0:
             raise ValueError(f"bench: seconds must be positive, got {self.seconds}; 6 is usual.")
         device = present("bench", self.device)[0]
@@ -95,12 +103,13 @@ class Bench:
 
     def _run_rules(self, target: str) -> int:
         """The cost of each rule; exit code 1 where none was met."""
-        given = {"--only": self.only, "--peers": self.peers, "--mesh": self.mesh, "--plot": self.plot}
-        for option in (name for name, value in given.items() if value):
-            raise ValueError(f"bench: {option} is for nnjax's own cases, not for {target}; leave either out.")
+        self._refuse(f"nnjax's own cases, not for {target}", only=self.only, peers=self.peers, mesh=self.mesh, plot=self.plot)
         expect_folder(self.json)
         if not self.seconds > 0:
             raise ValueError(f"bench: seconds must be positive, got {self.seconds}; 6 is usual.")
+        if self.compile_for:
+            self._refuse("what is measured, --compile-for for what is not run", device=self.device)
+            return rules_ahead(self.compile_for, target, self.json)
         fn, device = function_named("bench", target), present("bench", self.device)[0]
         found: list[dict[str, Any]] = []
 
@@ -120,13 +129,16 @@ class Bench:
         return 0 if met else 1
 
     def _run_mesh(self) -> int:
-        for option in (name for name, given in (("--only", self.only), ("--peers", self.peers)) if given):
-            raise ValueError(f"bench: {option} is for what is measured, --mesh for what is counted; leave either out.")
+        self._refuse("what is measured, --mesh for what is counted", only=self.only, peers=self.peers)
         for file in (self.json, self.plot):
             expect_folder(file)
         if self.device not in (None, "cpu"):
             present("bench", self.device)
         return mesh.run(self.mesh, Links(self.bandwidth, self.latency, self.rate), self.device, self.json, self.plot)
+
+    def _refuse(self, why: str, **given: Any) -> None:
+        for option in (name for name, value in given.items() if value):
+            raise ValueError(f"bench: --{option} is for {why}; leave either out.")
 
     def _measured(self, entry: Entry, found: dict[str, Any]) -> tuple[Entry, Comparison, dict[str, float]]:
         hand, references, args = entry.make()

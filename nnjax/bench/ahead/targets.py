@@ -14,6 +14,9 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
 TPU = re.compile(r"v\d+\w*:\d+(?:x\d+){1,2}")
+# A GPU's compiler tries its choices out on the card, which is not there. A TPU's searches, for minutes where kernels of
+# convolutions are large: its least effort is asked for.
+OPTIONS = {"cuda": {"xla_gpu_autotune_level": 0}, "tpu": {"exec_time_optimization_effort": -1.0}}
 EXTRAS = {"cuda": ("jax_cuda12_plugin", "h100"), "tpu": ("libtpu", "tpu-compiler")}
 
 
@@ -32,7 +35,7 @@ class Target(NamedTuple):
     def compile_laid_out(self, f: Callable[..., Any], args: Any) -> Any:
         """As `compile`, for shapes that say themselves on which of the devices they lie."""
         lowered = (f if hasattr(f, "trace") else jax.jit(f)).trace(*args).lower(lowering_platforms=(self.platform,))
-        return lowered.compile(compiler_options={"xla_gpu_autotune_level": 0} if self.platform == "cuda" else None)
+        return lowered.compile(compiler_options=OPTIONS[self.platform])
 
     def mesh(self, sizes: Mapping[str, int]) -> Mesh:
         """A mesh of these axes over all its devices. Raises ValueError where they are not as many."""
@@ -82,6 +85,7 @@ def target(name: str, who: str = "bench") -> Target:
     platform = expect_target(name, who)
     jax.config.update("jax_platforms", "cpu")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or libtpu asks the network for the machine that it is on
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # which it refuses, as two cannot share a TPU; none is used here
     how = {"topology": "1x1x1", "target_config": spec(name)} if platform == "cuda" else {}
     try:
         found = topologies.get_topology_desc(platform=platform, topology_name=name, **how)

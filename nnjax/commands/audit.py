@@ -1,6 +1,7 @@
 """`nnjax audit`."""
 
 import json
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path

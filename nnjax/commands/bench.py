@@ -49,8 +49,8 @@ class Bench:
     plot: Path | None = None
     """Draw the ratios as bars into this PNG; with --mesh, the predicted times."""
     compile_for: tuple[str, ...] = ()
-    """Instead of measuring: compile for machines that are not here (h100, h200, a100, or TPUs such as v5e:2x2), and tell what is
-    exact: launches, memory, on TPUs bytes and operations."""
+    """Instead of measuring: compile for machines that are not here (h100, h200, a100, or TPUs such as v5e:2x2), and tell
+    what is exact: launches, memory, on TPUs bytes and operations."""
     mesh: tuple[str, ...] = ()
     """Instead: what a GPT's training step sends over these meshes (data=8 shard=8 data=4,model=2), read from the compiled
     program, beside the least possible; and how long a step would take on up to 4,096 devices. On a CPU they are simulated."""

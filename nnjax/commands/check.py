@@ -53,8 +53,8 @@ class Check:
     json: Path | None = None
     """Write every row to this file."""
     compile_for: tuple[str, ...] = ()
-    """Instead of checking: compile value and gradient of every case, in every dtype, for machines that are not here (h100, h200,
-    a100, or TPUs such as v5e:2x2)."""
+    """Instead of checking: compile value and gradient of every case, in every dtype, for machines that are not here (h100,
+    h200, a100, or TPUs such as v5e:2x2)."""
     mesh: str | None = None
     """Check those of nnjax.distributed instead, over a mesh such as data=4,model=2 of the axes data, shard and model, against
     one device. A CPU simulates its devices. Programs are compiled; with --full also run operation by operation."""

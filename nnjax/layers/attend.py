@@ -20,6 +20,7 @@ from ..fast.attend_hidden import clear, finite, hide, kept, numbers, told, visib
 from ..fast.attend_products import contract, exp_less
 from ..fast.choose import by_platform
 from ..fast.cpu import attend as cpu
+from ..fast.gpu import attend as gpu
 from ..linear import broadcast
 
 
@@ -38,7 +39,7 @@ def attend_apply(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bo
     return contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), finite(v) if causal else v).astype(q.dtype)
 
 
-def _weights(q: Array, k: Array, v: Array, keep: Array | None, causal: bool, held: Any, first: int) -> Any:
+def _weights(q: Array, k: Array, v: Array, keep: Array | None, causal: bool, held: Any) -> Any:
     """(p, s): the weights, and the scores of which they are the softmax: NaN where a query sees what is not finite.
 
     held: what the maximum goes through (`fast_fwd`).
@@ -46,7 +47,7 @@ def _weights(q: Array, k: Array, v: Array, keep: Array | None, causal: bool, hel
     s = contract("bhgqd,bhkd->bhgqk", q * (1 / math.sqrt(q.shape[-1])), k)
     if causal:  # infinite scores are NaN too
         s = s + 0 * s + broadcast(told(kept(v, keep))[:, :, None, None], s.shape)
-    seen = visible(numbers(first, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
+    seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
     s = hide(s, seen)
     e = exp_less(s, held(jax.lax.stop_gradient(s.max(-1))))  # p does not depend on the maximum, but without it exp overflows
     return clear(e / broadcast(e.sum(-1, keepdims=True), e.shape), seen), s
@@ -57,21 +58,21 @@ def as_it_is(x: Array) -> Array:
     return x
 
 
-def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, held: Any = as_it_is, first: int = 0) -> Any:
-    p, s = _weights(q, k, v, keep, causal, held, first)
+def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, held: Any = as_it_is) -> Any:
+    p, s = _weights(q, k, v, keep, causal, held)
     y = contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), finite(kept(v, keep)) if causal else kept(v, keep)).astype(q.dtype)
     # Half the least number is below every score and above the hidden ones: who sees no key has exp(s - log_z) = 0.
     log_z = jnp.maximum(jax.nn.logsumexp(s, -1), float(jnp.finfo(s.dtype).min) / 2)
     return y, (q, k, v, keep, y, log_z)
 
 
-def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool, held: Any = as_it_is, first: int = 0) -> Any:
+def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool, held: Any = as_it_is) -> Any:
     q, k, v, keep, _, _ = residuals
-    p, _ = _weights(q, k, v, keep, causal, held, first)
+    p, _ = _weights(q, k, v, keep, causal, held)
     ct_v = contract("bhgqk,bhgqd->bhkd", p.astype(v.dtype), ct_y)  # forward, p v summed over keys k; back, over queries q
     ct_p = contract("bhgqd,bhkd->bhgqk", ct_y, v)  # and over features d
     # softmax's Jacobian diag(p) - p pᵀ is its own transpose.
-    seen = visible(numbers(first, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
+    seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
     ct_s = clear(p * (ct_p - broadcast((p * clear(ct_p, seen)).sum(-1, keepdims=True), p.shape)), seen).astype(q.dtype)
     q, k = (finite(q), finite(kept(k, keep))) if causal else (q, kept(k, keep))
     ct_q = contract("bhgqk,bhkd->bhgqd", ct_s, k)  # forward, q k summed over features d; back, over keys k
@@ -85,7 +86,9 @@ def fast_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) 
     """`attend_fwd` in the spelling of the platform."""
     # The maximum apart from its use: a TPU's compiler makes of both one sliding maximum, and reads all scores once more.
     tpu = partial(_new, held=jax.lax.optimization_barrier)
-    y, log_z = by_platform(q, k, v, keep, plain=_new, cpu=cpu.attend_fwd, tpu=tpu, how={"causal": causal})
+    y, log_z = by_platform(
+        q, k, v, keep, plain=_new, cpu=cpu.attend_fwd, cuda=partial(gpu.attend_fwd, plain=_new), tpu=tpu, how={"causal": causal}
+    )
     return y, (q, k, v, keep, y, log_z)
 
 
@@ -96,5 +99,6 @@ def _new(q, k, v, keep, *, causal, held=as_it_is):
 
 def fast_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
     """`attend_bwd` in the spelling of the platform."""
-    tpu = partial(attend_bwd, held=jax.lax.optimization_barrier)
-    return by_platform(residuals, ct_y, plain=attend_bwd, cpu=cpu.attend_bwd, tpu=tpu, how={"causal": causal})
+    tpu, cuda = partial(attend_bwd, held=jax.lax.optimization_barrier), partial(gpu.attend_bwd, plain=attend_bwd)
+    how = {"causal": causal}
+    return by_platform(residuals, ct_y, plain=attend_bwd, cpu=cpu.attend_bwd, cuda=cuda, tpu=tpu, how=how)

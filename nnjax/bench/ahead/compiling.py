@@ -14,6 +14,8 @@ from .figures import Figures
 
 LIMIT = 150.0  # seconds of one program: TPU compilers search for minutes where a convolution's kernel is large
 
+COMMAND = (sys.executable, "-m", f"{__package__}.worker")
+
 Found = dict[str, Figures | str]  # {label: figures, or why there are none}
 Unit = tuple[str, tuple[str, ...]]  # (a kind of `programs.KINDS`, its arguments)
 
@@ -50,9 +52,8 @@ class Worker:
 
     def _send(self, request: Any) -> None:
         if self.process is None:
-            command = [sys.executable, "-m", f"{__package__}.worker", self.target]
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                [*COMMAND, self.target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
             self.lines = queue.Queue()
             threading.Thread(target=_read, args=(self.process, self.lines), daemon=True).start()

@@ -35,7 +35,7 @@ class Target(NamedTuple):
     def compile_laid_out(self, f: Callable[..., Any], args: Any) -> Any:
         """As `compile`, for shapes that say themselves on which of the devices they lie."""
         lowered = (f if hasattr(f, "trace") else jax.jit(f)).trace(*args).lower(lowering_platforms=(self.platform,))
-        return lowered.compile(compiler_options=OPTIONS[self.platform])
+        return lowered.compile(compiler_options=OPTIONS.get(self.platform))
 
     def mesh(self, sizes: Mapping[str, int]) -> Mesh:
         """A mesh of these axes over all its devices. Raises ValueError where they are not as many."""

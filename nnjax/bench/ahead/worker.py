@@ -8,22 +8,21 @@ input is a JSON list [kind, [arguments], [labels to leave out]] (`programs.KINDS
 import json
 import os
 import sys
+from collections.abc import Iterable
+from typing import TextIO
 
 from .figures import figures
 from .programs import KINDS
-from .targets import target
+from .targets import Target, target
 
 
-def main(name: str) -> None:
-    """Answer until standard input ends."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a compiler or someone's function prints is no answer
+def answer(at: Target, requests: Iterable[str], answers: TextIO) -> None:
+    """Answer each request in turn."""
 
     def say(**what):
         print(json.dumps(what), file=answers, flush=True)
 
-    at = target(name)
-    for line in sys.stdin:
+    for line in requests:
         kind, arguments, without = json.loads(line)
         try:
             programs = KINDS[kind](*arguments)
@@ -45,4 +44,6 @@ def _first_line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    apart = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a compiler or someone's function prints is no answer
+    answer(target(sys.argv[1]), sys.stdin, apart)

@@ -52,7 +52,10 @@ def of_function(name: str) -> Programs:
         args, kwargs = next(entry.samples[0].filled(0))
         title = f"{i} {entry.title.name}"
         try:
-            rule, definition, values = sides(entry.rule, body_of(entry.rule), args, kwargs)
+            definition = body_of(entry.rule)
+            if definition is None:
+                raise TypeError("it has no definition")
+            rule, definition, values = sides(entry.rule, definition, args, kwargs)
         except Exception as error:
             programs[f"{title}: rule"] = (_raising(error), ())
             continue

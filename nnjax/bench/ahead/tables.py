@@ -67,7 +67,7 @@ def show(target: str, cases: Cases) -> None:
     columns = COLUMNS["launches" if main is not None and main.launches is not None else "bytes"]
     table.add_column("case", overflow="fold")
     for what in columns:
-        table.add_column({"temp_bytes": "temp"}.get(what, what), justify="right")
+        table.add_column(what.replace("temp_bytes", "temp"), justify="right")
     for heading in ("args", "compile", "over others"):
         table.add_column(heading, justify="left" if heading == "over others" else "right", overflow="fold")
     for case, programs in cases.items():

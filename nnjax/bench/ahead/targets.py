@@ -50,7 +50,7 @@ class Target(NamedTuple):
 @lru_cache
 def numbers() -> dict[str, Any]:
     """What gpus.json says."""
-    return json.loads(files(__package__).joinpath("gpus.json").read_text())
+    return json.loads(files("nnjax.bench.ahead").joinpath("gpus.json").read_text())
 
 
 def expect_target(name: str, who: str = "bench") -> str:
@@ -89,6 +89,11 @@ def target(name: str, who: str = "bench") -> Target:
     how = {"topology": "1x1x1", "target_config": spec(name)} if platform == "cuda" else {}
     try:
         found = topologies.get_topology_desc(platform=platform, topology_name=name, **how)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"{who}: JAX started without its compiler for {platform.upper()}; ask for {name} before anything else, or set "
+            "JAX_PLATFORMS=cpu in the environment."
+        ) from error
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{who}: XLA does not know the machine {name}: {reason}") from error

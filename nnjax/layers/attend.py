@@ -20,6 +20,7 @@ from ..fast.attend_hidden import clear, finite, hide, kept, numbers, told, visib
 from ..fast.attend_products import contract, exp_less
 from ..fast.choose import by_platform
 from ..fast.cpu import attend as cpu
+from ..fast.kernels import attend as kernels
 from ..linear import broadcast
 
 
@@ -81,11 +82,12 @@ def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool, held: Any = as_it_i
     return ct_q.astype(q.dtype), kept(ct_k.astype(k.dtype), keep), kept(ct_v.astype(v.dtype), keep)
 
 
-def fast_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Any:
-    """`attend_fwd` in the spelling of the platform."""
+def fast_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, kernel: bool = False) -> Any:
+    """`attend_fwd` in the spelling of the platform; kernel: on a GPU or TPU that of `nnjax.fast.kernels`, where it has one."""
     # The maximum apart from its use: a TPU's compiler makes of both one sliding maximum, and reads all scores once more.
-    tpu = partial(_new, held=jax.lax.optimization_barrier)
-    y, log_z = by_platform(q, k, v, keep, plain=_new, cpu=cpu.attend_fwd, tpu=tpu, how={"causal": causal})
+    fast = {"cpu": cpu.attend_fwd, "tpu": partial(_new, held=jax.lax.optimization_barrier)}
+    fast |= kernels.spellings_fwd(q, k, keep) if kernel else {}
+    y, log_z = by_platform(q, k, v, keep, plain=_new, how={"causal": causal}, **fast)
     return y, (q, k, v, keep, y, log_z)
 
 
@@ -94,7 +96,8 @@ def _new(q, k, v, keep, *, causal, held=as_it_is):
     return y, log_z
 
 
-def fast_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
-    """`attend_bwd` in the spelling of the platform."""
-    tpu = partial(attend_bwd, held=jax.lax.optimization_barrier)
-    return by_platform(residuals, ct_y, plain=attend_bwd, cpu=cpu.attend_bwd, tpu=tpu, how={"causal": causal})
+def fast_bwd(residuals: Any, ct_y: Array, *, causal: bool, kernel: bool = False) -> Any:
+    """`attend_bwd` in the spelling of the platform, or its kernels."""
+    fast = {"cpu": cpu.attend_bwd, "tpu": partial(attend_bwd, held=jax.lax.optimization_barrier)}
+    fast |= kernels.spellings_bwd(residuals) if kernel else {}
+    return by_platform(residuals, ct_y, plain=attend_bwd, how={"causal": causal}, **fast)

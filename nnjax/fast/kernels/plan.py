@@ -56,9 +56,12 @@ def power_of_two(n: int) -> int:
 
 
 def plan_for(platform: str, q: Any, k: Any) -> Plan | None:
-    """For queries like q: (b, h, g, s, d) and keys like k: (b, h, t, d), or None where the kernels are not for them."""
+    """For queries like q: (b, h, g, s, d) and keys like k: (b, h, t, d), or None where the kernels are not for them.
+
+    Of one key every weight is 1 and the cotangent of every score 0: yᵀ ct_y less vᵀ ct_y is that only up to rounding.
+    """
     (*_, s, d), (*_, t, _) = q.shape, k.shape
-    if q.dtype not in DTYPES or k.dtype != q.dtype or 0 in (*q.shape, *k.shape):
+    if q.dtype not in DTYPES or k.dtype != q.dtype or 0 in (*q.shape, *k.shape) or t == 1:
         return None
     least = LEAST[platform]
     if platform == TPU:

@@ -36,11 +36,15 @@ def test_tangents_are_those_of_the_plain_pair(drawn, x64, causal):
 def test_what_a_causal_query_does_not_see_is_not_met(drawn):
     q, k, v = drawn(s=5)
     tangents, ct = drawn(s=5, seed=1), drawn(s=5, seed=2)[0]
+
+    @jax.jit
+    def found(q, k, v, log_z):
+        primals = (q, k, v)
+        return *fwd_tangent(primals, log_z, tangents, True), bwd_tangent((*primals, ct), log_z, (*tangents, ct), True)[0]
+
     log_z = attend_fwd(q, k, v, None, causal=True)[1][-1]
-    right = fwd_tangent((q, k, v), log_z, tangents, True)
-    bad = (q, k.at[..., 4, :].set(jnp.nan), v.at[..., 4, :].set(jnp.inf))
-    for a, b in zip(fwd_tangent(bad, log_z.at[..., 4].set(jnp.nan), tangents, True), right, strict=True):
+    right = found(q, k, v, log_z)
+    spoilt = found(q, k.at[..., 4, :].set(jnp.nan), v.at[..., 4, :].set(jnp.inf), log_z.at[..., 4].set(jnp.nan))
+    for a, b in zip(spoilt, right, strict=True):
         np.testing.assert_array_equal(a[:, :, :, :4], b[:, :, :, :4])
         assert jnp.isnan(a[:, :, :, 4]).all()
-    dot_q, *_ = bwd_tangent((*bad, ct), log_z.at[..., 4].set(jnp.nan), (*tangents, ct), True)
-    assert jnp.isfinite(dot_q[..., :4, :]).all()

@@ -21,13 +21,14 @@ def test_blocks_go_by_head_size_and_dtype_and_are_no_larger_than_they_need_be():
     tiny = plan_for(CUDA, *given(1, 5, t=33))
     assert (tiny.rows, tiny.columns, tiny.width, tiny.features) == (16, 32, 16, 5)
     assert plan_for(TPU, *given(4096, 64)).rows == 256
-    assert plan_for(TPU, *given(1, 5)).rows == 128
+    assert plan_for(TPU, *given(1, 5, t=33)).rows == 128
 
 
 @pytest.mark.parametrize("platform", [CUDA, TPU])
 def test_what_the_kernels_are_not_for_has_no_plan(platform):
     assert plan_for(platform, *given(64, 64)) is not None
     assert plan_for(platform, *given(64, 64, b=0)) is None
+    assert plan_for(platform, *given(1, 64)) is None
     assert plan_for(platform, *given(64, 64, jnp.float64)) is None
     assert plan_for(platform, given(64, 64)[0], given(64, 64, jnp.bfloat16)[1]) is None
     assert (plan_for(platform, *given(64, 64, jnp.float16)) is None) == (platform == TPU)

@@ -15,15 +15,15 @@ from ...linear import Amounts, broadcast
 
 CUDA, TPU = "cuda", "tpu"
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
-# (Head size up to which, bytes of a number up to which, queries and keys at a time, warps, stages): what an H100's shared
-# memory holds, compiled for it. Two times the keys of float32 with heads of 128 are more than that.
+# (Head size up to which, bytes of a number up to which, queries and keys at a time, warps, stages): the largest blocks of which
+# an H100's registers and shared memory hold everything, as its compiler says.
 CUDA_BLOCKS = (
-    (64, 2, 64, 64, 4, 2),
-    (64, 4, 64, 32, 4, 2),
-    (128, 2, 64, 64, 4, 2),
-    (128, 4, 32, 32, 4, 2),
-    (256, 2, 32, 32, 4, 2),
-    (256, 4, 16, 16, 4, 1),
+    (64, 2, 128, 64, 8, 2),
+    (64, 4, 64, 64, 8, 2),
+    (128, 2, 64, 64, 8, 2),
+    (128, 4, 64, 32, 8, 2),
+    (256, 2, 64, 32, 8, 2),
+    (256, 4, 32, 32, 8, 1),
 )
 TPU_BLOCK = 256  # queries and keys at a time
 TPU_LANES = 128  # a row of numbers is laid out in so many

@@ -69,9 +69,10 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool = True, mask: Array 
 
     q, y: (..., s, heads, d); k, v: (..., t, kv_heads, d), kv_heads a divisor of heads; causal: query i sees keys 0 ... i, and
     s = t; mask: bool (..., t), False for keys that nobody may look at. A query that sees no key gives 0.
-    kernel: on a GPU or TPU in Pallas kernels, forward and backward, which keep nothing of the size s t: without a mask, in
-    float32, bfloat16 or float16 (bfloat16 or float32 on a TPU), for heads of up to 256 features (on a TPU of up to 8192 or so
-    positions); elsewhere, and for all else, nothing changes. A program with kernels is exported for one platform at a time.
+    kernel: on a GPU or TPU in Pallas kernels, forward and backward, which keep nothing of the size s t. They take float32,
+    bfloat16 and, on a GPU, float16, without a mask; heads of up to 256 features on a GPU, and on a TPU as many positions as its
+    fast memory holds (6144 in float32, over the heads that share keys). For all else, and elsewhere, nothing changes. A program
+    with kernels is exported for one platform at a time.
     Raises TypeError or ValueError where these do not fit.
     """
     expect_flag("ops.attention", causal=causal, kernel=kernel)

@@ -19,7 +19,7 @@ def test_blocks_go_by_head_size_and_dtype_and_are_no_larger_than_they_need_be():
     assert plan_for(CUDA, *given(4096, 64, jnp.bfloat16)).rows == 128
     assert plan_for(CUDA, *given(4096, 128)).columns == 32
     tiny = plan_for(CUDA, *given(1, 5, t=33))
-    assert (tiny.rows, tiny.columns, tiny.width, tiny.features) == (16, 32, 16, 5)
+    assert (tiny.rows, tiny.columns, tiny.width, tiny.features) == (16, 64, 16, 5)
     assert plan_for(TPU, *given(4096, 64)).rows == 256
     assert plan_for(TPU, *given(1, 5, t=33)).rows == 128
 

@@ -22,16 +22,16 @@ from .trees.varying import together
 __all__ = ["attention", "conv", "linear_cross_entropy", "max_pool"]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(q, k, v, keep, causal):
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attend(q, k, v, keep, causal, kernel):
     return attend_apply(q, k, v, keep, causal=causal)
 
 
-def _attend_rule(causal, residuals, ct_y):
-    return (*fast_bwd(residuals, ct_y, causal=causal), None)
+def _attend_rule(causal, kernel, residuals, ct_y):
+    return (*fast_bwd(residuals, ct_y, causal=causal, kernel=kernel), None)
 
 
-_attend.defvjp(lambda q, k, v, keep, causal: fast_fwd(q, k, v, keep, causal=causal), _attend_rule)
+_attend.defvjp(lambda q, k, v, keep, causal, kernel: fast_fwd(q, k, v, keep, causal=causal, kernel=kernel), _attend_rule)
 
 
 def _expect_attention(q, k, v, causal: bool, mask) -> None:
@@ -64,21 +64,25 @@ def _expect_attention(q, k, v, causal: bool, mask) -> None:
         expect_shape("ops.attention", "mask", mask, k.shape[:-2])
 
 
-def attention(q: Array, k: Array, v: Array, *, causal: bool = True, mask: Array | None = None) -> Array:
+def attention(q: Array, k: Array, v: Array, *, causal: bool = True, mask: Array | None = None, kernel: bool = False) -> Array:
     """y_i = sum_j softmax_j(q_i . k_j / sqrt(d)) v_j for each head, block by block.
 
     q, y: (..., s, heads, d); k, v: (..., t, kv_heads, d), kv_heads a divisor of heads; causal: query i sees keys 0 ... i, and
     s = t; mask: bool (..., t), False for keys that nobody may look at. A query that sees no key gives 0.
+    kernel: on a GPU or TPU in Pallas kernels, forward and backward, which keep nothing of the size s t. They take float32,
+    bfloat16 and, on a GPU, float16, without a mask; heads of up to 256 features on a GPU, and on a TPU as many positions as its
+    fast memory holds (6144 in float32, over the heads that share keys). For all else, and elsewhere, nothing changes. A program
+    with kernels is exported for one platform at a time.
     Raises TypeError or ValueError where these do not fit.
     """
-    expect_flag("ops.attention", causal=causal)
+    expect_flag("ops.attention", causal=causal, kernel=kernel)
     _expect_attention(q, k, v, causal, mask)
     lead, (s, heads, d) = q.shape[:-3], q.shape[-3:]
     b, (t, h, _) = math.prod(lead), k.shape[-3:]
     q = q.reshape(b, s, h, heads // h, d).transpose(0, 2, 3, 1, 4)
     k, v = (jnp.swapaxes(x.reshape(b, t, h, d), 1, 2) for x in (k, v))
     q, k, v, keep = together((q, k, v, None if mask is None else mask.reshape(b, t)))
-    y: Array = _attend(q, k, v, keep, causal)
+    y: Array = _attend(q, k, v, keep, causal, kernel)
     return y.transpose(0, 3, 1, 2, 4).reshape(*lead, s, heads, d)
 
 

@@ -21,6 +21,7 @@ from ..fast.attend_products import contract, exp_less
 from ..fast.choose import by_platform
 from ..fast.cpu import attend as cpu
 from ..fast.gpu import attend as gpu
+from ..fast.kernels import attend as kernels
 from ..linear import broadcast
 
 
@@ -82,13 +83,13 @@ def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool, held: Any = as_it_i
     return ct_q.astype(q.dtype), kept(ct_k.astype(k.dtype), keep), kept(ct_v.astype(v.dtype), keep)
 
 
-def fast_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Any:
-    """`attend_fwd` in the spelling of the platform."""
+def fast_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, kernel: bool = False) -> Any:
+    """`attend_fwd` in the spelling of the platform; kernel: on a GPU or TPU that of `nnjax.fast.kernels`, where it has one."""
     # The maximum apart from its use: a TPU's compiler makes of both one sliding maximum, and reads all scores once more.
-    tpu = partial(_new, held=jax.lax.optimization_barrier)
-    y, log_z = by_platform(
-        q, k, v, keep, plain=_new, cpu=cpu.attend_fwd, cuda=partial(gpu.attend_fwd, plain=_new), tpu=tpu, how={"causal": causal}
-    )
+    fast = {"cpu": cpu.attend_fwd, "cuda": partial(gpu.attend_fwd, plain=_new)}
+    fast["tpu"] = partial(_new, held=jax.lax.optimization_barrier)
+    fast |= kernels.spellings_fwd(q, k, keep) if kernel else {}
+    y, log_z = by_platform(q, k, v, keep, plain=_new, how={"causal": causal}, **fast)
     return y, (q, k, v, keep, y, log_z)
 
 
@@ -97,8 +98,9 @@ def _new(q, k, v, keep, *, causal, held=as_it_is):
     return y, log_z
 
 
-def fast_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
-    """`attend_bwd` in the spelling of the platform."""
-    tpu, cuda = partial(attend_bwd, held=jax.lax.optimization_barrier), partial(gpu.attend_bwd, plain=attend_bwd)
-    how = {"causal": causal}
-    return by_platform(residuals, ct_y, plain=attend_bwd, cpu=cpu.attend_bwd, cuda=cuda, tpu=tpu, how=how)
+def fast_bwd(residuals: Any, ct_y: Array, *, causal: bool, kernel: bool = False) -> Any:
+    """`attend_bwd` in the spelling of the platform, or its kernels."""
+    fast = {"cpu": cpu.attend_bwd, "cuda": partial(gpu.attend_bwd, plain=attend_bwd)}
+    fast["tpu"] = partial(attend_bwd, held=jax.lax.optimization_barrier)
+    fast |= kernels.spellings_bwd(residuals) if kernel else {}
+    return by_platform(residuals, ct_y, plain=attend_bwd, how={"causal": causal}, **fast)

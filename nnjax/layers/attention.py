@@ -206,15 +206,17 @@ def attention(
     bias: bool = True,
     init: Callable[..., Array] | None = None,
     init_out: Callable[..., Array] | None = None,
+    kernel: bool = False,
 ) -> Layer[Array]:
     """Multi-head self-attention over the positions of x: (..., s, n), heads of n / heads features each (Vaswani et al. 2017).
 
     kv_heads < heads shares each head of keys and values among heads / kv_heads heads of queries (Ainslie et al. 2023).
     causal: position i looks at positions 0 ... i. rope: rotary positions, which turn feature i of a head together with
     feature i + d/2 (Su et al. 2021). key_mask: x is (x, mask), see `attention_apply`. init and init_out make the two
-    matrices, by default as `dense` does.
+    matrices, by default as `dense` does. kernel: in Pallas kernels on a GPU or TPU, as in `nnjax.ops.attention`.
     Raises ValueError where heads do not divide n, or kv_heads the heads, or rope is given an odd number of features.
     """
+    expect_flag("attention", kernel=kernel)
     opts = expect_attention(n, heads, kv_heads, causal, rope, key_mask)
     n, heads, kv_heads = opts.n, opts.heads, opts.kv_heads
     qkv = dense(n, (heads + 2 * kv_heads) * (n // heads), bias=bias, init=init)
@@ -231,7 +233,8 @@ def attention(
     def bwd(residuals, ct_y, *, attend=attend_bwd):
         return attention_bwd(residuals[0], ct_y, opts=opts, attend=attend)
 
+    fast = (partial(f, attend=partial(attend, kernel=kernel)) for f, attend in ((fwd, fast_fwd), (bwd, fast_bwd)))
     return leaf(
         f"attention({n}, {heads})", init_params, partial(attention_apply, opts=opts), fwd, bwd,
-        lambda residuals: outlined(residuals[1]), fast=(partial(fwd, attend=fast_fwd), partial(bwd, attend=fast_bwd)),
+        lambda residuals: outlined(residuals[1]), fast=tuple(fast),
     )  # fmt: skip

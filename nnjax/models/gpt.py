@@ -23,13 +23,14 @@ def gpt_initializers(layers: int) -> tuple[jax.nn.initializers.Initializer, jax.
 
 def gpt_block(
     layers: int, heads: int, width: int, *, dropout: float = 0.0, activation: Layer | None = None, eps: float = 1e-5,
-    hidden: int | None = None,
+    hidden: int | None = None, kernel: bool = False,
 ) -> Layer:  # fmt: skip
     """One of the `layers` blocks of a `gpt`: x + attention(norm(x)), then x + mlp(norm(x))."""
     normal, small = gpt_initializers(layers)
     dropped = (drop(dropout),) if dropout else ()
     hidden = 4 * width if hidden is None else hidden
-    attend = serial(layer_norm(width, eps=eps), attention(width, heads, init=normal, init_out=small), *dropped)
+    mix = attention(width, heads, init=normal, init_out=small, kernel=kernel)
+    attend = serial(layer_norm(width, eps=eps), mix, *dropped)
     # The activation's input is kept and its output computed again: four of the block's widths for one tanh.
     out = recompute(serial(gelu(approximate=True) if activation is None else activation, dense(hidden, width, init=small)))
     feed = serial(layer_norm(width, eps=eps), dense(width, hidden, init=normal), out, *dropped)
@@ -51,6 +52,7 @@ def gpt(
     eps: float = 1e-5,
     hidden: int | None = None,
     tie: bool = True,
+    kernel: bool = False,
 ) -> Layer:
     """GPT-2 (Radford et al. 2019): ids -> logits of the next id at every position.
 
@@ -60,12 +62,12 @@ def gpt(
     ids: integers (..., s), s <= context; y: (..., s, vocab), or with `fused` (h, table) for `linear_cross_entropy`,
     h: (..., s, width).  dropout: the share dropped of the embedding and of what each block adds (GPT-2 drops attention weights
     too: here they are never formed as a whole).  The blocks run under `scan_layers`, their parameters stacked, with `remat`
-    recomputed in the backward; scan=False sets them in a row, with a tuple of parameters instead.
+    recomputed in the backward; scan=False sets them in a row, with a tuple of parameters instead.  kernel: of `attention`.
     Weights start normal with deviation 0.02, those into the residual sum divided by sqrt(2 layers).
     """
     sizes = {"vocab": vocab, "context": context, "layers": layers, "heads": heads, "width": width}
     vocab, context, layers, heads, width = expect_positive("gpt", **sizes)
-    expect_flag("gpt", fused=fused, remat=remat, scan=scan, tie=tie)
+    expect_flag("gpt", fused=fused, remat=remat, scan=scan, tie=tie, kernel=kernel)
     if remat and not scan:
         raise ValueError("gpt: remat recomputes blocks inside the scan and needs it, got scan=False; leave one of them out.")
     normal, _ = gpt_initializers(layers)
@@ -73,7 +75,7 @@ def gpt(
     hidden = 4 * width if hidden is None else expect_positive("gpt", hidden=hidden)[0]
     if activation is not None:
         expect_layer("gpt", activation)
-    block = gpt_block(layers, heads, width, dropout=dropout, activation=activation, eps=eps, hidden=hidden)
+    block = gpt_block(layers, heads, width, dropout=dropout, activation=activation, eps=eps, hidden=hidden, kernel=kernel)
     blocks = scan_layers(block, layers, remat=remat) if scan else serial(*(block,) * layers)
     body = serial(learned_positions(context, width, init=normal), *dropped, blocks, layer_norm(width, eps=eps))
     embed, head = embedding(vocab, width, init=normal), unembedding(vocab, width, fused=fused)

@@ -1,6 +1,5 @@
 """`nnjax check`."""
 
-import json
 import math
 import re
 import threading
@@ -30,6 +29,8 @@ from ..distributed.devices import present, simulate
 from ..distributed.mesh import make_mesh
 from ..distributed.sharded import Sharded
 from ..errors import expect_folder, expect_positive, unknown_name
+from .budget import Budget, by_importance, expect_budget, refuse_beside_budget, write_json
+from .importance import CHECK, WITHIN_BUDGET, workers
 
 SEEDS = 5  # of a case checked in one go
 SIMULATED = 8  # devices that a CPU shows at least
@@ -51,6 +52,9 @@ class Check:
     """A platform, such as cpu or gpu; by default every device there is."""
     json: Path | None = None
     """Write every row to this file."""
+    budget: float | None = None
+    """Seconds that the whole may take: the cases that most people train with come first, compiled, in float32 at every
+    precision of the device and in bfloat16. Those that are not reached are listed."""
     mesh: str | None = None
     """Check those of nnjax.distributed instead, over a mesh such as data=4,model=2 of the axes data, shard and model, against
     one device. A CPU simulates its devices. Programs are compiled; with --full also run operation by operation."""
@@ -62,6 +66,11 @@ class Check:
         """
         expect_positive("check", seeds=self.seeds)
         expect_folder(self.json)
+        expect_budget("check", self.budget)
+        budget = Budget(self.budget)
+        if self.budget is not None:
+            why = "checks each case once, compiled"
+            refuse_beside_budget("check", why, full=self.full, mutants=self.mutants, mesh=self.mesh)
         if self.mesh is not None:
             if self.mutants:
                 raise ValueError("check: mutants are planted in layers of one device; leave out --mutants or --mesh.")
@@ -69,9 +78,9 @@ class Check:
                 jax.config.update("jax_platforms", "cpu")
             simulate(max(SIMULATED, math.prod(sizes_of(self.mesh).values())))
         with nullcontext() if self.full else compiled_lightly():  # before a device is asked for
-            return self._run()
+            return self._run(budget)
 
-    def _run(self) -> int:
+    def _run(self, budget: Budget) -> int:
         found = self._cases()
         chosen = [case for case in found if self.only is None or self.only in case.name]
         if not chosen:
@@ -80,21 +89,20 @@ class Check:
         named = ", ".join(f"{d.device_kind} ({'/'.join(precisions(d))})" for d in devices)
         print(f"JAX {jax.__version__} on {named}; {len(chosen)} cases, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
         start = time.perf_counter()
-        code, found = self._check(chosen, devices)
+        head = {"jax": jax.__version__, "date": time.strftime("%Y-%m-%d"), "devices": [d.device_kind for d in devices]}
+        head["precisions"] = {d.device_kind: precisions(d) for d in devices}
+        code, found = self._check(chosen, devices) if self.budget is None else self._within(budget, chosen, devices, head)
         if self.mutants:
             survived, hunted = self._mutants(chosen)
             code, found = max(code, survived), {**found, **hunted, "ok": found["ok"] and not survived}
         print(f"{time.perf_counter() - start:.0f} s")
-        if self.json:
-            head = {"jax": jax.__version__, "date": time.strftime("%Y-%m-%d"), "devices": [d.device_kind for d in devices]}
-            head["precisions"] = {d.device_kind: precisions(d) for d in devices}
-            self.json.write_text(json.dumps({**head, **found}, indent=1) + "\n")
+        write_json(self.json, {**head, **found})
         return code
 
     def _workers(self) -> int:
         """Cases at once: most of the time goes into compiling, which leaves Python's lock alone. Programs that communicate must
         not run two at a time."""
-        return 2 if self.mesh is None else 1
+        return workers(self.budget) if self.mesh is None else 1
 
     def _cases(self) -> Sequence[Any]:
         return cases() if self.mesh is None else distributed_cases(self._mesh())
@@ -106,7 +114,8 @@ class Check:
         if isinstance(case, DistributedCase):
             return self._held_on_mesh(case, seed)
         params, x, key = case.make(seed)
-        report = check_layer(case.layer, params, x, key=key, seed=seed, devices=devices, full=self.full)
+        light = {} if self.budget is None else WITHIN_BUDGET
+        report = check_layer(case.layer, params, x, key=key, seed=seed, devices=devices, full=self.full, **light)
         return report._replace(rows=tuple(row._replace(case=case.name) for row in report.rows))
 
     def _held_on_mesh(self, case: DistributedCase, seed: int) -> Report:
@@ -133,13 +142,46 @@ class Check:
         reports = []
         for case in chosen:
             report = merged([next(found) for _ in parts])
-            counts = Counter(row.status for row in report.rows)
-            verdict = "ok" if report.ok else "FAILED"
-            extra = "".join(f", {counts[s]} {s}" for s in ("zero", "vacuous", "failed") if counts[s])
-            print(f"{verdict:6} {case.name:42} {len(report.rows):6} comparisons{extra}", flush=True)
-            if not report.ok:
-                print(report)
+            _say(case.name, report)
             reports.append(report)
+        return self._sum(reports)
+
+    def _within(
+        self, budget: Budget, chosen: list[Any], devices: list[Any], head: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
+        """As `_check`, as many cases as the budget has time for; the file is written after each."""
+        named = {case.name: case for case in chosen}
+        order = by_importance(list(named), CHECK)
+        budget.expects(order)
+        done: dict[str, Report] = {}
+
+        def found() -> dict[str, Any]:
+            return {**merged(list(done.values())).to_dict(), **budget.to_dict()}
+
+        def save() -> int:
+            write_json(self.json, {**head, **found()})
+            return int(not done or not all(report.ok for report in list(done.values())))  # nothing compared is no success
+
+        def one(name: str) -> None:
+            if budget.begin(name):
+                try:
+                    report = merged(self._held(named[name], seed, devices) for seed in range(self.seeds))
+                except Exception as error:  # of one case: the others are still to be checked in this time
+                    report = Report((), (f"{name}: could not be checked: {type(error).__name__}: {error}",))
+                done[name] = report
+                budget.ended(name)
+                _say(name, report)
+                save()
+
+        with budget.watched(save):
+            for _ in _in_parallel(one, order, self._workers()):
+                pass
+            self._sum([done[name] for name in order if name in done])
+        print(budget.summary())
+        return save(), found()
+
+    def _sum(self, reports: list[Report]) -> tuple[int, dict[str, Any]]:
+        """Print what the whole comes to."""
         every = merged(reports)
         alarms = sum(not r.ok for r in reports)
         print(
@@ -171,6 +213,15 @@ class Check:
         print(f"killed {total['killed']} / {total['killed'] + total['survived']} mutants of {len(KINDS)} kinds; "
               f"{total['equivalent']} equivalent; kind named rightly for {right} of {len(own)}")  # fmt: skip
         return (1 if total["survived"] else 0), {"mutants": rows}
+
+
+def _say(name: str, report: Report) -> None:
+    counts = Counter(row.status for row in report.rows)
+    verdict = "ok" if report.ok else "FAILED"
+    extra = "".join(f", {counts[s]} {s}" for s in ("zero", "vacuous", "failed") if counts[s])
+    print(f"{verdict:6} {name:42} {len(report.rows):6} comparisons{extra}", flush=True)
+    if not report.ok:
+        print(report)
 
 
 def _in_parallel(one: Callable[[Any], Any], units: Sequence[Any], workers: int) -> Iterator[Any]:

@@ -1,7 +1,10 @@
 """What a run within a budget takes first: what most people train with, one of each family, then the rest of the tables."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
+
+from .budget import by_importance
 
 CHECK = (
     "gpt", "attention", "linear_cross_entropy", "dense", "conv", "lenet", "lstm", "layer_norm", "embedding",
@@ -16,6 +19,26 @@ BENCH = (
 
 # Of `check_layer`: float64 is left out, in which no GPU trains, and with it the witnesses that need it.
 WITHIN_BUDGET: dict[str, Any] = {"dtypes": ("float32", "bfloat16"), "transforms": ("jit",), "witnesses": ()}
+
+
+def units(entries: Sequence[Any], kinds: Sequence[Any], peers: bool, hurried: bool) -> dict[str, tuple[Any, Any]]:
+    """What to measure, by name: each entry of the bench's table in each of the bench's kinds of numbers; with `peers`, after
+    the first kind, where it has them, the entry beside other libraries, of kind None.
+
+    hurried: the important cases in every kind, then the others in the first kind, then in the other kinds.
+    """
+    kinds = [kinds[0], *([None] if peers else []), *kinds[1:]]
+    pairs = [(entry, kind) for entry in entries for kind in kinds]
+    if hurried:
+        named = {entry.name: entry for entry in entries}
+        order = by_importance(list(named), BENCH)
+        many = sum(any(name.startswith(start) for name in named) for start in BENCH)
+        pairs = [(named[name], kind) for part in (order[:many], order[many:]) for kind in kinds for name in part]
+    return {
+        kind.named(entry.name) if kind else f"{entry.name}, beside other libraries": (entry, kind)
+        for entry, kind in pairs
+        if kind or entry.peers
+    }
 
 
 def workers(budget: float | None) -> int:

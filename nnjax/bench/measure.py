@@ -69,7 +69,7 @@ def seconds(run: Callable[[], Any]) -> float:
 
 def interleaved(a: Callable[[], Any], b: Callable[[], Any], pairs: int) -> tuple[np.ndarray, np.ndarray]:
     """Times of a and b in the order A B B A A B B A ..., so that neither profits from coming second."""
-    for run in (a, b, a, b)[: 4 if pairs >= PAIRS else 2]:
+    for run in (a, b, a, b)[: 4 if pairs > 2 else 2]:
         seconds(run)
     times = np.empty((pairs, 2))
     for i in range(pairs):

@@ -25,8 +25,8 @@ def expect_budget(who: str, seconds: float | None) -> None:
 
 def refuse_beside_budget(who: str, why: str, **given: Any) -> None:
     """Raise ValueError for the first option that was given and does not fit a budget."""
-    for name in (name for name, value in given.items() if value):
-        raise ValueError(f"{who}: --budget {why}, which --{name} does not fit; leave either out.")
+    for name in (name if name == "module:function" else f"--{name}" for name, value in given.items() if value):
+        raise ValueError(f"{who}: --budget {why}, which {name} does not fit; leave either out.")
 
 
 def by_importance(names: Sequence[str], first: Sequence[str]) -> list[str]:

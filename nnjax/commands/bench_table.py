@@ -1,7 +1,7 @@
 """The table that `nnjax bench` prints, and what the whole comes to."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -10,7 +10,12 @@ from ..bench.measure import Comparison
 from ..bench.peaks import Shares
 from ..bench.table import Entry
 
-WIDE = 120  # columns of a terminal from which the shares of the peaks are shown
+PEAK = "% of peak"
+COLUMNS: tuple[tuple[str, Literal["left", "right"], int], ...] = (  # the heading, and how wide a terminal has to be for it
+    ("case", "left", 0), ("ms", "right", 0), ("time", "right", 0), ("target", "right", 80), ("self 5-95 %", "right", 120),
+    ("temp", "right", 0), ("target", "right", 80), ("flops", "right", 140), ("compile", "right", 140), (PEAK, "right", 100),
+    ("other", "left", 120), ("met", "right", 0),
+)  # fmt: skip
 
 
 class Measured(NamedTuple):
@@ -23,24 +28,27 @@ class Measured(NamedTuple):
 
 
 def printed(measured: list[Measured], console: Console) -> None:
-    """A row for each case."""
-    wide = console.width >= WIDE and any(m.shares for m in measured)
+    """A row for each case, in as many columns as there is room for."""
+    shown = [i for i, (_, _, room) in enumerate(COLUMNS) if console.width >= room]
     table = Table()
-    headings = ["case", "ms", "time", "target", "self 5-95 %", "temp", "target", "flops", "compile"]
-    for heading in [*headings, *(["% of peak"] if wide else []), "other", "met"]:
-        table.add_column(heading, justify="left" if heading in ("case", "other") else "right")
+    for heading, justify, _ in (COLUMNS[i] for i in shown):
+        table.add_column(heading, justify=justify, no_wrap=justify == "right")
     for m in measured:
-        entry, c = m.entry, m.comparison
-        others = {**dict(list(c.time_ratios.items())[1:]), **m.peers}
-        table.add_row(
-            c.case, f"{c.milliseconds:.3f}", f"{c.time_ratio:.3f}", f"{entry.time}", f"{c.spread[0]:.2f}-{c.spread[1]:.2f}",
-            f"{c.temp_ratio:.3f}", f"{entry.temp}", f"{c.flops_ratio:.3f}", f"{c.compile_ratio:.2f}",
-            *([of_peaks(m.shares)] if wide else []),
-            ", ".join(f"{name} {ratio:.2f}" for name, ratio in others.items()), "yes" if entry.met(c) else "NO",
-        )  # fmt: skip
+        cells = _cells(m)
+        table.add_row(*(cells[i] for i in shown))
     console.print(table)
-    if wide:
-        console.print("% of peak: of products / of memory, as measured above; memory counts arguments and results, each once.")
+    if any(COLUMNS[i][0] == PEAK for i in shown):
+        console.print(f"{PEAK}: products / memory, as measured above; memory counts arguments and results, each once.")
+
+
+def _cells(m: Measured) -> tuple[str, ...]:
+    entry, c = m.entry, m.comparison
+    others = {**dict(list(c.time_ratios.items())[1:]), **m.peers}
+    return (
+        c.case, f"{c.milliseconds:.3f}", f"{c.time_ratio:.3f}", f"{entry.time}", f"{c.spread[0]:.2f}-{c.spread[1]:.2f}",
+        f"{c.temp_ratio:.3f}", f"{entry.temp}", f"{c.flops_ratio:.3f}", f"{c.compile_ratio:.2f}", of_peaks(m.shares),
+        ", ".join(f"{name} {ratio:.2f}" for name, ratio in others.items()), "yes" if entry.met(c) else "NO",
+    )  # fmt: skip
 
 
 def of_peaks(shares: Shares | None) -> str:

@@ -18,16 +18,22 @@ def shown(width: int, *measured: Measured) -> str:
     return console.file.getvalue()
 
 
-def test_the_shares_are_shown_where_there_is_room():
-    measured = Measured(ENTRY, FOUND, {"flax": 0.9}, Shares(0.41, 0.072))
-    for width in (120, 160):
-        text = shown(width, measured)
-        for word in ("% of peak", "41 / 7", "0.500", "yes"):
-            assert word in text, width
-        assert max(map(len, text.splitlines())) <= width
-    for width in (60, 80):
-        assert "of peak" not in shown(width, measured)
-    assert "of peak" not in shown(160, measured._replace(shares=None))
+@pytest.mark.parametrize(
+    ("width", "there", "missing"),
+    [
+        (60, ("a case", "2.000", "0.500", "0.200", "yes"), ("target", "of peak", "flax")),
+        (80, ("a case", "target", "yes"), ("of peak", "flax", "self")),
+        (100, ("a case", "41 / 7", "target"), ("flax", "self", "compile")),
+        (120, ("a case, bfloat16", "41 / 7", "flax", "self 5-95 %"), ("compile",)),
+        (160, ("a case, bfloat16", "41 / 7", "flax", "self 5-95 %", "compile", "products / memory"), ()),
+    ],
+)
+def test_there_are_as_many_columns_as_there_is_room_for(width, there, missing):
+    text = shown(width, Measured(ENTRY, FOUND, {"flax": 0.9}, Shares(0.41, 0.072)))
+    assert [word for word in there if word not in text] == []
+    assert [word for word in missing if word in text] == []
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
 
 
 def test_what_is_not_known_is_a_dash():

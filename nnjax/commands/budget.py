@@ -13,7 +13,7 @@ from typing import Any
 
 from ..data.files import writing
 
-LAST = 4  # cases, the longest of which tells how long the next may take
+LAST = 5  # cases, the middle one of which tells how long the next may take: one that is far longer than all says little
 RESERVE, MOST_RESERVE = 0.1, 5.0  # the share of the seconds, and at most so many, for Python to start and the last words
 
 
@@ -38,7 +38,7 @@ def by_importance(names: Sequence[str], first: Sequence[str]) -> list[str]:
 
 
 class Budget:
-    """Cases, begun while there is time for them: as much as the longest of the last few took. Counted from when it is made.
+    """Cases, begun while there is time for them: as much as the middle one of the last five took. Counted from when it is made.
 
     seconds None: no end, every case is begun. Cases may run in several threads.
     """
@@ -61,15 +61,16 @@ class Budget:
         return self.end - self.clock()
 
     def expected(self) -> float:
-        """Seconds that the next case may take."""
-        return max(self.took[-LAST:], default=0.0)
+        """Seconds that the next case may take: the median of the last few, of two the longer."""
+        last = sorted(self.took[-LAST:])
+        return last[len(last) // 2] if last else 0.0
 
     def begin(self, name: str) -> bool:
         """Whether there is time for this case; then it has begun."""
         with self._lock:
             left, expected = self.left(), self.expected()
             if left <= 0 or expected > left:
-                self.not_reached[name] = f"may take {expected:.1f} s as one before it, and {max(left, 0.0):.1f} s were left"
+                self.not_reached[name] = f"may take {expected:.1f} s, as cases before it, and {max(left, 0.0):.1f} s were left"
                 return False
             self.not_reached[name] = "begun, and not ended when this was written"
             self._begun[name] = self.clock()

@@ -205,3 +205,27 @@ def test_every_name_of_nnjax_that_is_written_down_is_there(path):
 def test_a_name_that_has_moved_is_seen():
     assert resolves("nnjax.layers.dense.dense_bwd")
     assert not resolves("nnjax.check.oracle")
+
+
+def generators_called_for_nothing(text: str) -> list[str]:
+    """Functions with a yield that are called as statements: nothing of them runs, and a test of them cannot fail."""
+
+    def yields(function: ast.FunctionDef) -> bool:
+        todo: list[ast.AST] = list(function.body)
+        while todo:
+            node = todo.pop()
+            if isinstance(node, ast.Yield | ast.YieldFrom):
+                return True
+            if not isinstance(node, ast.FunctionDef | ast.Lambda):
+                todo += ast.iter_child_nodes(node)
+        return False
+
+    tree = ast.parse(text)
+    found = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and yields(node)}
+    calls = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
+    return [call.func.id for call in calls if isinstance(call.func, ast.Name) and call.func.id in found]
+
+
+def test_no_check_is_a_generator_that_never_runs():
+    assert generators_called_for_nothing("def held():\n    yield 1\n\nheld()\n") == ["held"]
+    assert {str(p): found for p in [*FILES, *TESTS] if (found := generators_called_for_nothing(p.read_text()))} == {}

@@ -8,16 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .hlo import branches_of, computations, trips_of
+
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast",
          "ragged-all-to-all")  # fmt: skip
 ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\]")
 DTYPE = re.compile(r"(?:bf|f|s|u|c)(\d+)(?:e\d+m\d+\w*)?|pred")
 CALL = re.compile(r" = (\(.*?\)|\S+) (" + "|".join(KINDS) + r")(-start)?\((.*)")
-COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*->.*\{$")
-TRIPS = re.compile(r"\"known_trip_count\":\{\"n\":\"(\d+)\"\}")
 CALLED = re.compile(r"(?:calls|to_apply|condition|body)=%?([\w.\-]+)")
-BRANCHES = re.compile(r"branch_computations=\{(.*?)\}")
-BRANCH = re.compile(r"(?:true|false)_computation=(%?[\w.\-]+)")
 LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}")
 COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 NAMED = re.compile(r"replica_groups=mesh\[((?:'\w+'=\d+,?)+)\] \{((?:'\w+',?)+)\}")
@@ -46,18 +44,7 @@ def collectives_of(text: str) -> list[Message]:
     Raises ValueError where the text does not say how often one runs (a loop of unknown length, branches that differ), and for
     what is no compiled program.
     """
-    bodies: dict[str, list[str]] = {}
-    entry, current, head = None, None, ""
-    for line in text.splitlines():
-        start = COMPUTATION.match(line.rstrip())
-        head = line if line.startswith("HloModule") else head
-        if start:
-            current = bodies.setdefault(start.group(1), [])
-            entry = start.group(1) if line.startswith("ENTRY") else entry
-        elif current is not None:
-            current.append(line)
-    if entry is None:
-        raise ValueError("cost: expected the text of a compiled program, got one without ENTRY; pass compiled.as_text().")
+    entry, bodies, head = computations(text)
     devices = math.prod(int(n) for n in PARTITIONS.findall(head))
 
     def of(name: str) -> list[Message]:
@@ -70,17 +57,17 @@ def collectives_of(text: str) -> list[Message]:
             return [message] if any(len(group) > 1 for group in message.groups) else []
         if "-done(" in line or "-update(" in line:
             return []  # of what was counted where it starts
-        branches = [of(name) for name in _branches(line)]
+        branches = [of(name) for name in branches_of(line)]
         if any(branch != branches[0] for branch in branches):
             raise ValueError("cost: the branches of a condition send different messages, so they cannot be counted.")
         found = [message for name in CALLED.findall(line) for message in of(name)] + (branches[0] if branches else [])
         if not found or " while(" not in line:
             return found
-        trips = TRIPS.search(line)
-        if not trips or any(of(name) for name in re.findall(r"condition=%?([\w.\-]+)", line)):
+        trips = trips_of(line)
+        if trips is None or any(of(name) for name in re.findall(r"condition=%?([\w.\-]+)", line)):
             loop = line.split("=")[0].strip().removeprefix("ROOT ")
             raise ValueError(f"cost: XLA does not know how often the loop {loop} runs, so its messages cannot be counted.")
-        return [message._replace(times=message.times * int(trips.group(1))) for message in found]
+        return [message._replace(times=message.times * trips) for message in found]
 
     return of(entry)
 
@@ -92,12 +79,6 @@ def axes_of(message: Message, sizes: Mapping[str, int]) -> tuple[str, ...]:
         if sorted(groups_along(sizes, subset)) == sorted(message.groups):
             return subset
     raise ValueError(f"cost: the devices of this {message.kind} lie along no axes of the mesh {dict(sizes)}: {message.groups}.")
-
-
-def _branches(line: str) -> list[str]:
-    listed = BRANCHES.search(line)
-    found = listed.group(1).split(",") if listed else BRANCH.findall(line)
-    return [name.strip().removeprefix("%") for name in found]
 
 
 def _message(call: re.Match[str], devices: int) -> Message:

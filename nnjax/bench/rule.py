@@ -128,14 +128,28 @@ def _cotangents(f: Callable[..., Any], spec: Spec, diff: Leaves, other: Leaves) 
     return [random_like(rng, s.shape, s.dtype) for s in shapes]
 
 
-def _program(f, spec: Spec, diff: Leaves, other: Leaves, cts: Leaves):
+def _whole(f: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
+    """f's value and cotangents, as one function of (diff, other, cotangents)."""
     run = vjp_of(f, spec)
 
     def whole(diff, other, cts):
         out = run(diff, other, cts)
         return out.floats, out.cotangents
 
-    return compiled(whole, tuple(jax.device_put((list(diff), list(other), list(cts)))))
+    return whole
+
+
+def _program(f, spec: Spec, diff: Leaves, other: Leaves, cts: Leaves):
+    return compiled(_whole(f, spec), tuple(jax.device_put((list(diff), list(other), list(cts)))))
+
+
+def sides(
+    rule: Callable[..., Any], definition: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Callable[..., Any], Callable[..., Any], Any]:
+    """(value and cotangents by the rule, the same by jax.vjp of its definition, the arguments of both)."""
+    (rule, definition), args, kwargs, names = bound(rule, definition, args, kwargs)
+    spec, diff, other = split(args, kwargs, names)
+    return _whole(rule, spec), _whole(definition, spec), (list(diff), list(other), _cotangents(rule, spec, diff, other))
 
 
 def _side(f, spec: Spec, diff: Leaves, other: Leaves, program, times) -> Side:

@@ -1,21 +1,19 @@
 """`nnjax audit`."""
 
-import importlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import tyro
 
 from ..check.auditing.audit import audited
+from ..check.auditing.named import function_named
 from ..check.auditing.package import rules_in
 from ..check.auditing.suite import shortened
-from ..errors import describe, expect_folder
+from ..errors import expect_folder
 
 
 @dataclass
@@ -83,33 +81,3 @@ def _reached(file: Path | None) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         how = "write one with `pytest --vjp-audit --vjp-audit-report FILE`"
         raise ValueError(f"audit: {file} is no report of a test suite ({error}); {how}.") from None
-
-
-def function_named(who: str, target: str) -> Callable[[], Any]:
-    """The function without arguments called module:function.
-
-    Raises ValueError where there is none.
-    """
-    name, colon, attribute = target.partition(":")
-    if not (colon and attribute and all(part.isidentifier() for part in name.split("."))):
-        raise ValueError(f"{who}: expected module:function, got {target!r}; e.g. my_model:loss.")
-    sys.path.insert(0, "")
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{who}: {error}; run it where `import {name}` works.") from None
-    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
-        said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise ValueError(f"{who}: {name} cannot be imported here: {said}; mend that first.") from None
-    fn = getattr(module, attribute, None)
-    if fn is None:
-        raise ValueError(f"{who}: module {name} has no function {attribute!r}; check its name.")
-    if not callable(fn):
-        raise ValueError(f"{who}: {target} is no function but {describe(fn)}; name a function without arguments.")
-    try:
-        signature(fn).bind()
-    except TypeError as error:
-        raise ValueError(f"{who}: {target} takes arguments ({error}); name a function that calls it with some.") from None
-    except ValueError:  # it has no signature
-        pass
-    return fn

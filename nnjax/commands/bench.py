@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from ..bench import mesh
+from ..bench.ahead.command import bench_ahead, expect_targets, rules_ahead
 from ..bench.book import epoch_seconds
 from ..bench.kinds import MAIN, Kind, kinds
 from ..bench.links import Links
@@ -24,10 +25,10 @@ from ..bench.products import product_flops
 from ..bench.rule import Cost, costs
 from ..bench.table import Entry, entries
 from ..check.auditing.listening import Title
+from ..check.auditing.named import function_named
 from ..check.auditing.suite import shortened
 from ..distributed.devices import present
 from ..errors import expect_folder, unknown_name
-from .audit import function_named
 from .bench_table import Measured, printed, summary
 from .budget import Budget, expect_budget, refuse_beside_budget, write_json
 from .importance import units
@@ -62,6 +63,9 @@ class Bench:
     """Write the figures to this file."""
     plot: Path | None = None
     """Draw the ratios as bars into this PNG; with --mesh, the predicted times."""
+    compile_for: tuple[str, ...] = ()
+    """Instead of measuring: compile for machines that are not here (h100, h200, a100, or TPUs such as v5e:2x2), and tell
+    what is exact: launches, memory, on TPUs bytes and operations."""
     mesh: tuple[str, ...] = ()
     """Instead: what a GPT's training step sends over these meshes (data=8 shard=8 data=4,model=2), read from the compiled
     program, beside the least possible; and how long a step would take on up to 4,096 devices. On a CPU they are simulated."""
@@ -74,10 +78,12 @@ class Bench:
 
     def run(self) -> int:
         """Print a row for each case, and below the table what the whole comes to."""
+        expect_targets("bench", self.compile_for)
         expect_budget("bench", self.budget)
         budget = Budget(self.budget)
         if self.budget is not None:
-            refuse_beside_budget("bench", "chooses among nnjax's own cases", mesh=self.mesh, **{"module:function": self.target})
+            given = {"mesh": self.mesh, "compile-for": self.compile_for, "module:function": self.target}
+            refuse_beside_budget("bench", "chooses among nnjax's own cases", **given)
         if self.target is not None:
             return self._run_rules(self.target)
         if self.mesh:
@@ -89,6 +95,10 @@ class Bench:
             raise unknown_name("bench case", self.only or "", [*(entry.name for entry in table), BOOK])
         for file in (self.json, self.plot):
             expect_folder(file)
+        if self.compile_for:
+            given = {"peers": self.peers, "device": self.device, **self._numbers()}
+            self._refuse("what is measured, --compile-for for what is not run", **given)
+            return bench_ahead(self.compile_for, [entry.name for entry in chosen], self.json, self.plot)
         if not self.seconds > 0:
             raise ValueError(f"bench: seconds must be positive, got {self.seconds}; 6 is usual.")
         asked, device = kinds(self.dtype, self.precision), present("bench", self.device)[0]
@@ -137,12 +147,16 @@ class Bench:
 
     def _run_rules(self, target: str) -> int:
         """The cost of each rule; exit code 1 where none was met."""
-        given = {"--only": self.only, "--peers": self.peers, "--mesh": self.mesh, "--plot": self.plot, **self._numbers()}
-        for option in (name for name, value in given.items() if value):
-            raise ValueError(f"bench: {option} is for nnjax's own cases, not for {target}; leave either out.")
+        self._refuse(
+            f"nnjax's own cases, not for {target}", only=self.only, peers=self.peers, mesh=self.mesh, plot=self.plot,
+            **self._numbers(),
+        )  # fmt: skip
         expect_folder(self.json)
         if not self.seconds > 0:
             raise ValueError(f"bench: seconds must be positive, got {self.seconds}; 6 is usual.")
+        if self.compile_for:
+            self._refuse("what is measured, --compile-for for what is not run", device=self.device)
+            return rules_ahead(self.compile_for, target, self.json)
         fn, device = function_named("bench", target), present("bench", self.device)[0]
         found: list[dict[str, Any]] = []
 
@@ -162,18 +176,20 @@ class Bench:
         return 0 if met else 1
 
     def _run_mesh(self) -> int:
-        given = {"--only": self.only, "--peers": self.peers, **self._numbers()}
-        for option in (name for name, value in given.items() if value):
-            raise ValueError(f"bench: {option} is for what is measured, --mesh for what is counted; leave either out.")
+        self._refuse("what is measured, --mesh for what is counted", only=self.only, peers=self.peers, **self._numbers())
         for file in (self.json, self.plot):
             expect_folder(file)
         if self.device not in (None, "cpu"):
             present("bench", self.device)
         return mesh.run(self.mesh, Links(self.bandwidth, self.latency, self.rate), self.device, self.json, self.plot)
 
+    def _refuse(self, why: str, **given: Any) -> None:
+        for option in (name for name, value in given.items() if value):
+            raise ValueError(f"bench: --{option} is for {why}; leave either out.")
+
     def _numbers(self) -> dict[str, bool]:
         """Which of the options that say in what numbers to measure are not as usual."""
-        return {"--dtype": self.dtype != Bench.dtype, "--precision": self.precision != Bench.precision}
+        return {"dtype": self.dtype != Bench.dtype, "precision": self.precision != Bench.precision}
 
     def _measured(
         self, entry: Entry, kind: Kind | None, found: dict[str, dict[str, Any]], measured: list[Measured], budget: Budget,

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from ..bench.ahead.command import check_ahead, expect_targets
 from ..cases import Case, cases
 from ..check.layers import check_layer, crowded, forget
 from ..check.mutation.mutant_kinds import KINDS
@@ -55,6 +56,9 @@ class Check:
     budget: float | None = None
     """Seconds that the whole may take: the cases that most people train with come first, compiled, in float32 at every
     precision of the device and in bfloat16. Those that are not reached are listed."""
+    compile_for: tuple[str, ...] = ()
+    """Instead of checking: compile value and gradient of every case, in every dtype, for machines that are not here (h100,
+    h200, a100, or TPUs such as v5e:2x2)."""
     mesh: str | None = None
     """Check those of nnjax.distributed instead, over a mesh such as data=4,model=2 of the axes data, shard and model, against
     one device. A CPU simulates its devices. Programs are compiled; with --full also run operation by operation."""
@@ -70,7 +74,20 @@ class Check:
         budget = Budget(self.budget)
         if self.budget is not None:
             why = "checks each case once, compiled"
-            refuse_beside_budget("check", why, full=self.full, mutants=self.mutants, mesh=self.mesh)
+            refuse_beside_budget("check", why, full=self.full, mutants=self.mutants, mesh=self.mesh,
+                                 **{"compile-for": self.compile_for})  # fmt: skip
+        expect_targets("check", self.compile_for)
+        if self.compile_for:
+            given = {
+                "full": self.full,
+                "seeds": self.seeds > 1,
+                "mutants": self.mutants,
+                "device": self.device,
+                "mesh": self.mesh,
+            }
+            for option in (name for name, value in given.items() if value):
+                raise ValueError(f"check: --{option} is for what runs, --compile-for for what is not run; leave either out.")
+            return check_ahead(self.compile_for, [case.name for case in self._chosen(cases())], self.json)
         if self.mesh is not None:
             if self.mutants:
                 raise ValueError("check: mutants are planted in layers of one device; leave out --mutants or --mesh.")
@@ -81,10 +98,7 @@ class Check:
             return self._run(budget)
 
     def _run(self, budget: Budget) -> int:
-        found = self._cases()
-        chosen = [case for case in found if self.only is None or self.only in case.name]
-        if not chosen:
-            raise unknown_name("case", self.only or "", [case.name for case in found])
+        chosen = self._chosen(self._cases())
         devices = list({d.device_kind: d for d in present("check", self.device)}.values())
         named = ", ".join(f"{d.device_kind} ({'/'.join(precisions(d))})" for d in devices)
         print(f"JAX {jax.__version__} on {named}; {len(chosen)} cases, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
@@ -98,6 +112,12 @@ class Check:
         print(f"{time.perf_counter() - start:.0f} s")
         write_json(self.json, {**head, **found})
         return code
+
+    def _chosen(self, found: Sequence[Any]) -> list[Any]:
+        chosen = [case for case in found if self.only is None or self.only in case.name]
+        if not chosen:
+            raise unknown_name("case", self.only or "", [case.name for case in found])
+        return chosen
 
     def _workers(self) -> int:
         """Cases at once: most of the time goes into compiling, which leaves Python's lock alone. Programs that communicate must

@@ -20,6 +20,7 @@ from ..fast.attend_hidden import clear, finite, hide, kept, numbers, told, visib
 from ..fast.attend_products import contract, exp_less
 from ..fast.choose import by_platform
 from ..fast.cpu import attend as cpu
+from ..fast.gpu import attend as gpu
 from ..linear import broadcast
 
 
@@ -85,7 +86,9 @@ def fast_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) 
     """`attend_fwd` in the spelling of the platform."""
     # The maximum apart from its use: a TPU's compiler makes of both one sliding maximum, and reads all scores once more.
     tpu = partial(_new, held=jax.lax.optimization_barrier)
-    y, log_z = by_platform(q, k, v, keep, plain=_new, cpu=cpu.attend_fwd, tpu=tpu, how={"causal": causal})
+    y, log_z = by_platform(
+        q, k, v, keep, plain=_new, cpu=cpu.attend_fwd, cuda=partial(gpu.attend_fwd, plain=_new), tpu=tpu, how={"causal": causal}
+    )
     return y, (q, k, v, keep, y, log_z)
 
 
@@ -96,5 +99,6 @@ def _new(q, k, v, keep, *, causal, held=as_it_is):
 
 def fast_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
     """`attend_bwd` in the spelling of the platform."""
-    tpu = partial(attend_bwd, held=jax.lax.optimization_barrier)
-    return by_platform(residuals, ct_y, plain=attend_bwd, cpu=cpu.attend_bwd, tpu=tpu, how={"causal": causal})
+    tpu, cuda = partial(attend_bwd, held=jax.lax.optimization_barrier), partial(gpu.attend_bwd, plain=attend_bwd)
+    how = {"causal": causal}
+    return by_platform(residuals, ct_y, plain=attend_bwd, cpu=cpu.attend_bwd, cuda=cuda, tpu=tpu, how=how)

@@ -143,9 +143,11 @@ def rms_norm_fwd(params: Any, x: Array, eps: float) -> Any:
 def rms_norm_bwd(residuals: Any, ct_y: Array) -> Any:
     scale, x, one_over_s = residuals
     ct_y, shape = widened(ct_y), x.shape
-    y = widened(x) * broadcast(one_over_s, shape)
+    v = widened(x)
+    y = v * broadcast(one_over_s, shape)
     ct = ct_y * broadcast(widened(scale), shape)
-    ct_x = ct - y * broadcast(mean_over(ct * y, -1), shape)  # J = (I - ŷ ŷᵀ/n) / s is symmetric
+    along = mean_over(ct * v, -1) * one_over_s  # of x, not of ŷ: so it needs no second pass after that of x^2
+    ct_x = ct - y * broadcast(along, shape)  # J = (I - ŷ ŷᵀ/n) / s is symmetric
     ct_scale = broadcast_t(ct_y * y, scale.shape)  # scale was copied to every row: a sum over the rows
     return NormParams(ct_scale.astype(x.dtype), None), (ct_x * broadcast(one_over_s, shape)).astype(x.dtype)
 

@@ -16,6 +16,7 @@ from jax import Array, lax
 from ..errors import describe, expect_float, expect_params, expect_same_dtype
 from ..fast.choose import by_platform
 from ..fast.cpu import linear_cross_entropy as cpu
+from ..fast.gpu import linear_cross_entropy as gpu
 from ..layer import Layer
 from ..leaf import Like, leaf
 from ..linear import broadcast, fold, wide
@@ -94,7 +95,8 @@ def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tupl
 
 def fast_gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tuple[Array, Array, Array]:
     """`gradient_of_rows` in the spelling of the platform."""
-    return by_platform(rows, w, labels, share, plain=gradient_of_rows, cpu=cpu.gradient_of_rows)
+    cuda = partial(gpu.gradient_of_rows, plain=gradient_of_rows)
+    return by_platform(rows, w, labels, share, plain=gradient_of_rows, cpu=cpu.gradient_of_rows, cuda=cuda)
 
 
 def linear_cross_entropy_fwd(params: Any, x: Array, *, key: Any = None, of_rows: Any = gradient_of_rows) -> Any:

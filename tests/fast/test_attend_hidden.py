@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nnjax.fast import attend_finite
 from nnjax.fast.attend_hidden import finite, hide, kept, told, visible, who_sees_no_number
 from nnjax.fast.cpu import attend
+from nnjax.fast.gpu import attend as gpu
 from nnjax.layers.attend import attend_apply, fast_bwd, fast_fwd
 from nnjax.layers.attend import attend_bwd as plain_bwd
 from nnjax.layers.attend import attend_fwd as plain_fwd
@@ -51,6 +53,16 @@ def by_hand(q, k, v, keep, ct, causal, fwd=fast_fwd, bwd=fast_bwd):
     return y, *bwd(residuals, ct, causal=causal)
 
 
+def in_blocks(rows):
+    """The pair of a GPU, so many queries at a time."""
+
+    def fwd(q, k, v, keep, *, causal):
+        spelled = functools.partial(gpu.rows_fwd, rows=rows)
+        return (made := attend_finite.attend_fwd(q, k, v, keep, causal=causal, spelled=spelled))[0], (q, k, v, keep, *made)
+
+    return fwd, functools.partial(attend_finite.attend_bwd, spelled=functools.partial(gpu.rows_bwd, rows=rows))
+
+
 def pulled(f, q, k, v, ct):
     y, pull = jax.vjp(f, q, k, v)
     return y, *pull(ct)
@@ -62,11 +74,12 @@ def held(monkeypatch, seed, atol=1e-12):
     right = jax.jit(lambda *xs: pulled(lambda q, k, v: plain(q, k, v, keep, causal), *xs))(q, k, v, ct)
     keep = None if keep is None else jnp.asarray(keep)
     found = [jax.jit(lambda *xs: pulled(lambda q, k, v: attend_apply(q, k, v, keep, causal=causal), *xs))(q, k, v, ct)]
-    yield "plain", lambda q, k, v, ct: by_hand(q, k, v, keep, ct, causal, plain_fwd, plain_bwd)
+    for fwd, bwd in ((plain_fwd, plain_bwd), in_blocks(block)):
+        found.append(jax.jit(lambda *xs, f=fwd, b=bwd: by_hand(*xs[:3], keep, xs[3], causal, f, b))(q, k, v, ct))
     for how in (attend.ROWS, attend.BLOCKS):
         monkeypatch.setattr(attend, "SPELLINGS", ((1000, how, block),))
         found.append(jax.jit(lambda q, k, v, ct: by_hand(q, k, v, keep, ct, causal))(q, k, v, ct))
-    for name, ours in zip(("definition", attend.ROWS, attend.BLOCKS), found, strict=True):
+    for name, ours in zip(("definition", "plain", "gpu", attend.ROWS, attend.BLOCKS), found, strict=True):
         for leaf, a, b in zip(("y", "ct_q", "ct_k", "ct_v"), ours, right, strict=True):
             assert a.dtype == jnp.float64
             np.testing.assert_allclose(a, b, rtol=atol, atol=atol, err_msg=f"{leaf} of {name}, seed {seed}")
@@ -94,6 +107,7 @@ def spellings(monkeypatch, causal, keep=None):
     """(name, f) of the definition and every spelling of the pair; f(q, k, v, ct) -> (y, ct_q, ct_k, ct_v)."""
     yield "definition", lambda *xs: pulled(lambda q, k, v: attend_apply(q, k, v, keep, causal=causal), *xs)
     yield "plain", lambda q, k, v, ct: by_hand(q, k, v, keep, ct, causal, plain_fwd, plain_bwd)
+    yield "gpu", lambda q, k, v, ct: by_hand(q, k, v, keep, ct, causal, *in_blocks(4))
     for how in (attend.ROWS, attend.BLOCKS):
         monkeypatch.setattr(attend, "SPELLINGS", ((1000, how, 4),))
         yield how, functools.partial(lambda q, k, v, ct: by_hand(q, k, v, keep, ct, causal))

@@ -1,0 +1,119 @@
+"""Many programs compiled for several targets, a process for each target, and each program within a time."""
+
+import contextlib
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from .figures import Figures
+
+LIMIT = 150.0  # seconds of one program: TPU compilers search for minutes where a convolution's kernel is large
+
+Found = dict[str, Figures | str]  # {label: figures, or why there are none}
+Unit = tuple[str, tuple[str, ...]]  # (a kind of `programs.KINDS`, its arguments)
+
+
+class Worker:
+    """A process of `worker`, started when it is first needed and again after it was lost."""
+
+    def __init__(self, target: str, limit: float):
+        self.target, self.limit = target, limit
+        self.process: subprocess.Popen[str] | None = None
+        self.lines: queue.Queue[str] = queue.Queue()
+
+    def ask(self, unit: Unit) -> Found:
+        """The figures of every program of a unit. Raises ValueError where the unit itself cannot be made."""
+        kind, arguments = unit
+        found: Found = {}
+        while True:
+            self._send([kind, arguments, list(found)])
+            answer = self._next()
+            if "error" in answer:
+                raise ValueError(f"bench: {' '.join(arguments)}: {answer['error']}")
+            waiting = [label for label in answer.get("labels", ()) if label not in found]
+            if "lost" in answer:
+                return found or {"": answer["lost"]}
+            for label in waiting:
+                answer = self._next()
+                if "lost" in answer:
+                    found[label] = answer["lost"]
+                    break
+                found[label] = Figures(**answer["figures"]) if "figures" in answer else answer["error"]
+            else:
+                self._next()  # that it is done
+                return found
+
+    def _send(self, request: Any) -> None:
+        if self.process is None:
+            command = [sys.executable, "-m", f"{__package__}.worker", self.target]
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+            self.lines = queue.Queue()
+            threading.Thread(target=_read, args=(self.process, self.lines), daemon=True).start()
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # `_next` says how it ended
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+
+    def _next(self) -> dict[str, Any]:
+        """The next answer, or {"lost": why}."""
+        try:
+            line = self.lines.get(timeout=self.limit)
+        except queue.Empty:
+            self.stop()
+            return {"lost": f"not compiled in {self.limit:g} s"}
+        if not line:
+            assert self.process is not None
+            code = self.process.wait()
+            self.stop()
+            return {"lost": f"the compiler's process ended with exit code {code}"}
+        return json.loads(line)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
+        self.process = None
+
+
+def _read(process: subprocess.Popen[str], lines: "queue.Queue[str]") -> None:
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            lines.put(line)
+    except ValueError:  # closed when it was stopped
+        pass
+    lines.put("")
+
+
+def compile_all(
+    targets: Sequence[str], units: Sequence[Unit], said: Callable[[str, Unit, Found], None], limit: float = LIMIT
+) -> dict[str, list[Found]]:
+    """{target: the figures of each unit}, the targets beside one another; said(target, unit, found) as they come.
+
+    A program that takes longer than `limit` seconds, or ends its compiler, has a sentence in place of figures.
+    Raises ValueError where a unit cannot be made.
+    """
+
+    def one(name: str) -> list[Found]:
+        worker, every = Worker(name, limit), []
+        try:
+            for unit in units:
+                every.append(worker.ask(unit))
+                said(name, unit, every[-1])
+        finally:
+            worker.stop()
+        return every
+
+    with ThreadPoolExecutor(len(targets)) as pool:
+        return dict(zip(targets, pool.map(one, targets)))

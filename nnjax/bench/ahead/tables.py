@@ -1,0 +1,141 @@
+"""What was compiled for machines that are not here, as tables, as JSON and as a drawing."""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from .figures import Figures
+
+HAND, PLAIN = "hand", "jax.grad"
+Cases = Mapping[str, Mapping[str, Figures | str]]  # {case: {program: figures, or why there are none}}
+COLUMNS = {"launches": ("launches", "temp_bytes"), "bytes": ("bytes", "temp_bytes", "flops")}  # of a GPU, of a TPU
+COUNT, ABOVE = 1 << 20, 1.2  # bytes: temporaries below are in no mean; launches: a ratio above is named
+
+
+def ratio(programs: Mapping[str, Figures | str], what: str, of: str = HAND, to: str = PLAIN) -> float:
+    """One figure of a program over that of another; NaN where either is not known, or both are 0."""
+    a, b = (getattr(programs.get(name), what, None) for name in (of, to))
+    if a is None or b is None or (a == 0 and b == 0):
+        return math.nan
+    return a / b if b else math.inf
+
+
+def mean(ratios: list[float], least: float = 1e-3) -> float:
+    """The geometric mean of those that are known."""
+    known = [max(r, least) for r in ratios if math.isfinite(r)]
+    return math.exp(sum(map(math.log, known)) / len(known)) if known else math.nan
+
+
+def plain_of(programs: Mapping[str, Any]) -> str:
+    """The reference to compare with: jax.grad, or where there is one the same number of microbatches."""
+    return "microbatches" if "microbatches" in programs else PLAIN
+
+
+def line(case: str, programs: Mapping[str, Figures | str], of: str = HAND, to: str | None = None) -> str:
+    """A case as one line, as it is compiled."""
+    to = to or plain_of(programs)
+    found = programs.get(of)
+    if not isinstance(found, Figures):
+        return f"{case}: {found}"
+    main = "launches" if found.launches is not None else "bytes"
+    parts = [f"{what.removesuffix('_bytes')} {_number(programs, what, of)} ({ratio(programs, what, of, to):.2f})"
+             for what in COLUMNS[main]]  # fmt: skip
+    return f"{case}: {', '.join(parts)}"
+
+
+def _number(programs: Mapping[str, Figures | str], what: str, name: str) -> str:
+    found = programs[name]
+    if isinstance(found, str):
+        return "-"
+    value = getattr(found, what)
+    if value is None:
+        return "-"
+    return f"{value:,}" if what == "launches" else f"{value / 1e6:,.2f} M{'B' if 'bytes' in what else ''}"
+
+
+def show(target: str, cases: Cases) -> None:
+    """A table of one target: the hand-written program, and what it is of each reference."""
+    width = None if Console().is_terminal else 140
+    table = Table(title=f"{target}, compiled and not run; in brackets: hand / jax.grad", title_justify="left")
+    main = next((f for programs in cases.values() for f in programs.values() if isinstance(f, Figures)), None)
+    columns = COLUMNS["launches" if main is not None and main.launches is not None else "bytes"]
+    table.add_column("case", overflow="fold")
+    for what in columns:
+        table.add_column({"temp_bytes": "temp"}.get(what, what), justify="right")
+    for heading in ("args", "compile", "over others"):
+        table.add_column(heading, justify="left" if heading == "over others" else "right", overflow="fold")
+    for case, programs in cases.items():
+        hand = programs.get(HAND)
+        if not isinstance(hand, Figures):
+            table.add_row(case, str(hand))
+            continue
+        shown = [
+            f"{_number(programs, what, HAND)} ({_shown(ratio(programs, what, to=plain_of(programs)))})" for what in columns
+        ]
+        others = [f"{name} {_shown(ratio(programs, columns[0], to=name))}, {_shown(ratio(programs, 'temp_bytes', to=name))}"
+                  for name in programs if name not in (HAND, plain_of(programs))]  # fmt: skip
+        table.add_row(case, *shown, f"{hand.argument_bytes / 1e6:,.2f} MB", f"{hand.compile_seconds:.1f} s", "; ".join(others))
+    Console(width=width).print(table)
+    print("\n".join(summary(target, cases)) + "\n")
+
+
+def _shown(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def summary(target: str, cases: Cases) -> list[str]:
+    """The means over the cases, and those that ask for a reason."""
+    of = {name: programs for name, programs in cases.items() if isinstance(programs.get(HAND), Figures)}
+    counted = {n: p for n, p in of.items() if getattr(p.get(plain_of(p)), "temp_bytes", 0) >= COUNT}
+    temps = [ratio(p, "temp_bytes", to=plain_of(p)) for p in counted.values()]
+    lines = [f"{target}: {len(of)} of {len(cases)} cases compiled; geometric means of hand / jax.grad:"]
+    for what in ("launches", "bytes"):
+        ratios = {name: ratio(p, what, to=plain_of(p)) for name, p in of.items()}
+        if any(map(math.isfinite, ratios.values())):
+            lines.append(f"  {what} {mean(list(ratios.values())):.3f}")
+            lines += [f"    above {ABOVE}: {name} {r:.2f}" for name, r in ratios.items() if math.isfinite(r) and r > ABOVE]
+    lines.append(f"  temporary memory {mean(temps):.3f}, of {len(counted)} where jax.grad needs {COUNT >> 20} MB or more")
+    lines += [f"  {name}, {label}: {said}" for name, p in cases.items() for label, said in p.items() if isinstance(said, str)]
+    return lines
+
+
+def record(found: Mapping[str, Cases]) -> dict[str, Any]:
+    """Everything, ready for JSON: {"targets": {target: {case: {program: figures, or why there are none}}}}."""
+
+    def plain(said: Figures | str) -> Any:
+        return said._asdict() if isinstance(said, Figures) else said
+
+    targets = {
+        t: {c: {n: plain(f) for n, f in programs.items()} for c, programs in cases.items()} for t, cases in found.items()
+    }
+    return {"jax": jax.__version__, "date": time.strftime("%Y-%m-%d"), "targets": targets}
+
+
+def draw(found: Mapping[str, Cases], file: Path) -> None:
+    """A panel for each target: launches (of a TPU: bytes) and temporary memory, jax.grad's being 1, a pair of dots a case."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("bench: --plot needs matplotlib: python -m pip install 'nnjax[notebooks]'") from None
+    names = list(next(iter(found.values())))
+    figure = Figure(figsize=(8, 1.4 + 0.2 * len(names)), layout="constrained")
+    for axes, (target, cases) in zip(figure.subplots(1, len(found), sharey=True, squeeze=False)[0], found.items()):
+        gpu = any(isinstance(f, Figures) and f.launches is not None for p in cases.values() for f in p.values())
+        for what, color, shift in (("launches" if gpu else "bytes", "#0072B2", -0.15), ("temp_bytes", "#E69F00", 0.15)):
+            values = [ratio(cases[name], what, to=plain_of(cases[name])) for name in names]
+            axes.plot([min(max(v, 0.02), 4) for v in values], [r + shift for r in range(len(names))], "o", ms=4, color=color,
+                      label="temporary memory" if what == "temp_bytes" else what)  # fmt: skip
+        axes.axvline(1, color="black", lw=1)
+        axes.set(xscale="log", xlim=(0.017, 5), title=target, xlabel="by hand / jax.grad")
+        axes.set_xticks([0.02, 0.1, 0.3, 1, 3], ["0.02", "0.1", "0.3", "1", "3"])
+        axes.minorticks_off()
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.legend(loc="lower left", fontsize=7)
+    figure.savefig(file, dpi=100)

@@ -1,0 +1,48 @@
+"""A process that compiles for one target, as it is asked to: `python -m nnjax.bench.ahead.worker TARGET`.
+
+A compiler that does not come to an end, or falls over, ends this process, and not the one that asked. Each line of standard
+input is a JSON list [kind, [arguments], [labels to leave out]] (`programs.KINDS`); the answers are lines of standard output:
+{"labels": [...]}, then {"label": ..., "figures": {...}} or {"label": ..., "error": "..."} for each, and {"done": true}.
+"""
+
+import json
+import os
+import sys
+
+from .figures import figures
+from .programs import KINDS
+from .targets import target
+
+
+def main(name: str) -> None:
+    """Answer until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a compiler or someone's function prints is no answer
+
+    def say(**what):
+        print(json.dumps(what), file=answers, flush=True)
+
+    at = target(name)
+    for line in sys.stdin:
+        kind, arguments, without = json.loads(line)
+        try:
+            programs = KINDS[kind](*arguments)
+        except Exception as error:
+            say(error=_first_line(error))
+            continue
+        say(labels=list(programs))
+        for label, (f, args) in programs.items():
+            if label not in without:
+                try:
+                    say(label=label, figures=figures(at, f, args)._asdict())
+                except Exception as error:
+                    say(label=label, error=_first_line(error))
+        say(done=True)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -114,7 +114,15 @@ class Bench:
             write_json(self.json, {**head, "cases": dict(found), "failed": dict(failed), **budget.to_dict()})
             return int(bool(failed) or (self.budget is not None and not found))
 
-        with budget.watched(save), jax.default_device(device):
+        def finish() -> int:
+            if measured:
+                printed(list(measured), Console(width=None if Console().is_terminal else 160))
+                print(summary(list(measured)))
+            if self.plot and measured:
+                bars([m.comparison for m in measured], self.plot, f"{device.device_kind}, JAX {jax.__version__}")
+            return save()
+
+        with budget.watched(finish), jax.default_device(device):
             print(f"JAX {jax.__version__} on {device.device_kind}; ratios are hand / jax.grad, medians of interleaved pairs")
             most = peaks(device, asked) if todo else None
             if most:
@@ -136,14 +144,10 @@ class Bench:
                     print(f"FAILED {name}: {failed[name].splitlines()[0]}", flush=True)
                 budget.ended(name)
                 save()
-            if measured:
-                printed(measured, Console(width=None if Console().is_terminal else 160))
-                print(summary(measured))
-            if self.budget is not None:
-                print(budget.summary())
-            if self.plot and measured:
-                bars([m.comparison for m in measured], self.plot, f"{device.device_kind}, JAX {jax.__version__}")
-            return save()
+        code = finish()
+        if self.budget is not None:
+            print(budget.summary())
+        return code
 
     def _run_rules(self, target: str) -> int:
         """The cost of each rule; exit code 1 where none was met."""

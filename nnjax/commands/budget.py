@@ -14,7 +14,7 @@ from typing import Any
 from ..data.files import writing
 
 LAST = 5  # cases, the middle one of which tells how long the next may take: one that is far longer than all says little
-RESERVE, MOST_RESERVE = 0.1, 5.0  # the share of the seconds, and at most so many, for Python to start and the last words
+RESERVE, MOST_RESERVE = 0.2, 5.0  # the share of the seconds, and at most so many, for Python to start and the last words
 
 
 def expect_budget(who: str, seconds: float | None) -> None:
@@ -88,14 +88,14 @@ class Budget:
         return most if self.seconds is None else min(most, max(0.05, self.left() / waiting / 2))
 
     @contextmanager
-    def watched(self, save: Callable[[], int]) -> Iterator[None]:
-        """Inside, when the time is over and a case still runs, save() is called and the process ends with the code of it."""
+    def watched(self, finish: Callable[[], int]) -> Iterator[None]:
+        """Inside, when the time is over and a case still runs, finish() is called and the process ends with the code of it."""
         if self.seconds is None:
             yield
             return
 
         def over() -> None:
-            code = save()
+            code = finish()
             running = ", ".join(self._begun) or "nothing"
             print(f"the time is over while this runs, and ends with it: {running}")
             print(self.summary(), flush=True)

@@ -193,12 +193,16 @@ class Check:
                 _say(name, report)
                 save()
 
-        with budget.watched(save):
+        def finish() -> int:
+            self._sum([done[name] for name in order if name in done])
+            return save()
+
+        with budget.watched(finish):
             for _ in _in_parallel(one, order, self._workers()):
                 pass
-            self._sum([done[name] for name in order if name in done])
+        code = finish()
         print(budget.summary())
-        return save(), found()
+        return code, found()
 
     def _sum(self, reports: list[Report]) -> tuple[int, dict[str, Any]]:
         """Print what the whole comes to."""

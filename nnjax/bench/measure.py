@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+PAIRS = 5  # at least, where nothing is in a hurry
+
 
 class Program(NamedTuple):
     """A compiled program with its arguments, and what is exact about it."""
@@ -15,6 +17,7 @@ class Program(NamedTuple):
     compile_seconds: float
     flops: float
     temp_bytes: int
+    least_bytes: int = 0  # of its arguments and results: what it must move at least
 
 
 class Comparison(NamedTuple):
@@ -32,6 +35,7 @@ class Comparison(NamedTuple):
     compile_ratio: float
     temp_bytes: dict[str, int]
     pairs: int
+    least_bytes: int = 0  # of the hand-written program's arguments and results
 
     @property
     def time_ratio(self) -> float:
@@ -52,7 +56,8 @@ def compiled(f: Callable[..., Any], args: tuple[Any, ...]) -> Program:
     cost: Any = program.cost_analysis() or {}
     memory: Any = program.memory_analysis()
     temps = memory.temp_size_in_bytes if memory is not None else 0
-    return Program(lambda: program(*args), took, cost.get("flops", float("nan")), temps)
+    moved = memory.argument_size_in_bytes + memory.output_size_in_bytes if memory is not None else 0
+    return Program(lambda: program(*args), took, cost.get("flops", float("nan")), temps, moved)
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -64,7 +69,7 @@ def seconds(run: Callable[[], Any]) -> float:
 
 def interleaved(a: Callable[[], Any], b: Callable[[], Any], pairs: int) -> tuple[np.ndarray, np.ndarray]:
     """Times of a and b in the order A B B A A B B A ..., so that neither profits from coming second."""
-    for run in (a, b, a, b):
+    for run in (a, b, a, b)[: 4 if pairs > 2 else 2]:
         seconds(run)
     times = np.empty((pairs, 2))
     for i in range(pairs):
@@ -84,10 +89,10 @@ def self_spread(a: np.ndarray, rng: np.random.Generator, draws: int = 200) -> tu
     return float(np.quantile(ratios, 0.05)), float(np.quantile(ratios, 0.95))
 
 
-def pairs_within(run: Callable[[], Any], budget_seconds: float) -> int:
-    """How many pairs with this program fit into the time, at least 5."""
-    once = min(seconds(run) for _ in range(3))
-    return int(np.clip(budget_seconds / 2 / once, 5, 2000))
+def pairs_within(run: Callable[[], Any], budget_seconds: float, least: int = PAIRS) -> int:
+    """How many pairs with this program fit into the time, at least `least`."""
+    once = min(seconds(run) for _ in range(min(3, least)))
+    return int(np.clip(budget_seconds / 2 / once, least, 2000))
 
 
 def _over(a: float, b: float) -> float:
@@ -100,13 +105,15 @@ def compare(
     references: dict[str, Callable[..., Any]] | Callable[..., Any],
     args: tuple[Any, ...],
     budget_seconds: float = 8.0,
+    least: int = PAIRS,
 ) -> Comparison:
-    """All compiled for these arguments; hand and each reference run in interleaved pairs for about `budget_seconds`."""
+    """All compiled for these arguments; hand and each reference run in interleaved pairs for about `budget_seconds`, but in
+    `least` pairs at least, of which two are the fewest."""
     named = references if isinstance(references, dict) else {"jax.grad": references}
     ours, theirs = compiled(hand, args), {name: compiled(f, args) for name, f in named.items()}
     ratios, ours_seconds, spread, most = {}, [], (1.0, 1.0), 0
     for i, (name, program) in enumerate(theirs.items()):
-        pairs = pairs_within(program.run, budget_seconds / len(theirs))
+        pairs = pairs_within(program.run, budget_seconds / len(theirs), least)
         a, b = interleaved(ours.run, program.run, pairs)
         ratios[name] = median_ratio(a, b)
         ours_seconds.append(np.median(a))
@@ -117,5 +124,5 @@ def compare(
     return Comparison(
         case, float(np.median(ours_seconds) * 1e3), ratios, spread, _over(ours.flops, plain.flops),
         _over(ours.temp_bytes, plain.temp_bytes), ours.compile_seconds / plain.compile_seconds,
-        {"hand": ours.temp_bytes, **{name: p.temp_bytes for name, p in theirs.items()}}, most,
+        {"hand": ours.temp_bytes, **{name: p.temp_bytes for name, p in theirs.items()}}, most, ours.least_bytes,
     )  # fmt: skip

@@ -20,15 +20,18 @@ from .measure import interleaved, median_ratio, pairs_within
 
 RATE = 0.01
 Run = Callable[[], Any]
+Builder = Callable[[], Run | None]
 
 
-def ratios(ours: Run, builders: dict[str, Callable[[], Run]], budget_seconds: float) -> dict[str, float]:
+def ratios(ours: Run, builders: dict[str, Builder], budget_seconds: float) -> dict[str, float]:
     """Time of our step over that of each library that is installed, by interleaved pairs."""
     found = {}
     for library, build in builders.items():
         if importlib.util.find_spec(library) is None:
             continue
         theirs = build()
+        if theirs is None:
+            continue
         pairs = pairs_within(theirs, budget_seconds)
         found[library] = median_ratio(*interleaved(ours, theirs, pairs))
     return found
@@ -60,11 +63,18 @@ def _nll(scores, labels):
     return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
 
 
-def _torch(model: Any, x: np.ndarray, labels: np.ndarray) -> Run:
+def _torch(model: Any, x: np.ndarray, labels: Any) -> Run | None:
+    """None where PyTorch cannot use the device that the labels are on."""
     import torch
 
+    where = _torch_device(labels)
+    if where is None:
+        return None
+    if where == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as JAX does by default
+    model = model.to(where)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    inputs, targets = torch.from_numpy(np.array(x)), torch.from_numpy(np.array(labels)).long()
+    inputs, targets = torch.from_numpy(np.array(x)).to(where), torch.from_numpy(np.array(labels)).long().to(where)
 
     def run():
         optimizer.zero_grad(set_to_none=True)
@@ -72,8 +82,20 @@ def _torch(model: Any, x: np.ndarray, labels: np.ndarray) -> Run:
         loss = torch.nn.functional.cross_entropy(scores.reshape(-1, scores.shape[-1]), targets.reshape(-1))
         loss.backward()
         optimizer.step()
+        if where == "cuda":
+            torch.cuda.synchronize()  # JAX does not wait for what it did not begin
 
     return run
+
+
+def _torch_device(like: Any) -> str | None:
+    """PyTorch's name of the device that an array of JAX is on; None where PyTorch cannot use it."""
+    import torch
+
+    platform = next(iter(like.devices())).platform
+    if platform == "cpu":
+        return "cpu"
+    return "cuda" if platform == "gpu" and torch.cuda.is_available() else None
 
 
 def _flax(module: Any, x: Any, labels: Any) -> Run:
@@ -89,7 +111,7 @@ def _equinox(model: Any, x: Any, labels: Any) -> Run:
     return descent(gradient, params, x, labels)
 
 
-def mlp(sizes: Sequence[int], x: Any, labels: Any) -> dict[str, Callable[[], Run]]:
+def mlp(sizes: Sequence[int], x: Any, labels: Any) -> dict[str, Builder]:
     """Dense layers with sigmoids between."""
 
     def torch():
@@ -119,7 +141,7 @@ def mlp(sizes: Sequence[int], x: Any, labels: Any) -> dict[str, Callable[[], Run
     return {"torch": torch, "flax": flax, "equinox": equinox}
 
 
-def lenet(x: Any, labels: Any, channels: tuple[int, int], hidden: int) -> dict[str, Callable[[], Run]]:
+def lenet(x: Any, labels: Any, channels: tuple[int, int], hidden: int) -> dict[str, Builder]:
     """Convolution 5x5, ReLU and max-pool 2x2 twice, then two dense layers. x: (batch, 28, 28, 1)."""
     c1, c2 = channels
 
@@ -187,7 +209,7 @@ def torch_gpt(vocab: int, context: int, layers: int, heads: int, width: int) -> 
     return Model()
 
 
-def gpt(vocab: int, context: int, layers: int, heads: int, width: int, x: Any, labels: Any) -> dict[str, Callable[[], Run]]:
+def gpt(vocab: int, context: int, layers: int, heads: int, width: int, x: Any, labels: Any) -> dict[str, Builder]:
     """GPT-2's architecture without dropout, its embedding tied to the output."""
 
     def torch():

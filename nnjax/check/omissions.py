@@ -62,7 +62,7 @@ def missing(subject: Subject, rows: Sequence[Row], opts: Options, notes: Sequenc
     found = [said for said in map(left_out.dtypes.get, opts.dtypes) if said]  # in this order, whichever thread ended first
     for d in (d for d in opts.dtypes if d not in left_out.dtypes):
         for device in opts.devices:
-            for p in precisions(device):
+            for p in precisions(device, d):
                 asked = [t for t in opts.transforms_in(d) if (d, t) not in left_out.transforms]
                 keys = [(leaf, d, t, p, device.device_kind) for leaf in subject.spec.names for t in asked]
                 found += [f"{subject.case}: {' '.join(key)}" for key in keys if key not in seen and key[1:] not in broken]

@@ -3,21 +3,25 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from ..bench import mesh
 from ..bench.ahead.command import bench_ahead, expect_targets, rules_ahead
 from ..bench.book import epoch_seconds
+from ..bench.kinds import MAIN, Kind, kinds
 from ..bench.links import Links
-from ..bench.measure import Comparison, compare
+from ..bench.measure import PAIRS, compare
+from ..bench.peaks import Peaks, peaks, shares
 from ..bench.plot import bars
+from ..bench.products import product_flops
 from ..bench.rule import Cost, costs
 from ..bench.table import Entry, entries
 from ..check.auditing.listening import Title
@@ -25,8 +29,12 @@ from ..check.auditing.named import function_named
 from ..check.auditing.suite import shortened
 from ..distributed.devices import present
 from ..errors import expect_folder, unknown_name
+from .bench_table import Measured, printed, summary
+from .budget import Budget, expect_budget, refuse_beside_budget, write_json
+from .importance import units
 
 BOOK = "book"
+BOOKS = {f"{BOOK} {sizes}": sizes for sizes in ([784, 30, 10], [784, 100, 10])}
 
 
 @dataclass
@@ -42,8 +50,15 @@ class Bench:
     """Also PyTorch (eager), Flax and Equinox on the same models, where they are installed."""
     device: str | None = None
     """A platform, such as cpu or gpu; by default the first device."""
+    precision: tuple[Literal["default", "highest"], ...] = ("default",)
+    """Of float32 products: the device's own, which may round them to fewer bits, full, or both. A CPU has one."""
+    dtype: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
+    """Of every floating argument, one or both."""
     seconds: float = 6.0
     """How long to measure each case."""
+    budget: float | None = None
+    """Seconds that the whole may take: what most people train with comes first, each case is measured for less and without
+    jax.checkpoint, and those that are not reached are listed."""
     json: Path | None = None
     """Write the figures to this file."""
     plot: Path | None = None
@@ -64,6 +79,11 @@ class Bench:
     def run(self) -> int:
         """Print a row for each case, and below the table what the whole comes to."""
         expect_targets("bench", self.compile_for)
+        expect_budget("bench", self.budget)
+        budget = Budget(self.budget)
+        if self.budget is not None:
+            given = {"mesh": self.mesh, "compile-for": self.compile_for, "module:function": self.target}
+            refuse_beside_budget("bench", "chooses among nnjax's own cases", **given)
         if self.target is not None:
             return self._run_rules(self.target)
         if self.mesh:
@@ -76,34 +96,65 @@ class Bench:
         for file in (self.json, self.plot):
             expect_folder(file)
         if self.compile_for:
-            self._refuse("what is measured, --compile-for for what is not run", peers=self.peers, device=self.device)
+            given = {"peers": self.peers, "device": self.device, **self._numbers()}
+            self._refuse("what is measured, --compile-for for what is not run", **given)
             return bench_ahead(self.compile_for, [entry.name for entry in chosen], self.json, self.plot)
         if not self.seconds > 0:
             raise ValueError(f"bench: seconds must be positive, got {self.seconds}; 6 is usual.")
-        device = present("bench", self.device)[0]
+        asked, device = kinds(self.dtype, self.precision), present("bench", self.device)[0]
+        todo = units(chosen, asked, self.peers and MAIN in asked, self.budget is not None)
+        books = BOOKS if book and device.platform == "cpu" else {}
+        budget.expects([*todo, *books])
         found: dict[str, dict[str, Any]] = {}
-        with jax.default_device(device):
+        failed: dict[str, str] = {}
+        measured: list[Measured] = []
+        head: dict[str, Any] = {"jax": jax.__version__, "device": device.device_kind, "date": time.strftime("%Y-%m-%d")}
+
+        def save() -> int:
+            write_json(self.json, {**head, "cases": dict(found), "failed": dict(failed), **budget.to_dict()})
+            return int(bool(failed) or (self.budget is not None and not found))
+
+        def finish() -> int:
+            if measured:
+                printed(list(measured), Console(width=None if Console().is_terminal else 160))
+                print(summary(list(measured)))
+            if self.plot and measured:
+                bars([m.comparison for m in measured], self.plot, f"{device.device_kind}, JAX {jax.__version__}")
+            return save()
+
+        with budget.watched(finish), jax.default_device(device):
             print(f"JAX {jax.__version__} on {device.device_kind}; ratios are hand / jax.grad, medians of interleaved pairs")
-            measured = [self._measured(entry, found) for entry in chosen]
-        if measured:
-            Console(width=None if Console().is_terminal else 160).print(_table(measured))
-            _summary(measured)
-        if book and device.platform == "cpu":
-            for sizes in ([784, 30, 10], [784, 100, 10]):
-                ours, loop = epoch_seconds(sizes, 50_000, 3.0, 10)
-                found[f"{BOOK} {sizes}"] = {"seconds": ours, "numpy_loop_seconds": loop, "ratio": ours / loop}
-                print(f"book: an epoch of {sizes}, minibatch 10, 50,000 images takes {ours:.3f} s, the NumPy loop "
-                      f"{loop:.3f} s: {ours / loop:.3f} of it")  # fmt: skip
-        if self.json:
-            head = {"jax": jax.__version__, "device": device.device_kind, "date": time.strftime("%Y-%m-%d")}
-            self.json.write_text(json.dumps({**head, "cases": found}, indent=1) + "\n")
-        if self.plot and measured:
-            bars([c for _, c, _ in measured], self.plot, f"{device.device_kind}, JAX {jax.__version__}")
-        return 0
+            most = peaks(device, asked) if todo else None
+            if most:
+                print(most, flush=True)
+                head["peaks"] = most._asdict()
+            work: dict[str, Callable[[], None]] = {
+                **{name: partial(self._measured, *pair, found, measured, budget, most) for name, pair in todo.items()},
+                **{name: partial(_book, name, sizes, found) for name, sizes in books.items()},
+            }
+            for name, measure in work.items():
+                if not budget.begin(name):
+                    continue
+                try:
+                    measure()
+                except Exception as error:  # of one case: the others are still to be measured in this time
+                    if self.budget is None:
+                        raise
+                    failed[name] = f"{type(error).__name__}: {error}"
+                    print(f"FAILED {name}: {failed[name].splitlines()[0]}", flush=True)
+                budget.ended(name)
+                save()
+        code = finish()
+        if self.budget is not None:
+            print(budget.summary())
+        return code
 
     def _run_rules(self, target: str) -> int:
         """The cost of each rule; exit code 1 where none was met."""
-        self._refuse(f"nnjax's own cases, not for {target}", only=self.only, peers=self.peers, mesh=self.mesh, plot=self.plot)
+        self._refuse(
+            f"nnjax's own cases, not for {target}", only=self.only, peers=self.peers, mesh=self.mesh, plot=self.plot,
+            **self._numbers(),
+        )  # fmt: skip
         expect_folder(self.json)
         if not self.seconds > 0:
             raise ValueError(f"bench: seconds must be positive, got {self.seconds}; 6 is usual.")
@@ -129,7 +180,7 @@ class Bench:
         return 0 if met else 1
 
     def _run_mesh(self) -> int:
-        self._refuse("what is measured, --mesh for what is counted", only=self.only, peers=self.peers)
+        self._refuse("what is measured, --mesh for what is counted", only=self.only, peers=self.peers, **self._numbers())
         for file in (self.json, self.plot):
             expect_folder(file)
         if self.device not in (None, "cpu"):
@@ -140,38 +191,43 @@ class Bench:
         for option in (name for name, value in given.items() if value):
             raise ValueError(f"bench: --{option} is for {why}; leave either out.")
 
-    def _measured(self, entry: Entry, found: dict[str, Any]) -> tuple[Entry, Comparison, dict[str, float]]:
+    def _numbers(self) -> dict[str, bool]:
+        """Which of the options that say in what numbers to measure are not as usual."""
+        return {"dtype": self.dtype != Bench.dtype, "precision": self.precision != Bench.precision}
+
+    def _measured(
+        self, entry: Entry, kind: Kind | None, found: dict[str, dict[str, Any]], measured: list[Measured], budget: Budget,
+        most: Peaks | None,
+    ) -> None:  # fmt: skip
+        if kind is None:
+            return self._beside(entry, found, budget)
         hand, references, args = entry.make()
-        c = compare(entry.name, hand, references, args, self.seconds)
-        peers = entry.peers(self.seconds) if self.peers and entry.peers else {}
-        found[entry.name] = {
-            **c._asdict(), "time_target": entry.time, "temp_target": entry.temp, "met": entry.met(c), "peer_ratios": peers,
+        args, least = kind.cast(args), PAIRS
+        if self.budget is not None:  # recomputing saves memory, not time
+            least, references = 2, {name: f for name, f in references.items() if name != "checkpoint"}
+        with jax.default_matmul_precision(kind.precision):
+            c = compare(kind.named(entry.name), hand, references, args, budget.each(self.seconds), least)
+            flops = product_flops(hand, args, next(iter(jax.tree.leaves(args)[0].devices())).platform)
+        share = shares(most, kind, flops, c.least_bytes, c.milliseconds / 1e3) if most else None
+        found[c.case] = {
+            **c._asdict(), "dtype": kind.dtype, "precision": kind.precision, "time_target": entry.time,
+            "temp_target": entry.temp, "met": entry.met(c), "peer_ratios": {},
+            "product_flops": None if math.isnan(flops) else flops, "share_of_peaks": share._asdict() if share else None,
         }  # fmt: skip
-        print(f"{entry.name}: {c.milliseconds:.3f} ms, time {c.time_ratio:.3f}, temp {c.temp_ratio:.3f}", flush=True)
-        return entry, c, peers
+        measured.append(Measured(entry, c, found[c.case]["peer_ratios"], share))
+        print(f"{c.case}: {c.milliseconds:.3f} ms, time {c.time_ratio:.3f}, temp {c.temp_ratio:.3f}", flush=True)
+
+    def _beside(self, entry: Entry, found: dict[str, dict[str, Any]], budget: Budget) -> None:
+        """The other libraries, in float32 as fast as the device does it: what they take is put beside the case."""
+        if entry.name not in found or entry.peers is None:
+            raise ValueError(f"{entry.name} itself was not measured")
+        of = found[entry.name]
+        of["peer_ratios"].update(entry.peers(budget.each(self.seconds)))
+        print(f"{entry.name}: {', '.join(f'{name} {ratio:.3f}' for name, ratio in of['peer_ratios'].items())}", flush=True)
 
 
-def _table(measured: list[tuple[Entry, Comparison, dict[str, float]]]) -> Table:
-    table = Table()
-    for heading in ("case", "ms", "time", "target", "self 5-95 %", "temp", "target", "flops", "compile", "other", "met"):
-        table.add_column(heading, justify="left" if heading in ("case", "other") else "right")
-    for entry, c, peers in measured:
-        others = {**dict(list(c.time_ratios.items())[1:]), **peers}
-        table.add_row(
-            entry.name, f"{c.milliseconds:.3f}", f"{c.time_ratio:.3f}", f"{entry.time}", f"{c.spread[0]:.2f}-{c.spread[1]:.2f}",
-            f"{c.temp_ratio:.3f}", f"{entry.temp}", f"{c.flops_ratio:.3f}", f"{c.compile_ratio:.2f}",
-            ", ".join(f"{name} {ratio:.2f}" for name, ratio in others.items()), "yes" if entry.met(c) else "NO",
-        )  # fmt: skip
-    return table
-
-
-def _summary(measured: list[tuple[Entry, Comparison, dict[str, float]]]) -> None:
-    times = [c.time_ratio for _, c, _ in measured]
-    temps = [max(c.temp_ratio, 1e-3) for _, c, _ in measured if math.isfinite(c.temp_ratio)]
-    print(f"geometric mean of {len(times)} cases: time {_mean(times):.3f}, temp {_mean(temps):.3f}")
-    missed = [entry.name for entry, c, _ in measured if not entry.met(c)]
-    print(f"targets met: {len(measured) - len(missed)} of {len(measured)}" + "".join(f"\n  missed: {m}" for m in missed))
-
-
-def _mean(ratios: list[float]) -> float:
-    return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else float("nan")
+def _book(name: str, sizes: list[int], found: dict[str, dict[str, Any]]) -> None:
+    ours, loop = epoch_seconds(sizes, 50_000, 3.0, 10)
+    found[name] = {"seconds": ours, "numpy_loop_seconds": loop, "ratio": ours / loop}
+    print(f"book: an epoch of {sizes}, minibatch 10, 50,000 images takes {ours:.3f} s, the NumPy loop "
+          f"{loop:.3f} s: {ours / loop:.3f} of it")  # fmt: skip

@@ -1,6 +1,5 @@
 """`nnjax check`."""
 
-import json
 import math
 import re
 import threading
@@ -31,6 +30,8 @@ from ..distributed.devices import present, simulate
 from ..distributed.mesh import make_mesh
 from ..distributed.sharded import Sharded
 from ..errors import expect_folder, expect_positive, unknown_name
+from .budget import Budget, by_importance, expect_budget, refuse_beside_budget, write_json
+from .importance import CHECK, WITHIN_BUDGET, workers
 
 SEEDS = 5  # of a case checked in one go
 SIMULATED = 8  # devices that a CPU shows at least
@@ -52,6 +53,9 @@ class Check:
     """A platform, such as cpu or gpu; by default every device there is."""
     json: Path | None = None
     """Write every row to this file."""
+    budget: float | None = None
+    """Seconds that the whole may take: the cases that most people train with come first, compiled, in float32 at every
+    precision of the device and in bfloat16. Those that are not reached are listed."""
     compile_for: tuple[str, ...] = ()
     """Instead of checking: compile value and gradient of every case, in every dtype, for machines that are not here (h100,
     h200, a100, or TPUs such as v5e:2x2)."""
@@ -66,6 +70,12 @@ class Check:
         """
         expect_positive("check", seeds=self.seeds)
         expect_folder(self.json)
+        expect_budget("check", self.budget)
+        budget = Budget(self.budget)
+        if self.budget is not None:
+            why = "checks each case once, compiled"
+            refuse_beside_budget("check", why, full=self.full, mutants=self.mutants, mesh=self.mesh,
+                                 **{"compile-for": self.compile_for})  # fmt: skip
         expect_targets("check", self.compile_for)
         if self.compile_for:
             given = {
@@ -85,23 +95,22 @@ class Check:
                 jax.config.update("jax_platforms", "cpu")
             simulate(max(SIMULATED, math.prod(sizes_of(self.mesh).values())))
         with nullcontext() if self.full else compiled_lightly():  # before a device is asked for
-            return self._run()
+            return self._run(budget)
 
-    def _run(self) -> int:
+    def _run(self, budget: Budget) -> int:
         chosen = self._chosen(self._cases())
         devices = list({d.device_kind: d for d in present("check", self.device)}.values())
         named = ", ".join(f"{d.device_kind} ({'/'.join(precisions(d))})" for d in devices)
         print(f"JAX {jax.__version__} on {named}; {len(chosen)} cases, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
         start = time.perf_counter()
-        code, found = self._check(chosen, devices)
+        head = {"jax": jax.__version__, "date": time.strftime("%Y-%m-%d"), "devices": [d.device_kind for d in devices]}
+        head["precisions"] = {d.device_kind: precisions(d) for d in devices}
+        code, found = self._check(chosen, devices) if self.budget is None else self._within(budget, chosen, devices, head)
         if self.mutants:
             survived, hunted = self._mutants(chosen)
             code, found = max(code, survived), {**found, **hunted, "ok": found["ok"] and not survived}
         print(f"{time.perf_counter() - start:.0f} s")
-        if self.json:
-            head = {"jax": jax.__version__, "date": time.strftime("%Y-%m-%d"), "devices": [d.device_kind for d in devices]}
-            head["precisions"] = {d.device_kind: precisions(d) for d in devices}
-            self.json.write_text(json.dumps({**head, **found}, indent=1) + "\n")
+        write_json(self.json, {**head, **found})
         return code
 
     def _chosen(self, found: Sequence[Any]) -> list[Any]:
@@ -113,7 +122,7 @@ class Check:
     def _workers(self) -> int:
         """Cases at once: most of the time goes into compiling, which leaves Python's lock alone. Programs that communicate must
         not run two at a time."""
-        return 2 if self.mesh is None else 1
+        return workers(self.budget) if self.mesh is None else 1
 
     def _cases(self) -> Sequence[Any]:
         return cases() if self.mesh is None else distributed_cases(self._mesh())
@@ -125,7 +134,8 @@ class Check:
         if isinstance(case, DistributedCase):
             return self._held_on_mesh(case, seed)
         params, x, key = case.make(seed)
-        report = check_layer(case.layer, params, x, key=key, seed=seed, devices=devices, full=self.full)
+        light = {} if self.budget is None else WITHIN_BUDGET
+        report = check_layer(case.layer, params, x, key=key, seed=seed, devices=devices, full=self.full, **light)
         return report._replace(rows=tuple(row._replace(case=case.name) for row in report.rows))
 
     def _held_on_mesh(self, case: DistributedCase, seed: int) -> Report:
@@ -152,13 +162,50 @@ class Check:
         reports = []
         for case in chosen:
             report = merged([next(found) for _ in parts])
-            counts = Counter(row.status for row in report.rows)
-            verdict = "ok" if report.ok else "FAILED"
-            extra = "".join(f", {counts[s]} {s}" for s in ("zero", "vacuous", "failed") if counts[s])
-            print(f"{verdict:6} {case.name:42} {len(report.rows):6} comparisons{extra}", flush=True)
-            if not report.ok:
-                print(report)
+            _say(case.name, report)
             reports.append(report)
+        return self._sum(reports)
+
+    def _within(
+        self, budget: Budget, chosen: list[Any], devices: list[Any], head: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
+        """As `_check`, as many cases as the budget has time for; the file is written after each."""
+        named = {case.name: case for case in chosen}
+        order = by_importance(list(named), CHECK)
+        budget.expects(order)
+        done: dict[str, Report] = {}
+
+        def found() -> dict[str, Any]:
+            return {**merged(list(done.values())).to_dict(), **budget.to_dict()}
+
+        def save() -> int:
+            write_json(self.json, {**head, **found()})
+            return int(not done or not all(report.ok for report in list(done.values())))  # nothing compared is no success
+
+        def one(name: str) -> None:
+            if budget.begin(name):
+                try:
+                    report = merged(self._held(named[name], seed, devices) for seed in range(self.seeds))
+                except Exception as error:  # of one case: the others are still to be checked in this time
+                    report = Report((), (f"{name}: could not be checked: {type(error).__name__}: {error}",))
+                done[name] = report
+                budget.ended(name)
+                _say(name, report)
+                save()
+
+        def finish() -> int:
+            self._sum([done[name] for name in order if name in done])
+            return save()
+
+        with budget.watched(finish):
+            for _ in _in_parallel(one, order, self._workers()):
+                pass
+        code = finish()
+        print(budget.summary())
+        return code, found()
+
+    def _sum(self, reports: list[Report]) -> tuple[int, dict[str, Any]]:
+        """Print what the whole comes to."""
         every = merged(reports)
         alarms = sum(not r.ok for r in reports)
         print(
@@ -190,6 +237,15 @@ class Check:
         print(f"killed {total['killed']} / {total['killed'] + total['survived']} mutants of {len(KINDS)} kinds; "
               f"{total['equivalent']} equivalent; kind named rightly for {right} of {len(own)}")  # fmt: skip
         return (1 if total["survived"] else 0), {"mutants": rows}
+
+
+def _say(name: str, report: Report) -> None:
+    counts = Counter(row.status for row in report.rows)
+    verdict = "ok" if report.ok else "FAILED"
+    extra = "".join(f", {counts[s]} {s}" for s in ("zero", "vacuous", "failed") if counts[s])
+    print(f"{verdict:6} {name:42} {len(report.rows):6} comparisons{extra}", flush=True)
+    if not report.ok:
+        print(report)
 
 
 def _in_parallel(one: Callable[[Any], Any], units: Sequence[Any], workers: int) -> Iterator[Any]:

@@ -25,6 +25,13 @@ def test_neither_of_a_pair_always_comes_second():
 def test_at_least_five_pairs_are_measured():
     assert pairs_within(lambda: None, 1e-9) == 5
     assert pairs_within(lambda: None, 10.0) == 2000
+    ran = []
+    assert pairs_within(lambda: ran.append(1), 1e-9, least=2) == 2
+    interleaved(lambda: ran.append("a"), lambda: ran.append("b"), 2)
+    assert ran == [1, 1, *"ab", *"abba"]
+    found = compare("tanh", jnp.tanh, jnp.tanh, (jnp.ones(9),), 1e-9, least=2)
+    assert found.pairs == 2
+    assert found.least_bytes == 2 * 9 * 4
 
 
 def test_flops_and_memory_are_exact_counts():

@@ -12,7 +12,8 @@ def test_a_cpu_has_one_matmul_precision_and_an_accelerator_two():
 
     device: Any = Gpu()
     assert precisions(jax.devices("cpu")[0]) == ("highest",)
-    assert precisions(device) == ("highest", "default")
+    assert precisions(device) == precisions(device, "float64") == ("highest", "default")
+    assert precisions(device, "bfloat16") == precisions(device, "float16") == ("default",)
 
 
 def test_unknown_names_are_refused():

@@ -3,9 +3,12 @@ import json
 import jax
 import pytest
 
+from nnjax.bench.kinds import MAIN
+from nnjax.bench.peaks import Peaks
 from nnjax.bench.table import Entry, _mlp, _nielsen
 from nnjax.commands import bench as command
 from nnjax.commands.bench import Bench
+from nnjax.commands.budget import Budget
 
 
 def hopeless(entry: Entry) -> Entry:
@@ -16,6 +19,7 @@ def hopeless(entry: Entry) -> Entry:
 def small(monkeypatch):
     table = [_mlp([6, 5, 3], 4)._replace(name="small mlp"), _nielsen([6, 5, 3], 4)._replace(name="small nielsen")]
     monkeypatch.setattr(command, "entries", lambda: [*table, hopeless(_mlp([40, 30, 30], 4))])
+    monkeypatch.setattr(command, "peaks", lambda device, asked: Peaks({kind.label: 1e12 for kind in asked}, 1e10))
 
 
 def test_the_figures_are_printed_and_written(capsys, tmp_path, small):
@@ -32,6 +36,10 @@ def test_the_figures_are_printed_and_written(capsys, tmp_path, small):
     assert found["jax"] == jax.__version__
     assert found["device"]
     assert found["date"]
+    assert one["share_of_peaks"]["products"] == pytest.approx(one["product_flops"] / one["milliseconds"] / 1e9)
+    assert one["share_of_peaks"]["memory"] == pytest.approx(one["least_bytes"] / one["milliseconds"] / 1e7)
+    assert found["peaks"] == {"products": {"float32 default": 1e12}, "memory": 1e10}
+    assert "not_reached" not in found
 
 
 @pytest.mark.slow
@@ -50,10 +58,23 @@ def test_what_cannot_be_done_is_refused_before_anything_is_measured(small, tmp_p
         Bench(seconds=0).run()
     with pytest.raises(ValueError, match="folder"):
         Bench(json=tmp_path / "none" / "bench.json").run()
+    for wrong, message in (
+        (Bench(budget=-1.0), "bench: budget must be a positive number of seconds, got -1.0"),
+        (Bench(budget=60.0, mesh=("data=8",)), "bench: --budget chooses among nnjax's own cases, which --mesh does not fit"),
+        (Bench("a:b", budget=60.0), "which module:function does not fit"),
+        (Bench("a:b", dtype=("bfloat16",)), "bench: --dtype is for nnjax's own cases, not for a:b"),
+        (Bench(mesh=("data=8",), precision=("highest",)), "bench: --precision is for what is measured, --mesh for"),
+        (Bench(dtype=(), device="cpu"), "bench: there is nothing to measure; name a --dtype"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            wrong.run()
 
 
 def test_a_small_case_within_the_scatter_of_itself_has_met_its_time(small):
-    entry, c, _ = Bench(seconds=0.05)._measured(command.entries()[2], {})
+    measured = []
+    Bench(seconds=0.05)._measured(command.entries()[2], MAIN, {}, measured, Budget(None), None)
+    ((entry, c, _, share),) = measured
+    assert share is None
     assert c.milliseconds < 1
     assert not entry.met(c._replace(time_ratios={"jax.grad": c.spread[1] + 0.1}))
     assert entry.met(c._replace(time_ratios={"jax.grad": c.spread[1]}, milliseconds=0.9))
@@ -81,3 +102,79 @@ def test_the_rules_of_a_function_are_measured(capsys, monkeypatch, tmp_path):
     ):
         with pytest.raises(ValueError, match=word):
             wrong.run()
+
+
+class Clock:
+    """Stands still but for what a case is said to take."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def timed(monkeypatch, small):
+    """Every case takes ten seconds of a clock; those that were measured are in the list."""
+    clock, cases = Clock(), []
+    real = command.compare
+
+    def compare(case, hand, references, args, seconds, least):
+        clock.now += 10
+        cases.append((case, list(references), jax.tree.leaves(args)[0].dtype.name, least))
+        if "nielsen" in case and "bfloat16" in case:
+            raise FloatingPointError("no such luck")
+        return real(case, hand, references, args, 0.01, least)
+
+    monkeypatch.setattr(command, "compare", compare)
+    monkeypatch.setattr(command, "Budget", lambda seconds: Budget(seconds, clock))
+    monkeypatch.setattr(command, "epoch_seconds", lambda *sizes: (1.0, 2.0))
+    return cases
+
+
+def test_within_a_budget_the_file_tells_of_every_case_after_each(capsys, monkeypatch, tmp_path, timed):
+    written, real = [], command.write_json
+
+    def write(file, found):
+        real(file, found)
+        written.append(json.loads(file.read_text()))
+
+    monkeypatch.setattr(command, "write_json", write)
+    run = Bench(budget=45.0, dtype=("float32", "bfloat16"), json=tmp_path / "bench.json", device="cpu")
+    assert run.run() == 0
+    named = ["small mlp", "small nielsen", "small hopeless"]
+    every = {*named, *(f"{name}, bfloat16" for name in named), "book [784, 30, 10]", "book [784, 100, 10]"}
+    assert [case for case, *_ in timed] == [*named, "small mlp, bfloat16"]
+    assert {least for *_, least in timed} == {2}
+    assert timed[0][1:3] == (["jax.grad"], "float32")
+    assert timed[3][2] == "bfloat16"
+    for found in written:
+        assert {*found["cases"], *found["not_reached"], *found["failed"]} == every
+    assert not written[-1]["complete"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "bench.json"]
+    assert written[-1]["cases"]["small mlp, bfloat16"]["dtype"] == "bfloat16"
+    assert "not reached, 4: small nielsen, bfloat16; " in capsys.readouterr().out
+
+
+def test_an_error_within_a_budget_is_of_its_case_alone(capsys, tmp_path, timed):
+    run = Bench(budget=1e6, dtype=("bfloat16",), json=tmp_path / "bench.json", device="cpu")
+    assert run.run() == 1
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert found["failed"] == {"small nielsen, bfloat16": "FloatingPointError: no such luck"}
+    assert found["complete"]
+    assert set(found["cases"]) == {"small mlp, bfloat16", "small hopeless, bfloat16", *command.BOOKS}
+    out = capsys.readouterr().out
+    assert "FAILED small nielsen, bfloat16: FloatingPointError: no such luck" in out
+    assert "every case was reached" in out
+    with pytest.raises(FloatingPointError):
+        Bench(dtype=("bfloat16",), device="cpu").run()
+
+
+def test_other_libraries_are_measured_after_the_case_itself(monkeypatch, tmp_path, timed):
+    table = [entry._replace(peers=lambda seconds: {"other": 0.5}) for entry in command.entries()[:1]]
+    monkeypatch.setattr(command, "entries", lambda: table)
+    Bench(only="small", peers=True, precision=("highest", "default"), json=tmp_path / "bench.json", device="cpu").run()
+    assert [case for case, *_ in timed] == ["small mlp", "small mlp, highest"]
+    cases = json.loads((tmp_path / "bench.json").read_text())["cases"]
+    assert cases["small mlp"]["peer_ratios"] == {"other": 0.5}
+    assert cases["small mlp, highest"]["peer_ratios"] == {}

@@ -10,7 +10,9 @@ from nnjax.check import Report
 from nnjax.check.layers import crowded
 from nnjax.check.mutation import mutants
 from nnjax.check.mutation.mutant_kinds import KINDS, on_cotangents
+from nnjax.check.report import Row
 from nnjax.commands import check as command
+from nnjax.commands.budget import Budget
 from nnjax.commands.check import Check
 
 
@@ -103,3 +105,100 @@ def test_bad_names_are_refused():
         Check(device="gpux").run()
     with pytest.raises(ValueError, match=r"check: seeds must be a positive int, got 0"):
         Check(seeds=0).run()
+
+
+class Clock:
+    """Stands still but for what a case is said to take."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Every check takes ten seconds of a clock; what it was asked for is in the list."""
+    clock, asked = Clock(), []
+
+    def check(layer, *args, **how):
+        clock.now += 10
+        asked.append((layer.name, how))
+        return Report((GOOD._replace(case=layer.name),))
+
+    monkeypatch.setattr(command, "check_layer", check)
+    monkeypatch.setattr(command, "workers", lambda budget: 1)
+    monkeypatch.setattr(command, "Budget", lambda seconds: Budget(seconds, clock))
+    return asked
+
+
+GOOD = Row("", "x", "float32", "jit", "cpu", 0.1, 1.0, True)
+
+
+def test_within_a_budget_the_important_come_first_and_the_others_are_listed(capsys, tmp_path, timed):
+    file = tmp_path / "check.json"
+    assert Check(device="cpu", budget=66.0, json=file).run() == 0
+    out = capsys.readouterr().out
+    assert [name for name, _ in timed][:3] == ["gpt", "attention(4, 2)", "linear_cross_entropy"]
+    assert len(timed) == 6  # of 61 seconds
+    assert timed[0][1]["dtypes"] == ("float32", "bfloat16")
+    assert timed[0][1]["transforms"] == ("jit",)
+    found = json.loads(file.read_text())
+    assert (found["ok"], found["complete"], found["budget_seconds"]) == (True, False, 66.0)
+    reached = {row["case"] for row in found["rows"]}
+    every = {case.name for case in command.cases()}
+    assert len(reached) == 6
+    assert reached | set(found["not_reached"]) == every
+    assert not reached & set(found["not_reached"])
+    assert "10.0 s" in found["not_reached"]["mlp"]
+    assert "not reached, 61: " in out
+    assert "0 failed, in 0 of 6 cases" in out
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_is_complete_after_every_case(monkeypatch, tmp_path, timed):
+    written = []
+    real = command.write_json
+    monkeypatch.setattr(
+        command, "write_json", lambda file, found: (real(file, found), written.append(json.loads(file.read_text())))
+    )
+    Check(device="cpu", budget=45.0, json=tmp_path / "check.json").run()
+    every = {case.name for case in command.cases()}
+    for after, found in zip(range(1, 5), written):
+        done = {row["case"] for row in found["rows"]}
+        assert len(done) == after
+        assert done | set(found["not_reached"]) == every
+    assert "not begun when this was written" in written[0]["not_reached"].values()
+
+
+def test_within_a_budget_a_failure_is_the_exit_code_and_an_error_ends_nothing(capsys, monkeypatch, timed):
+    good = command.check_layer
+    for fault in (lambda *a, **h: Report((GOOD._replace(ok=False, status="failed"),)), lambda *a, **h: 1 / 0):
+        monkeypatch.setattr(
+            command, "check_layer", lambda layer, *a, f=fault, **h: (f if layer.name == "tanh" else good)(layer)
+        )
+        assert Check(device="cpu", budget=1e6).run() == 1
+        out = capsys.readouterr().out
+        assert "FAILED tanh" in out
+        assert "in 1 of 67 cases" in out
+        assert "every case was reached" in out
+    assert "tanh: could not be checked: ZeroDivisionError: division by zero" in out
+
+
+def test_options_that_do_not_fit_a_budget_are_refused():
+    for wrong, word in (
+        (Check(budget=0.0), "check: budget must be a positive number of seconds, got 0.0"),
+        (Check(budget=60.0, mesh="data=2"), "check: --budget checks each case once, compiled, which --mesh does not fit"),
+        (Check(budget=60.0, full=True), "--full does not fit"),
+        (Check(budget=60.0, mutants=True), "--mutants does not fit"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            wrong.run()
+
+
+@pytest.mark.slow
+def test_a_case_is_really_checked_within_a_budget(tmp_path):
+    assert Check(device="cpu", only="relu", budget=600.0, json=tmp_path / "check.json").run() == 0
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert found["complete"]
+    assert {(row["dtype"], row["transform"]) for row in found["rows"]} == {("float32", "jit"), ("bfloat16", "jit")}

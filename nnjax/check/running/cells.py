@@ -57,7 +57,7 @@ def float32_last(place: Any) -> bool:
 
 def places(opts: Options) -> list[Place]:
     """Every dtype, device and precision of the options."""
-    return [Place(np.dtype(name), d, p) for name in opts.dtypes for d in opts.devices for p in precisions(d)]
+    return [Place(np.dtype(name), d, p) for name in opts.dtypes for d in opts.devices for p in precisions(d, name)]
 
 
 def cells(subject: Subject, diff: Leaves, other: Leaves, opts: Options) -> list[Cell]:

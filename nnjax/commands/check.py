@@ -100,6 +100,8 @@ class Check:
     def _run(self, budget: Budget) -> int:
         chosen = self._chosen(self._cases())
         devices = list({d.device_kind: d for d in present("check", self.device)}.values())
+        if any(d.platform != "cpu" for d in devices):  # there what is checked is what trains
+            jax.config.update("jax_disable_most_optimizations", False)
         named = ", ".join(f"{d.device_kind} ({'/'.join(precisions(d))})" for d in devices)
         print(f"JAX {jax.__version__} on {named}; {len(chosen)} cases, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
         start = time.perf_counter()

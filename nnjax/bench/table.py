@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .. import layers, models, nielsen, ops
+from .. import layers, models, nielsen
 from ..cases import quickly
 from ..grad import accumulate, reference_value_and_grad, value_and_grad
 from ..layer import Layer
 from ..losses import fused as fused_loss
 from ..losses import means as losses
 from . import peers
+from .attention import attends
 from .measure import Comparison
 
 SMALL = 8 << 20  # bytes: temporaries below are not counted
@@ -209,31 +210,6 @@ def _images() -> list[Entry]:
 
 
 def _sequences() -> list[Entry]:
-    def attends(s: int, batch: int = 1, heads: int = 4, d: int = 64) -> Callable[..., Any]:
-        """Value and cotangents of causal attention, q, k, v: (batch, s, heads, d)."""
-
-        def make():
-            q, k, v, ct = map(_normal(batch, s, heads, d), keys(4))
-
-            def plain(q, k, v):
-                scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * d**-0.5
-                seen = jnp.broadcast_to(jnp.tril(jnp.ones((s, s), bool)), scores.shape)
-                weights = jax.nn.softmax(jnp.where(seen, scores, jnp.full_like(scores, -jnp.inf)))
-                return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
-
-            def pulled(f):
-                def run(q, k, v, ct):
-                    y, pull = jax.vjp(f, q, k, v)
-                    return y, pull(ct)
-
-                return run
-
-            by_jax = pulled(lambda q, k, v: jax.nn.dot_product_attention(q, k, v, is_causal=True))
-            references = {"jax.grad": pulled(plain), "checkpoint": pulled(jax.checkpoint(plain)), "jax.nn": by_jax}
-            return pulled(ops.attention), references, (q, k, v, ct)
-
-        return make
-
     def projects(n: int, vocab: int, width: int = 256) -> Callable[..., Any]:
         """The gradient of the fused loss to h and w."""
 
@@ -316,6 +292,13 @@ def _models() -> list[Entry]:
     ]  # fmt: skip
 
 
-def entries() -> list[Entry]:
-    """The whole table."""
-    return [*_models(), *_images(), *_sequences(), *_layers()]
+def _kernels(platform: str) -> list[Entry]:
+    return [
+        Entry(f"attention, S = {s}, in kernels", attends(s, 1, heads, kernels_of=platform), 1.05, 0.02)
+        for s, heads in ((1024, 4), (4096, 2))
+    ]
+
+
+def entries(platform: str = "cpu") -> list[Entry]:
+    """The whole table.  platform: as JAX names it when it lowers; of an accelerator, also what it alone has kernels for."""
+    return [*_models(), *_images(), *_sequences(), *_layers(), *(_kernels(platform) if platform in ("cuda", "tpu") else [])]

@@ -88,7 +88,8 @@ class Bench:
             return self._run_rules(self.target)
         if self.mesh:
             return self._run_mesh()
-        table = entries()
+        device = None if self.compile_for else present("bench", self.device)[0]
+        table = entries("cuda" if device is None or device.platform == "gpu" else device.platform)
         chosen = [entry for entry in table if self.only is None or self.only in entry.name]
         book = self.only is None or self.only in BOOK
         if not chosen and not book:
@@ -101,7 +102,7 @@ class Bench:
             return bench_ahead(self.compile_for, [entry.name for entry in chosen], self.json, self.plot)
         if not self.seconds > 0:
             raise ValueError(f"bench: seconds must be positive, got {self.seconds}; 6 is usual.")
-        asked, device = kinds(self.dtype, self.precision), present("bench", self.device)[0]
+        asked = kinds(self.dtype, self.precision)
         todo = units(chosen, asked, self.peers and MAIN in asked, self.budget is not None)
         books = BOOKS if book and device.platform == "cpu" else {}
         budget.expects([*todo, *books])

@@ -17,13 +17,13 @@ Programs = dict[str, tuple[Callable[..., Any], Any]]  # {label: (function, argum
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def of_bench(case: str) -> Programs:
+def of_bench(platform: str, case: str) -> Programs:
     """The hand-written program of a case of `nnjax bench`, and each of its references."""
-    hand, references, args = next(entry for entry in entries() if entry.name == case).make()
+    hand, references, args = next(entry for entry in entries(platform) if entry.name == case).make()
     return {"hand": (hand, args), **{name: (f, args) for name, f in references.items()}}
 
 
-def of_check(case: str, *dtypes: str) -> Programs:
+def of_check(platform: str, case: str, *dtypes: str) -> Programs:
     """Value and hand-written cotangents of a case of `nnjax check`, in each dtype."""
     found = next(c for c in cases() if c.name == case)
     params, x, key = found.make(0)
@@ -39,7 +39,7 @@ def _as(tree: Any, dtype: str) -> Any:
     return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
 
-def of_function(name: str) -> Programs:
+def of_function(platform: str, name: str) -> Programs:
     """Each custom rule that module:function runs through, labelled "NUMBER NAME: rule", and its definition, "...: definition".
 
     What has no program (a rule without a derivative, a definition that autodiff cannot go through) is a function that raises.
@@ -70,4 +70,5 @@ def _raising(error: Exception) -> Callable[[], Any]:
     return run
 
 
+# Each is given the platform, then what it was asked for.
 KINDS: Mapping[str, Callable[..., Programs]] = {"bench": of_bench, "check": of_check, "function": of_function}

@@ -25,7 +25,7 @@ def answer(at: Target, requests: Iterable[str], answers: TextIO) -> None:
     for line in requests:
         kind, arguments, without = json.loads(line)
         try:
-            programs = KINDS[kind](*arguments)
+            programs = KINDS[kind](at.platform, *arguments)
         except Exception as error:
             say(error=_first_line(error))
             continue

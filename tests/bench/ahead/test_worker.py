@@ -11,13 +11,13 @@ HERE = Target("here", "cpu", tuple(jax.devices("cpu")[:1]))
 
 
 def answers(monkeypatch, *requests):
-    def two(scale):
+    def two(platform, scale):
         def bad(x):
             raise ValueError("what is wrong\nand more")
 
         return {"good": (lambda x: x * scale, (jnp.ones(3),)), "bad": (bad, (jnp.ones(3),))}
 
-    def none():
+    def none(platform):
         raise KeyError("nothing of that name")
 
     monkeypatch.setattr(worker, "KINDS", {"two": two, "none": none})

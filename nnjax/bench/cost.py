@@ -79,8 +79,10 @@ def collectives_of(text: str) -> list[Message]:
         trips = loops.of(line, where, given)
         if trips is None or any(of(name) for name in re.findall(r"condition=%?([\w.\-]+)", line)):
             named = line.split("=")[0].strip().removeprefix("ROOT ")
-            raise ValueError(f"cost: neither XLA nor its condition says how often the loop {named} runs, so its messages cannot "
-                             "be counted; make it a lax.scan or a lax.fori_loop between whole numbers that are known.")  # fmt: skip
+            raise ValueError(
+                f"cost: neither XLA nor its condition says how often the loop {named} runs, so its messages cannot be counted; "
+                "make it a lax.scan or a lax.fori_loop between whole numbers that are known."
+            )
         return [message._replace(times=message.times * trips) for message in found]
 
     return of(entry)

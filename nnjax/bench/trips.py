@@ -106,7 +106,7 @@ class Trips:
         if name not in known:
             found = self._instructions(where)[0].get(name)
             value = self._worked_out(found, where, given, known) if found and found.type else None
-            known[name] = value if not isinstance(value, int) or found and _fits(value, found.type) else None
+            known[name] = value if not isinstance(value, int) or (found and _fits(value, found.type)) else None
         return known[name]
 
     def _worked_out(self, found: Instruction, where: str, given: Sequence[Value], known: dict[str, Value]) -> Value:
@@ -156,13 +156,14 @@ def _index(inside: str) -> int:
 
 def _operands(inside: str) -> list[str]:
     """The names in the parentheses that were opened before."""
-    depth, end = 1, 0
-    for end, letter in enumerate(inside):
+    depth, read = 1, ""
+    for letter in inside:
         depth += (letter == "(") - (letter == ")")
         if not depth:
             break
-    named = re.findall(r"%([\w.\-]+)", inside[:end])
-    return named or [part.split()[-1] for part in inside[:end].split(",") if part.strip()]
+        read += letter
+    named = re.findall(r"%([\w.\-]+)", read)
+    return named or [part.split()[-1] for part in read.split(",") if part.strip()]
 
 
 def _fits(value: int, kind: str) -> bool:

@@ -51,7 +51,8 @@ def loop(**changes):
 
 @pytest.mark.parametrize(("changes", "runs"), [
     ({}, 24), ({"last": 0}, 0), ({"first": 3, "step": 5}, 5), ({"direction": "LE"}, 25), ({"direction": "NE"}, 24),
-    ({"first": 23, "last": -1, "direction": "GT", "step": -1}, 24), ({"first": 23, "last": 0, "direction": "GE", "how": "subtract"}, 24),
+    ({"first": 23, "last": -1, "direction": "GT", "step": -1}, 24),
+    ({"first": 23, "last": 0, "direction": "GE", "how": "subtract"}, 24),
     ({"first": 1, "how": "multiply", "step": 2, "last": 1000}, 10),
     ({"begin": "b"}, None),  # an argument of the program
     ({"step": 0}, None),  # never ends
@@ -79,7 +80,7 @@ def test_it_agrees_with_what_xla_says_on_a_cpu():
         x = jax.lax.fori_loop(3, 20, lambda i, x: x * 2 + i, x)
         return jax.lax.scan(lambda x, _: (jnp.sin(x), None), x, None, 7, reverse=True)[0]
 
-    found = computations(jax.jit(f).lower(jnp.zeros(4)).compile().as_text())
+    found = computations(str(jax.jit(f).lower(jnp.zeros(4)).compile().as_text()))
     trips, said = Trips(found.bodies), []
 
     def look(name, given=()):

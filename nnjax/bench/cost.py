@@ -52,8 +52,12 @@ def collectives_of(text: str) -> list[Message]:
     """
     entry, bodies, head = computations(text)
     devices, loops = math.prod(int(n) for n in PARTITIONS.findall(head)), Trips(bodies)
+    starts, ends = ({name for name, lines in bodies.items() if any(f'"AsyncCollective{what}"' in line for line in lines)}
+                    for what in ("Start", "Done"))  # fmt: skip
 
     def of(name: str, given: Sequence[Any] = ()) -> list[Message]:
+        if name in ends or name.startswith("async_collective_fusion"):
+            return []  # on a TPU all that goes on or ends there is written once more
         lines = bodies.get(name, ())
         found = [message for i, line in enumerate(lines) for message in sent_by(line, name, given, lines[i + 1 :])]
         if name.startswith("all-reduce-scatter"):
@@ -72,8 +76,8 @@ def collectives_of(text: str) -> list[Message]:
             raise ValueError("cost: the branches of a condition send different messages, so they cannot be counted.")
         inside, loop = loops.inside(line, where, given), " while(" in line
         found = [message for name in CALLED.findall(line) for message in of(name, inside)] + (branches[0] if branches else [])
-        if "async-start(" in line:
-            return [message._replace(overlaps=_overlaps(line, later)) for message in found]
+        if "async-start(" in line or starts & set(CALLED.findall(line)):
+            return [message._replace(overlaps=_overlaps(line, later, ends)) for message in found]
         if not found or not loop:
             return found
         trips = loops.of(line, where, given)
@@ -88,12 +92,15 @@ def collectives_of(text: str) -> list[Message]:
     return of(entry)
 
 
-def _overlaps(line: str, later: Sequence[str]) -> bool:
-    """Whether anything is computed before what starts here ends: in a compiled program lines stand in the order they run."""
+def _overlaps(line: str, later: Sequence[str], ends: Collection[str] = ()) -> bool:
+    """Whether anything is computed before what starts here ends: in a compiled program lines stand in the order they run.
+
+    ends: computations that do nothing but end; the next that is called is taken for its own.
+    """
     name = line.split("=")[0].strip().removeprefix("ROOT ").removeprefix("%")
-    ends = re.compile(rf"-done\(.*%?{re.escape(name)}[,)]")
-    end = next((i for i, other in enumerate(later) if ends.search(other)), 0)
-    return any(COMPUTES.search(other) for other in later[:end])
+    done = re.compile(rf"-done\(.*%?{re.escape(name)}[,)]")
+    over = (i for i, other in enumerate(later) if done.search(other) or any(c in ends for c in CALLED.findall(other)))
+    return any(COMPUTES.search(other) for other in later[: next(over, 0)])
 
 
 def axes_of(message: Message, sizes: Mapping[str, int]) -> tuple[str, ...]:

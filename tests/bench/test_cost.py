@@ -154,6 +154,31 @@ def test_an_all_reduce_of_which_each_device_keeps_a_share_is_a_reduce_scatter():
     assert collectives_of(program(line, more=inner)) == [Message("reduce-scatter", 64, 1, BOTH, False, 16)]
 
 
+ASYNC = """%begin (x: bf16[512,64]) -> (bf16[512,64], bf16[4096,64], u32[]) {
+  %x = bf16[512,64]{1,0:T(8,128)(2,1)} parameter(0)
+  %all-gather.5 = bf16[4096,64]{1,0:T(8,128)(2,1)} all-gather(%x), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+  ROOT %c.1 = (bf16[512,64], bf16[4096,64], u32[]{:S(2)}) custom-call(%x, %all-gather.5), custom_call_target="AsyncCollectiveStart"
+}
+%async_collective_fusion.16 (x: bf16[512,64], y: bf16[4096,64], s: u32[]) -> (f32[64,64], bf16[4096,64], u32[]) {
+  %convolution.15 = f32[64,64]{1,0:T(8,128)} convolution(%a, %b), dim_labels=bf_io->bf
+  %all-gather.7 = bf16[4096,64]{1,0:T(8,128)(2,1)} all-gather(%x), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+  ROOT %t = (f32[64,64]{1,0:T(8,128)}, bf16[4096,64]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) tuple(%convolution.15, %all-gather.7, %s)
+}
+%end (x: bf16[512,64], y: bf16[4096,64], s: u32[]) -> bf16[4096,64] {
+  %all-gather.9 = bf16[4096,64]{1,0:T(8,128)(2,1)} all-gather(%x), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+  ROOT %c.3 = bf16[4096,64]{1,0:T(8,128)(2,1)} custom-call(%x, %y, %all-gather.9, %s), custom_call_target="AsyncCollectiveDone"
+}"""
+
+
+def test_what_a_tpu_writes_once_more_where_it_goes_on_and_where_it_ends_counts_once():
+    start = "%async-collective-start = (bf16[512,64], bf16[4096,64], u32[]) fusion(%x), kind=kCustom, calls=%begin"
+    beside = "%fusion.16 = (f32[64,64], bf16[4096,64], u32[]) fusion(%g, %h), kind=kOutput, calls=%async_collective_fusion.16"
+    end = "%async-collective-done = bf16[4096,64]{1,0:T(8,128)(2,1)} fusion(%g.1, %h.1), kind=kCustom, calls=%end"
+    for lines, overlaps in (((start, beside, end), True), ((start, end), False)):
+        right = [Message("all-gather", 2 * 4096 * 64, 1, BOTH, overlaps, 4096 * 64)]
+        assert collectives_of(program(*lines, more=ASYNC)) == right
+
+
 TPU_LOOP = """%body (p: (s32[], f32[2,1024,1024], s32[])) -> (s32[], f32[2,1024,1024], s32[]) {
   %p = (s32[]{:T(128)}, f32[2,1024,1024]{2,1,0:T(8,128)S(1)}, s32[]{:T(128)}) parameter(0)
   %i = s32[]{:T(128)} get-tuple-element(%p), index=0

@@ -157,7 +157,7 @@ def test_an_all_reduce_of_which_each_device_keeps_a_share_is_a_reduce_scatter():
 ASYNC = """%begin (x: bf16[512,64]) -> (bf16[512,64], bf16[4096,64], u32[]) {
   %x = bf16[512,64]{1,0:T(8,128)(2,1)} parameter(0)
   %all-gather.5 = bf16[4096,64]{1,0:T(8,128)(2,1)} all-gather(%x), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
-  ROOT %c.1 = (bf16[512,64], bf16[4096,64], u32[]{:S(2)}) custom-call(%x, %all-gather.5), custom_call_target="AsyncCollectiveStart"
+  ROOT %c.1 = (bf16[512,64], bf16[4096,64], u32[]) custom-call(%x, %all-gather.5), custom_call_target="AsyncCollectiveStart"
 }
 %async_collective_fusion.16 (x: bf16[512,64], y: bf16[4096,64], s: u32[]) -> (f32[64,64], bf16[4096,64], u32[]) {
   %convolution.15 = f32[64,64]{1,0:T(8,128)} convolution(%a, %b), dim_labels=bf_io->bf

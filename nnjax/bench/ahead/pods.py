@@ -24,17 +24,16 @@ from .targets import Target, expect_target, target
 
 
 class Pod(NamedTuple):
-    """What the step of one mesh sends and keeps, by the minimum, on simulated devices and as compiled for the chips.
+    """What the step of one mesh sends by the minimum, on simulated devices and as compiled for the chips (counts, sums).
 
-    state: bytes of parameters and moments on a chip; whole: of all of them together. seconds: how long compiling took.
+    state: bytes of parameters and moments on a chip; whole: of all of them. seconds: how long compiling took. uneven: see
+    `differences.uneven`.
     """
 
     mesh: dict[str, int]
     batch: int
-    least: Sums
-    simulated: Sums
-    compiled: Sums
-    counts: tuple[Counts, Counts, Counts]
+    counts: dict[str, Counts]
+    sums: dict[str, Sums]
     state: int
     whole: int
     temporary: int
@@ -66,13 +65,8 @@ def run(meshes: Sequence[str], names: Sequence[str], to: Path | None, sizes: Siz
         found.append(measured(sizes, mesh, chips))
         show(found[-1])
     if to:
-        head = {
-            "jax": jax.__version__,
-            "libtpu": version("libtpu"),
-            "target": name,
-            "date": time.strftime("%Y-%m-%d"),
-            "gpt": sizes._asdict(),
-        }
+        head = {"jax": jax.__version__, "libtpu": version("libtpu"), "target": name, "date": time.strftime("%Y-%m-%d"),
+                "gpt": sizes._asdict()}  # fmt: skip
         to.write_text(json.dumps({**head, "meshes": [record(pod) for pod in found]}, indent=1) + "\n")
     return 0
 
@@ -91,31 +85,32 @@ def measured(sizes: Sizes, mesh: dict[str, int], chips: Target) -> Pod:
     begun = time.perf_counter()
     program = compiled_step(sizes, chips.mesh(mesh), chips)
     seconds = time.perf_counter() - begun
-    there, memory = collectives_of(program.as_text()), program.memory_analysis()
-    counts = tuple(counted(messages, mesh) for messages in (needs, here, there))
+    memory = program.memory_analysis()
+    parts = {"minimum": needs, "simulated": here, "compiled": collectives_of(program.as_text())}
     tokens = 2 * ITEMSIZE * sizes.batch * sizes.context // (mesh.get("data", 1) * mesh.get("shard", 1))  # ids and labels
     whole = 3 * ITEMSIZE * (sizes.layers * block_numbers(sizes.width) + end_numbers(sizes))
     return Pod(
-        mesh, sizes.batch, *(sums(messages, mesh) for messages in (needs, here, there)), counts,  # type: ignore[arg-type]
-        memory.argument_size_in_bytes - tokens, whole, memory.temp_size_in_bytes, seconds, uneven(needs, mesh),
+        mesh=mesh, batch=sizes.batch, counts={who: counted(part, mesh) for who, part in parts.items()},
+        sums={who: sums(part, mesh) for who, part in parts.items()}, state=memory.argument_size_in_bytes - tokens, whole=whole,
+        temporary=memory.temp_size_in_bytes, seconds=seconds, uneven=uneven(needs, mesh),
     )  # fmt: skip
 
 
 def show(pod: Pod) -> None:
     """The table of one mesh, and in words where it differs from the minimum."""
-    cut = pod.mesh.get("shard", 1) * pod.mesh.get("model", 1)
-    print(f"\n{','.join(f'{axis}={n}' for axis, n in pod.mesh.items())}: a batch of {pod.batch:,} sequences, compiled in "
-          f"{pod.seconds:.0f} s\non a chip {pod.state / 1e6:,.1f} MB of parameters and moments, where "
-          f"{f'1/{cut} of all' if cut > 1 else 'all of them'} is {pod.whole / cut / 1e6:,.1f} MB; {pod.temporary / 1e6:,.1f} MB "
-          "temporary")  # fmt: skip
-    parts = {"minimum": pod.least, "simulated": pod.simulated, "compiled": pod.compiled}
+    named, cut = ",".join(f"{axis}={n}" for axis, n in pod.mesh.items()), pod.mesh.get("shard", 1) * pod.mesh.get("model", 1)
+    share = f"1/{cut} of all is" if cut > 1 else "all are"
+    print(f"\n{named}: a batch of {pod.batch:,} sequences, compiled in {pod.seconds:.0f} s\n"
+          f"on a chip {pod.state / 1e6:,.1f} MB of parameters and moments, where {share} {pod.whole / cut / 1e6:,.1f} MB; "
+          f"{pod.temporary / 1e6:,.1f} MB temporary")  # fmt: skip
     table = Table(box=SIMPLE, padding=(0, 0, 0, 1), show_edge=False)
-    for heading in ("along", "kind", *parts):
-        table.add_column(heading, justify="right" if heading in parts else "left", no_wrap=True)
-    for key in sorted({key for part in parts.values() for key in part}):
-        cells = (f"{part[key].messages:,} of {part[key].bytes:,}" if key in part else "-" for part in parts.values())
+    for heading in ("along", "kind", *pod.sums):
+        table.add_column(heading, justify="right" if heading in pod.sums else "left", no_wrap=True)
+    for key in sorted({key for part in pod.sums.values() for key in part}):
+        cells = (f"{part[key].messages:,} of {part[key].bytes:,}" if key in part else "-" for part in pod.sums.values())
         table.add_row(",".join(key[0]), key[1], *cells)
-    table.add_row("", "handed on in rings", *(f"{handed_on(part, pod.mesh) / 1e6:,.1f} MB" for part in parts.values()))
+    rings = (f"{handed_on(part, pod.mesh) / 1e6:,.1f} MB" for part in pod.sums.values())
+    table.add_row("", "handed on in rings", *rings)
     Console(width=None if Console().is_terminal else 100).print(table)
     for who, lines in notes(pod).items():
         for line in lines:
@@ -124,13 +119,13 @@ def show(pod: Pod) -> None:
 
 def notes(pod: Pod) -> dict[str, list[str]]:
     """Of the simulated devices and of the chips, each kind that is not as in the minimum."""
-    found = {}
-    for who, part in (("simulated", pod.simulated), ("compiled", pod.compiled)):
-        said = differences(pod.least, part, pod.mesh)
+    least, found = pod.sums["minimum"], {}
+    for who in ("simulated", "compiled"):
+        said = differences(least, pod.sums[who], pod.mesh)
         found[who] = [f"{','.join(axes)} {kind}: {words}" for (axes, kind), words in said.items() if words != "the minimum"]
         found[who] = found[who] or ["the minimum, in number and bytes"]
     gathered, should = (
-        sum(s.numbers for (_, kind), s in part.items() if kind == "all-gather") for part in (pod.compiled, pod.least)
+        sum(s.numbers for (_, kind), s in part.items() if kind == "all-gather") for part in (pod.sums["compiled"], least)
     )
     if pod.uneven and gathered < should:
         shares = " or ".join(f"{n:,}" for n in pod.uneven)
@@ -139,20 +134,20 @@ def notes(pod: Pod) -> dict[str, list[str]]:
 
 
 def record(pod: Pod) -> dict[str, Any]:
-    """As it is written: the messages by size, their sums, the differences in words, and memory."""
-    least, simulated, compiled = pod.counts
+    """As it is written: the messages by size, the differences in words, and memory."""
     messages = [
-        {"axes": axes, "kind": kind, "bytes": size, **{
-            who: part.get((axes, kind, size), 0)
-            for who, part in (("minimum", least), ("simulated", simulated), ("compiled", compiled))
-        }}
-        for axes, kind, size in sorted({**least, **simulated, **compiled})
-    ]  # fmt: skip
-    rings = {who: handed_on(part, pod.mesh)
-             for who, part in (("minimum", pod.least), ("simulated", pod.simulated), ("compiled", pod.compiled))}  # fmt: skip
-    overlapping = sum(s.overlapping for s in pod.compiled.values())
+        {
+            "axes": axes,
+            "kind": kind,
+            "bytes": size,
+            **{who: part.get((axes, kind, size), 0) for who, part in pod.counts.items()},
+        }
+        for axes, kind, size in sorted({key for part in pod.counts.values() for key in part})
+    ]
     return {
-        "mesh": pod.mesh, "batch": pod.batch, "messages": messages, "differences": notes(pod), "handed_on_in_rings": rings,
-        "bytes_while_computing": overlapping, "state_bytes_a_chip": pod.state, "state_bytes": pod.whole,
-        "temporary_bytes_a_chip": pod.temporary, "compile_seconds": round(pod.seconds, 1),
+        "mesh": pod.mesh, "batch": pod.batch, "messages": messages, "differences": notes(pod),
+        "handed_on_in_rings": {who: handed_on(part, pod.mesh) for who, part in pod.sums.items()},
+        "bytes_while_computing": sum(s.overlapping for s in pod.sums["compiled"].values()),
+        "state_bytes_a_chip": pod.state, "state_bytes": pod.whole, "temporary_bytes_a_chip": pod.temporary,
+        "compile_seconds": round(pod.seconds, 1),
     }  # fmt: skip

@@ -9,6 +9,7 @@ from ..links import Links, ring_seconds
 from ..minimum import Need
 
 LANES = 128  # numbers in a row of a TPU's vector registers
+FILLED = f"zeros that fill the shares up to rows of {LANES}"
 ITEMSIZE = 4  # of the minimum's numbers, which are float32
 
 
@@ -59,7 +60,12 @@ def differences(least: Sums, sent: Sums, mesh: Mapping[str, int]) -> dict[tuple[
         kinds = sorted({kind for part in (least, sent) for on, kind in part if on == axes})
         fewest = {kind: least.get((axes, kind), Sum()) for kind in kinds}
         here = {kind: sent.get((axes, kind), Sum()) for kind in kinds}
-        moved = _exchanged({k: here[k].numbers - fewest[k].numbers for k in kinds}, math.prod(mesh[axis] for axis in axes))
+        devices = math.prod(mesh[axis] for axis in axes)
+        more = {k: here[k].numbers - fewest[k].numbers for k in kinds}
+        moved = _exchanged(more, devices)
+        gathers = here.get("all-gather", Sum()).messages
+        if 0 < more.get("all-gather", 0) < gathers * devices * LANES and "all-gather" not in moved:
+            moved["all-gather"] = FILLED
         for kind in kinds:
             found[axes, kind] = _said(fewest[kind], here[kind], moved.get(kind, "not explained"))
     return dict(sorted(found.items()))
@@ -82,9 +88,11 @@ def _exchanged(more: dict[str, int], devices: int) -> dict[str, str]:
 
 def _said(fewest: Sum, here: Sum, moved: str) -> str:
     more, words = here.numbers - fewest.numbers, []
-    if more:
+    if more and moved in (FILLED, "not explained"):
+        words.append(f"{more:+,} numbers, {moved}")
+    elif more:
         of = "all" if not here.numbers else f"{abs(more):,} numbers"
-        words.append(f"exchanged: {of} {moved}" if moved != "not explained" else f"{more:+,} numbers, {moved}")
+        words.append(f"exchanged: {of} {moved}")
         rest = here.messages and fewest.numbers and more < 0
         words += [f"the rest in {here.messages:,} where there were {fewest.messages:,}"] if rest else []
     elif here.messages != fewest.messages:

@@ -44,6 +44,8 @@ def said(least, messages):
     ([need(AG, 800)], [sent(CP, 100, 7)], {
         AG: "exchanged: all from neighbour to neighbour", CP: "exchanged: 700 numbers in the place of all-gather",
     }),
+    ([need(AG, 800, 2)], [sent(AG, 1024, 2)], {AG: "+448 numbers, zeros that fill the shares up to rows of 128"}),
+    ([need(AG, 800)], [sent(AG, 800 + 1024)], {AG: "+1,024 numbers, not explained"}),
     ([need(AR, 800)], [sent(AR, 801)], {AR: "+1 numbers, not explained"}),
     ([need(AG, 800)], [], {AG: "-800 numbers, not explained"}),
     ([], [sent(AR, 8)], {AR: "+8 numbers, not explained"}),

@@ -43,10 +43,10 @@ class Message(NamedTuple):
 
 
 def collectives_of(text: str) -> list[Message]:
-    """The collectives of a compiled program (`compiled.as_text()`), those in loops counted as often as they run.
+    """The collectives of a program, compiled (`compiled.as_text()`) or about to be (`lowered.as_text("hlo")`).
 
-    One that XLA starts and ends apart counts once, one among a single device not at all. The all-reduce in what a TPU calls
-    all-reduce-scatter, of which each device keeps a share, is a reduce-scatter.
+    Those in loops count as often as they run, one that XLA starts and ends apart once, one among a single device not at all.
+    The all-reduce in what a TPU calls all-reduce-scatter, of which each device keeps a share, is a reduce-scatter.
     Raises ValueError where the text does not say how often one runs (a loop of unknown length, branches that differ), and for
     what is no compiled program.
     """

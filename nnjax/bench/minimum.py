@@ -107,9 +107,17 @@ def summed(counts: Counts) -> dict[tuple[tuple[str, ...], str], tuple[int, int]]
 
 
 def compiled_step(sizes: Sizes, mesh: Mesh, chips: Target | None = None) -> Any:
-    """One step of Adam on a `gpt` over the axes data, shard and model of this mesh, compiled for it; nothing is run.
+    """`step_on`, compiled for the mesh; nothing is run.  chips: whose mesh it is, where they are not here."""
+    step, args = step_on(sizes, mesh)
+    if chips:
+        return chips.compile_laid_out(step, args, {})  # with all the compiler's effort: it is its choices that are read
+    return step.lower(*args).compile()
 
-    chips: whose mesh it is, where they are not here. Its arguments: (parameters, first moments, second moments, ids, labels).
+
+def step_on(sizes: Sizes, mesh: Mesh) -> tuple[Any, tuple[Any, ...]]:
+    """One step of Adam on a `gpt` over the axes data, shard and model of this mesh, and the shapes of its arguments.
+
+    These are (parameters, first moments, second moments, ids, labels).
     Raises ValueError for sizes that the mesh does not divide, as the layers do.
     """
     data, shard, model = (axis if axis in mesh.shape else None for axis in ("data", "shard", "model"))
@@ -131,7 +139,4 @@ def compiled_step(sizes: Sizes, mesh: Mesh, chips: Target | None = None) -> Any:
 
     params = jax.tree.map(lies, jax.eval_shape(sharded.layer.init, jax.random.key(0)), sharded.specs)
     ids = jax.ShapeDtypeStruct((sizes.batch, sizes.context), jnp.int32, sharding=NamedSharding(mesh, P(axes)))
-    args = (params, params, params, ids, ids)
-    if chips:
-        return chips.compile_laid_out(jax.jit(run), args, {})  # with all the compiler's effort: it is its choices that are read
-    return jax.jit(run).lower(*args).compile()
+    return jax.jit(run), (params, params, params, ids, ids)

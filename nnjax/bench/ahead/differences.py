@@ -49,11 +49,11 @@ def handed_on(found: Sums, mesh: Mapping[str, int]) -> float:
     return total
 
 
-def differences(least: Sums, sent: Sums, mesh: Mapping[str, int]) -> dict[tuple[tuple[str, ...], str], str]:
+def differences(least: Sums, asked: Sums, sent: Sums, mesh: Mapping[str, int]) -> dict[tuple[tuple[str, ...], str], str]:
     """In words, of each (axes, kind): whether it is the minimum, or merged, split, or exchanged for another kind.
 
-    Rules over how many messages and numbers there are of each kind along the same axes; what none of them covers is said to be
-    not explained.
+    asked: what stands in the program before XLA compiles it. Rules over how many messages and numbers there are of each kind
+    along the same axes; what none of them covers is said to be not explained.
     """
     found = {}
     for axes in dict.fromkeys(axes for axes, _ in {**least, **sent}):
@@ -67,7 +67,8 @@ def differences(least: Sums, sent: Sums, mesh: Mapping[str, int]) -> dict[tuple[
         if 0 < more.get("all-gather", 0) < gathers * devices * LANES and "all-gather" not in moved:
             moved["all-gather"] = FILLED
         for kind in kinds:
-            found[axes, kind] = _said(fewest[kind], here[kind], moved.get(kind, "not explained"))
+            had = asked.get((axes, kind), Sum()).messages
+            found[axes, kind] = _said(fewest[kind], had, here[kind], moved.get(kind, "not explained"))
     return dict(sorted(found.items()))
 
 
@@ -86,7 +87,7 @@ def _exchanged(more: dict[str, int], devices: int) -> dict[str, str]:
     return {}
 
 
-def _said(fewest: Sum, here: Sum, moved: str) -> str:
+def _said(fewest: Sum, asked: int, here: Sum, moved: str) -> str:
     more, words = here.numbers - fewest.numbers, []
     if more and moved in (FILLED, "not explained"):
         words.append(f"{more:+,} numbers, {moved}")
@@ -96,8 +97,9 @@ def _said(fewest: Sum, here: Sum, moved: str) -> str:
         rest = here.messages and fewest.numbers and more < 0
         words += [f"the rest in {here.messages:,} where there were {fewest.messages:,}"] if rest else []
     elif here.messages != fewest.messages:
-        how = "split" if here.messages > fewest.messages else "merged"
-        words.append(f"{how}: {here.messages:,} messages for {fewest.messages:,}")
+        how = "as asked for" if here.messages == asked else "split" if here.messages > asked else "merged"
+        of = f" of {asked:,}" if here.messages != asked else ""
+        words.append(f"{how}: {here.messages:,} messages{of}, where the minimum is {fewest.messages:,}")
     narrower = ITEMSIZE * here.numbers - here.bytes
     if narrower:
         words.append(f"{narrower:,} bytes {'fewer, as narrower' if narrower > 0 else 'more, as wider'} numbers")

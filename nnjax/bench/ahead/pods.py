@@ -18,13 +18,13 @@ from ...distributed.devices import mesh_sizes, simulate
 from ...distributed.mesh import make_mesh
 from ..cost import collectives_of
 from ..mesh import GPT
-from ..minimum import Counts, Sizes, block_numbers, compiled_step, counted, end_numbers, minimum
+from ..minimum import Counts, Sizes, block_numbers, compiled_step, counted, end_numbers, minimum, step_on
 from .differences import ITEMSIZE, LANES, Sums, differences, handed_on, sums, uneven
 from .targets import Target, expect_target, target
 
 
 class Pod(NamedTuple):
-    """What the step of one mesh sends by the minimum, on simulated devices and as compiled for the chips (counts, sums).
+    """What the step of one mesh sends: the minimum, what the program asks for, what simulated devices and the chips do.
 
     state: bytes of parameters and moments on a chip; whole: of all of them. seconds: how long compiling took. uneven: see
     `differences.uneven`.
@@ -81,12 +81,14 @@ def measured(sizes: Sizes, mesh: dict[str, int], chips: Target) -> Pod:
     """The step, compiled for this mesh twice, and read."""
     sizes = sizes._replace(batch=batch_of(sizes, mesh))
     needs = minimum(sizes, mesh)
-    here = collectives_of(compiled_step(sizes, make_mesh(**mesh)).as_text())
+    step, args = step_on(sizes, make_mesh(**mesh))
+    lowered = step.lower(*args)
     begun = time.perf_counter()
     program = compiled_step(sizes, chips.mesh(mesh), chips)
     seconds = time.perf_counter() - begun
     memory = program.memory_analysis()
-    parts = {"minimum": needs, "simulated": here, "compiled": collectives_of(program.as_text())}
+    read = {"asked": lowered.as_text("hlo"), "simulated": lowered.compile().as_text(), "compiled": program.as_text()}
+    parts = {"minimum": needs, **{who: collectives_of(text) for who, text in read.items()}}
     tokens = 2 * ITEMSIZE * sizes.batch * sizes.context // (mesh.get("data", 1) * mesh.get("shard", 1))  # ids and labels
     whole = 3 * ITEMSIZE * (sizes.layers * block_numbers(sizes.width) + end_numbers(sizes))
     return Pod(
@@ -104,12 +106,13 @@ def show(pod: Pod) -> None:
           f"on a chip {pod.state / 1e6:,.1f} MB of parameters and moments, where {share} {pod.whole / cut / 1e6:,.1f} MB; "
           f"{pod.temporary / 1e6:,.1f} MB temporary")  # fmt: skip
     table = Table(box=SIMPLE, padding=(0, 0, 0, 1), show_edge=False)
-    for heading in ("along", "kind", *pod.sums):
-        table.add_column(heading, justify="right" if heading in pod.sums else "left", no_wrap=True)
-    for key in sorted({key for part in pod.sums.values() for key in part}):
-        cells = (f"{part[key].messages:,} of {part[key].bytes:,}" if key in part else "-" for part in pod.sums.values())
+    shown = {who: part for who, part in pod.sums.items() if who != "asked"}
+    for heading in ("along", "kind", *shown):
+        table.add_column(heading, justify="right" if heading in shown else "left", no_wrap=True)
+    for key in sorted({key for part in shown.values() for key in part}):
+        cells = (f"{part[key].messages:,} of {part[key].bytes:,}" if key in part else "-" for part in shown.values())
         table.add_row(",".join(key[0]), key[1], *cells)
-    rings = (f"{handed_on(part, pod.mesh) / 1e6:,.1f} MB" for part in pod.sums.values())
+    rings = (f"{handed_on(part, pod.mesh) / 1e6:,.1f} MB" for part in shown.values())
     table.add_row("", "handed on in rings", *rings)
     Console(width=None if Console().is_terminal else 100).print(table)
     for who, lines in notes(pod).items():
@@ -121,7 +124,7 @@ def notes(pod: Pod) -> dict[str, list[str]]:
     """Of the simulated devices and of the chips, each kind that is not as in the minimum."""
     least, found = pod.sums["minimum"], {}
     for who in ("simulated", "compiled"):
-        said = differences(least, pod.sums[who], pod.mesh)
+        said = differences(least, pod.sums["asked"], pod.sums[who], pod.mesh)
         found[who] = [f"{','.join(axes)} {kind}: {words}" for (axes, kind), words in said.items() if words != "the minimum"]
         found[who] = found[who] or ["the minimum, in number and bytes"]
     gathered, should = (

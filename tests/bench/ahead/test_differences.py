@@ -18,14 +18,12 @@ def sent(kind, numbers, times=1, axes=("shard",), width=4, overlaps=False):
     return Message(kind, width * numbers, times, groups_along(MESH, axes), overlaps, numbers)
 
 
-def said(least, messages):
-    return {key[1]: words for key, words in differences(sums(least, MESH), sums(messages, MESH), MESH).items()}
+def said(least, messages, asked=()):
+    return {key[1]: words for key, words in differences(*(sums(m, MESH) for m in (least, asked, messages)), MESH).items()}
 
 
 @pytest.mark.parametrize(("least", "messages", "words"), [
     ([need(AR, 800, 3)], [sent(AR, 800, 3)], {AR: "the minimum"}),
-    ([need(AR, 800, 3)], [sent(AR, 2400)], {AR: "merged: 1 messages for 3"}),
-    ([need(AR, 800)], [sent(AR, 500), sent(AR, 300)], {AR: "split: 2 messages for 1"}),
     ([need(AG, 800, 2)], [sent(AG, 800, 2, width=2)], {AG: "3,200 bytes fewer, as narrower numbers"}),
     ([need(AG, 800, 2)], [sent(AG, 800), sent(AG, 800, overlaps=True)], {AG: "50% of the bytes while computing"}),
     ([need(AG, 800, 2), need(RS, 800)], [sent(AR, 800, 3)], {
@@ -54,8 +52,18 @@ def test_each_difference_is_named(least, messages, words):
     assert said(least, messages) == words
 
 
+@pytest.mark.parametrize(("asked", "messages", "words"), [
+    ([sent(AR, 200, 4)], [sent(AR, 800)], "the minimum"),
+    ([sent(AR, 200, 4)], [sent(AR, 400, 2)], "merged: 2 messages of 4, where the minimum is 1"),
+    ([sent(AR, 400, 2)], [sent(AR, 400, 2)], "as asked for: 2 messages, where the minimum is 1"),
+    ([sent(AR, 800)], [sent(AR, 500), sent(AR, 300)], "split: 2 messages of 1, where the minimum is 1"),
+])  # fmt: skip
+def test_as_many_numbers_in_other_messages(asked, messages, words):
+    assert said([need(AR, 800)], messages, asked) == {AR: words}
+
+
 def test_axes_are_apart():
-    found = differences(sums([need(AR, 8, axes=("data",))], MESH), sums([sent(AR, 8)], MESH), MESH)
+    found = differences(sums([need(AR, 8, axes=("data",))], MESH), {}, sums([sent(AR, 8)], MESH), MESH)
     assert found == {(("data",), AR): "-8 numbers, not explained", (("shard",), AR): "+8 numbers, not explained"}
 
 

@@ -15,9 +15,10 @@ from nnjax.commands.bench import Bench
 SMALL = Sizes(vocab=32, context=16, layers=2, heads=8, width=32, batch=16)
 libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="no libtpu: python -m pip install libtpu")
 KEY = (("shard",), "all-gather", 3200)
+GATHERED = {KEY[:2]: Sum(2, 6400, 1600)}
 POD = pods.Pod(
-    mesh={"shard": 8}, batch=64, counts={"minimum": {KEY: 2}, "simulated": {KEY: 2}, "compiled": {}},
-    sums={"minimum": {KEY[:2]: Sum(2, 6400, 1600)}, "simulated": {KEY[:2]: Sum(2, 6400, 1600)},
+    mesh={"shard": 8}, batch=64, counts={"minimum": {KEY: 2}, "asked": {KEY: 2}, "simulated": {KEY: 2}, "compiled": {}},
+    sums={"minimum": GATHERED, "asked": GATHERED, "simulated": GATHERED,
           "compiled": {(KEY[0], "all-reduce"): Sum(2, 6400, 1600)}},
     state=2_000_000, whole=16_000_000, temporary=3_000_000, seconds=12.0, uneven=[100],
 )  # fmt: skip
@@ -46,10 +47,9 @@ def test_the_table_sets_the_three_side_by_side_and_says_what_became_of_what(caps
 
 def test_what_is_written_has_every_message_and_the_words():
     found = pods.record(POD)
-    assert found["messages"] == [
-        {"axes": ("shard",), "kind": "all-gather", "bytes": 3200, "minimum": 2, "simulated": 2, "compiled": 0}
-    ]
-    assert found["handed_on_in_rings"] == {"minimum": 5600, "simulated": 5600, "compiled": 11200}
+    sent = {"minimum": 2, "asked": 2, "simulated": 2, "compiled": 0}
+    assert found["messages"] == [{"axes": ("shard",), "kind": "all-gather", "bytes": 3200, **sent}]
+    assert found["handed_on_in_rings"] == {"minimum": 5600, "asked": 5600, "simulated": 5600, "compiled": 11200}
     assert found["differences"] == pods.notes(POD)
     assert (found["state_bytes_a_chip"], found["state_bytes"]) == (2_000_000, 16_000_000)
 

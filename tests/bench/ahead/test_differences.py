@@ -19,7 +19,8 @@ def sent(kind, numbers, times=1, axes=("shard",), width=4, overlaps=False):
 
 
 def said(least, messages, asked=()):
-    return {key[1]: words for key, words in differences(*(sums(m, MESH) for m in (least, asked, messages)), MESH).items()}
+    found = differences(sums(least, MESH), sums(asked, MESH), sums(messages, MESH), MESH)
+    return {key[1]: words for key, words in found.items()}
 
 
 @pytest.mark.parametrize(("least", "messages", "words"), [

@@ -8,18 +8,19 @@ import sys
 import pytest
 
 from nnjax.bench.ahead import pods
-from nnjax.bench.ahead.differences import Sum
+from nnjax.bench.ahead.differences import Sum, Sums
 from nnjax.bench.minimum import Sizes
 from nnjax.commands.bench import Bench
 
 SMALL = Sizes(vocab=32, context=16, layers=2, heads=8, width=32, batch=16)
 libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="no libtpu: python -m pip install libtpu")
-KEY = (("shard",), "all-gather", 3200)
-GATHERED = {KEY[:2]: Sum(2, 6400, 1600)}
+ALONG: tuple[str, ...] = ("shard",)
+KEY = (ALONG, "all-gather", 3200)
+GATHERED: Sums = {KEY[:2]: Sum(2, 6400, 1600)}
 POD = pods.Pod(
     mesh={"shard": 8}, batch=64, counts={"minimum": {KEY: 2}, "asked": {KEY: 2}, "simulated": {KEY: 2}, "compiled": {}},
     sums={"minimum": GATHERED, "asked": GATHERED, "simulated": GATHERED,
-          "compiled": {(KEY[0], "all-reduce"): Sum(2, 6400, 1600)}},
+          "compiled": {(ALONG, "all-reduce"): Sum(2, 6400, 1600)}},
     state=2_000_000, whole=16_000_000, temporary=3_000_000, seconds=12.0, uneven=[100],
 )  # fmt: skip
 

@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .hlo import branches_of, computations, trips_of
+from .hlo import branches_of, computations
+from .trips import Trips
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast",
          "ragged-all-to-all")  # fmt: skip
@@ -19,6 +20,7 @@ CALLED = re.compile(r"(?:calls|to_apply|condition|body)=%?([\w.\-]+)")
 LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}")
 COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 NAMED = re.compile(r"replica_groups=mesh\[((?:'\w+'=\d+,?)+)\] \{((?:'\w+',?)+)\}")
+COMPUTES = re.compile(r" (?:fusion|dot|convolution|while|custom-call|call)\(")
 PARTITIONS = re.compile(r"(?:num_partitions|replica_count)=(\d+)")
 
 
@@ -28,48 +30,77 @@ class Message(NamedTuple):
     bytes: of the whole vector that the algorithms of Thakur et al. 2005 call n: what is reduced (all-reduce,
     reduce-scatter), what comes together (all-gather), what a device hands out (all-to-all, permute, broadcast).
     times: how often a run comes by.  groups: the devices, by their place in the mesh, that take part with one another; of a
-    collective-permute the pairs (from, to).
+    collective-permute the pairs (from, to).  overlaps: whether something is computed between its start and its end.
+    numbers: how many the bytes are of.
     """
 
     kind: str
     bytes: int
     times: int
     groups: tuple[tuple[int, ...], ...]
+    overlaps: bool = False
+    numbers: int = 0
 
 
 def collectives_of(text: str) -> list[Message]:
-    """The collectives of a compiled program (`compiled.as_text()`), those in loops counted as often as they run.
+    """The collectives of a program, compiled (`compiled.as_text()`) or about to be (`lowered.as_text("hlo")`).
 
-    One that XLA starts and ends apart counts once, one among a single device not at all.
+    Those in loops count as often as they run, one that XLA starts and ends apart once, one among a single device not at all.
+    The all-reduce in what a TPU calls all-reduce-scatter, of which each device keeps a share, is a reduce-scatter.
     Raises ValueError where the text does not say how often one runs (a loop of unknown length, branches that differ), and for
     what is no compiled program.
     """
     entry, bodies, head = computations(text)
-    devices = math.prod(int(n) for n in PARTITIONS.findall(head))
+    devices, loops = math.prod(int(n) for n in PARTITIONS.findall(head)), Trips(bodies)
+    starts, ends = ({name for name, lines in bodies.items() if any(f'"AsyncCollective{what}"' in line for line in lines)}
+                    for what in ("Start", "Done"))  # fmt: skip
 
-    def of(name: str) -> list[Message]:
-        return [message for line in bodies.get(name, ()) for message in sent_by(line)]
+    def of(name: str, given: Sequence[Any] = ()) -> list[Message]:
+        if name in ends or name.startswith("async_collective_fusion"):
+            return []  # on a TPU all that goes on or ends there is written once more
+        lines = bodies.get(name, ())
+        found = [message for i, line in enumerate(lines) for message in sent_by(line, name, given, lines[i + 1 :])]
+        if name.startswith("all-reduce-scatter"):
+            return [m._replace(kind="reduce-scatter") if m.kind == "all-reduce" else m for m in found]
+        return found
 
-    def sent_by(line: str) -> list[Message]:
+    def sent_by(line: str, where: str, given: Sequence[Any], later: Sequence[str]) -> list[Message]:
         call = CALL.search(line)
         if call:
-            message = _message(call, devices)
+            message = _message(call, devices)._replace(overlaps=_overlaps(line, later))
             return [message] if any(len(group) > 1 for group in message.groups) else []
         if "-done(" in line or "-update(" in line:
             return []  # of what was counted where it starts
         branches = [of(name) for name in branches_of(line)]
         if any(branch != branches[0] for branch in branches):
             raise ValueError("cost: the branches of a condition send different messages, so they cannot be counted.")
-        found = [message for name in CALLED.findall(line) for message in of(name)] + (branches[0] if branches else [])
-        if not found or " while(" not in line:
+        inside, loop = loops.inside(line, where, given), " while(" in line
+        found = [message for name in CALLED.findall(line) for message in of(name, inside)] + (branches[0] if branches else [])
+        if "async-start(" in line or starts & set(CALLED.findall(line)):
+            return [message._replace(overlaps=_overlaps(line, later, ends)) for message in found]
+        if not found or not loop:
             return found
-        trips = trips_of(line)
+        trips = loops.of(line, where, given)
         if trips is None or any(of(name) for name in re.findall(r"condition=%?([\w.\-]+)", line)):
-            loop = line.split("=")[0].strip().removeprefix("ROOT ")
-            raise ValueError(f"cost: XLA does not know how often the loop {loop} runs, so its messages cannot be counted.")
+            named = line.split("=")[0].strip().removeprefix("ROOT ")
+            raise ValueError(
+                f"cost: neither XLA nor its condition says how often the loop {named} runs, so its messages cannot be counted; "
+                "make it a lax.scan or a lax.fori_loop between whole numbers that are known."
+            )
         return [message._replace(times=message.times * trips) for message in found]
 
     return of(entry)
+
+
+def _overlaps(line: str, later: Sequence[str], ends: Collection[str] = ()) -> bool:
+    """Whether anything is computed before what starts here ends: in a compiled program lines stand in the order they run.
+
+    ends: computations that do nothing but end; the next that is called is taken for its own.
+    """
+    name = line.split("=")[0].strip().removeprefix("ROOT ").removeprefix("%")
+    done = re.compile(rf"-done\(.*%?{re.escape(name)}[,)]")
+    over = (i for i, other in enumerate(later) if done.search(other) or any(c in ends for c in CALLED.findall(other)))
+    return any(COMPUTES.search(other) for other in later[: next(over, 0)])
 
 
 def axes_of(message: Message, sizes: Mapping[str, int]) -> tuple[str, ...]:
@@ -87,7 +118,7 @@ def _message(call: re.Match[str], devices: int) -> Message:
         shape = _second(shape)  # (operands, results, ...)
     groups = _groups(rest, devices)
     scattered = len(groups[0]) if kind == "reduce-scatter" else 1  # the result is one share of what was reduced
-    return Message(kind, _bytes(shape) * scattered, 1, groups)
+    return Message(kind, _bytes(shape) * scattered, 1, groups, False, _numbers(shape) * scattered)
 
 
 def _second(shape: str) -> str:
@@ -108,9 +139,16 @@ def _bytes(shape: str) -> int:
         dtype = DTYPE.fullmatch(name)
         if not dtype:
             raise ValueError(f"cost: the size of a number of type {name} is not known, so its bytes cannot be counted.")
-        bits = int(dtype.group(1) or 8) * math.prod(int(d.removeprefix("<=")) for d in dims.split(",") if d)
-        total += -(-bits // 8)
+        total += -(-int(dtype.group(1) or 8) * _product(dims) // 8)
     return total
+
+
+def _numbers(shape: str) -> int:
+    return sum(_product(dims) for _, dims in ARRAY.findall(shape))
+
+
+def _product(dims: str) -> int:
+    return math.prod(int(d.removeprefix("<=")) for d in dims.split(",") if d)
 
 
 def _groups(rest: str, devices: int) -> tuple[tuple[int, ...], ...]:

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*->.*\{$")
+COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\(.*->.*)?\{$")
 TRIPS = re.compile(r"\"known_trip_count\":\{\"n\":\"(\d+)\"\}")
 BRANCHES = re.compile(r"branch_computations=\{(.*?)\}")
 BRANCH = re.compile(r"(?:true|false)_computation=(%?[\w.\-]+)")

@@ -16,6 +16,7 @@ from ..distributed.vocabulary import vocabulary_cross_entropy
 from ..grad import value_and_grad
 from ..losses.fused import linear_cross_entropy
 from ..train.step import init_state, make_step
+from .ahead.targets import Target
 from .cost import Message, axes_of
 
 
@@ -105,10 +106,18 @@ def summed(counts: Counts) -> dict[tuple[tuple[str, ...], str], tuple[int, int]]
     return found
 
 
-def compiled_step(sizes: Sizes, mesh: Mesh) -> Any:
-    """One step of Adam on a `gpt` over the axes data, shard and model of this mesh, compiled for it; nothing is run.
+def compiled_step(sizes: Sizes, mesh: Mesh, chips: Target | None = None) -> Any:
+    """`step_on`, compiled for the mesh; nothing is run.  chips: whose mesh it is, where they are not here."""
+    step, args = step_on(sizes, mesh)
+    if chips:
+        return chips.compile_laid_out(step, args, {})  # with all the compiler's effort: it is its choices that are read
+    return step.lower(*args).compile()
 
-    Its arguments: (parameters, first moments, second moments, ids, labels).
+
+def step_on(sizes: Sizes, mesh: Mesh) -> tuple[Any, tuple[Any, ...]]:
+    """One step of Adam on a `gpt` over the axes data, shard and model of this mesh, and the shapes of its arguments.
+
+    These are (parameters, first moments, second moments, ids, labels).
     Raises ValueError for sizes that the mesh does not divide, as the layers do.
     """
     data, shard, model = (axis if axis in mesh.shape else None for axis in ("data", "shard", "model"))
@@ -130,4 +139,4 @@ def compiled_step(sizes: Sizes, mesh: Mesh) -> Any:
 
     params = jax.tree.map(lies, jax.eval_shape(sharded.layer.init, jax.random.key(0)), sharded.specs)
     ids = jax.ShapeDtypeStruct((sizes.batch, sizes.context), jnp.int32, sharding=NamedSharding(mesh, P(axes)))
-    return jax.jit(run).lower(params, params, params, ids, ids).compile()
+    return jax.jit(run), (params, params, params, ids, ids)

@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from ..bench import mesh
+from ..bench.ahead import pods
 from ..bench.ahead.command import bench_ahead, expect_targets, rules_ahead
 from ..bench.book import epoch_seconds
 from ..bench.kinds import MAIN, Kind, kinds
@@ -65,7 +66,8 @@ class Bench:
     """Draw the ratios as bars into this PNG; with --mesh, the predicted times."""
     compile_for: tuple[str, ...] = ()
     """Instead of measuring: compile for machines that are not here (h100, h200, a100, or TPUs such as v5e:2x2), and tell
-    what is exact: launches, memory, on TPUs bytes and operations."""
+    what is exact: launches, memory, on TPUs bytes and operations. With --mesh, one TPU topology of as many chips (v5e:16x16):
+    what its compiler sends, beside the least and what simulated devices send, and the memory of a chip."""
     mesh: tuple[str, ...] = ()
     """Instead: what a GPT's training step sends over these meshes (data=8 shard=8 data=4,model=2), read from the compiled
     program, beside the least possible; and how long a step would take on up to 4,096 devices. On a CPU they are simulated."""
@@ -184,6 +186,9 @@ class Bench:
         self._refuse("what is measured, --mesh for what is counted", only=self.only, peers=self.peers, **self._numbers())
         for file in (self.json, self.plot):
             expect_folder(file)
+        if self.compile_for:
+            self._refuse("what is predicted or present, --compile-for for what is not", plot=self.plot, device=self.device)
+            return pods.run(self.mesh, self.compile_for, self.json)
         if self.device not in (None, "cpu"):
             present("bench", self.device)
         return mesh.run(self.mesh, Links(self.bandwidth, self.latency, self.rate), self.device, self.json, self.plot)

@@ -41,7 +41,7 @@ ONE = 8 * 6 * 4  # bytes of x on one device
     ids=["sum", "max", "gather", "scatter", "exchange", "permute", "nothing"],
 )  # fmt: skip
 def test_one_of_each_kind(f, out, messages):
-    assert sent(f, out) == [Message(kind, size, 1, groups) for kind, size, groups in messages]
+    assert [m[:4] for m in sent(f, out)] == [(kind, size, 1, groups) for kind, size, groups in messages]
 
 
 def test_several_arrays_in_one_message_count_together():
@@ -82,7 +82,7 @@ def test_a_loop_of_unknown_length_is_refused_if_it_sends():
     def until(body):
         return lambda x: lax.while_loop(lambda x: x.sum() < 1, body, x)
 
-    with pytest.raises(ValueError, match=r"cost: XLA does not know how often the loop %\S+ runs, so its messages cannot"):
+    with pytest.raises(ValueError, match=r"cost: neither XLA nor its condition says how often the loop %\S+ runs, .* make it"):
         sent(until(lambda x: lax.ppermute(x, "b", [(0, 1)])))
     assert sent(until(lambda x: x + 1)) == []
 
@@ -120,14 +120,90 @@ def test_branches_that_send_the_same_count_once_others_are_refused():
 )  # fmt: skip
 def test_lines_as_accelerators_have_them(line, kind, size, groups):
     done = f"%d = f32[8]{{0}} {kind}-done(%g)"
-    assert collectives_of(program(line, done)) == [Message(kind, size, 1, groups)]
+    (found,) = collectives_of(program(line, done))
+    assert found[:5] == (kind, size, 1, groups, False)
 
 
 def test_a_computation_that_starts_and_ends_apart_counts_once():
     inner = "%inner (y: f32[4]) -> f32[2] {\n  ROOT %s = f32[2]{0} reduce-scatter(%y), replica_groups={{0,1}}\n}"
     start = "%a = ((f32[4]{0}), f32[2]{0}, u32[]) async-start(%x), calls=%inner"
     rest = ["%b = f32[2]{0} async-update(%a), calls=%inner", "%c = f32[2]{0} async-done(%b), calls=%inner"]
-    assert collectives_of(program(start, *rest, more=inner)) == [Message("reduce-scatter", 16, 1, ((0, 1),))]
+    assert collectives_of(program(start, *rest, more=inner)) == [Message("reduce-scatter", 16, 1, ((0, 1),), False, 4)]
+    computed = "%f = f32[4]{0} fusion(%x), kind=kLoop, calls=%fused"
+    (found,) = collectives_of(program(start, rest[0], computed, rest[1], more=inner))
+    assert not found.overlaps  # what ends the start's name is another
+    (found,) = collectives_of(program(start, computed, "%c = f32[2]{0} async-done(%a), calls=%inner", more=inner))
+    assert found.overlaps
+
+
+def test_what_is_computed_between_start_and_end_overlaps():
+    start = "%g = (f32[4]{0}, f32[8]{0}) all-gather-start(%x), replica_groups={{0,1}}, dimensions={0}"
+    end, computed = "%d = f32[8]{0} all-gather-done(%g)", "%f = f32[4]{0:T(128)} fusion(%x), kind=kLoop, calls=%fused"
+    for lines, overlaps in (((start, end, computed), False), ((computed, start, end), False), ((start, computed, end), True)):
+        assert [m.overlaps for m in collectives_of(program(*lines))] == [overlaps]
+
+
+def test_an_all_reduce_of_which_each_device_keeps_a_share_is_a_reduce_scatter():
+    """As TPUs have it: a fusion of their own, named so."""
+    inner = """%all-reduce-scatter.3 (y: f32[16]) -> f32[2] {
+  %y = f32[16]{0:T(1024)} parameter(0)
+  %all-reduce.1 = f32[16]{0:T(1024)} all-reduce(%y), channel_id=2, replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
+  ROOT %ds = f32[2]{0:T(1024)} dynamic-slice(%all-reduce.1, %i), dynamic_slice_sizes={2}
+}"""
+    line = "%fusion.3 = f32[2]{0:T(1024)} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.3"
+    assert collectives_of(program(line, more=inner)) == [Message("reduce-scatter", 64, 1, BOTH, False, 16)]
+
+
+ASYNC = """%begin (x: bf16[512,64]) -> (bf16[512,64], bf16[4096,64], u32[]) {
+  %x = bf16[512,64]{1,0:T(8,128)(2,1)} parameter(0)
+  %all-gather.5 = bf16[4096,64]{1,0:T(8,128)(2,1)} all-gather(%x), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+  ROOT %c.1 = (bf16[512,64], bf16[4096,64], u32[]) custom-call(%x, %all-gather.5), custom_call_target="AsyncCollectiveStart"
+}
+%async_collective_fusion.16 (x: bf16[512,64], y: bf16[4096,64], s: u32[]) -> (f32[64,64], bf16[4096,64], u32[]) {
+  %convolution.15 = f32[64,64]{1,0:T(8,128)} convolution(%a, %b), dim_labels=bf_io->bf
+  %all-gather.7 = bf16[4096,64]{1,0:T(8,128)(2,1)} all-gather(%x), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+  ROOT %t = (f32[64,64]{1,0:T(8,128)}, bf16[4096,64]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) tuple(%convolution.15, %all-gather.7, %s)
+}
+%end (x: bf16[512,64], y: bf16[4096,64], s: u32[]) -> bf16[4096,64] {
+  %all-gather.9 = bf16[4096,64]{1,0:T(8,128)(2,1)} all-gather(%x), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+  ROOT %c.3 = bf16[4096,64]{1,0:T(8,128)(2,1)} custom-call(%x, %y, %all-gather.9, %s), custom_call_target="AsyncCollectiveDone"
+}"""
+
+
+def test_what_a_tpu_writes_once_more_where_it_goes_on_and_where_it_ends_counts_once():
+    start = "%async-collective-start = (bf16[512,64], bf16[4096,64], u32[]) fusion(%x), kind=kCustom, calls=%begin"
+    beside = "%fusion.16 = (f32[64,64], bf16[4096,64], u32[]) fusion(%g, %h), kind=kOutput, calls=%async_collective_fusion.16"
+    end = "%async-collective-done = bf16[4096,64]{1,0:T(8,128)(2,1)} fusion(%g.1, %h.1), kind=kCustom, calls=%end"
+    for lines, overlaps in (((start, beside, end), True), ((start, end), False)):
+        right = [Message("all-gather", 2 * 4096 * 64, 1, BOTH, overlaps, 4096 * 64)]
+        assert collectives_of(program(*lines, more=ASYNC)) == right
+
+
+TPU_LOOP = """%body (p: (s32[], f32[2,1024,1024], s32[])) -> (s32[], f32[2,1024,1024], s32[]) {
+  %p = (s32[]{:T(128)}, f32[2,1024,1024]{2,1,0:T(8,128)S(1)}, s32[]{:T(128)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  %x = f32[2,1024,1024]{2,1,0:T(8,128)S(1)} get-tuple-element(%p), index=1
+  %one = s32[]{:T(128)} get-tuple-element(%p), index=2, metadata={op_name="jit(run)/shard_map" stack_frame_id=225}
+  %psum.1 = f32[2,1024,1024]{2,1,0:T(8,128)S(1)} all-reduce(%x), channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%a
+  %add.1 = s32[]{:T(128)} add(%i, %one), backend_config={"aliasing_operands":{"lists":[{"indices":["0","2"]}]}}
+  ROOT %t = (s32[]{:T(128)}, f32[2,1024,1024]{2,1,0:T(8,128)S(1)}, s32[]{:T(128)}) tuple(%add.1, %psum.1, /*index=2*/%one)
+}
+%condition (q: (s32[], f32[2,1024,1024], s32[])) -> pred[] {
+  %n = s32[]{:T(128)} constant(24), metadata={op_name="jit(run)/shard_map" stack_frame_id=225}
+  %q = (s32[]{:T(128)}, f32[2,1024,1024]{2,1,0:T(8,128)S(1)}, s32[]{:T(128)}) parameter(0)
+  %j = s32[]{:T(128)} get-tuple-element(%q), index=0
+  ROOT %lt.40 = pred[]{:T(512)} compare(%j, %n), direction=LT, backend_config={"flag_configs":[]}
+}"""
+
+
+def test_a_loop_as_tpus_have_it_counts_as_often_as_its_condition_lets_it_run():
+    lines = [
+        "%zero = s32[]{:T(128)} constant(0)", "%one.2 = s32[]{:T(128)} constant(1)", "%copy = s32[]{:T(128)} copy(%zero)",
+        "%t0 = (s32[]{:T(128)}, f32[2,1024,1024]{2,1,0:T(8,128)S(1)}, s32[]{:T(128)}) tuple(%copy, %x0, /*index=2*/%one.2)",
+        "%while.83 = (s32[]{:T(128)}, f32[2,1024,1024]{2,1,0:T(8,128)S(1)}, s32[]{:T(128)}) while(%t0), condition=%condition, "
+        "body=%body",
+    ]  # fmt: skip
+    assert collectives_of(program(*lines, more=TPU_LOOP)) == [Message("all-reduce", 4 * 2**21, 24, B, False, 2**21)]
 
 
 @pytest.mark.parametrize(

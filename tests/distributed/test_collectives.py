@@ -68,6 +68,13 @@ def test_gather_puts_the_shards_in_order(mesh):
             np.testing.assert_array_equal(a[device], b)
 
 
+@pytest.mark.parametrize("n", [1, 100, 128, 300])
+def test_shares_that_are_filled_up_to_rows_are_the_same_shares(n, mesh):
+    x = jnp.arange(N * n, dtype=jnp.float32)
+    y = on(mesh, lambda x: c._in_rows(x, "d")[None], (P("d"),), P("d"))(x)
+    np.testing.assert_array_equal(y, np.tile(np.reshape(x, (N, n)), (N, 1, 1)))
+
+
 @pytest.mark.parametrize(("call", "kinds"), [
     (lambda x: c.copy_to_t(x, "d"), {"all-reduce": 1}),
     (lambda x: jax.tree.map(jnp.sum, c.gather(x, "d", [0, 0])), {"all-gather": 1}),

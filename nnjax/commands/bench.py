@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,18 +90,16 @@ class Bench:
             return self._run_rules(self.target)
         if self.mesh:
             return self._run_mesh()
-        device = None if self.compile_for else present("bench", self.device)[0]
-        table = entries("cuda" if device is None or device.platform == "gpu" else device.platform)
-        chosen = [entry for entry in table if self.only is None or self.only in entry.name]
-        book = self.only is None or self.only in BOOK
-        if not chosen and not book:
-            raise unknown_name("bench case", self.only or "", [*(entry.name for entry in table), BOOK])
         for file in (self.json, self.plot):
             expect_folder(file)
         if self.compile_for:
             given = {"peers": self.peers, "device": self.device, **self._numbers()}
             self._refuse("what is measured, --compile-for for what is not run", **given)
-            return bench_ahead(self.compile_for, [entry.name for entry in chosen], self.json, self.plot)
+            chosen = [entry.name for entry in self._chosen(entries("cuda"))]
+            return bench_ahead(self.compile_for, chosen, self.json, self.plot)
+        device = present("bench", self.device)[0]
+        book = self.only is None or self.only in BOOK
+        chosen = self._chosen(entries("cuda" if device.platform == "gpu" else device.platform), [BOOK])
         if not self.seconds > 0:
             raise ValueError(f"bench: seconds must be positive, got {self.seconds}; 6 is usual.")
         asked = kinds(self.dtype, self.precision)
@@ -151,6 +149,13 @@ class Bench:
         if self.budget is not None:
             print(budget.summary())
         return code
+
+    def _chosen(self, table: list[Entry], others: Sequence[str] = ()) -> list[Entry]:
+        """The cases asked for. Raises ValueError where none of these, nor of the others, is."""
+        names = [*(entry.name for entry in table), *others]
+        if self.only is not None and not any(self.only in name for name in names):
+            raise unknown_name("bench case", self.only, names)
+        return [entry for entry in table if self.only is None or self.only in entry.name]
 
     def _run_rules(self, target: str) -> int:
         """The cost of each rule; exit code 1 where none was met."""

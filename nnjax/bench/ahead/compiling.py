@@ -1,4 +1,4 @@
-"""Many programs compiled for several targets, a process for each target, and each program within a time."""
+"""Many programs compiled for several targets in several processes, each program within a time."""
 
 import contextlib
 import json
@@ -100,21 +100,39 @@ def _read(process: subprocess.Popen[str], lines: "queue.Queue[str]") -> None:
 def compile_all(
     targets: Sequence[str], units: Sequence[Unit], said: Callable[[str, Unit, Found], None], limit: float = LIMIT
 ) -> dict[str, list[Found]]:
-    """{target: the figures of each unit}, the targets beside one another; said(target, unit, found) as they come.
+    """{target: the figures of each unit}; said(target, unit, found) as they come. A program that takes longer than `limit`
+    seconds, or ends its compiler, has a sentence in place of figures.
 
-    A program that takes longer than `limit` seconds, or ends its compiler, has a sentence in place of figures.
+    As many processes as targets work beside one another, each on its own, and then on what is left of the others.
     Raises ValueError where a unit cannot be made.
     """
+    left = {name: list(range(len(units)))[::-1] for name in targets}
+    every: dict[str, dict[int, Found]] = {name: {} for name in targets}
+    turn = threading.Lock()
 
-    def one(name: str) -> list[Found]:
-        worker, every = Worker(name, limit), []
+    def next_for(own: str) -> tuple[str, int] | None:
+        with turn:
+            name = own if left[own] else max(left, key=lambda name: len(left[name]))
+            return (name, left[name].pop()) if left[name] else None
+
+    def work(own: str) -> None:
+        worker = Worker(own, limit)
         try:
-            for unit in units:
-                every.append(worker.ask(unit))
-                said(name, unit, every[-1])
+            while (job := next_for(own)) is not None:
+                name, at = job
+                if name != worker.target:
+                    worker.stop()
+                    worker = Worker(name, limit)
+                every[name][at] = worker.ask(units[at])
+                said(name, units[at], every[name][at])
+        except BaseException:
+            with turn:
+                for waiting in left.values():
+                    waiting.clear()
+            raise
         finally:
             worker.stop()
-        return every
 
     with ThreadPoolExecutor(len(targets)) as pool:
-        return dict(zip(targets, pool.map(one, targets)))
+        list(pool.map(work, targets))
+    return {name: [found[at] for at in range(len(units))] for name, found in every.items()}

@@ -129,13 +129,14 @@ def draw(found: Mapping[str, Cases], file: Path) -> None:
         gpu = any(isinstance(f, Figures) and f.launches is not None for p in cases.values() for f in p.values())
         for what, color, shift in (("launches" if gpu else "bytes", "#0072B2", -0.15), ("temp_bytes", "#E69F00", 0.15)):
             values = [ratio(cases[name], what, to=plain_of(cases[name])) for name in names]
-            axes.plot([min(max(v, 0.02), 4) for v in values], [r + shift for r in range(len(names))], "o", ms=4, color=color,
-                      label="temporary memory" if what == "temp_bytes" else what)  # fmt: skip
+            shown = [min(max(v, 0.02), 4) for v in values]
+            axes.plot(shown, [r + shift for r in range(len(names))], "o", ms=4, color=color, label=what)
         axes.axvline(1, color="black", lw=1)
         axes.set(xscale="log", xlim=(0.017, 5), title=target, xlabel="by hand / jax.grad")
         axes.set_xticks([0.02, 0.1, 0.3, 1, 3], ["0.02", "0.1", "0.3", "1", "3"])
         axes.minorticks_off()
         axes.set_yticks(range(len(names)), names, fontsize=7)
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.legend(loc="lower left", fontsize=7)
+    handles, _ = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, ["launches (of a TPU: bytes)", "temporary memory"], loc="outside lower center", ncols=2)
     figure.savefig(file, dpi=100)

@@ -15,9 +15,9 @@ from rich.table import Table
 from ..distributed.devices import mesh_sizes, simulate
 from ..distributed.mesh import make_mesh
 from ..draw import PALETTE, use_style
-from .cost import collectives_of
 from .links import Links, Prediction, expect_speeds, predict
 from .minimum import Counts, Sizes, compiled_step, counted, minimum, summed
+from .text.cost import collectives_of
 
 GPT = Sizes(vocab=50304, context=1024, layers=24, heads=16, width=1024, batch=64)  # GPT-2 medium, its vocabulary rounded up
 

@@ -17,7 +17,7 @@ from ..grad import value_and_grad
 from ..losses.fused import linear_cross_entropy
 from ..train.step import init_state, make_step
 from .ahead.targets import Target
-from .cost import Message, axes_of
+from .text.cost import Message, axes_of
 
 
 class Sizes(NamedTuple):

@@ -7,8 +7,8 @@ import jax
 import optax
 import pytest
 
-from nnjax.bench.cost import collectives_of
 from nnjax.bench.minimum import Sizes, block_numbers, compiled_step, counted, end_numbers, minimum, summed
+from nnjax.bench.text.cost import collectives_of
 from nnjax.distributed import gpt, make_mesh, place
 
 SIZES = Sizes(vocab=32, context=16, layers=3, heads=8, width=32, batch=16)

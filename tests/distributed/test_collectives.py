@@ -81,7 +81,7 @@ def test_shares_that_are_filled_up_to_rows_are_the_same_shares(n, mesh):
     (lambda x: c.gather_t(x, "d", [0, 0]), {"reduce-scatter": 1}),
 ])  # fmt: skip
 def test_a_tree_goes_in_one_message(call, kinds, mesh):
-    from nnjax.bench.cost import collectives_of
+    from nnjax.bench.text.cost import collectives_of
 
     f = on(mesh, call, ((P("d"), P("d")),), P("d") if "reduce-scatter" in kinds or "all-gather" in kinds else P())
     if "all-gather" in kinds:

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..cost import Message, axes_of
 from ..links import Links, ring_seconds
 from ..minimum import Need
+from ..text.cost import Message, axes_of
 
 LANES = 128  # numbers in a row of a TPU's vector registers
 FILLED = f"zeros that fill the shares up to rows of {LANES}"

@@ -2,7 +2,7 @@
 
 import re
 
-from ..hlo import branches_of, computations, trips_of
+from ..text.hlo import branches_of, computations, trips_of
 
 OPCODE = re.compile(r"^\s*(?:ROOT )?%?[\w.\-]+ = .*? ([a-z][\w\-]*)\(")
 CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.\-]+)")

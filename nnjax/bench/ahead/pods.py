@@ -16,9 +16,9 @@ from rich.table import Table
 
 from ...distributed.devices import mesh_sizes, simulate
 from ...distributed.mesh import make_mesh
-from ..cost import collectives_of
 from ..mesh import GPT
 from ..minimum import Counts, Sizes, block_numbers, compiled_step, counted, end_numbers, minimum, step_on
+from ..text.cost import collectives_of
 from .differences import ITEMSIZE, LANES, Sums, differences, handed_on, sums, uneven
 from .targets import Target, expect_target, target
 

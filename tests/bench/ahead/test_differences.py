@@ -3,8 +3,8 @@
 import pytest
 
 from nnjax.bench.ahead.differences import Sum, differences, handed_on, sums, uneven
-from nnjax.bench.cost import Message, groups_along
 from nnjax.bench.minimum import Need
+from nnjax.bench.text.cost import Message, groups_along
 
 MESH = {"data": 2, "shard": 8}
 AR, AG, RS, CP = "all-reduce", "all-gather", "reduce-scatter", "collective-permute"

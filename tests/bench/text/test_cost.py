@@ -6,7 +6,7 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from nnjax.bench.cost import Message, axes_of, collectives_of, groups_along
+from nnjax.bench.text.cost import Message, axes_of, collectives_of, groups_along
 from nnjax.distributed import make_mesh
 
 SIZES = {"a": 2, "b": 4}

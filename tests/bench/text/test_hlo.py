@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from nnjax.bench.hlo import branches_of, computations, trips_of
+from nnjax.bench.text.hlo import branches_of, computations, trips_of
 
 
 def test_a_program_falls_into_its_computations():

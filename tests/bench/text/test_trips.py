@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from nnjax.bench.hlo import TRIPS, computations
-from nnjax.bench.trips import CALLED, MOST, Trips
+from nnjax.bench.text.hlo import TRIPS, computations
+from nnjax.bench.text.trips import CALLED, MOST, Trips
 
 LOOP = """HloModule m
 %step (s: s32[]) -> s32[] {{

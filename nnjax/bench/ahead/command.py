@@ -52,7 +52,8 @@ def rules_ahead(targets: Sequence[str], function: str, to: Path | None) -> int:
         print(f"{target}, compiled and not run; in brackets: rule / autodiff of its definition")
         for name, sides in rules.items():
             print(f"  {line(name, sides, 'rule', 'definition')}")
-        print("\n".join(f"  {said}" for said in found.values() if "" in found) if "" in found else "", end="")
+        if "" in found:
+            print(f"  {found['']}")
     if to:
         to.write_text(json.dumps(record(tables), indent=1) + "\n")
     if not any(tables.values()):

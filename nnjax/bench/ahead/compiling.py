@@ -36,7 +36,7 @@ class Worker:
             self._send([kind, arguments, list(found)])
             answer = self._next()
             if "error" in answer:
-                raise ValueError(f"bench: {' '.join(arguments)}: {answer['error']}")
+                raise ValueError(f"bench: {' '.join(arguments)}: {answer['error'].removeprefix('bench: ')}")
             waiting = [label for label in answer.get("labels", ()) if label not in found]
             if "lost" in answer:
                 return found or {"": answer["lost"]}

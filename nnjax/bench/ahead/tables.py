@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -60,29 +61,36 @@ def _number(programs: Mapping[str, Figures | str], what: str, name: str) -> str:
 
 
 def show(target: str, cases: Cases) -> None:
-    """A table of one target: the hand-written program, and what it is of each reference."""
-    width = None if Console().is_terminal else 140
-    table = Table(title=f"{target}, compiled and not run; in brackets: hand / jax.grad", title_justify="left")
+    """A table of one target: the hand-written program, and, as far as there is room, what it is of each reference."""
+    console = Console() if Console().is_terminal else Console(width=140)
+    table = Table(box=SIMPLE, padding=(0, 0, 0, 1), show_edge=False)
     main = next((f for programs in cases.values() for f in programs.values() if isinstance(f, Figures)), None)
     columns = COLUMNS["launches" if main is not None and main.launches is not None else "bytes"]
+    columns = columns if console.width >= 80 else columns[:2]
+    more = [heading for heading, least in (("args", 100), ("compile", 100), ("over others", 120)) if console.width >= least]
     table.add_column("case", overflow="fold")
-    for what in columns:
-        table.add_column(what.replace("temp_bytes", "temp"), justify="right")
-    for heading in ("args", "compile", "over others"):
+    for heading in (*(what.replace("temp_bytes", "temp") for what in columns), *more):
         table.add_column(heading, justify="left" if heading == "over others" else "right", overflow="fold")
     for case, programs in cases.items():
         hand = programs.get(HAND)
         if not isinstance(hand, Figures):
             table.add_row(case, str(hand))
             continue
-        shown = [
-            f"{_number(programs, what, HAND)} ({_shown(ratio(programs, what, to=plain_of(programs)))})" for what in columns
-        ]
-        others = [f"{name} {_shown(ratio(programs, columns[0], to=name))}, {_shown(ratio(programs, 'temp_bytes', to=name))}"
-                  for name in programs if name not in (HAND, plain_of(programs))]  # fmt: skip
-        table.add_row(case, *shown, f"{hand.argument_bytes / 1e6:,.2f} MB", f"{hand.compile_seconds:.1f} s", "; ".join(others))
-    Console(width=width).print(table)
-    print("\n".join(summary(target, cases)) + "\n")
+        plain = plain_of(programs)
+        others = "; ".join(
+            f"{name} {_shown(ratio(programs, columns[0], to=name))}, {_shown(ratio(programs, 'temp_bytes', to=name))}"
+            for name in programs if name not in (HAND, plain)
+        )  # fmt: skip
+        last = {
+            "args": f"{hand.argument_bytes / 1e6:,.2f} MB",
+            "compile": f"{hand.compile_seconds:.1f} s",
+            "over others": others,
+        }
+        shown = [f"{_number(programs, what, HAND)} ({_shown(ratio(programs, what, to=plain))})" for what in columns]
+        table.add_row(case, *shown, *(last[heading] for heading in more))
+    print(f"\n{target}, compiled and not run; in brackets: hand / jax.grad")
+    console.print(table)
+    print("\n".join(summary(target, cases)))
 
 
 def _shown(value: float) -> str:
@@ -99,7 +107,10 @@ def summary(target: str, cases: Cases) -> list[str]:
         ratios = {name: ratio(p, what, to=plain_of(p)) for name, p in of.items()}
         if any(map(math.isfinite, ratios.values())):
             lines.append(f"  {what} {mean(list(ratios.values())):.3f}")
-            lines += [f"    above {ABOVE}: {name} {r:.2f}" for name, r in ratios.items() if math.isfinite(r) and r > ABOVE]
+            for name, r in ratios.items():
+                if math.isfinite(r) and r > ABOVE:
+                    temp = ratio(of[name], "temp_bytes", to=plain_of(of[name]))
+                    lines.append(f"    above {ABOVE}: {name} {r:.2f}, with {_shown(temp)} of the temporary memory")
     lines.append(f"  temporary memory {mean(temps):.3f}, of {len(counted)} where jax.grad needs {COUNT >> 20} MB or more")
     lines += [f"  {name}, {label}: {said}" for name, p in cases.items() for label, said in p.items() if isinstance(said, str)]
     return lines

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ..fast import attend_large as large
 from ..fast.attend_hidden import clear, finite, hide, kept, numbers, told, visible
 from ..fast.attend_products import contract, exp_less
 from ..fast.choose import by_platform
 from ..fast.cpu import attend as cpu
-from ..fast.gpu import attend as gpu
 from ..fast.kernels import attend as kernels
 from ..linear import broadcast
 
@@ -86,8 +86,8 @@ def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool, held: Any = as_it_i
 def fast_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, kernel: bool = False) -> Any:
     """`attend_fwd` in the spelling of the platform; kernel: on a GPU or TPU that of `nnjax.fast.kernels`, where it has one."""
     # The maximum apart from its use: a TPU's compiler makes of both one sliding maximum, and reads all scores once more.
-    fast = {"cpu": cpu.attend_fwd, "cuda": partial(gpu.attend_fwd, plain=_new)}
-    fast["tpu"] = partial(_new, held=jax.lax.optimization_barrier)
+    held = partial(_new, held=jax.lax.optimization_barrier)
+    fast = {"cuda": partial(large.attend_fwd, plain=_new), "tpu": partial(large.attend_fwd, plain=held), "cpu": cpu.attend_fwd}
     fast |= kernels.spellings_fwd(q, k, keep) if kernel else {}
     y, log_z = by_platform(q, k, v, keep, plain=_new, how={"causal": causal}, **fast)
     return y, (q, k, v, keep, y, log_z)
@@ -100,7 +100,8 @@ def _new(q, k, v, keep, *, causal, held=as_it_is):
 
 def fast_bwd(residuals: Any, ct_y: Array, *, causal: bool, kernel: bool = False) -> Any:
     """`attend_bwd` in the spelling of the platform, or its kernels."""
-    fast = {"cpu": cpu.attend_bwd, "cuda": partial(gpu.attend_bwd, plain=attend_bwd)}
-    fast["tpu"] = partial(attend_bwd, held=jax.lax.optimization_barrier)
+    held = partial(attend_bwd, held=jax.lax.optimization_barrier)
+    fast = {p: partial(large.attend_bwd, plain=plain) for p, plain in (("cuda", attend_bwd), ("tpu", held))}
+    fast["cpu"] = cpu.attend_bwd
     fast |= kernels.spellings_bwd(residuals) if kernel else {}
     return by_platform(residuals, ct_y, plain=attend_bwd, how={"causal": causal}, **fast)

@@ -18,7 +18,7 @@ def hopeless(entry: Entry) -> Entry:
 @pytest.fixture
 def small(monkeypatch):
     table = [_mlp([6, 5, 3], 4)._replace(name="small mlp"), _nielsen([6, 5, 3], 4)._replace(name="small nielsen")]
-    monkeypatch.setattr(command, "entries", lambda: [*table, hopeless(_mlp([40, 30, 30], 4))])
+    monkeypatch.setattr(command, "entries", lambda platform="cpu": [*table, hopeless(_mlp([40, 30, 30], 4))])
     monkeypatch.setattr(command, "peaks", lambda device, asked: Peaks({kind.label: 1e12 for kind in asked}, 1e10))
 
 
@@ -172,7 +172,7 @@ def test_an_error_within_a_budget_is_of_its_case_alone(capsys, tmp_path, timed):
 
 def test_other_libraries_are_measured_after_the_case_itself(monkeypatch, tmp_path, timed):
     table = [entry._replace(peers=lambda seconds: {"other": 0.5}) for entry in command.entries()[:1]]
-    monkeypatch.setattr(command, "entries", lambda: table)
+    monkeypatch.setattr(command, "entries", lambda platform="cpu": table)
     Bench(only="small", peers=True, precision=("highest", "default"), json=tmp_path / "bench.json", device="cpu").run()
     assert [case for case, *_ in timed] == ["small mlp", "small mlp, highest"]
     cases = json.loads((tmp_path / "bench.json").read_text())["cases"]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from nnjax.fast import attend_finite
+from nnjax.fast import attend_large as large
 from nnjax.fast.attend_hidden import finite, hide, kept, told, visible, who_sees_no_number
 from nnjax.fast.cpu import attend
-from nnjax.fast.gpu import attend as gpu
 from nnjax.layers.attend import attend_apply, fast_bwd, fast_fwd
 from nnjax.layers.attend import attend_bwd as plain_bwd
 from nnjax.layers.attend import attend_fwd as plain_fwd
@@ -57,10 +57,10 @@ def in_blocks(rows):
     """The pair of a GPU, so many queries at a time."""
 
     def fwd(q, k, v, keep, *, causal):
-        spelled = functools.partial(gpu.rows_fwd, rows=rows)
+        spelled = functools.partial(large.rows_fwd, rows=rows)
         return (made := attend_finite.attend_fwd(q, k, v, keep, causal=causal, spelled=spelled))[0], (q, k, v, keep, *made)
 
-    return fwd, functools.partial(attend_finite.attend_bwd, spelled=functools.partial(gpu.rows_bwd, rows=rows))
+    return fwd, functools.partial(attend_finite.attend_bwd, spelled=functools.partial(large.rows_bwd, rows=rows))
 
 
 def pulled(f, q, k, v, ct):

@@ -7,8 +7,8 @@ import pytest
 
 import nnjax
 from nnjax.fast import attend_finite
+from nnjax.fast import attend_large as large
 from nnjax.fast.cpu import attend as cpu
-from nnjax.fast.gpu import attend as gpu
 from nnjax.layers import attend
 from nnjax.layers.attend import attend_apply
 from nnjax.layers.attend import fast_bwd as attend_bwd
@@ -19,12 +19,12 @@ TPU = {"held": jax.lax.optimization_barrier}
 
 def gpu_fwd(q, k, v, keep, *, causal):
     """In blocks of 4 queries, as many keys take those of 1,024."""
-    spelled = partial(gpu.rows_fwd, rows=4)
+    spelled = partial(large.rows_fwd, rows=4)
     y, log_z = attend_finite.attend_fwd(q, k, v, keep, causal=causal, spelled=spelled)
     return y, (q, k, v, keep, y, log_z)
 
 
-gpu_bwd = partial(attend_finite.attend_bwd, spelled=partial(gpu.rows_bwd, rows=4))
+gpu_bwd = partial(attend_finite.attend_bwd, spelled=partial(large.rows_bwd, rows=4))
 
 PAIRS = {
     "plain": (attend.attend_fwd, attend.attend_bwd),

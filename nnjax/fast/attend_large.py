@@ -1,4 +1,4 @@
-"""Attention on a GPU: of many products of queries with keys a few blocks of rows, each large enough to fill the card.
+"""Attention on a GPU or TPU: of many products of queries with keys a few blocks of rows, each large enough to fill the chip.
 
 Nothing but the order of the blocks keeps one's products from being held while those of the next are made, so each waits for
 the one before it (`optimization_barrier`).
@@ -11,12 +11,12 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ...linear import broadcast, pad
-from .. import attend_finite
-from ..attend_hidden import clear, hide, numbers, visible
-from ..attend_products import contract, exp_less
+from ..linear import broadcast, pad
+from . import attend_finite
+from .attend_hidden import clear, hide, numbers, visible
+from .attend_products import contract, exp_less
 
-KEYS, BLOCK_BYTES, MOST = 2048, 2**25, 8  # `attention, S = 2048` and `S = 4096` of the bench, compiled for an H100
+KEYS, BLOCK_BYTES, MOST = 2048, 2**25, 8  # `attention, S = 2048` and `S = 4096` of the bench, compiled
 TILE = 128  # queries: blocks of another multiple take copies
 
 

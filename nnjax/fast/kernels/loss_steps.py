@@ -34,7 +34,7 @@ def inside(sizes: tuple[int, int], firsts: tuple[Any, Any], shape: tuple[int, in
     return found
 
 
-def whole(plan: Plan) -> Any:
+def triton() -> Any:
     """jax.experimental.pallas.triton, which reads and writes blocks at an array's edge."""
     return installed("pallas.triton")
 
@@ -45,8 +45,8 @@ def read(ref: Any, firsts: tuple[Any, Any], shape: tuple[int, int], plan: Plan, 
     if plan.platform != CUDA:
         x = ref[...]
         return x if mask is None else steps.only(x, mask)
-    at = ref.at[tuple(pl.ds(first, n) for first, n in zip(firsts, shape))]
-    return whole(plan).load(at, mask=mask, other=None if mask is None else jnp.zeros((), ref.dtype))
+    at = ref.at[pl.ds(firsts[0], shape[0]), pl.ds(firsts[1], shape[1])]
+    return triton().load(at, mask=mask, other=None if mask is None else jnp.zeros((), ref.dtype))
 
 
 def write(ref: Any, x: Array, part: Any, firsts: tuple[Any, Any], plan: Plan) -> None:
@@ -54,8 +54,9 @@ def write(ref: Any, x: Array, part: Any, firsts: tuple[Any, Any], plan: Plan) ->
     if plan.platform != CUDA:
         ref[...] = x
         return
-    at = ref.at[(part, *(pl.ds(first, n) for first, n in zip(firsts, x.shape)))]
-    whole(plan).store(at, x, mask=inside(ref.shape[1:], firsts, x.shape))
+    n, features = x.shape
+    at = ref.at[part, pl.ds(firsts[0], n), pl.ds(firsts[1], features)]
+    triton().store(at, x, mask=inside(ref.shape[1:], firsts, (n, features)))
 
 
 def featured(ref: Any, i: Any, size: int, n: int, plan: Plan) -> Of:
@@ -72,10 +73,10 @@ def featured(ref: Any, i: Any, size: int, n: int, plan: Plan) -> Of:
 
 def numbers(ref: Any, i: Any, plan: Plan, across: bool = False) -> Array:
     """One number for each row of block i: (rows, 1), or (1, rows)."""
-    firsts, shape, sizes = (i * plan.rows, jnp.int32(0)), (plan.rows, 1), (plan.count, 1)
+    first, zero = i * plan.rows, jnp.int32(0)
     if across:
-        firsts, shape, sizes = firsts[::-1], shape[::-1], sizes[::-1]
-    return read(ref, firsts, shape, plan, sizes)
+        return read(ref, (zero, first), (1, plan.rows), plan, (1, plan.count))
+    return read(ref, (first, zero), (plan.rows, 1), plan, (plan.count, 1))
 
 
 def products(spec: str, a: Of, b: Of, shape: tuple[int, int], plan: Plan) -> Array:

@@ -32,9 +32,10 @@ def kernels_in(text):
 CASES = {
     "blocks that do not divide": ("cuda", {}, {}, True),
     "blocks that divide": ("tpu", {"n": 8, "v": 12}, {}, False),
+    "two classes": ("tpu", {"n": 9, "v": 2}, {}, True),
     "one row": ("tpu", {"n": 1, "v": 5}, {}, False),
     "one row of a GPU": ("cuda", {"n": 1, "v": 9}, {"programs": 1}, True),
-    "two classes": ("tpu", {"n": 9, "v": 2}, {}, True),
+    "blocks that do not divide, on a TPU": ("tpu", {}, {}, True),
     "one class": ("cuda", {"n": 5, "v": 1}, {}, False),
     "all features at once": ("cuda", {"n": 6, "v": 7, "d": 4}, {"width": 4}, True),
     "blocks larger than all": ("cuda", {"n": 3, "v": 5}, {"size": 16, "width": 8}, False),
@@ -42,14 +43,25 @@ CASES = {
 }
 
 
+def checked(drawn_rows, interpreted_loss, name, *dtypes):
+    platform, sizes, blocks, weighted = CASES[name]
+    h, w, labels, weights = drawn_rows(**sizes)
+    how = {"dtypes": dtypes, "transforms": ["jit"], "witnesses": ()}
+    x = ((h, w), labels, weights) if weighted else ((h, w), labels)
+    nnjax.check_layer(interpreted_loss(platform, **blocks), (), x, **how).raise_if_failed()
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.repeats
 def test_it_is_right_within_the_error_budget(drawn_rows, interpreted_loss, name):
-    platform, sizes, blocks, weighted = CASES[name]
-    h, w, labels, weights = drawn_rows(**sizes)
-    how = {"dtypes": ["float32", "bfloat16"], "transforms": ["jit"], "witnesses": ()}
-    x = ((h, w), labels, weights) if weighted else ((h, w), labels)
-    nnjax.check_layer(interpreted_loss(platform, **blocks), (), x, **how).raise_if_failed()
+    checked(drawn_rows, interpreted_loss, name, "float32")
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
+@pytest.mark.in_turn
+def test_it_is_right_in_half_the_bits(drawn_rows, interpreted_loss, name):
+    checked(drawn_rows, interpreted_loss, name, "bfloat16", "float16")
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -59,7 +71,7 @@ def test_every_dtype_and_transform(drawn_rows, interpreted_loss, platform):
     nnjax.check_layer(interpreted_loss(platform), (), ((h, w), labels, weights)).raise_if_failed()
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("platform", ["tpu", pytest.param("cuda", marks=pytest.mark.slow)])
 def test_its_gradient_has_gradients_forward_and_reverse(drawn_rows, interpreted_loss, platform):
     (h, w, labels, weights), u = drawn_rows(n=6, v=7), drawn_rows(n=6, v=7, seed=1)
     layer, x, along = interpreted_loss(platform), (h, w, weights), (u[0], u[1], u[3])
@@ -93,7 +105,7 @@ def test_what_is_no_number_reaches_whom_it_reaches_in_the_plain_spelling(drawn_r
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=str(bad))
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("platform", ["tpu", pytest.param("cuda", marks=pytest.mark.slow)])
 def test_a_label_out_of_range_has_no_gradient(drawn_rows, interpreted_loss, platform):
     h, w, labels, _ = drawn_rows()
     fwd = jax.jit(lambda h, w, labels: interpreted_loss(platform).fwd((), ((h, w), labels)))

@@ -15,7 +15,7 @@ from nnjax.fast.kernels.loss_plan import plan_for
 from nnjax.losses.fused import gradient_of_rows
 
 
-@pytest.mark.parametrize("programs", [1, 2, 5, 100])
+@pytest.mark.parametrize("programs", [2, 1, 100])
 @pytest.mark.repeats
 def test_any_number_of_parts_gives_what_the_plain_gradient_gives(drawn_rows, rows_in_kernels, programs):
     x = drawn_rows()

@@ -86,15 +86,20 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool = True, mask: Array 
     return y.transpose(0, 3, 1, 2, 4).reshape(*lead, s, heads, d)
 
 
-_linear_cross_entropy = as_custom_vjp(fused_loss.linear_cross_entropy())
+_linear_cross_entropy = lru_cache(lambda kernel: as_custom_vjp(fused_loss.linear_cross_entropy(kernel=kernel)))
 
 
-def linear_cross_entropy(h: Array, w: Array, labels: Array, *, weights: Array | None = None) -> Array:
+def linear_cross_entropy(h: Array, w: Array, labels: Array, *, weights: Array | None = None, kernel: bool = False) -> Array:
     """The (weighted) mean of -log softmax(h wᵀ)[label], in chunks of rows that never exist all at once.
 
     h: (..., n), w: (vocabulary, n), labels: integers (...), weights: (...).  Raises and refuses as the loss of that name.
+    kernel: on a GPU or TPU in Pallas kernels, in which scores exist block by block alone, and are formed three times. They take
+    float32, bfloat16 and, on a GPU, float16, at least two classes, and on a TPU as many features as its fast memory holds (4096
+    in float32). For all else, and elsewhere, nothing changes. A program with kernels is exported for one platform at a time.
     """
-    return _linear_cross_entropy((), together(((h, w), labels) if weights is None else ((h, w), labels, weights)))
+    expect_flag("ops.linear_cross_entropy", kernel=kernel)
+    loss = _linear_cross_entropy(kernel)
+    return loss((), together(((h, w), labels) if weights is None else ((h, w), labels, weights)))
 
 
 _conv = lru_cache(lambda *args, **how: as_custom_vjp(layers.conv(*args, **how)))

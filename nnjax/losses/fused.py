@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..errors import describe, expect_float, expect_params, expect_same_dtype
+from ..errors import describe, expect_flag, expect_float, expect_params, expect_same_dtype
 from ..fast.choose import by_platform
 from ..fast.cpu import linear_cross_entropy as cpu
 from ..fast.gpu import linear_cross_entropy as gpu
+from ..fast.kernels import loss as kernels
 from ..layer import Layer
 from ..leaf import Like, leaf
 from ..linear import broadcast, fold, wide
@@ -93,10 +94,13 @@ def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tupl
     return losses, ct_h, ct_w
 
 
-def fast_gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tuple[Array, Array, Array]:
-    """`gradient_of_rows` in the spelling of the platform."""
-    cuda = partial(gpu.gradient_of_rows, plain=gradient_of_rows)
-    return by_platform(rows, w, labels, share, plain=gradient_of_rows, cpu=cpu.gradient_of_rows, cuda=cuda)
+def fast_gradient_of_rows(
+    rows: Array, w: Array, labels: Array, share: Array, kernel: bool = False
+) -> tuple[Array, Array, Array]:
+    """`gradient_of_rows` in the spelling of the platform; kernel: on a GPU or TPU its kernels, where it has some."""
+    fast = {"cpu": cpu.gradient_of_rows, "cuda": partial(gpu.gradient_of_rows, plain=gradient_of_rows)}
+    fast |= kernels.spellings(rows, w) if kernel else {}
+    return by_platform(rows, w, labels, share, plain=gradient_of_rows, **fast)
 
 
 def linear_cross_entropy_fwd(params: Any, x: Array, *, key: Any = None, of_rows: Any = gradient_of_rows) -> Any:
@@ -122,14 +126,17 @@ def linear_cross_entropy_bwd(residuals: Any, ct_value: Array) -> Any:
     return (), (ct_y, None, weighted_mean_bwd(mean_residuals, ct_value)[1])
 
 
-def linear_cross_entropy() -> Layer[Array]:
+def linear_cross_entropy(*, kernel: bool = False) -> Layer[Array]:
     """The mean over rows of the cross-entropy of softmax(h wᵀ) with integer labels, in chunks of rows.
 
     x = ((h, w), labels) or ((h, w), labels, weights); h: (..., n); w: (vocabulary, n), as the table of an embedding, so that
     a tied model hands its table over as it is; labels: integers (...) in 0 ... vocabulary-1; weights: (...).
     A label out of range raises ValueError when its value is known; under `jit` its row has loss NaN and no gradient.
+    kernel: on a GPU or TPU in Pallas kernels, as in `nnjax.ops.linear_cross_entropy`.
     Raises TypeError or ValueError where h, w, labels and weights do not fit.
     """
+    expect_flag(NAME, kernel=kernel)
+    of_rows = partial(fast_gradient_of_rows, kernel=kernel)
     return leaf(
         NAME,
         lambda key: (),
@@ -137,5 +144,5 @@ def linear_cross_entropy() -> Layer[Array]:
         linear_cross_entropy_fwd,
         linear_cross_entropy_bwd,
         lambda residuals: Like((), residuals[-1].dtype),
-        fast=(partial(linear_cross_entropy_fwd, of_rows=fast_gradient_of_rows), linear_cross_entropy_bwd),
+        fast=(partial(linear_cross_entropy_fwd, of_rows=of_rows), linear_cross_entropy_bwd),
     )

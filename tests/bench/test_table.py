@@ -41,6 +41,13 @@ def test_names_are_unique_and_targets_stand_as_they_were_set():
     assert {name: (by_name[name].time, by_name[name].temp) for name in TARGETS} == TARGETS
 
 
+def test_an_accelerator_has_entries_in_kernels_besides():
+    added = {entry.name: entry for entry in entries("cuda")[len(TABLE) :]}
+    assert list(added) == [entry.name for entry in entries("tpu")[len(TABLE) :]]
+    assert all(name.endswith(", in kernels") for name in added)
+    assert added["linear_cross_entropy, V = 32768, N = 2048, in kernels"].temp == 0.02
+
+
 def test_several_steps_in_a_scan_are_several_steps():
     make = step(models.mlp([4, 3]), losses.softmax_cross_entropy(), lambda k, l: (table._normal(5, 4)(k), table._ids(3, 5)(l)))
     hand, references, args = scanned(make, 2)()

@@ -134,8 +134,8 @@ def has_triton() -> bool:
     return hasattr(installed("pallas.triton"), "CompilerParams")
 
 
-def compiler_params(plan: Plan) -> Any:
-    """The platform's own options, or None. Those of a GPU name the lowering to Triton."""
+def compiler_params(plan: Any) -> Any:
+    """The own options of a plan's platform, or None. Those of a GPU name the lowering to Triton."""
     if plan.interpret or plan.platform == TPU:
         return None
     return installed("pallas.triton").CompilerParams(num_warps=plan.warps, num_stages=plan.stages)

@@ -1,11 +1,16 @@
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import nnjax
+from nnjax.fast.kernels import loss_plan
 from nnjax.fast.kernels.attend import attend_bwd, attend_fwd
+from nnjax.fast.kernels.loss import gradient_of_rows
 from nnjax.fast.kernels.plan import Plan
 from nnjax.layers.attend import attend_apply
+from nnjax.losses.fused import linear_cross_entropy_apply, linear_cross_entropy_bwd, linear_cross_entropy_fwd
 
 
 def small(platform, q, k, rows=4, columns=4):
@@ -42,5 +47,48 @@ def drawn():
         rng = np.random.default_rng(seed)
         shapes = (b, h, g, s, d), *((b, h, s if t is None else t, d),) * 2
         return tuple(jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes)
+
+    return make
+
+
+def small_loss(platform, rows, w, size=4, width=2, programs=5):
+    """A plan of small blocks for the loss, for any sizes, to be interpreted."""
+    (n, d), v = rows.shape, w.shape[0]
+    on_a_gpu = platform == "cuda"
+    width, programs = (width, programs) if on_a_gpu else (d, 0)
+    return loss_plan.Plan(platform, n, v, d, size, size, width, programs, interpret=True)
+
+
+@pytest.fixture(scope="session")
+def rows_in_kernels():
+    """rows_in_kernels(platform, size, width, programs): `gradient_of_rows` in kernels, of whose blocks these are sizes."""
+
+    def make(platform="cuda", **sizes):
+        return lambda rows, w, labels, share: gradient_of_rows(rows, w, labels, share, small_loss(platform, rows, w, **sizes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def interpreted_loss(rows_in_kernels):
+    """interpreted_loss(platform, **sizes): `linear_cross_entropy` in these kernels."""
+
+    def make(platform="cuda", **sizes):
+        fwd = partial(linear_cross_entropy_fwd, of_rows=rows_in_kernels(platform, **sizes))
+        name = "linear_cross_entropy in kernels"
+        return nnjax.Layer(name, lambda key: (), linear_cross_entropy_apply, fwd, linear_cross_entropy_bwd)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def drawn_rows():
+    """drawn_rows(n, v, d): (h, w, labels, weights) of these sizes, some weights 0."""
+
+    def make(n=10, v=11, d=3, dtype=jnp.float32, seed=0):
+        rng = np.random.default_rng(seed)
+        h, w = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in ((n, d), (v, d)))
+        labels, weights = rng.integers(0, v, n), rng.integers(0, 4, n)
+        return h, w, jnp.asarray(labels, jnp.int32), jnp.asarray(weights, dtype)
 
     return make

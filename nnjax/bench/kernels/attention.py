@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .. import ops
-from ..cases import quickly
+from ... import ops
+from ...cases import quickly
 
 Attend = Callable[[Any, Any, Any], Any]  # q, k, v -> y, all (batch, positions, heads, d)
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnjax.bench.attention import attends, others, plain
+from nnjax.bench.kernels.attention import attends, others, plain
 
 
 def test_every_reference_gives_what_the_hand_written_one_gives():

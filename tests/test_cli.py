@@ -201,3 +201,17 @@ def test_the_version_is_printed(capsys):
     code, out, _ = run("--version", capsys=capsys)
     assert code in (0, None)
     assert out.startswith("nnjax 0")
+
+
+def test_every_command_is_there_without_what_the_tests_alone_need():
+    code = (
+        "import sys\n"
+        "for name in ('pytest', '_pytest', 'hypothesis', 'chex', 'equinox', 'flax', 'nbclient', 'torch'):\n"
+        "    sys.modules[name] = None\n"
+        "from nnjax.cli import COMMANDS, _loaded\n"
+        "for name in COMMANDS:\n"
+        "    _loaded(name)\n"
+        "print('all', len(COMMANDS))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.startswith("all"), run.stderr

@@ -10,9 +10,9 @@ from typing import Any
 import tyro
 
 from ..check.auditing.audit import audited
+from ..check.auditing.listening import shortened
 from ..check.auditing.named import function_named
 from ..check.auditing.package import rules_in
-from ..check.auditing.suite import shortened
 from ..errors import expect_folder
 
 

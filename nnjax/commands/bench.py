@@ -25,9 +25,8 @@ from ..bench.plot import bars
 from ..bench.products import product_flops
 from ..bench.rule import Cost, costs
 from ..bench.table import Entry, entries
-from ..check.auditing.listening import Title
+from ..check.auditing.listening import Title, shortened
 from ..check.auditing.named import function_named
-from ..check.auditing.suite import shortened
 from ..distributed.devices import present
 from ..errors import expect_folder, unknown_name
 from .bench_table import Measured, printed, summary

@@ -7,6 +7,7 @@ kept, and values are drawn later.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -217,3 +218,11 @@ def _concrete(v: Any) -> Any:
     while isinstance(v, Tracer):
         v = _below(v)
     return v if isinstance(v, (jax.Array, np.ndarray)) else None
+
+
+def shortened(where: str) -> str:
+    """A file and line, from the working folder or the folder of packages that it lies in."""
+    for head in (f"{Path.cwd()}/", "site-packages/"):
+        if head in where:
+            return where.rpartition(head)[2]
+    return where

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .listening import Heard, listening
+from .listening import Heard, listening, shortened
 
 KEPT = 1 << 20  # bytes of arguments of one call
 OPEN = ("not checked", "not proved")  # how verdicts begin that settle nothing
@@ -92,14 +92,6 @@ class SuiteAudit:
         if self.rules:
             said = f"{len(self.rules)} rules checked in {self.seconds:.0f} s: {len(self._faults())} at fault"
             write(said + f", {sum(r['verdict'].startswith(OPEN) for r in self.rules)} not settled")
-
-
-def shortened(where: str) -> str:
-    """A file and line, from the working folder or the folder of packages that it lies in."""
-    for head in (f"{Path.cwd()}/", "site-packages/"):
-        if head in where:
-            return where.rpartition(head)[2]
-    return where
 
 
 def _once(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,10 +7,13 @@ from typing import Any, NamedTuple
 from .launches import launches_of
 from .targets import Target
 
+KERNEL = 'custom_call_target="tpu_custom_call"'  # a kernel of Pallas in a TPU's program
+
 
 class Figures(NamedTuple):
     """launches: of kernels, on GPUs alone, loops counted. flops and bytes (read and written): on TPUs alone, where the body of
-    a loop counts once. temp_bytes and argument_bytes: of memory. None where the compiler does not say."""
+    a loop counts once. temp_bytes and argument_bytes: of memory. None where the compiler does not say, as of what a kernel of
+    one's own (Pallas) reads."""
 
     launches: int | None
     temp_bytes: int
@@ -25,8 +28,9 @@ def figures(at: Target, f: Callable[..., Any], args: Any) -> Figures:
     start = time.perf_counter()
     program = at.compile(f, args)
     took = time.perf_counter() - start
-    memory, cost = program.memory_analysis(), program.cost_analysis() or {}
-    launches = launches_of(program.as_text()) if at.platform == "cuda" else None
+    memory, text = program.memory_analysis(), program.as_text()
+    cost = {} if KERNEL in text else program.cost_analysis() or {}
+    launches = launches_of(text) if at.platform == "cuda" else None
     return Figures(
         launches, memory.temp_size_in_bytes, memory.argument_size_in_bytes, cost.get("flops"), cost.get("bytes accessed"), took
     )

@@ -45,7 +45,7 @@ def line(case: str, programs: Mapping[str, Figures | str], of: str = HAND, to: s
     if not isinstance(found, Figures):
         return f"{case}: {found}"
     main = "launches" if found.launches is not None else "bytes"
-    parts = [f"{what.removesuffix('_bytes')} {_number(programs, what, of)} ({ratio(programs, what, of, to):.2f})"
+    parts = [f"{what.removesuffix('_bytes')} {_number(programs, what, of)} ({_shown(ratio(programs, what, of, to))})"
              for what in COLUMNS[main]]  # fmt: skip
     return f"{case}: {', '.join(parts)}"
 

@@ -17,6 +17,25 @@ def test_the_figures_are_those_of_the_compiled_program():
     assert found.compile_seconds > 0
 
 
+def test_what_a_kernel_reads_is_not_known(monkeypatch):
+    known = Target.compile
+
+    class Program:
+        def __init__(self, program):
+            self.program = program
+
+        def __getattr__(self, name):
+            return getattr(self.program, name)
+
+        def as_text(self):
+            return self.program.as_text() + ' custom_call_target="tpu_custom_call"'
+
+    monkeypatch.setattr(Target, "compile", lambda self, f, args: Program(known(self, f, args)))
+    found = figures(HERE, jnp.sin, (jnp.ones(4),))
+    assert (found.flops, found.bytes) == (None, None)
+    assert found.argument_bytes == 16
+
+
 def test_a_gpus_launches_are_counted(monkeypatch):
     class Program:
         def as_text(self):

@@ -9,6 +9,7 @@ a finite number in its place; and who does see one that is not finite is told so
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -87,7 +88,8 @@ def fast_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, 
     """`attend_fwd` in the spelling of the platform; kernel: on a GPU or TPU that of `nnjax.fast.kernels`, where it has one."""
     # The maximum apart from its use: a TPU's compiler makes of both one sliding maximum, and reads all scores once more.
     held = partial(_new, held=jax.lax.optimization_barrier)
-    fast = {"cuda": partial(large.attend_fwd, plain=_new), "tpu": partial(large.attend_fwd, plain=held), "cpu": cpu.attend_fwd}
+    fast: dict[str, Callable[..., Any]] = {"cpu": cpu.attend_fwd, "cuda": partial(large.attend_fwd, plain=_new)}
+    fast["tpu"] = partial(large.attend_fwd, plain=held)
     fast |= kernels.spellings_fwd(q, k, keep) if kernel else {}
     y, log_z = by_platform(q, k, v, keep, plain=_new, how={"causal": causal}, **fast)
     return y, (q, k, v, keep, y, log_z)
@@ -101,7 +103,7 @@ def _new(q, k, v, keep, *, causal, held=as_it_is):
 def fast_bwd(residuals: Any, ct_y: Array, *, causal: bool, kernel: bool = False) -> Any:
     """`attend_bwd` in the spelling of the platform, or its kernels."""
     held = partial(attend_bwd, held=jax.lax.optimization_barrier)
-    fast = {p: partial(large.attend_bwd, plain=plain) for p, plain in (("cuda", attend_bwd), ("tpu", held))}
-    fast["cpu"] = cpu.attend_bwd
+    fast: dict[str, Callable[..., Any]] = {"cpu": cpu.attend_bwd, "cuda": partial(large.attend_bwd, plain=attend_bwd)}
+    fast["tpu"] = partial(large.attend_bwd, plain=held)
     fast |= kernels.spellings_bwd(residuals) if kernel else {}
     return by_platform(residuals, ct_y, plain=attend_bwd, how={"causal": causal}, **fast)

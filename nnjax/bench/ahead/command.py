@@ -2,13 +2,14 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ...data.files import writing
 from .compiling import Found, Unit, compile_all
 from .figures import Figures
 from .programs import DTYPES
-from .tables import draw, line, record, show
+from .tables import Cases, draw, line, record, show
 from .targets import expect_target
 
 
@@ -32,11 +33,17 @@ def bench_ahead(targets: Sequence[str], chosen: Sequence[str], to: Path | None, 
     for target, cases in tables.items():
         show(target, cases)
     print(f"{time.perf_counter() - start:.0f} s")
-    if to:
-        to.write_text(json.dumps(record(tables), indent=1) + "\n")
+    _write(to, tables)
     if plot:
         draw(tables, plot)
     return 0
+
+
+def _write(to: Path | None, tables: Mapping[str, Cases]) -> None:
+    """The whole file, or none of it."""
+    if to is not None:
+        with writing(to) as draft:
+            draft.write_text(json.dumps(record(tables), indent=1) + "\n")
 
 
 def rules_ahead(targets: Sequence[str], function: str, to: Path | None) -> int:
@@ -54,8 +61,7 @@ def rules_ahead(targets: Sequence[str], function: str, to: Path | None) -> int:
             print(f"  {line(name, sides, 'rule', 'definition')}")
         if "" in found:
             print(f"  {found['']}")
-    if to:
-        to.write_text(json.dumps(record(tables), indent=1) + "\n")
+    _write(to, tables)
     if not any(tables.values()):
         print(f"{function} ran through no custom_vjp or custom_jvp function")
     return 0 if all(tables.values()) else 1
@@ -76,6 +82,5 @@ def check_ahead(targets: Sequence[str], chosen: Sequence[str], to: Path | None) 
     programs = [f for cases in tables.values() for found in cases.values() for f in found.values()]
     failed = sum(isinstance(f, str) for f in programs)
     print(f"{len(programs)} programs compiled for {', '.join(targets)}, {failed} failed; {time.perf_counter() - start:.0f} s")
-    if to:
-        to.write_text(json.dumps(record(tables), indent=1) + "\n")
+    _write(to, tables)
     return 1 if failed else 0

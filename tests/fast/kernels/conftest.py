@@ -1,8 +1,11 @@
+import warnings
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 import nnjax
 from nnjax.fast.kernels import loss_plan
@@ -92,3 +95,20 @@ def drawn_rows():
         return h, w, jnp.asarray(labels, jnp.int32), jnp.asarray(weights, dtype)
 
     return make
+
+
+DEVICES = {"cuda": "NVIDIA H100 80GB HBM3", "tpu": "TPU v5 lite", "cpu": "cpu"}
+
+
+@pytest.fixture(scope="session")
+def kernels_for():
+    """kernels_for(platform, f, *args): how many kernels stand in f's program for a platform that need not be here."""
+
+    def count(platform, f, *args):
+        device = AbstractDevice(device_kind=DEVICES[platform], num_cores=1, platform=platform)
+        with warnings.catch_warnings(), use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device)):
+            warnings.filterwarnings("ignore", "The Pallas Triton backend", DeprecationWarning)
+            text = jax.jit(f).trace(*args).lower(lowering_platforms=(platform,)).as_text()
+        return text.count("stablehlo.custom_call @")
+
+    return count

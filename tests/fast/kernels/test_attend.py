@@ -2,32 +2,17 @@
 
 import subprocess
 import sys
-import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType, PartitionSpec, use_abstract_mesh
+from jax.sharding import AxisType, PartitionSpec
 
 import nnjax
 from nnjax import ops
 from nnjax.fast.kernels.attend import plans
 from nnjax.layers.attend import attend_bwd, attend_fwd
-
-DEVICES = {"cuda": "NVIDIA H100 80GB HBM3", "tpu": "TPU v5 lite", "cpu": "cpu"}
-
-
-def lowered(platform, f, *args):
-    """The text of f's program for a platform that need not be here."""
-    device = AbstractDevice(device_kind=DEVICES[platform], num_cores=1, platform=platform)
-    with warnings.catch_warnings(), use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device)):
-        warnings.filterwarnings("ignore", "The Pallas Triton backend", DeprecationWarning)
-        return jax.jit(f).trace(*args).lower(lowering_platforms=(platform,)).as_text()
-
-
-def kernels_in(text):
-    return text.count("stablehlo.custom_call @")
 
 
 @pytest.mark.parametrize(("platform", "causal", "size"), [
@@ -104,22 +89,22 @@ def heads(b=2, s=10, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize(("platform", "kernels"), [("cuda", 3), ("tpu", 3), ("cpu", 0)])
-def test_the_platform_of_the_program_chooses_where_the_option_asks(platform, kernels):
-    assert kernels_in(lowered(platform, attends(), *heads())) == kernels
-    assert kernels_in(lowered(platform, jax.grad(lambda q: ops.attention(q, q, q).sum()), heads()[0])) == 0
+def test_the_platform_of_the_program_chooses_where_the_option_asks(kernels_for, platform, kernels):
+    assert kernels_for(platform, attends(), *heads()) == kernels
+    assert kernels_for(platform, jax.grad(lambda q: ops.attention(q, q, q).sum()), heads()[0]) == 0
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.slow
-def test_layers_models_and_maps_have_them_too(platform):
+def test_layers_models_and_maps_have_them_too(kernels_for, platform):
     layer = nnjax.attention(8, 2, kernel=True)
     params, x = layer.init(jax.random.key(0)), jnp.zeros((2, 5, 8))
-    assert kernels_in(lowered(platform, lambda p, x: layer.bwd(layer.fwd(p, x)[1], x), params, x)) == 3
-    assert kernels_in(lowered(platform, jax.vmap(jax.vmap(attends())), *(x[None, None] for x in heads()))) == 3
+    assert kernels_for(platform, lambda p, x: layer.bwd(layer.fwd(p, x)[1], x), params, x) == 3
+    assert kernels_for(platform, jax.vmap(jax.vmap(attends())), *(x[None, None] for x in heads())) == 3
     model = nnjax.gpt(5, 4, 2, 2, 8, fused=True, kernel=True)
     step = nnjax.value_and_grad(model, nnjax.linear_cross_entropy())
     ids = jnp.zeros((2, 4), jnp.int32)
-    assert kernels_in(lowered(platform, step, model.init(jax.random.key(0)), ids, ids)) >= 3
+    assert kernels_for(platform, step, model.init(jax.random.key(0)), ids, ids) >= 3
 
 
 def test_on_a_cpu_nothing_changes():
@@ -131,11 +116,11 @@ def test_on_a_cpu_nothing_changes():
         np.testing.assert_array_equal(a, b)
 
 
-def test_elsewhere_a_kernel_is_not_for_these(monkeypatch, x64):
+def test_elsewhere_a_kernel_is_not_for_these(kernels_for, monkeypatch, x64):
     keep = jnp.ones((2, 10), bool)
     for args, options in ((heads(), {"mask": keep}), (heads(b=0), {}), (heads(dtype=jnp.float64), {})):
-        assert kernels_in(lowered("cuda", attends(**options), *args)) == 0
-    assert kernels_in(lowered("cuda", attends(), *heads())) == 3  # with 64-bit integers
+        assert kernels_for("cuda", attends(**options), *args) == 0
+    assert kernels_for("cuda", attends(), *heads()) == 3  # with 64-bit integers
     monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
     q, k = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 2, 1, 8, 4), (1, 2, 8, 4)))
     assert set(plans(q, k, None)) == {"tpu"}

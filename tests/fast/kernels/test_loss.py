@@ -1,33 +1,17 @@
 """The linear cross-entropy in kernels as a whole: the error budget, second order, what is no number, who has which kernel."""
 
 import sys
-import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType, PartitionSpec, use_abstract_mesh
+from jax.sharding import AxisType, PartitionSpec
 
 import nnjax
 from nnjax import ops
 from nnjax.fast.kernels.loss import plans
 from nnjax.losses import fused
-
-DEVICES = {"cuda": "NVIDIA H100 80GB HBM3", "tpu": "TPU v5 lite", "cpu": "cpu"}
-
-
-def lowered(platform, f, *args):
-    """The text of f's program for a platform that need not be here."""
-    device = AbstractDevice(device_kind=DEVICES[platform], num_cores=1, platform=platform)
-    with warnings.catch_warnings(), use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device)):
-        warnings.filterwarnings("ignore", "The Pallas Triton backend", DeprecationWarning)
-        return jax.jit(f).trace(*args).lower(lowering_platforms=(platform,)).as_text()
-
-
-def kernels_in(text):
-    return text.count("stablehlo.custom_call @")
-
 
 CASES = {
     "blocks that do not divide": ("cuda", {}, {}, True),
@@ -133,24 +117,24 @@ def batch(n=10, v=7, d=3, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize(("platform", "kernels"), [("cuda", 3), ("tpu", 3), ("cpu", 0)])
-def test_the_platform_of_the_program_chooses_where_the_option_asks(platform, kernels):
-    assert kernels_in(lowered(platform, projects(), *batch())) == kernels
+def test_the_platform_of_the_program_chooses_where_the_option_asks(kernels_for, platform, kernels):
+    assert kernels_for(platform, projects(), *batch()) == kernels
     plain = jax.grad(lambda h, w, labels: ops.linear_cross_entropy(h, w, labels), (0, 1))
-    assert kernels_in(lowered(platform, plain, *batch())) == 0
+    assert kernels_for(platform, plain, *batch()) == 0
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.slow
-def test_the_loss_and_maps_have_them_too(platform):
+def test_the_loss_and_maps_have_them_too(kernels_for, platform):
     loss, (h, w, labels) = nnjax.linear_cross_entropy(kernel=True), batch()
-    assert kernels_in(lowered(platform, lambda h, w: loss.fwd((), ((h, w), labels)), h, w)) == 3
+    assert kernels_for(platform, lambda h, w: loss.fwd((), ((h, w), labels)), h, w) == 3
     one_table = jax.vmap(projects(), (0, None, 0))
-    assert kernels_in(lowered(platform, one_table, h[None], w, labels[None])) == 3
-    assert kernels_in(lowered(platform, jax.vmap(jax.vmap(projects())), *(x[None, None] for x in batch()))) == 3
+    assert kernels_for(platform, one_table, h[None], w, labels[None]) == 3
+    assert kernels_for(platform, jax.vmap(jax.vmap(projects())), *(x[None, None] for x in batch())) == 3
     model = nnjax.gpt(5, 4, 2, 2, 8, fused=True)
     ids = jnp.zeros((2, 4), jnp.int32)
     step = nnjax.value_and_grad(model, loss)
-    assert kernels_in(lowered(platform, step, model.init(jax.random.key(0)), ids, ids)) == 3
+    assert kernels_for(platform, step, model.init(jax.random.key(0)), ids, ids) == 3
 
 
 def test_on_a_cpu_nothing_changes():
@@ -161,10 +145,10 @@ def test_on_a_cpu_nothing_changes():
         np.testing.assert_array_equal(a, b)
 
 
-def test_elsewhere_a_kernel_is_not_for_these(monkeypatch, x64):
+def test_elsewhere_a_kernel_is_not_for_these(kernels_for, monkeypatch, x64):
     for sizes in ({"n": 0}, {"d": 0}, {"v": 1}, {"dtype": jnp.float64}):
-        assert kernels_in(lowered("cuda", projects(), *batch(**sizes))) == 0
-    assert kernels_in(lowered("cuda", projects(), *batch())) == 3  # with 64-bit integers
+        assert kernels_for("cuda", projects(), *batch(**sizes)) == 0
+    assert kernels_for("cuda", projects(), *batch()) == 3  # with 64-bit integers
     h, w, _ = batch()
     monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
     assert set(plans(h, w)) == {"tpu"}

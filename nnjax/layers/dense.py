@@ -1,6 +1,7 @@
 """The dense layer: an affine map on row vectors."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,8 @@ from ..errors import (
     expect_same_dtype,
     expect_shape,
 )
+from ..fast.choose import by_platform
+from ..fast.cpu.product import adjoint
 from ..feedback import expect_operator, transpose
 from ..layer import Layer
 from ..leaf import Like, leaf
@@ -66,13 +69,19 @@ def dense_fwd(params: Any, x: Array, *, key: Any = None) -> Any:
     return dense_apply(params, x), (params, x)
 
 
-def dense_bwd(residuals: Any, ct_y: Array, *, feedback: Callable[..., Any] = transpose) -> Any:
+def dense_bwd(
+    residuals: Any, ct_y: Array, *, feedback: Callable[..., Any] = transpose, product: Callable[..., Any] = jnp.matmul
+) -> Any:
     params, x = residuals
     # feedback(w) is w.T: forward, output j summed down column j of W; backward, input i sums along row i.
     ct_x = ct_y @ feedback(params.w)
-    ct_w = fold(x).T @ fold(ct_y)  # the adjoint of W -> x W
+    ct_w = product(fold(x).T, fold(ct_y))  # the adjoint of W -> x W
     ct_b = None if params.b is None else broadcast_t(ct_y, params.b.shape)  # b was copied to every row: sum them
     return DenseParams(ct_w, ct_b), ct_x
+
+
+def _fast_product(x_t, ct_y):
+    return by_platform(x_t, ct_y, plain=jnp.matmul, cpu=adjoint)
 
 
 def _output(residuals):
@@ -105,5 +114,6 @@ def dense(
         w = init(key, (n_in, n_out), jnp.float32)
         return DenseParams(w, jnp.zeros((n_out,), w.dtype) if bias else None)
 
-    layer = leaf(f"dense({n_in}, {n_out})", init_params, dense_apply, dense_fwd, dense_bwd, _output)
+    fast = dense_fwd, partial(dense_bwd, product=_fast_product)
+    layer = leaf(f"dense({n_in}, {n_out})", init_params, dense_apply, dense_fwd, dense_bwd, _output, fast=fast)
     return layer if feedback is transpose else carried_by(feedback, layer, dense_bwd, _output)

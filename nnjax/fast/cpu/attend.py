@@ -10,9 +10,10 @@ from .. import attend_finite
 from .attend_blocks import blocks_bwd, blocks_fwd
 from .attend_rows import rows_bwd, rows_fwd
 
-# (At most so many keys, spelling, queries at a time): decided by `attention causal` and `attention S=...` of the bench.
+# (At most so many keys, spelling, queries or keys at a time): decided by `attention causal` and `attention S=...` of the bench.
 ROWS, BLOCKS = "rows", "blocks"
 SPELLINGS = (
+    (64, ROWS, 32),
     (256, ROWS, 64),
     (1024, ROWS, 128),
     (math.inf, BLOCKS, 128),
@@ -20,19 +21,21 @@ SPELLINGS = (
 
 
 def spelling(keys: int) -> tuple[str, int]:
-    """(spelling, queries at a time) for so many keys."""
+    """(spelling, queries or keys at a time) for so many keys."""
     return next((how, n) for most, how, n in SPELLINGS if keys <= most)
 
 
 def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Any:
     """(y, log_z): what is new of what `nnjax.layers.attend.attend_fwd` gives, of the same arguments."""
     how, n = spelling(k.shape[-2])
-    spelled = partial(rows_fwd if how == ROWS else blocks_fwd, block=n)
-    return attend_finite.attend_fwd(q, k, v, keep, causal=causal, spelled=spelled)
+    if how == ROWS:
+        return rows_fwd(q, k, v, keep, causal=causal, block=n)
+    return attend_finite.attend_fwd(q, k, v, keep, causal=causal, spelled=partial(blocks_fwd, block=n))
 
 
 def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool) -> Any:
     """As `nnjax.layers.attend.attend_bwd`."""
     how, n = spelling(residuals[1].shape[-2])
-    spelled = partial(rows_bwd if how == ROWS else blocks_bwd, block=n)
-    return attend_finite.attend_bwd(residuals, ct_y, causal=causal, spelled=spelled)
+    if how == ROWS:
+        return rows_bwd(residuals, ct_y, causal=causal, block=n)
+    return attend_finite.attend_bwd(residuals, ct_y, causal=causal, spelled=partial(blocks_bwd, block=n))

@@ -1,27 +1,25 @@
-"""Attention for a moderate number of keys: a few rows of queries at a time, against every key that they see.
+"""Attention for a moderate number of keys: forward a few rows of queries at a time, against every key that they see; backward
+a few rows of keys, against every query that sees them.
 
-Rows are slices of static size, so causal rows stop at their own last query. Heads and batches go in chunks small enough
-that the products of a row stay in cache.
+Rows are slices of static size, so causal rows stop where nothing more is seen. Every product is of the form a @ b, for which
+alone XLA has its fast kernels on CPUs: what it needs transposed is transposed once. Heads go in chunks small enough that the
+products of a row stay in cache. What is hidden reaches nothing: a score that meets what is not finite is NaN, a hidden one is
+the least number whatever it was, and values meet weights of 0 as finite numbers.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ...linear import broadcast, wide
-from ..attend_hidden import clear, hide, numbers, visible
+from ..attend_hidden import clear, finite, hide, kept, numbers, told, visible
 from ..attend_products import contract, exp_less
 
 LANES = 16
-# Features of a head up to which ct_k and ct_v come out of their products with the features first: `gpt` (heads of 32) and
-# `attention` (of 64) of the bench.
-SMALL_HEAD = 32
-
-
-def products_at_a_time(keys: int) -> int:
-    """How many products may exist at a time: `gpt` and `attention` of the bench, in time and memory."""
-    return 1 << 19 if keys <= 256 else 1 << 17
+PRODUCTS = 1 << 17  # of queries and keys at a time: `gpt` and `attention` of the bench, in time and memory
 
 
 def _along(reduce, x):
@@ -31,90 +29,117 @@ def _along(reduce, x):
     return reduce(x, -1)
 
 
-def _rows(queries: int, keys: int, n: int, causal: bool) -> list[tuple[slice, slice]]:
-    """(queries, keys that they see) of every row, as slices."""
-    stops = [(start, min(start + n, queries)) for start in range(0, queries, n)]
-    return [(slice(start, stop), slice(0, stop if causal else keys)) for start, stop in stops]
+def _rows(many: int, others: int, n: int, causal: bool, keys: bool) -> list[tuple[slice, slice]]:
+    """(n queries, the keys that they see) of every row, as slices; keys: (n keys, the queries that see them)."""
+    stops = [(start, min(start + n, many)) for start in range(0, many, n)]
+    if keys:
+        return [(slice(start, stop), slice(min(start, others) if causal else 0, others)) for start, stop in stops]
+    return [(slice(start, stop), slice(0, min(stop, others) if causal else others)) for start, stop in stops]
 
 
-def _in_chunks(f, q, n: int, keys: int, arrays: tuple[Any, ...]):
-    """f of the arrays, (b, h, ...) each or None, with as many of the b h heads at a time as the limit allows."""
-    b, h, g = q.shape[:3]
-    fits = [c for c in range(1, b * h + 1) if b * h % c == 0 and c * g * n * keys <= products_at_a_time(keys)]
-    size = max(fits, default=1)
-    chunks = tuple(None if x is None else x.reshape(b * h // size if size else 0, size, *x.shape[2:]) for x in arrays)
-    if b * h == size:
-        found = tuple(x[None] for x in f(*(None if x is None else x[0] for x in chunks)))
-    else:
-        _, found = lax.scan(lambda _, chunk: (None, f(*chunk)), None, chunks)
-    return tuple(x.reshape(b, h, *x.shape[2:]) for x in found)
+def _in_chunks(f: Callable[..., Any], products: int, arrays: tuple[Any, ...]) -> Any:
+    """f of the arrays, (heads, ...) each or None, with as many heads at a time as the limit allows; products: of one head."""
+    heads = arrays[0].shape[0]
+    size = max((c for c in range(1, heads + 1) if heads % c == 0 and c * products <= PRODUCTS), default=1)
+    if heads <= size:
+        return f(*arrays)
+    chunks = tuple(None if x is None else x.reshape(heads // size, size, *x.shape[1:]) for x in arrays)
+    _, found = lax.scan(lambda _, chunk: (None, f(*chunk)), None, chunks)
+    return tuple(x.reshape(heads, *x.shape[2:]) for x in found)
 
 
-def _seen(keep, rows, keys, causal: bool):
-    """Which of these keys these queries may look at, (c, 1, q, k) or (1, 1, q, k), or None."""
+def _by_head(x: Array) -> Array:
+    """(b, h, g, s, ...) as (b h g, s, ...)."""
+    return x.reshape(math.prod(x.shape[:3]), *x.shape[3:])
+
+
+def _copied(x: Array, g: int) -> Array:
+    """(b, h, t, ...) so too, each head copied to the g heads of queries that it serves."""
+    return _by_head(broadcast(x[:, :, None], (*x.shape[:2], g, *x.shape[2:])))
+
+
+def _t(x: Array) -> Array:
+    return jnp.swapaxes(x, 1, 2)
+
+
+def _keep_by_head(keep: Array | None, groups: tuple[int, ...]) -> Array | None:
+    return None if keep is None else _by_head(broadcast(keep[:, None, None], (*groups, keep.shape[1])))
+
+
+def _seen(keep: Array | None, queries: slice, keys: slice, causal: bool) -> Array | None:
+    """Which of these keys these queries may look at, (c, q, k) or (1, q, k), or None."""
     keep = None if keep is None else keep[:, keys]
-    seen = visible(numbers(rows.start, rows.stop - rows.start), numbers(0, keys.stop), keep, causal)
-    return None if seen is None else seen[:, 0]
+    rows, columns = (numbers(s.start, s.stop - s.start) for s in (queries, keys))
+    seen = visible(rows, columns, keep, causal)
+    return None if seen is None else seen[:, 0, 0]
 
 
-def _for_keys(products, rows):
-    """sum over g and q of products[k] rows[d], (c, k, d).  products: (c, g, q, k), rows: (c, g, q, d)."""
-    if rows.shape[-1] > SMALL_HEAD or rows.dtype != wide(rows):  # XLA has no such product of bfloat16 on CPUs
-        return contract("cgqk,cgqd->ckd", products, rows)
-    return jnp.swapaxes(contract("cgqd,cgqk->cdk", rows, products), 1, 2)
+def rows_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, block: int) -> tuple[Array, Array]:
+    """(y, log_z): what is new of what `nnjax.layers.attend.attend_fwd` gives, of the same arguments."""
+    g, d = q.shape[2], q.shape[-1]
+    k, v = kept(k, keep), kept(v, keep)
+    spoils = told(v) if causal else None  # NaN for the values that are not finite
+    rows = _rows(q.shape[-2], k.shape[-2], block, causal, keys=False)
 
-
-def _per_head(keep, h: int):
-    return None if keep is None else broadcast(keep[:, None], (keep.shape[0], h, keep.shape[1]))
-
-
-def rows_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, block: int) -> Any:
-    """(y, the logarithm of each query's denominator).  q: scaled, (b, h, g, s, d); k, v: (b, h, t, d); keep: (b, t).
-
-    All of them as `attend_hidden` makes them, so that what is hidden does not matter.
-    """
-    rows = _rows(q.shape[-2], k.shape[-2], block, causal)
-
-    def chunk(q, k, v, keep):
+    def chunk(q, kt, v, keep, spoils):
         ys, log_zs = [], []
         for queries, keys in rows:
-            s = hide(contract("cgqd,ckd->cgqk", q[:, :, queries], k[:, keys]), _seen(keep, queries, keys, causal))
+            s = contract("cqd,cdk->cqk", q[:, queries], kt[:, :, keys])
+            if spoils is not None:  # infinite scores are NaN too
+                s = s + 0 * s + broadcast(spoils[:, None, keys], s.shape)
+            s = hide(s, _seen(keep, queries, keys, causal))
             # Half the least number is below every score and above the hidden ones: who sees no key has exp(...) = 0.
             low = jnp.full_like(s[..., 0], float(jnp.finfo(s.dtype).min) / 2)
-            top = lax.stop_gradient(
-                jnp.maximum(low, _along(jnp.max, s))
-            )  # y does not depend on it, but without it exp overflows
+            # y does not depend on the maximum, but without it exp overflows
+            top = lax.stop_gradient(jnp.maximum(low, _along(jnp.max, s)))
             e = exp_less(s, top)
             z = _along(jnp.sum, e)
             z = jnp.where(z == 0, jnp.ones_like(z), z)
-            y = contract("cgqk,ckd->cgqd", e.astype(v.dtype), v[:, keys])
+            y = contract("cqk,ckd->cqd", e.astype(v.dtype), v[:, keys])
             ys.append((y / broadcast(z[..., None], y.shape)).astype(q.dtype))
             log_zs.append(top + jnp.log(z))
-        return jnp.concatenate(ys, 2), jnp.concatenate(log_zs, 2)
+        return jnp.concatenate(ys, 1), jnp.concatenate(log_zs, 1)
 
-    return _in_chunks(chunk, q, min(block, q.shape[-2]), k.shape[-2], (q, k, v, _per_head(keep, k.shape[1])))
+    arrays = (
+        _by_head(q * (1 / math.sqrt(d))), _t(_copied(k, g)), _copied(finite(v) if causal else v, g),
+        _keep_by_head(keep, q.shape[:3]), None if spoils is None else _copied(spoils, g),
+    )  # fmt: skip
+    y, log_z = _in_chunks(chunk, min(block, q.shape[-2]) * k.shape[-2], arrays)
+    return y.reshape(q.shape), log_z.reshape(q.shape[:-1])
 
 
-def rows_bwd(
-    q: Array, k: Array, v: Array, keep: Array | None, log_z: Array, delta: Array, ct_y: Array, *, causal: bool, block: int
-) -> Any:
-    """(ct_q, ct_k, ct_v).  q, k, v, keep: as of `rows_fwd`; log_z: from there; delta: yᵀ ct_y of each query."""
-    rows = _rows(q.shape[-2], k.shape[-2], block, causal)
+def rows_bwd(residuals: Any, ct_y: Array, *, causal: bool, block: int) -> tuple[Array, Array, Array]:
+    """As `nnjax.layers.attend.attend_bwd`.  Products are formed with the keys first: sᵀ = k qᵀ."""
+    q, k, v, keep, y, log_z = residuals
+    g, scale = q.shape[2], 1 / math.sqrt(q.shape[-1])
+    # pᵀ ct_p = yᵀ ct_y, so delta stands for it. A product with ones is the faster sum over so few features.
+    delta = ct_y.astype(log_z.dtype) * y.astype(log_z.dtype)
+    delta = contract("bhgsd,d->bhgs", delta, jnp.ones_like(delta, shape=delta.shape[-1:]))
+    k, v = kept(k, keep), kept(v, keep)
+    q, k, v = (finite(x) if causal else x for x in (q * scale, k, v))  # who sees more has a log_z of NaN
+    rows = _rows(k.shape[-2], q.shape[-2], block, causal, keys=True)
 
     def chunk(q, k, v, keep, log_z, delta, ct_y):
-        ct_qs, ct_k, ct_v = [], jnp.zeros_like(k, dtype=wide(k)), jnp.zeros_like(v, dtype=wide(v))
-        for queries, keys in rows:
-            s, seen = contract("cgqd,ckd->cgqk", q[:, :, queries], k[:, keys]), _seen(keep, queries, keys, causal)
-            p = exp_less(hide(s, seen), log_z[:, :, queries])
-            ct = ct_y[:, :, queries]
-            ct_p = contract("cgqd,ckd->cgqk", ct, v[:, keys])  # forward summed p v over keys k; back, over features d
-            # softmax's Jacobian diag(p) - p pᵀ is its own transpose; pᵀ ct_p = yᵀ ct_y, so delta stands for it.
-            ct_s = clear(p * (ct_p - broadcast(delta[:, :, queries, None], p.shape)), seen).astype(q.dtype)
-            ct_qs.append(contract("cgqk,ckd->cgqd", ct_s, k[:, keys]))
-            # a key was copied to g heads and q queries: sum over both; rows see the first keys: add there
-            ct_k = ct_k.at[:, keys].add(_for_keys(ct_s, q[:, :, queries]))
-            ct_v = ct_v.at[:, keys].add(_for_keys(p.astype(v.dtype), ct))
-        return jnp.concatenate(ct_qs, 2), ct_k, ct_v
+        qt, kt, ct_yt = _t(q), _t(k), _t(ct_y)
+        ct_qt, ct_ks, ct_vs = jnp.zeros_like(qt, dtype=wide(qt)), [], []
+        for keys, queries in rows:
+            seen = _seen(keep, queries, keys, causal)
+            seen = None if seen is None else _t(seen)
+            s = contract("ckd,cdq->ckq", k[:, keys], qt[:, :, queries])
+            p = clear(jnp.exp(s - broadcast(log_z[:, None, queries], s.shape)), seen)
+            ct_vs.append(contract("ckq,cqd->ckd", p.astype(v.dtype), ct_y[:, queries]))  # forward, p v summed over keys k
+            ct_p = contract("ckd,cdq->ckq", v[:, keys], ct_yt[:, :, queries])
+            # softmax's Jacobian diag(p) - p pᵀ is its own transpose
+            ct_s = clear(p * (ct_p - broadcast(delta[:, None, queries], p.shape)), seen).astype(q.dtype)
+            ct_ks.append(contract("ckq,cqd->ckd", ct_s, q[:, queries]))  # forward, q k summed over features d; back, over q
+            ct_qt = ct_qt.at[:, :, queries].add(contract("cdk,ckq->cdq", kt[:, :, keys], ct_s))  # and over keys k
+        return _t(ct_qt), jnp.concatenate(ct_ks, 1), jnp.concatenate(ct_vs, 1)
 
-    arrays = (q, k, v, _per_head(keep, k.shape[1]), log_z, delta, ct_y)
-    return _in_chunks(chunk, q, min(block, q.shape[-2]), k.shape[-2], arrays)
+    arrays = (
+        _by_head(q), _copied(k, g), _copied(v, g), _keep_by_head(keep, q.shape[:3]),
+        *(_by_head(x) for x in (log_z, delta, ct_y)),
+    )  # fmt: skip
+    ct_q, ct_k, ct_v = _in_chunks(chunk, min(block, k.shape[-2]) * q.shape[-2], arrays)
+    # a key was copied to g heads: sum over them
+    ct_k, ct_v = (ct.reshape(*q.shape[:3], *ct.shape[1:]).sum(2) for ct in (ct_k, ct_v))
+    return (ct_q.reshape(q.shape) * scale).astype(q.dtype), kept(ct_k.astype(k.dtype), keep), kept(ct_v.astype(v.dtype), keep)

@@ -14,6 +14,7 @@ from .linear import wide
 from .trees.residuals import with_parameters, without_parameters
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+TOGETHER = 2  # chunks in a step of the loop: what one leaves of the cores the other takes, as `lenet` of the bench shows
 
 
 def in_chunks(layer: Layer[jax.Array], size: int, *, axes: int, on: str | None = None) -> Layer[jax.Array]:
@@ -36,7 +37,7 @@ def in_chunks(layer: Layer[jax.Array], size: int, *, axes: int, on: str | None =
         return layer.bwd(with_parameters(kept, params), ct_y)
 
     def chunked(params, x, *, rows_each, whole):
-        _, (y, kept) = lax.scan(lambda _, chunk: (None, at_once(params, chunk)), None, cut(x, rows_each))
+        _, (y, kept) = lax.scan(lambda _, chunk: (None, at_once(params, chunk)), None, cut(x, rows_each), unroll=TOGETHER)
         return joined(y), jax.tree.map(joined, kept) if whole else kept
 
     def chunked_t(kept, params, ct_y, *, rows_each, whole):
@@ -46,7 +47,7 @@ def in_chunks(layer: Layer[jax.Array], size: int, *, axes: int, on: str | None =
 
         zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=wide(p)), params)
         pieces = jax.tree.map(lambda a: cut(a, rows_each), kept) if whole else kept
-        ct_params, ct_x = lax.scan(step, zeros, (pieces, cut(ct_y, rows_each)))
+        ct_params, ct_x = lax.scan(step, zeros, (pieces, cut(ct_y, rows_each)), unroll=TOGETHER)
         return jax.tree.map(lambda ct, p: ct.astype(p.dtype), ct_params, params), joined(ct_x)
 
     def fwd(params, x, *, key=None):

@@ -23,7 +23,7 @@ from ...linear import Amounts, broadcast, crop, fold, pad, shift, wide, windows,
 LAYOUT, LINE = ("NHWC", "HWIO", "NHWC"), ("NWC", "WIO", "NWC")
 COLUMNS, CONVOLUTION, TAPS = "columns", "convolution", "taps"
 # Numbers formed from one chunk of the batch: they stay in cache, and never are all there. `lenet` and `conv 5x5` of the bench.
-CHUNK = 400 << 10
+CHUNK = 800 << 10
 
 
 class Plane(NamedTuple):

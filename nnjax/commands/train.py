@@ -37,7 +37,7 @@ from .train_text import train_text
 
 @dataclass
 class Train:
-    """Train a network on images, tables or text with gradients written by hand, checked against jax.grad."""
+    """Train a network on images, tables or text, with gradients written by hand."""
 
     MAY_DIFFER: ClassVar[tuple[str, ...]] = (
         "devices", "mesh", "coordinator", "num_processes", "process_id", "connect_seconds",

@@ -210,13 +210,13 @@ def _expect_usable(path: Path, x_name: str, x: np.ndarray, y_name: str, y: np.nd
         )
 
 
-def expect_numbers(path: Path, name: str, a: np.ndarray) -> None:
-    """Raise DataError unless every number, of a file's array of this name, is one of float32."""
+def expect_numbers(path: Path, name: str, a: np.ndarray, first: int = 0) -> None:
+    """Raise DataError unless every number, of a file's array of this name, is one of float32; first: how rows are counted."""
     wrong = np.flatnonzero(~np.isfinite(a).reshape(len(a), math.prod(a.shape[1:])).all(1))
     if len(wrong):
         raise DataError(
             f"{path}: every number must be finite, got NaN or infinity in {len(wrong)} rows of {name}, the first in row "
-            f"{wrong[0]}; remove these rows or replace the values."
+            f"{wrong[0] + first}; remove these rows or replace the values."
         )
     largest = max(abs(float(a.max(initial=0))), abs(float(a.min(initial=0))))
     if largest > float(np.finfo(np.float32).max):

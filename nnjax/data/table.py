@@ -36,7 +36,7 @@ def load_table(path: str | Path, target: str | None = None, regression: bool = F
         _expect_whole(path, name, frame[name])
     x = features.cast(_polars().Float64).to_numpy()
     for i, name in enumerate(features.columns):
-        expect_numbers(path, f"column {name!r}", x[:, i])
+        expect_numbers(path, f"column {name!r}", x[:, i], first=1)
     y, names = _targets(path, frame[target], regression)
     parts = [Split(np.ascontiguousarray(s.x, np.float32), s.y) for s in split_rows(x, y)]
     found = Dataset(path.name, *parts, classes=len(names), shape=(x.shape[1],), class_names=names or None,
@@ -101,7 +101,7 @@ def _targets(path: Path, column: Any, regression: bool) -> tuple[np.ndarray, tup
     kind, name = column.dtype, column.name
     if kind.is_float() or kind.is_decimal() or (regression and kind.is_integer()):
         y = column.cast(polars.Float64).to_numpy()
-        expect_numbers(path, f"column {name!r}", y)
+        expect_numbers(path, f"column {name!r}", y, first=1)
         return y.astype(np.float32), ()
     text = kind in (polars.String, polars.Categorical, polars.Enum)
     if regression or not (text or kind.is_integer() or kind == polars.Boolean):

@@ -37,7 +37,9 @@ def notes(data: Dataset) -> list[str]:
         found.append(f"note: targets vary by {deviation.min():.2g} to {deviation.max():.2g}, and the loss sees little of the "
                      f"smallest; {remedy}")  # fmt: skip
     if y.shape[1] == 1 and len(np.unique(y)) < min(50, len(y) // 4) and (y == np.round(y)).all():
-        found.append(f"note: the targets are {len(np.unique(y))} whole numbers; if they are classes, save them as integers from 0")
+        found.append(
+            f"note: the targets are {len(np.unique(y))} whole numbers; if they are classes, save them as integers from 0"
+        )
     for part, split in (("validation", data.validation), ("test", data.test)):
         rows = np.asarray(split.y).reshape(len(split.y), data.outputs)
         if len(rows) and (same := (rows.min(0) == rows.max(0)).sum()):

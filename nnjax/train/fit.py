@@ -133,7 +133,11 @@ def fit(
     validated(data)
     scores = jax.eval_shape(predict, params, data.train.x[:1])
     if getattr(scores, "shape", ())[-1:] != (data.outputs,):
-        what = f"number for each of the {data.outputs} targets" if data.regression else f"score for each of the {data.classes} classes"
+        what = (
+            f"number for each of the {data.outputs} targets"
+            if data.regression
+            else f"score for each of the {data.classes} classes"
+        )
         raise ValueError(
             f"fit: predict must give one {what} of {data.name!r}, got {describe(scores)}; make the last layer as wide as there "
             f"are {'targets' if data.regression else 'classes'}."

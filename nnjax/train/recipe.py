@@ -150,8 +150,8 @@ def _expect_loss_for(data: Dataset, model: str, loss: str | None) -> None:
         raise ValueError(f"the targets of {data.name!r} are numbers, which the sigmoid outputs of the model nielsen do not "
                          "reach; use the model mlp.")  # fmt: skip
     if loss not in (None, NUMBERS):
-        known = named("loss", loss, LOSSES) and loss
-        raise ValueError(f"the targets of {data.name!r} are numbers, whose loss is {NUMBERS}, got {known}, which is of classes; "
+        named("loss", loss, LOSSES)
+        raise ValueError(f"the targets of {data.name!r} are numbers, whose loss is {NUMBERS}, got {loss}, which is of classes; "
                          "leave out the loss (--loss), or save classes as integers from 0.")  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def make_r2(predict: Callable[..., Any]) -> Callable[[Any, Split, Any], float]:
 
     def r2(params, split, y):
         y = np.asarray(y, np.float64)
-        y = y.reshape(len(y), -1) if y.ndim < 2 else y
+        y = y[:, None] if y.ndim == 1 else y
         varies = y.min(0) < y.max(0) if len(y) else np.zeros(y.shape[1], bool)
         if not varies.any():
             return float("nan")

@@ -111,7 +111,7 @@ def test_options_that_do_not_exist_or_do_not_parse_exit_with_2(capsys):
         (("--data", "tiny_shakespeare", "--grad", "both", "--compute-dtype", "bfloat16"), "--grad both holds the gradients to"),
         (
             ("--data", "tiny_shakespeare", "--model", "mlp"),
-            "mlp is a model of images and tables, and tiny_shakespeare is a text",
+            "mlp is a model of images and tables, and tiny_shakespeare",
         ),
         (("--feedback", "random", "--grad", "jax"), "--feedback random gives no gradient for jax.grad to compute"),
         (("--folder", __file__), "is no folder; name another place"),

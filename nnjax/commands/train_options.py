@@ -55,7 +55,7 @@ def _expect_model_for(data: str, text: bool, model: str) -> None:
     if not text and model in MODELS_OF_TEXT:
         raise ValueError(f"train: {model} is a model of text, and {data} is none: add --data {TEXTS[0]}, or a .txt file.")
     if text and model in MODELS:
-        raise ValueError(f"train: {model} is a model of images and tables, and {data} is a text: add --data digits, or a file of "
+        raise ValueError(f"train: {model} is a model of images and tables, and {data} is a text: add --data digits, or data of "
                          f"your own, or choose --model {' or '.join(MODELS_OF_TEXT)}.")  # fmt: skip
 
 
@@ -86,8 +86,8 @@ def _expect_useful(o: "Train", model: str) -> None:
             alike = [m for m in of if (m in MODELS_OF_TEXT) == (model in MODELS_OF_TEXT)]
             data = "" if alike else f" --data {TEXTS[0] if of[0] in MODELS_OF_TEXT else 'digits'}"
             raise ValueError(
-                f"train: --{f.name.replace('_', '-')} is an option of {' and '.join(of)}, got it with {model}; leave it out, or "
-                f"add --model {(alike or of)[0]}{data}."
+                f"train: --{f.name.replace('_', '-')} is an option of {' and '.join(of)}, got it with {model}; leave it out, "
+                f"or add --model {(alike or of)[0]}{data}."
             )
 
 

@@ -62,7 +62,7 @@ SOURCES = {
 FILES = (".npz", ".txt", *TABLES)
 OTHERS = (".npy", ".tsv", ".xls", ".xlsx", ".json", ".jsonl", ".arrow", ".feather", ".h5", ".hdf5", ".mat", ".pkl", ".pickle",
           ".pt", ".zip", ".gz", ".tar", ".png", ".jpg", ".jpeg", ".gif", ".pdf")  # fmt: skip
-KINDS = "an .npz file of arrays x and y, a table (.csv, .parquet), a text (.txt), or a folder of images with a subfolder for each class"
+KINDS = "an .npz file of arrays x and y, a table (.csv, .parquet), a text (.txt), or a folder of images"
 
 
 @overload

@@ -86,7 +86,7 @@ def expect_targets(who: str, y: Any, shape: tuple[int, ...]) -> None:
     if not np.issubdtype(y.dtype, np.floating) or y.ndim > 2 or y.shape[1:] != shape or 0 in shape:
         raise DataError(f"{who}: targets must be floats, one for each example or a row of as many in every split, got "
                         f"{describe(y)}; convert them, or for labels say how many classes there are.")  # fmt: skip
-    wrong = np.flatnonzero(~np.isfinite(np.asarray(y)).reshape(len(y), -1).all(1)) if len(y) else ()
+    wrong = np.flatnonzero(~np.isfinite(np.asarray(y)).reshape(len(y), math.prod(shape)).all(1))
     if len(wrong):
         raise DataError(f"{who}: every target must be finite, got NaN or infinity in {len(wrong)} examples, the first at row "
                         f"{wrong[0]}; remove these rows or replace the values.")  # fmt: skip

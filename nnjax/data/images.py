@@ -23,10 +23,12 @@ def image_shape(who: str, data: Dataset) -> tuple[int, int, int]:
         return shape[0], shape[1], 1
     if len(shape) == 3 and shape[2] in (1, 3):
         return shape[0], shape[1], shape[2]
-    remedy = "move the channels last, as in x.transpose(0, 2, 3, 1)" if len(shape) == 3 and shape[0] in (1, 3) else (
-        "reshape them, or leave it out")  # fmt: skip
-    raise DataError(f"data set {data.name!r}: {who} takes images, examples of shape (height, width), (height, width, 1) or "
-                    f"(height, width, 3), or flat rows of square grey ones, got examples of shape {shape}; {remedy}.")  # fmt: skip
+    first = len(shape) == 3 and shape[0] in (1, 3)
+    remedy = "move the channels last, as in x.transpose(0, 2, 3, 1)" if first else "reshape them, or leave it out"
+    raise DataError(
+        f"data set {data.name!r}: {who} takes images, of shape (height, width), (height, width, 1) or (height, width, 3), or "
+        f"flat rows of square grey ones, got examples of shape {shape}; {remedy}."
+    )
 
 
 def expand(data: Dataset) -> Dataset:

@@ -27,20 +27,20 @@ def load_table(path: str | Path, target: str | None = None, regression: bool = F
         raise DataError(f"{path}: a table needs rows, a column of features and one of targets, got {frame.height} rows of "
                         f"{frame.width} columns{separated}")  # fmt: skip
     hint = f", or name one of them as the target (--target), now {frame.columns[-1]!r}" if target is None else ""
-    target = frame.columns[-1] if target is None else target
-    if target not in frame.columns:
-        raise DataError(f"{path}: {unknown_name('column', target, frame.columns)}")
-    features = frame.drop(target)
+    chosen: str = frame.columns[-1] if target is None else target
+    if chosen not in frame.columns:
+        raise DataError(f"{path}: {unknown_name('column', chosen, frame.columns)}")
+    features = frame.drop(chosen)
     _expect_numeric(path, features, hint)
     for name in frame.columns:
         _expect_whole(path, name, frame[name])
     x = features.cast(_polars().Float64).to_numpy()
     for i, name in enumerate(features.columns):
         expect_numbers(path, f"column {name!r}", x[:, i], first=1)
-    y, names = _targets(path, frame[target], regression)
+    y, names = _targets(path, frame[chosen], regression)
     parts = [Split(np.ascontiguousarray(s.x, np.float32), s.y) for s in split_rows(x, y)]
     found = Dataset(path.name, *parts, classes=len(names), shape=(x.shape[1],), class_names=names or None,
-                    features=tuple(features.columns), targets=(target,))  # fmt: skip
+                    features=tuple(features.columns), targets=(chosen,))  # fmt: skip
     return validated(found)
 
 
@@ -72,7 +72,7 @@ def _expect_numeric(path: Path, features: Any, hint: str) -> None:
     told = [f"{name!r} ({_strange(features[name])})" for name in wrong]
     more = f" and {len(told) - 5} more" if len(told) > 5 else ""
     raise DataError(f"{path}: features must be numbers, got the columns {', '.join(told[:5])}{more}; take them out, or make "
-                    f"numbers of them, with polars: table.drop({next(iter(wrong))!r}) or table.to_dummies(...){hint}.")  # fmt: skip
+                    f"numbers of them, with polars: table.drop(...) or table.to_dummies(...){hint}.")  # fmt: skip
 
 
 def _strange(column: Any) -> str:

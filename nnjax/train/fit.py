@@ -152,7 +152,7 @@ def fit(
     else:
         batches = _on_device(data, batch_size, encode)
     validation, test = (Split(*(placement.everywhere(a) for a in s)) for s in (data.validation, data.test))
-    accuracy, r2 = (make(placement.predicting(predict)) for make in (make_accuracy, make_r2))
+    accuracy, r2 = make_accuracy(placement.predicting(predict)), make_r2(placement.predicting(predict))
 
     def score(state):
         params = evaluated(state)

@@ -106,8 +106,8 @@ def make_recipe(
     """The model of this name for this data. Raises ValueError for names that are not known and sizes that do not fit.
 
     mlp: dense layers with `activation` between them. lenet: `channels` convolutions and pools, then dense layers, on grey or
-    RGB images. nielsen: the book's sigmoid network, by `nielsen.backprop`.  dropout: the share dropped before each dense layer of
-    a lenet.  l2 is the book's lambda: the cost grows by (l2 / 2n) sum w^2, n the number of training examples; l1 likewise by
+    RGB images. nielsen: the book's sigmoid network, by `nielsen.backprop`.  dropout: the share dropped before each dense layer
+    of a lenet.  l2 is the book's lambda: the cost grows by (l2 / 2n) sum w^2, n the number of training examples; l1 likewise by
     (l1 / n) sum |w|.  microbatches: each batch in so many parts; compute_dtype: compute in it, the parameters stay.
     feedback: what carries the error back, by its name in `nnjax.feedback`, or "direct"; or one operator for each layer with
     weights after the first.  gradients(model, loss, made): of the model on the devices to train on.

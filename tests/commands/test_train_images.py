@@ -90,5 +90,5 @@ def test_rgb_images_of_ones_own_train_a_lenet(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "lenet 10x8 RGB, conv [4], dense [8, 2]" in out
     assert float(re.search(r"^test accuracy +(\S+)", out, re.M).group(1)) > 0.9
-    with pytest.raises(ValueError, match="an image of 10 x 8 is too small for 2 convolutions .* at least 16 x 16"):
+    with pytest.raises(ValueError, match=r"an image of 10 x 8 is too small for 2 convolutions .* at least 16 x 16"):
         Train(channels=(4, 4), epochs=1, **run).run()

@@ -107,5 +107,5 @@ def test_a_lenet_takes_images_of_any_size_that_fits(shape, words):
     images = made.predict(made.params, data.train.x.reshape(8, *shape))
     np.testing.assert_array_equal(flat, images)
     small = numbers((15, 16, 3))
-    with pytest.raises(ValueError, match="an image of 15 x 16 is too small .* at least 16 x 16"):
+    with pytest.raises(ValueError, match=r"an image of 15 x 16 is too small .* at least 16 x 16"):
         recipe.make_recipe("lenet", small, channels=(2, 3), **DEFAULTS)

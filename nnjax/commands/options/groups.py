@@ -42,9 +42,9 @@ def docs(command: type) -> dict[str, str]:
     assert isinstance(tree, ast.ClassDef)
     found = {}
     for node, below in zip(tree.body, tree.body[1:]):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(below, ast.Expr):
-            if isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
-                found[node.target.id] = " ".join(below.value.value.split())
+        words = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else None
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(words, str):
+            found[node.target.id] = " ".join(words.split())
     return found
 
 

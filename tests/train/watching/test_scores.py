@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nnjax.linear import broadcast
 from nnjax.train import Split
 from nnjax.train.watching.scores import EXAMPLES, as_columns, make_accuracy, make_r2
 
@@ -37,8 +38,8 @@ def test_r2_is_1_for_the_targets_0_for_their_mean_and_knows_no_size():
     for size in (1.0, 1e30, 1e-30):
         split = Split((size * y[:, None]).astype(np.float32), (size * y).astype(np.float32))
         assert make_r2(lambda params, x: x)((), split, split.y) == 1.0
-        mean = make_r2(lambda params, x: jnp.full_like(x, np.float32(size * 0.5)))
-        assert mean((), split, split.y) == pytest.approx(0.0, abs=1e-5)
+        mean = make_r2(lambda params, x: broadcast(params, x.shape))
+        assert mean(jnp.float32(size * 0.5), split, split.y) == pytest.approx(0.0, abs=1e-5)
 
 
 def test_a_target_that_never_varies_has_no_r2_and_is_left_out():

@@ -45,16 +45,18 @@ def _run(argv: list[str]) -> Any:
         return "nnjax: the command line needs the train extra: python -m pip install 'nnjax[train]'"
     if argv == ["--version"]:
         return print(f"nnjax {metadata.version('nnjax')}, JAX {metadata.version('jax')}")
-    if argv and argv[0] in COMMANDS:  # the others need not be imported
-        command = tyro.cli(_loaded(argv[0]), prog=f"nnjax {argv[0]}", args=argv[1:])
-    else:
-        command = tyro.extras.subcommand_cli_from_dict(
-            {name: _loaded(name) for name in COMMANDS},
-            prog="nnjax",
-            description="Backpropagation written out by hand in JAX, every gradient checked against jax.grad.",
-            args=argv,
-        )
     try:
+        if argv and argv[0] in COMMANDS:  # the others need not be imported
+            loaded = _loaded(argv[0])
+            own = getattr(loaded, "parse", None)
+            command = own(argv[1:]) if own else tyro.cli(loaded, prog=f"nnjax {argv[0]}", args=argv[1:])
+        else:
+            command = tyro.extras.subcommand_cli_from_dict(
+                {name: _loaded(name) for name in COMMANDS},
+                prog="nnjax",
+                description="Backpropagation written out by hand in JAX, every gradient checked against jax.grad.",
+                args=argv,
+            )
         code = command.run()
     except BrokenPipeError:
         raise

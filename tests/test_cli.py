@@ -109,7 +109,10 @@ def test_options_that_do_not_exist_or_do_not_parse_exit_with_2(capsys):
         (("--data", "tiny_shakespeare", "--layers", "5000"), "layers must be at most 1000, got 5000"),
         (("--data", "tiny_shakespeare", "--width", "30"), "--width must be a multiple of --heads, got 30 and 4"),
         (("--data", "tiny_shakespeare", "--grad", "both", "--compute-dtype", "bfloat16"), "--grad both holds the gradients to"),
-        (("--data", "tiny_shakespeare", "--model", "mlp"), "unknown model of text 'mlp'"),
+        (
+            ("--data", "tiny_shakespeare", "--model", "mlp"),
+            "mlp is a model of images and tables, and tiny_shakespeare",
+        ),
         (("--feedback", "random", "--grad", "jax"), "--feedback random gives no gradient for jax.grad to compute"),
         (("--folder", __file__), "is no folder; name another place"),
         (("--save-every", "3"), "--save-every is about a run that is saved"),
@@ -119,7 +122,7 @@ def test_options_that_do_not_exist_or_do_not_parse_exit_with_2(capsys):
 )
 def test_options_that_make_no_sense_are_refused_before_any_work(args, message, capsys, monkeypatch):
     if "epochs of 39" not in message and "alone take" not in message:  # these two depend on what the data hold
-        monkeypatch.setattr(command, "load", lambda name: pytest.fail("data were read"))
+        monkeypatch.setattr(command, "load", lambda *_: pytest.fail("data were read"))
     for module in (train_images, train_text):
         monkeypatch.setattr(module, "compare_gradients", lambda *_: pytest.fail("something was compiled"))
     start = time.perf_counter()

@@ -55,7 +55,8 @@ def test_a_learning_rate_of_a_million(refused, tmp_path, optimizer):
     ("arrays", "message"),
     [
         ({"y": np.arange(60) % 10 - 1}, "labels must number the classes from 0, got -1 in row 0 of y"),
-        ({"y": np.arange(60) % 10 + 0.5}, "labels must be integers from 0, got y float64 (60,)"),
+        ({"y": np.full(60, 0.5)}, "target 0 is 0.5 in every example"),
+        ({"y": np.arange(60) % 10 == 0}, "y must be integers from 0, which are classes, or floats"),
         ({"y": np.arange(59)}, "expected one label for each example"),
         ({"x": np.zeros((0, 4)), "y": np.zeros(0, int)}, "the training split is empty"),
     ],

@@ -41,7 +41,7 @@ def _finite(values: Iterable[float]) -> bool:
 
 
 def curves(columns: dict[str, Any], file: Path) -> None:
-    """Loss and accuracies, epoch by epoch."""
+    """Loss and accuracies or R², epoch by epoch."""
     figure, (left, right) = _figure(2)
     epoch = columns["epoch"]
     left.plot(epoch, columns["loss"], color=BLUE, label="training")
@@ -49,10 +49,13 @@ def curves(columns: dict[str, Any], file: Path) -> None:
         left.plot(epoch, columns["validation_loss"], color=ORANGE, label="validation")
     left.set(xlabel="epoch", ylabel="loss")
     left.legend()
-    for name, color in (("validation_accuracy", ORANGE), ("test_accuracy", GREEN)):
-        if _finite(columns[name]):
-            right.plot(epoch, columns[name], color=color, label=name.removesuffix("_accuracy"))
-    right.set(xlabel="epoch", ylabel="accuracy")
+    what, score = ("R²", "_r2") if "test_r2" in columns else ("accuracy", "_accuracy")
+    for part, color in (("validation", ORANGE), ("test", GREEN)):
+        if _finite(columns[part + score]):
+            right.plot(epoch, columns[part + score], color=color, label=part)
+    right.set(xlabel="epoch", ylabel=what)
+    if what == "R²" and right.get_ylim()[0] < -1:
+        right.set_ylim(-1, 1.05)  # of a network that has not learned R² is far below 0
     if right.lines:
         right.legend()
     figure.savefig(file, dpi=100)

@@ -1,7 +1,7 @@
 """`nnjax train`."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -28,6 +28,8 @@ from ..train.recipe import Gpt, Gradients, Mlp
 from ..train.recipe import gradients as on_one_device
 from ..train.run import Checkpoints, Fit, claim
 from ..train.watching.metrics import Writers, expect_records
+from .options.config import OWN, as_toml, file_named, read
+from .options.groups import TRAIN, parse
 from .train_images import train_images
 from .train_options import expect_options
 from .train_text import train_text
@@ -35,19 +37,25 @@ from .train_text import train_text
 
 @dataclass
 class Train:
-    """Train a network on real images or text with gradients written by hand, checked against jax.grad."""
+    """Train a network on images, tables or text, with gradients written by hand."""
 
     MAY_DIFFER: ClassVar[tuple[str, ...]] = (
         "devices", "mesh", "coordinator", "num_processes", "process_id", "connect_seconds",
     )  # fmt: skip
 
     data: str = "digits"
-    """digits (8x8, shipped); mnist, fashion_mnist, kmnist (28x28), tiny_shakespeare (from $NNJAX_DATA, or downloaded); or a
-    file of your own, .npz or .txt."""
+    """digits (8x8, shipped); mnist, fashion_mnist, kmnist (28x28), tiny_shakespeare (from $NNJAX_DATA, or downloaded); or data
+    of your own: .npz, .csv, .parquet, .txt, or a folder of images with a subfolder for each class."""
+    target: str | None = None
+    """The column of a table that is to be foretold: classes by name, or numbers. By default the last."""
+    regression: bool = False
+    """Foretell whole numbers as numbers, not as classes. Numbers with a point are foretold so anyway."""
     expand: bool = False
     """Also train on every image shifted by one pixel in the four directions."""
     standardise: bool = False
     """Give every feature mean 0 and deviation 1 over the training examples."""
+    standardise_targets: bool = False
+    """The same for targets that are numbers; R², the score, stays what it is."""
     model: str | None = None
     """Of images: mlp (default), lenet, or nielsen, the book's own network and backprop. Of text: gpt (default), char_rnn."""
     hidden: tuple[int, ...] = (64,)
@@ -87,8 +95,8 @@ class Train:
     clip: float | None = None
     """Largest 2-norm of the gradient."""
     loss: str | None = None
-    """softmax_cross_entropy (default), binary_cross_entropy, mean_squared_error; for nielsen: quadratic (default),
-    cross_entropy."""
+    """Of classes softmax_cross_entropy (default), binary_cross_entropy, mean_squared_error; of numbers mean_squared_error; for
+    nielsen: quadratic (default), cross_entropy."""
     l2: float = 0.0
     """The book's lambda, part of the loss: the cost grows by (lambda / 2n) sum w^2, n the number of training examples."""
     l1: float = 0.0
@@ -98,7 +106,7 @@ class Train:
     average: float | None = None
     """Score an exponential moving average of the parameters, with this decay."""
     patience: int | None = None
-    """Stop after so many epochs without a better validation accuracy."""
+    """Stop after so many epochs without a better validation accuracy, or R²."""
     skip_non_finite: int = 0
     """Skip gradients that are not finite, up to so many in a row, rather than stop at the first."""
     seed: int = 0
@@ -136,6 +144,17 @@ class Train:
     connect_seconds: int = CONNECT
     """How long to wait for all processes to come."""
 
+    config: Path | None = None
+    """Take what is not given here from this file, TOML or YAML: learning_rate = 0.01."""
+    print_config: bool = False
+    """Print all options as TOML for --config, and end."""
+
+    @classmethod
+    def parse(cls, args: Sequence[str]) -> "Train":
+        """Of the words of a command line. Raises ValueError for a file that cannot be its configuration."""
+        file = file_named(args)
+        return parse(cls(**read(file, cls)) if file else cls(), TRAIN, "nnjax train", args)
+
     def __post_init__(self) -> None:
         self._mesh: Mesh | None = None
 
@@ -146,6 +165,9 @@ class Train:
         Raises ValueError where the devices or the other processes are not there.
         """
         expect_options(self)
+        if self.print_config:
+            print(as_toml(self, TRAIN))
+            return 0
         place = found_place(self.coordinator, self.num_processes, self.process_id)
         sizes = mesh_sizes(self.mesh, self.devices)
         expect_positive("train", connect_seconds=self.connect_seconds)
@@ -183,7 +205,7 @@ class Train:
                 return 1
 
     def _run(self, checkpoints: Checkpoints | None) -> int:
-        data = load(self.data)
+        data = load(self.data, self.target, self.regression)
         expect_same_data(data)
         if checkpoints is not None:
             known = {**checkpoints.configuration, "data": f"{Path(self.data).name}, SHA-256 {digest(data)[:16]}"}
@@ -254,7 +276,7 @@ class Train:
         if self.folder is None:
             return None
         expect_records(self.folder)
-        own = (*self.MAY_DIFFER, "folder", "resume", "tensorboard", "wandb", "trajectory", "patience")
+        own = (*self.MAY_DIFFER, "folder", "resume", "tensorboard", "wandb", "trajectory", "patience", *OWN)
         own += () if self.schedule else ("epochs",)  # a schedule spans the whole run
         configuration = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
         return Checkpoints(

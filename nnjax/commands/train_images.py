@@ -3,6 +3,7 @@
 import json
 import statistics
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +11,20 @@ import jax
 import jax.numpy as jnp
 
 from ..check.vjp import Difference, compare_gradients
-from ..data.dataset import DataError, Dataset, expand, standardise
+from ..data.dataset import DataError, Dataset, standardise, standardise_targets
 from ..data.files import writing
+from ..data.images import expand
+from ..data.words import FAR, kind, notes
 from ..train.fit import expect_batches, fit
 from ..train.loop import expect_steps
 from ..train.optimizers import averaged
 from ..train.recipe import MODELS, Recipe, make_recipe, named
-from ..train.run import Checkpoints, Fit, expect_resumable
+from ..train.run import Checkpoints, Epoch, Fit, expect_resumable
 from ..train.step import init_state
 from ..train.watching.alignment import angle_lines, make_alignment
 from ..train.watching.metrics import told_before
 from ..train.watching.progress import progress
+from ..train.watching.scores import R2
 from ..train.watching.trajectory import trajectory
 from ..train.watching.watch import make_measure
 
@@ -35,6 +39,7 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
         raise DataError(f"data set {data.name!r}: the test split is empty; give it at least one example.")
     data = expand(data) if o.expand else data
     data = standardise(data) if o.standardise else data
+    data = standardise_targets(data) if o.standardise_targets else data
     epochs = 40 if o.epochs is None else o.epochs
     expect_batches(data, o.batch_size, epochs)
     expect_steps(epochs, len(data.train.y) // o.batch_size)
@@ -47,9 +52,13 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
     )  # fmt: skip
     expect_resumable(checkpoints, jax.eval_shape(lambda: init_state(recipe.params, optimizer, run_key)))
     print(f"{o.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
+    if what := kind(data):
+        print(what)
     largest = abs(data.train.x).max(initial=0)
-    if largest > 10 and not o.standardise:
+    if largest > FAR and not o.standardise:
         print(f"note: features reach {largest:g}; --standardise gives each mean 0 and deviation 1, and trains faster")
+    for note in notes(data):
+        print(note)
     print(f"{model} {recipe.sizes}, {recipe.loss}, {o.described()}")
     start = time.perf_counter()
     x, labels = _on_device(recipe, data, o.batch_size)
@@ -93,18 +102,25 @@ def _trajectory(o: "Train", recipe: Recipe, x, labels, optimizer, key) -> None:
 def _summary(o: "Train", done: Fit, first: list[Difference], last: list[Difference], seconds: float) -> int:
     if done.stopped:
         print(f"stopped early: no better epoch in {o.patience}")
-    best = max(done.history, key=lambda record: record.test_accuracy)
-    print(f"test accuracy    {done.history[-1].test_accuracy:.4f} (best {best.test_accuracy:.4f}, epoch {best.epoch})")
-    if done.history[-1].validation_accuracy == done.history[-1].validation_accuracy:
-        best = max(done.history, key=lambda record: record.validation_accuracy)
-        print(f"validation       {done.history[-1].validation_accuracy:.4f} (best {best.validation_accuracy:.4f}, "
-              f"epoch {best.epoch})")  # fmt: skip
+    if R2["test"] in done.history[-1].measured:
+        _best(done, "test R²", lambda record: record.measured[R2["test"]])
+        _best(done, "validation R²", lambda record: record.measured[R2["validation"]])
+    else:
+        _best(done, "test accuracy", lambda record: record.test_accuracy)
+        _best(done, "validation", lambda record: record.validation_accuracy)
     per_epoch = statistics.median(record.seconds for record in done.history)
     print(f"seconds          {per_epoch:.3f} an epoch (median), {seconds:.1f} in all")
     if o.feedback == "transpose":
         print(f"hand / jax.grad  first step: {_worst(first)}")
         print(f"                 last step:  {_worst(last)}")
     return 0 if all(d.ok for d in (*first, *last)) else 1
+
+
+def _best(done: Fit, what: str, score: Callable[[Epoch], float]) -> None:
+    """A line on the last score and the best, where there is one."""
+    if score(done.history[-1]) == score(done.history[-1]):
+        best = max(done.history, key=score)
+        print(f"{what:<16} {score(done.history[-1]):.4f} (best {score(best):.4f}, epoch {best.epoch})")
 
 
 def _compare(o: "Train", recipe: Recipe, params: Any, x, labels) -> list[Difference]:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .train import Train
 
 OF: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("expand", "standardise", "hidden", "activation", "loss", "feedback", "trajectory"), MODELS),
+    **dict.fromkeys(("expand", "standardise", "hidden", "activation", "loss", "feedback", "trajectory", "target"), MODELS),
+    **dict.fromkeys(("regression", "standardise_targets"), ("mlp", "lenet")),
     **dict.fromkeys(("layers", "width", "context"), MODELS_OF_TEXT),
     "channels": ("lenet",),
     "dropout": ("lenet", "gpt"),
@@ -34,9 +35,9 @@ PRECISIONS = ("bfloat16", "float16", "float32")
 
 def expect_options(o: "Train") -> None:
     """Raise ValueError for an option that makes no sense, alone or beside another, whatever the data hold."""
-    text = o.data.endswith(".txt") or o.data in TEXTS
-    kind, models = ("model of text", MODELS_OF_TEXT) if text else ("model", MODELS)
-    model = named(kind, o.model or ("gpt" if text else "mlp"), models)
+    text = o.data.lower().endswith(".txt") or o.data in TEXTS
+    model = o.model or ("gpt" if text else "mlp")
+    _expect_model_for(o.data, text, model)
     _expect_sizes(o)
     _expect_numbers(o)
     _expect_useful(o, model)
@@ -46,6 +47,16 @@ def expect_options(o: "Train") -> None:
         _expect_of_images(o, model)
     _expect_saved(o)
     _expect_optimizer(o)
+
+
+def _expect_model_for(data: str, text: bool, model: str) -> None:
+    """Raise ValueError for a model that is not known, or is one of other data."""
+    named("model", model, (*MODELS, *MODELS_OF_TEXT))
+    if not text and model in MODELS_OF_TEXT:
+        raise ValueError(f"train: {model} is a model of text, and {data} is none: add --data {TEXTS[0]}, or a .txt file.")
+    if text and model in MODELS:
+        raise ValueError(f"train: {model} is a model of images and tables, and {data} is a text: add --data digits, or data of "
+                         f"your own, or choose --model {' or '.join(MODELS_OF_TEXT)}.")  # fmt: skip
 
 
 def _expect_optimizer(o: "Train") -> None:
@@ -72,7 +83,12 @@ def _expect_useful(o: "Train", model: str) -> None:
     for f in fields(o):
         of = OF.get(f.name, (model,))
         if model not in of and getattr(o, f.name) != f.default:
-            raise ValueError(f"train: --{f.name} is an option of {' and '.join(of)}, got it with {model}; leave it out.")
+            alike = [m for m in of if (m in MODELS_OF_TEXT) == (model in MODELS_OF_TEXT)]
+            data = "" if alike else f" --data {TEXTS[0] if of[0] in MODELS_OF_TEXT else 'digits'}"
+            raise ValueError(
+                f"train: --{f.name.replace('_', '-')} is an option of {' and '.join(of)}, got it with {model}; leave it out, "
+                f"or add --model {(alike or of)[0]}{data}."
+            )
 
 
 def _expect_sizes(o: "Train") -> None:

@@ -11,7 +11,9 @@ from ..errors import unknown_name
 from .dataset import DataError, Dataset, Split, load_arrays, validated
 from .download import Source, content, expect_digest
 from .files import expect_path
+from .folder import load_folder
 from .npz import read_npz
+from .table import TABLES, load_table
 from .text import Text, load_text, make_text
 
 DIGITS_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
@@ -57,6 +59,10 @@ SOURCES = {
         remote={"tinyshakespeare.txt": "input.txt"},
     ),
 }
+FILES = (".npz", ".txt", *TABLES)
+OTHERS = (".npy", ".tsv", ".xls", ".xlsx", ".json", ".jsonl", ".arrow", ".feather", ".h5", ".hdf5", ".mat", ".pkl", ".pickle",
+          ".pt", ".zip", ".gz", ".tar", ".png", ".jpg", ".jpeg", ".gif", ".pdf")  # fmt: skip
+KINDS = "an .npz file of arrays x and y, a table (.csv, .parquet), a text (.txt), or a folder of images"
 
 
 @overload
@@ -64,36 +70,58 @@ def load(name: Literal["digits", "mnist", "fashion_mnist", "kmnist"]) -> Dataset
 @overload
 def load(name: Literal["tiny_shakespeare"]) -> Text: ...
 @overload
-def load(name: str | Path) -> Dataset | Text: ...
+def load(name: str | Path, target: str | None = None, regression: bool = False) -> Dataset | Text: ...
 
 
-def load(name: str | Path) -> Dataset | Text:
+def load(name: str | Path, target: str | None = None, regression: bool = False) -> Dataset | Text:
     """The data set of this name.
 
     digits: 1,797 images of 8x8 (UCI, CC BY 4.0), shipped with the package; 1,257 to train, 180 to validate, 360 to test.
     mnist, fashion_mnist, kmnist: 70,000 images of 28x28; 50,000 to train, the last 10,000 training images to validate,
     10,000 to test.  tiny_shakespeare: 1,115,394 characters, a Text.  All but the first are looked for under $NNJAX_DATA,
     then in the cache folder, then downloaded there.
-    A name that ends in .npz or .txt is a file of your own: see `load_files`.
+    A name that ends in .npz, .csv, .parquet or .txt, or that of a folder, is that of your own data: see `load_files`.
     Pixels are scaled to 0 ... 1. Raises ValueError for a name that is not known, DataError for data that cannot be had or
     is damaged.
     """
     name = str(expect_path("load", name))
-    if name.lower().endswith((".npz", ".txt")):
-        return load_files(name)
+    if name not in _LOADERS and (Path(name).suffix.lower() in (*FILES, *OTHERS) or Path(name).is_dir()):
+        return load_files(name, target, regression)
     if name not in _LOADERS:
-        raise unknown_name("data set", name, _LOADERS)
+        error = unknown_name("data set", name, _LOADERS)
+        raise error if "did you mean" in str(error) else DataError(f"{error} A path of your own leads to {KINDS}.")
+    _expect_no_choice(name, target, regression, "a data set of its own classes")
     found = _LOADERS[name]()
     return validated(found) if isinstance(found, Dataset) else found
 
 
-def load_files(path: str | Path) -> Dataset | Text:
-    """A file of your own: an .npz file of arrays x and y (see `dataset.load_arrays`), or else text in UTF-8 (`load_text`).
+def load_files(path: str | Path, target: str | None = None, regression: bool = False) -> Dataset | Text:
+    """Data of your own: an .npz file of arrays x and y (see `dataset.load_arrays`), a table, .csv or .parquet
+    (`table.load_table`), a folder of images (`folder.load_folder`), or else text in UTF-8 (`load_text`).
 
+    target: the column of a table that is to be foretold, by default the last; regression: foretell whole numbers, of a table
+    or an .npz file, as numbers rather than as classes.
     Raises DataError for one that is missing, cannot be read, or holds what cannot be trained on.
     """
     path = expect_path("load_files", path)
-    return load_arrays(path) if path.suffix.lower() == ".npz" else load_text(path)
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        return load_table(path, target, regression)
+    if suffix == ".npz":
+        _expect_no_choice(path, target, False, "an .npz file")
+        return load_arrays(path, regression)
+    if suffix in OTHERS:
+        raise DataError(f"{path}: {suffix} files are not read, expected {KINDS}; convert it.")
+    _expect_no_choice(path, target, regression, "a folder of images" if path.is_dir() else "a text")
+    return load_folder(path) if path.is_dir() else load_text(path)
+
+
+def _expect_no_choice(name: str | Path, target: str | None, regression: bool, what: str) -> None:
+    """Raise DataError for a choice of target that these data do not leave."""
+    if target is not None:
+        raise DataError(f"{name} is {what}, expected a table for target (--target); leave it out.")
+    if regression:
+        raise DataError(f"{name} is {what}, expected numbers for regression (--regression); leave it out.")
 
 
 def load_images(name: str | Path) -> Dataset:

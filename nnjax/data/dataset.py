@@ -21,30 +21,46 @@ class DataError(ValueError):
 
 
 class Split(NamedTuple):
-    """x: float32 (examples, features), y: int32 (examples,): NumPy arrays, or arrays on a device."""
+    """x: float32 (examples, features); y: int32 (examples,), classes, or float32 (examples,) or (examples, targets), numbers
+    to be foretold: NumPy arrays, or arrays on a device."""
 
     x: Any
     y: Any
 
 
 class Dataset(NamedTuple):
-    """Training, validation and test examples; labels lie in 0 ... classes - 1.
+    """Training, validation and test examples; labels lie in 0 ... classes - 1, or classes is 0 and y are numbers: regression.
 
     shape: of an example before it became a row of x, such as (28, 28) or (32, 32, 3), where that is known.
+    class_names: of each class, where they have names. features, targets: names of the columns of x and of y, of a table.
     """
 
     name: str
     train: Split
     validation: Split
     test: Split
-    classes: int
+    classes: int = 0
     shape: tuple[int, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    features: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | None = None
+
+    @property
+    def regression(self) -> bool:
+        """Whether y are numbers to be foretold, and no classes."""
+        return self.classes == 0
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a network gives for an example: one for each class, or for each target."""
+        return self.classes or math.prod(self.train.y.shape[1:])
 
 
 def digest(data: Any) -> str:
     """SHA-256 of what a data set or text holds, whatever its name; of an array of over 1 GiB, of a share of the rows."""
     found = hashlib.sha256()
-    data = data._replace(name="", shape=None) if isinstance(data, Dataset) else data._replace(name="")
+    words = {"shape": None, "class_names": None, "features": None, "targets": None} if isinstance(data, Dataset) else {}
+    data = data._replace(name="", **words)
     for leaf in map(np.asarray, jax.tree.leaves(data)):
         found.update(f"{leaf.dtype} {leaf.shape} ".encode())
         found.update(np.ascontiguousarray(leaf[:: leaf.nbytes // (1 << 30) + 1] if leaf.ndim else leaf).tobytes())
@@ -60,12 +76,34 @@ def expect_dataset(who: str, data: Any) -> None:
         if not isinstance(split, Split) or not all(is_array(a) and a.ndim for a in split):
             raise TypeError(f"{who}: {part} must be a train.Split(x, y) of two arrays, a row for each example, got "
                             f"{describe(split)}; convert them with np.asarray.")  # fmt: skip
-    if whole_number(data.classes) is None or (data.classes < 1 and len(data.train.x)):
+    floating = np.issubdtype(data.train.y.dtype, np.floating)
+    if whole_number(data.classes) is None or (data.classes < (0 if floating else 1) and len(data.train.x)):
         raise DataError(f"data set {data.name!r}: classes must be how many there are, got {data.classes!r}; count them.")
 
 
+def expect_targets(who: str, y: Any, shape: tuple[int, ...]) -> None:
+    """Raise DataError unless y are floats, one number for each example or a row of this shape, all finite."""
+    if not np.issubdtype(y.dtype, np.floating) or y.ndim > 2 or y.shape[1:] != shape or 0 in shape:
+        raise DataError(f"{who}: targets must be floats, one for each example or a row of as many in every split, got "
+                        f"{describe(y)}; convert them, or for labels say how many classes there are.")  # fmt: skip
+    wrong = np.flatnonzero(~np.isfinite(np.asarray(y)).reshape(len(y), math.prod(shape)).all(1))
+    if len(wrong):
+        raise DataError(f"{who}: every target must be finite, got NaN or infinity in {len(wrong)} examples, the first at row "
+                        f"{wrong[0]}; remove these rows or replace the values.")  # fmt: skip
+
+
+def expect_varying(data: Dataset) -> None:
+    """Raise DataError for a target that is the same number in all training examples."""
+    y = np.asarray(data.train.y).reshape(len(data.train.y), data.outputs)
+    for i in np.flatnonzero(y.min(0) == y.max(0)):
+        name = repr(data.targets[i]) if data.targets else i
+        raise DataError(f"data set {data.name!r}, train: target {name} is {y[0, i]:g} in every example, so that there is "
+                        "nothing to learn, and R² is not defined; give another target, or more rows.")  # fmt: skip
+
+
 def validated(data: Dataset) -> Dataset:
-    """The same data. Raises DataError where an array is not finite, lengths differ, or a label is out of range."""
+    """The same data. Raises DataError where an array is not finite, lengths differ, a label is out of range, or a target of
+    the training examples never varies."""
     expect_dataset("data", data)
     for part in PARTS:
         x, y = getattr(data, part)
@@ -80,22 +118,28 @@ def validated(data: Dataset) -> Dataset:
                 f"{who}: every number must be finite, got NaN or infinity in {len(rows)} examples, the first at row "
                 f"{rows[0]}; remove these rows or replace the values."
             )
-        if not np.issubdtype(y.dtype, np.integer) or (y.size and (y.min() < 0 or y.max() >= data.classes)):
+        if data.regression and len(data.train.x):
+            expect_targets(who, y, data.train.y.shape[1:])
+        elif not np.issubdtype(y.dtype, np.integer) or (y.size and (y.min() < 0 or y.max() >= data.classes)):
             raise DataError(
                 f"{who}: labels must be integers in 0 ... {data.classes - 1}, got {describe(y)} "
-                f"from {y.min() if y.size else '-'} to {y.max() if y.size else '-'}; correct them or raise `classes`."
+                f"from {y.min() if y.size else '-'} to {y.max() if y.size else '-'}; correct them or raise `classes`; for "
+                "numbers to be foretold classes is 0."
             )
     if not len(data.train.x):
         raise DataError(f"data set {data.name!r}: the training split is empty; give it at least one example.")
+    if data.regression:
+        expect_varying(data)
     return data
 
 
-def load_arrays(path: str | Path) -> Dataset:
+def load_arrays(path: str | Path, regression: bool = False) -> Dataset:
     """The data set in an .npz file of your own.
 
     It holds x (examples, ...) and y (examples,), which are shuffled, always alike, and split 80 : 10 : 10; or x_train,
     y_train, x_test, y_test and, if you like, x_validation, y_validation, which are left as they are.  x becomes float32
-    with one row of features for each example, and is not scaled; y must be integers from 0.  Nothing is ever unpickled.
+    with one row of features for each example, and is not scaled; y are integers from 0, classes, or floats (examples,) or
+    (examples, targets), numbers to be foretold; regression: integers are such numbers too.  Nothing is ever unpickled.
     Raises DataError for a file that cannot be read, lacks an array, or holds unusable numbers.
     """
     path = expect_path("load_files", path)
@@ -106,6 +150,8 @@ def load_arrays(path: str | Path) -> Dataset:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as an .npz file of plain arrays: {error}.") from None
     pairs = [(name, f"y{name[1:]}") for name in arrays if name.startswith("x") and f"y{name[1:]}" in arrays]
+    if regression:
+        arrays |= {y: arrays[y].astype(np.float64) for _, y in pairs if arrays[y].dtype.kind in "iu"}
     for x, y in pairs:
         _expect_usable(path, x, arrays[x], y, arrays[y], sum(arrays[labels].size for _, labels in pairs))
     for name in arrays:
@@ -113,7 +159,7 @@ def load_arrays(path: str | Path) -> Dataset:
         if other not in arrays and ({"x", "y"} & {name, other} or {"x_train", "y_train", "x_test", "y_test"} <= set(arrays)):
             raise DataError(f"{path} holds {name} but no {other}; save both, or neither.")
     if {"x", "y"} <= set(arrays):
-        found = _split(path, arrays["x"], arrays["y"])
+        found = split_rows(arrays["x"], arrays["y"])
     elif {"x_train", "y_train", "x_test", "y_test"} <= set(arrays):
         empty = {"x_validation": arrays["x_train"][:0], "y_validation": arrays["y_train"][:0]}
         arrays = {**empty, **arrays}
@@ -129,85 +175,89 @@ def load_arrays(path: str | Path) -> Dataset:
                             f"x_{part}; save them alike.")  # fmt: skip
     if not math.prod(shape):
         raise DataError(f"{path}: an example must hold at least one number, got examples of shape {shape}; save some.")
-    classes = max((int(s.y.max()) + 1 for s in found if s.y.size), default=0)
-    rows = [Split(s.x.reshape(len(s.x), math.prod(s.x.shape[1:])).astype(np.float32), s.y.astype(np.int32)) for s in found]
+    if len({s.y.dtype.kind == "f" for s in found if len(s.y)}) > 1:
+        raise DataError(f"{path}: y must be integers in all parts, or floats in all, got "
+                        f"{', '.join(describe(s.y) for s in found if len(s.y))}; convert them.")  # fmt: skip
+    numbers = any(s.y.dtype.kind == "f" for s in found if len(s.y))
+    classes = 0 if numbers else max((int(s.y.max()) + 1 for s in found if s.y.size), default=0)
+    dtype = np.float32 if numbers else np.int32
+    rows = [Split(s.x.reshape(len(s.x), math.prod(s.x.shape[1:])).astype(np.float32), s.y.astype(dtype)) for s in found]
     return validated(Dataset(path.name, *rows, classes=classes, shape=shape))
 
 
 def _expect_usable(path: Path, x_name: str, x: np.ndarray, y_name: str, y: np.ndarray, n: int) -> None:
     """Raise DataError, in terms of the file of n labels, for examples and labels of which no data set can be made."""
-    if x.ndim < 1 or y.shape != x.shape[:1]:
+    numbers = y.dtype.kind == "f" and y.ndim == 2
+    if x.ndim < 1 or y.shape[: 1 if numbers else None] != x.shape[:1]:
         raise DataError(
             f"{path}: expected one label for each example, got {x_name} {describe(x)} and {y_name} {describe(y)}; give "
             f"{y_name} the shape {tuple(x.shape[:1])}."
         )
-    if not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{path}: labels must be integers from 0, got {y_name} {describe(y)}; convert them.")
+    if y.dtype.kind not in "iuf":
+        raise DataError(f"{path}: y must be integers from 0, which are classes, or floats, which are foretold, got {y_name} "
+                        f"{describe(y)}; convert them.")  # fmt: skip
     if x.dtype.kind not in "biuf":
         raise DataError(f"{path}: examples must be real numbers, got {x_name} {describe(x)}; convert them.")
-    wrong = np.flatnonzero(~np.isfinite(x).reshape(len(x), math.prod(x.shape[1:])).all(1))
-    if len(wrong):
-        raise DataError(
-            f"{path}: every number must be finite, got NaN or infinity in {len(wrong)} rows of {x_name}, the first in row "
-            f"{wrong[0]}; remove these rows or replace the values."
-        )
-    largest = max(abs(float(x.max(initial=0))), abs(float(x.min(initial=0))))
-    if largest > float(np.finfo(np.float32).max):
-        raise DataError(f"{path}: examples become float32, which ends at 3.4e38, got {largest:.2g} in {x_name}; scale them.")
-    if y.size and (y.min() < 0 or y.max() >= max(n, 2)):
+    for name, a in ((x_name, x), (y_name, y)):
+        expect_numbers(path, name, a)
+    if numbers and y.shape[1] > 1 and len(y) and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
+        raise DataError(f"{path}: each row of {y_name} is a 1 among zeros, which names a class; save {y_name}.argmax(1).")
+    if y.dtype.kind != "f" and y.size and (y.min() < 0 or y.max() >= max(n, 2)):
         row = int(y.argmin() if y.min() < 0 else y.argmax())
         raise DataError(
             f"{path}: labels must number the classes from 0, got {y[row]} in row {row} of {y_name}, of {n} examples; "
-            "renumber them."
+            "renumber them; or, if they are numbers to be foretold, pass regression (--regression), or save floats."
         )
 
 
-def _split(path: Path, x: np.ndarray, y: np.ndarray) -> list[Split]:
+def expect_numbers(path: Path, name: str, a: np.ndarray, first: int = 0) -> None:
+    """Raise DataError unless every number, of a file's array of this name, is one of float32; first: how rows are counted."""
+    wrong = np.flatnonzero(~np.isfinite(a).reshape(len(a), math.prod(a.shape[1:])).all(1))
+    if len(wrong):
+        raise DataError(
+            f"{path}: every number must be finite, got NaN or infinity in {len(wrong)} rows of {name}, the first in row "
+            f"{wrong[0] + first}; remove these rows or replace the values."
+        )
+    largest = max(abs(float(a.max(initial=0))), abs(float(a.min(initial=0))))
+    if largest > float(np.finfo(np.float32).max):
+        raise DataError(f"{path}: numbers become float32, which ends at 3.4e38, got {largest:.2g} in {name}; scale them.")
+
+
+def split_rows(x: np.ndarray, y: np.ndarray) -> list[Split]:
+    """Training, validation and test examples of those that nobody has split: shuffled, always alike, and 80 : 10 : 10."""
     order = np.random.default_rng(0).permutation(len(x))
     ends = [0, *(round(len(x) * sum(SHARES[: i + 1])) for i in range(len(SHARES)))]
     return [Split(x[order[a:b]], y[order[a:b]]) for a, b in zip(ends, ends[1:])]
 
 
-def grey_side(who: str, data: Dataset) -> int:
-    """The height, and width, of the square grey images that the examples are.
-
-    Rows of which no other shape is known are such images where their length is a square.
-    Raises DataError for examples of another shape, colour images among them.
-    """
-    shape = tuple(data.train.x.shape[1:]) if data.shape is None else tuple(data.shape)
-    side = math.isqrt(math.prod(shape))
-    if shape not in ((side * side,), (side, side), (side, side, 1)):
-        raise DataError(f"data set {data.name!r}: {who} takes square grey images, got examples of shape {shape}; make them "
-                        "square and grey first, or leave it out.")  # fmt: skip
-    return side
-
-
-def expand(data: Dataset) -> Dataset:
-    """Five times the training images: each as it is, and shifted by one pixel down, up, right and left, zeros moving in.
-
-    As in Nielsen's chapter 3; images are square and grey, a row of x each.  Raises DataError for others, see `grey_side`.
-    """
-    expect_dataset("expand", data)
-    side = grey_side("expand", data)
-    n, pixels = len(data.train.x), side * side
-    images = data.train.x.reshape(n, side, side)
-    moved = [images]
-    for axis in (1, 2):
-        zeros = np.zeros_like(np.take(images, [0], axis))
-        moved.append(np.concatenate([zeros, np.take(images, range(side - 1), axis)], axis))
-        moved.append(np.concatenate([np.take(images, range(1, side), axis), zeros], axis))
-    x = np.concatenate(moved).reshape(len(moved) * n, pixels)
-    return data._replace(train=Split(x, np.tile(data.train.y, len(moved))))
-
-
 def standardise(data: Dataset) -> Dataset:
     """Every feature with mean 0 and deviation 1 over the training examples; one that never varies becomes 0."""
     validated(data)
-    x = data.train.x.astype(np.float64)
-    mean, deviation = x.mean(0), x.std(0)
-    deviation = np.where(deviation == 0, 1.0, deviation)
+    mean, deviation = spread(data.train.x)
+    parts = {part: getattr(data, part) for part in PARTS}
+    return data._replace(**{part: s._replace(x=_scaled(s.x, mean, deviation)) for part, s in parts.items()})
 
-    def scaled(split: Split) -> Split:
-        return Split(((split.x - mean) / deviation).astype(np.float32), split.y)
 
-    return data._replace(**{part: scaled(getattr(data, part)) for part in PARTS})
+def standardise_targets(data: Dataset) -> Dataset:
+    """Every target with mean 0 and deviation 1 over the training examples; R² stays what it is.
+
+    A prediction z of the network that is trained on them is mean + deviation z, of `spread(data.train.y)`.
+    Raises DataError for data that have classes.
+    """
+    validated(data)
+    if not data.regression:
+        raise DataError(f"data set {data.name!r}: standardise_targets is for numbers, got classes; leave it out "
+                        "(--standardise-targets).")  # fmt: skip
+    mean, deviation = spread(data.train.y)
+    parts = {part: getattr(data, part) for part in PARTS}
+    return data._replace(**{part: s._replace(y=_scaled(s.y, mean, deviation)) for part, s in parts.items()})
+
+
+def spread(x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, deviation) of each column, in float64; the deviation is 1 where nothing varies."""
+    x = np.asarray(x, np.float64)
+    return x.mean(0), np.where(x.min(0) == x.max(0), 1.0, x.std(0))
+
+
+def _scaled(x: Any, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    return ((x - mean) / deviation).astype(np.float32)

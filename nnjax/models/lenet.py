@@ -55,9 +55,10 @@ def lenet(
         layers += [conv(n_in, n_out, (5, 5), padding="VALID", feedback=next(backs)), max_pool((2, 2)), activation]
         height, width, n_in = (height - 4) // 2, (width - 4) // 2, n_out
         if height < 1 or width < 1:
+            least = 5 * 2 ** len(channels) - 4  # the inverse of what each takes: 1, 6, 16, 36
             raise ValueError(
                 f"lenet: an image of {image[0]} x {image[1]} is too small for {len(channels)} convolutions of 5 x 5, each "
-                "with a 2 x 2 max-pool; pass a larger image or fewer channels."
+                f"with a 2 x 2 max-pool; pass an image of at least {least} x {least}, or fewer channels."
             )
     layers = [in_chunks(serial(*layers, flatten(3)), CHUNK, axes=3, on="cpu")]
     widths = (height * width * n_in, *hidden, classes)

@@ -17,7 +17,8 @@ import numpy as np
 import optax
 
 from .. import nielsen
-from ..data.dataset import DataError, Dataset, expand
+from ..data.dataset import DataError, Dataset
+from ..data.images import expand
 from ..train.checkpoint import restore
 from ..train.checkpoint_folder import steps
 from ..train.fit import fit, one_hot

@@ -5,8 +5,9 @@ from ..data.catalogue import load_files as load_files
 from ..data.dataset import DataError as DataError
 from ..data.dataset import Dataset as Dataset
 from ..data.dataset import Split as Split
-from ..data.dataset import expand as expand
 from ..data.dataset import standardise as standardise
+from ..data.dataset import standardise_targets as standardise_targets
+from ..data.images import expand as expand
 from ..data.text import Text as Text
 from ..data.text import load_text as load_text
 from ..models.weights import load_weights as load_weights

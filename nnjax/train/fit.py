@@ -1,5 +1,6 @@
 """Training on examples with labels."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,8 +17,7 @@ from .placement import ONE_DEVICE, Placement
 from .run import Checkpoints, Fit, OnEpoch
 from .step import TrainState, epoch_key, examples, expect_optimizer, expect_value_and_grad, make_step, shuffled
 from .stream import DEVICE_BYTES, streamed
-
-EXAMPLES = 10_000  # whose scores are computed at a time
+from .watching.scores import R2, as_columns, make_accuracy, make_r2
 
 
 def one_hot(classes: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -39,21 +39,6 @@ def one_hot(classes: int) -> Callable[[np.ndarray], np.ndarray]:
         return np.eye(classes, dtype=np.float32)[np.asarray(y)]
 
     return encode
-
-
-def make_accuracy(predict: Callable[..., Any]) -> Callable[[Any, Split], float]:
-    """accuracy(params, split): the share of examples whose largest score is at their label."""
-
-    @jax.jit
-    def right(params, x, y):
-        return (predict(params, x).argmax(-1).astype(jnp.int32) == y).sum(dtype=jnp.int32)
-
-    def accuracy(params, split):
-        n = len(split.y)
-        parts = (slice(i, min(i + EXAMPLES, n)) for i in range(0, n, EXAMPLES))
-        return sum(int(right(params, split.x[p], split.y[p])) for p in parts) / n if n else float("nan")
-
-    return accuracy
 
 
 def expect_options(
@@ -121,7 +106,9 @@ def fit(
 
     value_and_grad(params, x, labels, *, weights=None, key=None) -> (value, grads), as `nnjax.value_and_grad` makes it.
     predict(params, x) -> scores (n, classes) for the accuracies; encode(labels) -> targets for losses that want other
-    labels than class numbers (`one_hot`). Examples that fill no whole batch are left out of an epoch, others each time.
+    labels than class numbers (`one_hot`).  Targets that are numbers, (n,) or (n, k), reach the loss as (n, k), what predict
+    gives; then the accuracies are NaN, and each Epoch has measured R² (see `scores.make_r2`): "validation_r2", "test_r2".
+    Examples that fill no whole batch are left out of an epoch, others each time.
     With `checkpoints` the run is saved as it goes; SIGINT and SIGTERM then end it after the scan under way, and save it.
     Resumed on the same machine, it ends with the parameters of a run that was never stopped, bit for bit.
     measure(state) -> numbers kept in each Epoch; evaluated(state): the parameters that are scored, e.g. their average;
@@ -145,11 +132,18 @@ def fit(
     expect_key("fit", key)
     validated(data)
     scores = jax.eval_shape(predict, params, data.train.x[:1])
-    if getattr(scores, "shape", ())[-1:] != (data.classes,):
-        raise ValueError(
-            f"fit: predict must give one score for each of the {data.classes} classes of {data.name!r}, got "
-            f"{describe(scores)}; make the last layer as wide as there are classes."
+    if getattr(scores, "shape", ())[-1:] != (data.outputs,):
+        what = (
+            f"number for each of the {data.outputs} targets"
+            if data.regression
+            else f"score for each of the {data.classes} classes"
         )
+        raise ValueError(
+            f"fit: predict must give one {what} of {data.name!r}, got {describe(scores)}; make the last layer as wide as there "
+            f"are {'targets' if data.regression else 'classes'}."
+        )
+    if data.regression and encode is None:
+        encode = as_columns
     expect_batches(data, batch_size, epochs)
     placement.expect_batch("fit", batch_size)
     large = streaming is None and data.train.x.nbytes > DEVICE_BYTES
@@ -158,11 +152,14 @@ def fit(
     else:
         batches = _on_device(data, batch_size, encode)
     validation, test = (Split(*(placement.everywhere(a) for a in s)) for s in (data.validation, data.test))
-    accuracy = make_accuracy(placement.predicting(predict))
+    accuracy, r2 = make_accuracy(placement.predicting(predict)), make_r2(placement.predicting(predict))
 
     def score(state):
         params = evaluated(state)
         measured = {name: float(v) for name, v in measure(state).items()} if measure else {}
+        if data.regression:
+            parts = {"validation": (validation, data.validation.y), "test": (test, data.test.y)}
+            return math.nan, math.nan, {R2[part]: r2(params, *split) for part, split in parts.items()} | measured
         return accuracy(params, validation), accuracy(params, test), measured
 
     return loop(

@@ -10,7 +10,8 @@ import jax
 
 from .. import feedback as back
 from .. import layers, nielsen
-from ..data.dataset import Dataset, grey_side
+from ..data.dataset import Dataset
+from ..data.images import image_shape
 from ..direct import direct_value_and_grad
 from ..errors import expect_positive, unknown_name
 from ..grad import ValueAndGrad, accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad, value_and_grad
@@ -22,6 +23,7 @@ from .fit import one_hot
 from .placement import ONE_DEVICE, Placement
 from .watching.alignment import Aligned
 from .watching.finite import first_not_finite
+from .watching.scores import as_columns
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     name: getattr(layers, name) for name in ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
@@ -29,6 +31,7 @@ ACTIVATIONS: dict[str, Callable[[], Layer]] = {
 LOSSES: dict[str, Callable[[], Layer]] = {
     name: getattr(losses, name) for name in ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 }
+NUMBERS = "mean_squared_error"  # the loss of targets that are numbers
 COSTS = {"quadratic": nielsen.quadratic, "cross_entropy": nielsen.cross_entropy}
 MODELS = ("mlp", "lenet", "nielsen")
 FEEDBACK = (*back.LOCAL, "direct")
@@ -102,9 +105,9 @@ def make_recipe(
 ) -> Recipe:  # fmt: skip
     """The model of this name for this data. Raises ValueError for names that are not known and sizes that do not fit.
 
-    mlp: dense layers with `activation` between them. lenet: `channels` convolutions and pools, then dense layers, on square
-    images. nielsen: the book's sigmoid network, by `nielsen.backprop`.  dropout: the share dropped before each dense layer of
-    a lenet.  l2 is the book's lambda: the cost grows by (l2 / 2n) sum w^2, n the number of training examples; l1 likewise by
+    mlp: dense layers with `activation` between them. lenet: `channels` convolutions and pools, then dense layers, on grey or
+    RGB images. nielsen: the book's sigmoid network, by `nielsen.backprop`.  dropout: the share dropped before each dense layer
+    of a lenet.  l2 is the book's lambda: the cost grows by (l2 / 2n) sum w^2, n the number of training examples; l1 likewise by
     (l1 / n) sum |w|.  microbatches: each batch in so many parts; compute_dtype: compute in it, the parameters stay.
     feedback: what carries the error back, by its name in `nnjax.feedback`, or "direct"; or one operator for each layer with
     weights after the first.  gradients(model, loss, made): of the model on the devices to train on.
@@ -118,6 +121,7 @@ def make_recipe(
     expect_positive("hidden", **{f"layer {i}": n for i, n in enumerate(hidden)})
     if dropout and model != "lenet":
         raise ValueError(f"dropout is an option of the model lenet, got it with {model}; leave it out.")
+    _expect_loss_for(data, model, loss)
     sizes = [data.train.x.shape[1], *hidden, data.classes]
     n = len(data.train.y)
     if model == "nielsen":
@@ -136,6 +140,19 @@ def make_recipe(
 
     one = whole(made.one_device) if made.one_device else None
     return made._replace(hand=whole(made.hand), reference=whole(made.reference), one_device=one)
+
+
+def _expect_loss_for(data: Dataset, model: str, loss: str | None) -> None:
+    """Raise ValueError for a model or loss of classes where the targets are numbers."""
+    if not data.regression:
+        return
+    if model == "nielsen":
+        raise ValueError(f"the targets of {data.name!r} are numbers, which the sigmoid outputs of the model nielsen do not "
+                         "reach; use the model mlp.")  # fmt: skip
+    if loss not in (None, NUMBERS):
+        named("loss", loss, LOSSES)
+        raise ValueError(f"the targets of {data.name!r} are numbers, whose loss is {NUMBERS}, got {loss}, which is of classes; "
+                         "leave out the loss (--loss), or save classes as integers from 0.")  # fmt: skip
 
 
 def initial(init: Callable[[jax.Array], Any], key: jax.Array) -> Any:
@@ -168,18 +185,18 @@ def _operators(feedback: str | Sequence[back.Operator], key: jax.Array, n: int) 
 
 def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedback, gradients, key) -> Recipe:
     act = named("activation", activation or "relu", ACTIVATIONS)()
-    pixels = data.train.x.shape[1]
-    loss = loss or "softmax_cross_entropy"
+    pixels = math.prod(data.train.x.shape[1:])
+    loss = loss or (NUMBERS if data.regression else "softmax_cross_entropy")
     chosen = named("loss", loss, LOSSES)()
     operators = _operators(feedback, key, len(hidden) + (0 if model == "mlp" else len(channels)))
-    sizes = [pixels, *hidden, data.classes]
+    sizes = [pixels, *hidden, data.outputs]
+    encode = as_columns if data.regression else None if loss == "softmax_cross_entropy" else one_hot(data.classes)
     if model == "mlp":
         shape, words, make = (pixels,), str(sizes), partial(mlp, sizes, act)
     else:
-        side = grey_side("the model lenet", data)
-        shape = (side, side, 1)
-        make = partial(lenet, data.classes, channels=channels, hidden=hidden, activation=act, image=shape, dropout=dropout)
-        words = f"{side}x{side}, conv {list(channels)}, dense {[*hidden, data.classes]}"
+        shape = image_shape("the model lenet", data)
+        make = partial(lenet, sizes[-1], channels=channels, hidden=hidden, activation=act, image=shape, dropout=dropout)
+        words = f"{shape[0]}x{shape[1]}{' RGB' if shape[2] == 3 else ''}, conv {list(channels)}, dense {sizes[1:]}"
     net = make(feedback=operators)
 
     def on_images(f: ValueAndGrad) -> ValueAndGrad:
@@ -199,7 +216,7 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedb
         add_l2(on_images(hand), l2),
         add_l2(on_images(found.reference), l2),
         lambda params, x: net.apply(params, x.reshape(-1, *shape)),
-        None if loss == "softmax_cross_entropy" else one_hot(data.classes),
+        encode,
         loss,
         words,
         lambda params, x, labels, key: first_not_finite(net, chosen, params, x.reshape(-1, *shape), labels, key),

@@ -17,9 +17,10 @@ from .stopping import stoppable
 
 
 class Epoch(NamedTuple):
-    """What an epoch came to. Accuracies are shares of 1 (NaN for an empty split); seconds leave the evaluation out.
+    """What an epoch came to. Accuracies are shares of 1 (NaN for an empty split, or targets that are no classes); seconds leave
+    the evaluation out.
 
-    measured: whatever else was asked for, by name.
+    measured: whatever else was asked for, by name; of targets that are numbers R² too, "validation_r2" and "test_r2".
     """
 
     epoch: int
@@ -31,8 +32,10 @@ class Epoch(NamedTuple):
 
     @property
     def score(self) -> float:
-        """What the best epoch has the most of: validation accuracy, or test accuracy where nothing is held out."""
-        return self.validation_accuracy if self.validation_accuracy == self.validation_accuracy else self.test_accuracy
+        """What the best epoch has the most of: validation accuracy or R², or those of the test where nothing is held out."""
+        r2 = [self.measured.get(name, float("nan")) for name in ("validation_r2", "test_r2")]
+        known = (self.validation_accuracy, r2[0], self.test_accuracy, r2[1])
+        return next((x for x in known if x == x), float("nan"))
 
 
 OnEpoch = Callable[[Epoch], object]

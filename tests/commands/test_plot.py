@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from nnjax.commands.plot import STEP, Plot, columns
@@ -34,3 +36,17 @@ def test_what_is_missing_or_no_json_is_said(tmp_path):
     (tmp_path / "trajectory.jsonl").write_text(f"{LINE}\n")
     with pytest.raises(ValueError, match=r"trajectory\.jsonl, line 1, is no record: step must be a whole number"):
         Plot(tmp_path).run()
+
+
+def test_r2_is_drawn_where_there_are_no_accuracies(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, file, **_: drawn.append(figure.axes[1]))
+    line = {"loss": 0.5, "validation_accuracy": None, "test_accuracy": None, "validation_r2": None}
+    lines = [json.dumps({"epoch": i + 1, **line, "test_r2": r2}) for i, r2 in enumerate((-30.0, 0.2, 0.9))]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert Plot(tmp_path).run() == 0
+    (ax,) = drawn
+    assert ax.get_ylabel() == "R²"
+    assert [drawn_line.get_label() for drawn_line in ax.lines] == ["test"]
+    assert list(ax.lines[0].get_ydata()) == [-30.0, 0.2, 0.9]
+    assert ax.get_ylim()[0] == -1

@@ -1,3 +1,7 @@
+import json
+import re
+
+import numpy as np
 import pytest
 
 from nnjax.commands import train_images as command
@@ -33,3 +37,58 @@ def test_a_wrong_gradient_fails_the_run(capsys, monkeypatch):
     assert "the gradient by hand left its error budget: at step 1 params[0].w differs by" in out
     assert Train(grad="hand", **QUICK).run() == 1
     assert "TOO FAR APART" in capsys.readouterr().out
+
+
+def table(path, n=400):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 3))
+    y = 5e5 + 1e5 * x @ [1.0, -2.0, 0.5]
+    lines = [",".join(map(str, (*row, target))) for row, target in zip(x, y)]
+    path.write_text("\n".join(["a,b,c,price", *lines]))
+    return str(path)
+
+
+def test_a_table_is_foretold_and_reported(tmp_path, capsys):
+    run = {"data": table(tmp_path / "mine.csv"), "hidden": (8,), "learning_rate": 0.01}
+    assert Train(epochs=15, standardise_targets=True, folder=tmp_path / "run", **run).run() == 0
+    out = capsys.readouterr().out
+    assert "regression of one number 'price'" in out
+    assert "mlp [3, 8, 1], mean_squared_error" in out
+    assert "accuracy" not in out
+    assert "note:" not in out
+    assert float(re.search(r"^test R² +(\S+) \(best", out, re.M).group(1)) > 0.95
+    assert float(re.search(r"^validation R² +(\S+) \(best", out, re.M).group(1)) > 0.95
+    assert out.count(": ok") == 2
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert records[-1]["test_r2"] > 0.95
+    assert records[-1]["test_accuracy"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "softmax_cross_entropy"}, "are numbers, whose loss is mean_squared_error"),
+        ({"model": "nielsen"}, "use the model mlp"),
+        ({"model": "lenet"}, "the model lenet takes images, got the columns of a table"),
+        ({"expand": True}, "expand takes images, got the columns of a table"),
+        ({"target": "prise"}, "unknown column 'prise'.*did you mean 'price'"),
+    ],
+)
+def test_what_does_not_go_with_a_table_is_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        Train(data=table(tmp_path / "mine.csv", 40), epochs=1, **options).run()
+
+
+def test_rgb_images_of_ones_own_train_a_lenet(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    x = rng.random((200, 10, 8, 3)) * 0.3
+    x[y == 1, 2:6, 2:6, 0] += 0.6  # a red square
+    np.savez(tmp_path / "mine.npz", x=x.astype(np.float32), y=y)
+    run = {"data": str(tmp_path / "mine.npz"), "model": "lenet", "hidden": (8,)}
+    assert Train(channels=(4,), epochs=5, **run).run() == 0
+    out = capsys.readouterr().out
+    assert "lenet 10x8 RGB, conv [4], dense [8, 2]" in out
+    assert float(re.search(r"^test accuracy +(\S+)", out, re.M).group(1)) > 0.9
+    with pytest.raises(ValueError, match=r"an image of 10 x 8 is too small for 2 convolutions .* at least 16 x 16"):
+        Train(channels=(4, 4), epochs=1, **run).run()

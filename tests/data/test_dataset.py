@@ -1,13 +1,8 @@
-import math
-import re
-
-import jax
 import numpy as np
 import pytest
 
-from nnjax.data.dataset import digest, grey_side
-from nnjax.train import DataError, Dataset, Split, expand, load, load_files, standardise
-from nnjax.train.recipe import make_recipe
+from nnjax.data.dataset import digest, spread, validated
+from nnjax.train import DataError, Dataset, Split, load, load_files, standardise, standardise_targets
 
 
 def numbered(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -56,10 +51,16 @@ def test_arrays_that_are_split_are_left_as_they_are(tmp_path):
             {"x": np.zeros((3, 2)), "y": np.zeros(2, int)},
             r"one label for each example, got x float64 \(3, 2\) and y int64 \(2,\)",
         ),
-        ({"x": np.zeros((30, 2)), "y": np.zeros(30)}, "labels must be integers from 0, got y float64"),
+        ({"x": np.zeros((30, 2)), "y": np.full(30, "a")}, "integers from 0, which are classes, or floats, .* got y <U1"),
+        ({"x": np.zeros((30, 2)), "y": np.zeros(30)}, "target 0 is 0 in every example.* R² is not defined"),
+        ({"x": np.zeros((30, 2)), "y": np.eye(3)[np.arange(30) % 3]}, r"names a class; save y\.argmax\(1\)"),
+        ({"x": np.zeros((30, 2)), "y": np.zeros((30, 3), int)}, r"give y the shape \(30,\)"),
+        ({"x": np.zeros((30, 2)), "y": np.zeros((30, 3, 1))}, r"give y the shape \(30,\)"),
+        ({"x": np.zeros((30, 2)), "y": np.r_[np.zeros(29), np.nan]}, "in 1 rows of y, the first in row 29"),
+        ({"x": np.zeros((30, 2)), "y": np.r_[np.zeros(29), 1e300]}, r"ends at 3.4e38, got 1e\+300 in y"),
         (
-            {"x": np.zeros((30, 2)), "y": np.eye(30, 3)},
-            r"got x float64 \(30, 2\) and y float64 \(30, 3\); give y the shape \(30,\)",
+            {"x_train": np.zeros((9, 4)), "y_train": np.arange(9), "x_test": np.zeros((3, 4)), "y_test": np.arange(3.0)},
+            r"integers in all parts, or floats in all, got int64 \(9,\), float64 \(3,\)",
         ),
         (
             {"x": np.zeros((30, 2)), "y": np.arange(30) - 7},
@@ -127,22 +128,6 @@ def test_files_that_are_missing_or_damaged_are_refused(tmp_path):
         load_files(tmp_path / "mine.npz")
 
 
-def test_images_are_shifted_by_one_pixel_in_four_directions():
-    image = np.arange(1, 10, dtype=np.float32).reshape(1, 9)
-    empty = Split(image[:0], np.zeros(0, np.int32))
-    found = expand(Dataset("one", Split(image, np.array([3], np.int32)), empty, empty, 10))
-    assert found.train.y.tolist() == [3] * 5
-    assert [x.reshape(3, 3).astype(int).tolist() for x in found.train.x] == [
-        [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
-        [[0, 0, 0], [1, 2, 3], [4, 5, 6]],
-        [[4, 5, 6], [7, 8, 9], [0, 0, 0]],
-        [[0, 1, 2], [0, 4, 5], [0, 7, 8]],
-        [[2, 3, 0], [5, 6, 0], [8, 9, 0]],
-    ]
-    with pytest.raises(DataError, match=r"expand takes square grey images, got examples of shape \(8,\); make them"):
-        expand(Dataset("one", Split(image[:, :8], np.array([3], np.int32)), empty, empty, 10))
-
-
 def test_features_are_standardised_by_the_training_examples_alone():
     digits = load("digits")
     found = standardise(digits)
@@ -155,51 +140,72 @@ def test_features_are_standardised_by_the_training_examples_alone():
     np.testing.assert_allclose(found.test.x[:, varies], expected, rtol=1e-3, atol=1e-5)
 
 
-def colour(n, shape):
-    return {"x": np.random.default_rng(0).random((n, *shape)), "y": np.arange(n) % 2}
-
-
-@pytest.mark.parametrize("shape", [(4, 4, 4), (2, 8), (2, 2, 4), (32, 2), (4, 4, 1, 1), (3, 3, 3, 3), (1, 4, 4)])
-def test_examples_that_are_no_square_grey_images_are_not_taken_for_some(tmp_path, shape):
-    np.savez(tmp_path / "mine.npz", **colour(20, shape))
-    data = load_files(tmp_path / "mine.npz")
-    assert data.shape == shape
-    told = r"takes square grey images, got examples of shape " + re.escape(str(shape))
-    with pytest.raises(DataError, match=f"expand {told}"):
-        expand(data)
-    with pytest.raises(DataError, match=f"the model lenet {told}"):
-        make_recipe("lenet", data, hidden=(3,), channels=(2,), key=jax.random.key(0))
-    assert make_recipe("mlp", data, hidden=(3,), key=jax.random.key(0)).sizes == str([math.prod(shape), 3, 2])
-
-
-@pytest.mark.parametrize("shape", [(6, 6), (6, 6, 1), (36,)])
-def test_square_grey_images_are_taken_in_any_of_their_shapes(tmp_path, shape):
-    arrays = colour(20, shape)
-    np.savez(tmp_path / "mine.npz", **arrays)
-    data = load_files(tmp_path / "mine.npz")
-    assert grey_side("expand", data) == 6
-    more = expand(data)
-    assert more.train.x.shape == (80, 36)
-    assert more.shape == data.shape == standardise(data).shape
-    np.testing.assert_array_equal(more.train.x[:16], data.train.x)
-    np.testing.assert_array_equal(more.train.x[16:32].reshape(16, 6, 6)[:, 1:], data.train.x.reshape(16, 6, 6)[:, :-1])
-    assert make_recipe("lenet", data, hidden=(3,), channels=(2,), key=jax.random.key(0)).sizes.startswith("6x6")
-
-
-def test_a_data_set_made_by_hand_is_told_its_shape_or_not():
+def test_a_data_set_is_known_by_what_it_holds_not_by_its_words():
     part = Split(np.zeros((4, 36), np.float32), np.zeros(4, np.int32))
     data = Dataset("mine", part, part, part, 2)
-    assert data.shape is None
-    assert grey_side("expand", data) == 6
-    with pytest.raises(DataError, match=r"got examples of shape \(3, 12\)"):
-        expand(data._replace(shape=(3, 12)))
-    images = Split(np.zeros((4, 6, 6, 3), np.float32), part.y)
-    with pytest.raises(DataError, match=r"got examples of shape \(6, 6, 3\)"):
-        expand(data._replace(train=images))
-    assert digest(data) == digest(data._replace(shape=(6, 6), name="other"))  # as of runs saved before
+    assert digest(data) == digest(data._replace(shape=(6, 6), name="other", class_names=("a", "b"), features=("x",) * 36))
     assert digest(data) != digest(data._replace(classes=3))
 
 
 def test_what_is_in_a_file_beside_is_not_read(tmp_path):
-    np.savez(tmp_path / "mine.npz", **colour(20, (3,)), notes=np.array([{}], object))
+    x = np.random.default_rng(0).random((20, 3))
+    np.savez(tmp_path / "mine.npz", x=x, y=np.arange(20) % 2, notes=np.array([{}], object))
     assert load_files(tmp_path / "mine.npz").train.x.shape == (16, 3)
+
+
+def numbers(n: int = 20, targets: tuple[int, ...] = ()) -> Dataset:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(n, 3)).astype(np.float32), rng.normal(5.0, 1000.0, size=(n, *targets)).astype(np.float32)
+    return Dataset("mine", Split(x, y), Split(x[:3], y[:3]), Split(x[3:8], y[3:8]))
+
+
+@pytest.mark.parametrize("targets", [(), (1,), (2,)])
+def test_float_targets_are_numbers_to_be_foretold(tmp_path, targets):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", x=rng.normal(size=(50, 4)), y=rng.normal(size=(50, *targets)))
+    found = load_files(tmp_path / "mine.npz")
+    assert found.regression
+    assert (found.classes, found.outputs) == (0, *(targets or (1,)))
+    assert [s.y.shape for s in found[1:4]] == [(40, *targets), (5, *targets), (5, *targets)]
+    assert found.train.y.dtype == np.float32
+
+
+def test_whole_numbers_are_classes_unless_regression_is_asked_for(tmp_path):
+    np.savez(tmp_path / "mine.npz", x=np.zeros((50, 4)), y=np.arange(50))
+    assert load_files(tmp_path / "mine.npz").classes == 50
+    found = load(tmp_path / "mine.npz", regression=True)
+    assert found.regression
+    assert sorted(np.concatenate([s.y for s in found[1:4]])) == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": 3}, r"labels must be integers in 0 \.\.\. 2, got float32.*numbers to be foretold classes is 0"),
+        ({"train": Split(np.zeros((4, 3), np.float32), np.ones(4, np.float32))}, "target 0 is 1 in every example"),
+        ({"train": Split(np.zeros((4, 3), np.float32), np.arange(4))}, "classes must be how many there are, got 0"),
+        ({"test": Split(np.zeros((4, 3), np.float32), np.zeros((4, 2), np.float32))}, r"a row of as many in every split"),
+        ({"test": Split(np.zeros((2, 3), np.float32), np.array([0.0, np.inf]))}, "NaN or infinity in 1 examples.* row 1"),
+    ],
+)
+def test_targets_that_cannot_be_foretold_are_refused(change, message):
+    validated(numbers())
+    with pytest.raises(DataError, match=message):
+        validated(numbers()._replace(**change))
+    two = numbers(targets=(2,))
+    two.train.y[:, 1] = 7
+    with pytest.raises(DataError, match="target 'price' is 7 in every example"):
+        validated(two._replace(targets=("size", "price")))
+
+
+@pytest.mark.parametrize("targets", [(), (2,)])
+def test_targets_are_standardised_by_the_training_examples_and_come_back(targets):
+    data = numbers(200, targets)
+    found = standardise_targets(data)
+    np.testing.assert_allclose(found.train.y.mean(0, dtype=np.float64), 0, atol=1e-6)
+    np.testing.assert_allclose(found.train.y.std(0, dtype=np.float64), 1, atol=1e-5)
+    mean, deviation = spread(data.train.y)
+    np.testing.assert_allclose(mean + deviation * found.test.y, data.test.y, rtol=1e-4, atol=1e-2)
+    np.testing.assert_array_equal(found.train.x, data.train.x)
+    with pytest.raises(DataError, match="standardise_targets is for numbers, got classes"):
+        standardise_targets(load("digits"))

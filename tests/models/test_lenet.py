@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -23,7 +24,7 @@ def test_lenet_is_the_network_of_chapter_six():
 
 
 def test_lenet_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"lenet: an image of 12 x 28 is too small for 2 convolutions of 5 x 5"):
+    with pytest.raises(ValueError, match=r"lenet: an image of 12 x 28 is too small for 2 convolutions.* at least 16 x 16"):
         nnjax.lenet(image=(12, 28, 1))
     with pytest.raises(ValueError, match=r"lenet: image must be \(height, width, channels\), got \(28, 28\)"):
         nnjax.lenet(image=(28, 28))
@@ -31,3 +32,13 @@ def test_lenet_refuses_what_does_not_fit():
         nnjax.lenet(channels=(20, 0))
     with pytest.raises(ValueError, match=r"lenet: hidden\[0\] must be a positive int, got 1.5"):
         nnjax.lenet(hidden=(1.5,))
+
+
+@pytest.mark.parametrize("channels", [(2,), (2, 3), (2, 3, 4)])
+def test_the_least_size_that_is_told_fits_and_one_less_does_not(channels):
+    least = (6, 16, 36)[len(channels) - 1]
+    model = nnjax.lenet(3, channels=channels, hidden=4, image=(least, least + 3, 3))
+    x = jnp.zeros((2, least, least + 3, 3))
+    assert jax.eval_shape(lambda: model.apply(model.init(jax.random.key(0)), x)).shape == (2, 3)
+    with pytest.raises(ValueError, match=f"at least {least} x {least}"):
+        nnjax.lenet(3, channels=channels, image=(least - 1, least, 3))

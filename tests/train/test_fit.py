@@ -246,3 +246,64 @@ def test_runs_killed_at_random_moments_end_as_the_one_that_was_not(tmp_path, par
                 for name in whole.files:
                     np.testing.assert_array_equal(found[name], whole[name])
     assert killed
+
+
+def numbers(targets: tuple[int, ...] = (), n: int = 400) -> Dataset:
+    """A linear function of three features, and noise that is a hundredth of it."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 3)).astype(np.float32)
+    y = x @ rng.normal(size=(3, *(targets or (1,)))) + 1.0 + 0.01 * rng.normal(size=(n, *(targets or (1,))))
+    y = y.reshape(n, *targets).astype(np.float32)
+    parts = (slice(300), slice(300, 350), slice(350, None))
+    return Dataset("line", *(Split(x[p], y[p]) for p in parts))
+
+
+def foretold(data, **changes):
+    model = nnjax.mlp([3, 16, data.outputs], nnjax.tanh())
+    options = {"predict": model.apply, "optimizer": optax.adam(0.01), "epochs": 20, "batch_size": 20, "key": jax.random.key(1)}
+    f = nnjax.value_and_grad(model, nnjax.mean_squared_error())
+    return fit(f, model.init(jax.random.key(0)), data, **{**options, **changes})
+
+
+@pytest.mark.parametrize("targets", [(), (2,)])
+def test_numbers_are_foretold_and_scored_by_r2(targets):
+    done = foretold(numbers(targets))
+    last = done.history[-1]
+    assert last.measured["test_r2"] > 0.98
+    assert last.score == last.measured["validation_r2"] > 0.98
+    assert np.isnan(last.validation_accuracy)
+    assert np.isnan(last.test_accuracy)
+    assert last.loss < 0.1 * done.history[0].loss
+
+
+def test_numbers_are_streamed_to_the_same_parameters():
+    a, b = (foretold(numbers(), epochs=2, streaming=streaming).state.params for streaming in (False, True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), a, b)
+
+
+def test_a_run_on_numbers_stops_by_patience_is_saved_and_goes_on(tmp_path):
+    data = numbers()
+    whole = foretold(data, epochs=4, measure=lambda state: {"mine": 1.0})
+    foretold(data, epochs=2, checkpoints=Checkpoints(tmp_path))
+    again = foretold(data, epochs=4, checkpoints=Checkpoints(tmp_path, resume=True))
+    jax.tree.map(np.testing.assert_array_equal, whole.state.params, again.state.params)
+    assert [r.measured["test_r2"] for r in again.history] == [r.measured["test_r2"] for r in whole.history]
+    assert whole.history[0].measured["mine"] == 1.0
+    idle = foretold(data, epochs=50, patience=2, optimizer=optax.sgd(1e-12))
+    assert (idle.stopped, len(idle.history)) == ("patience", 3)
+
+
+def test_an_r2_that_is_not_defined_is_nan_and_ends_nothing(tmp_path):
+    data = numbers()
+    lone = data._replace(validation=Split(data.test.x[:0], data.test.y[:0]), test=Split(data.test.x[:1], data.test.y[:1]))
+    done = foretold(lone, epochs=3, patience=2, checkpoints=Checkpoints(tmp_path))
+    assert len(done.history) == 3
+    assert all(np.isnan(r.measured["test_r2"]) and np.isnan(r.score) for r in done.history)
+    assert restore(tmp_path, done.state).step == int(done.state.step)
+
+
+def test_a_network_of_another_width_than_the_targets_is_refused():
+    with pytest.raises(ValueError, match=r"one number for each of the 2 targets of 'line', got float32 \(1, 3\)"):
+        foretold(numbers((2,)), predict=lambda params, x: x)
+    with pytest.raises(DataError, match="target 0 is 1 in every example"):
+        foretold(numbers()._replace(train=Split(np.zeros((40, 3), np.float32), np.ones(40, np.float32))))

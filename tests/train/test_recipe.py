@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnjax.train import load, optimizers, recipe
+from nnjax.train import Dataset, Split, load, optimizers, recipe
 
 DIGITS = load("digits")
 DEFAULTS = {"hidden": (8,), "activation": None, "loss": None, "l2": 0.0, "key": jax.random.key(0)}
@@ -59,3 +59,53 @@ def test_a_learning_rate_must_be_positive():
         optimizers.make_optimizer("sgd", 0)
     with pytest.raises(ValueError, match=r"unknown optimizer 'addam'.*did you mean 'adam'\?"):
         optimizers.make_optimizer("addam", 0.1)
+
+
+def numbers(shape=(16, 18, 3), targets=(2,)) -> Dataset:
+    rng = np.random.default_rng(0)
+    x = rng.random((8, int(np.prod(shape)))).astype(np.float32)
+    part = Split(x, rng.normal(size=(8, *targets)).astype(np.float32))
+    return Dataset("mine", part, part, part, shape=shape)
+
+
+@pytest.mark.parametrize("model", ["mlp", "lenet"])
+@pytest.mark.parametrize("targets", [(), (2,)])
+def test_numbers_have_mean_squared_error_and_an_output_for_each(model, targets):
+    data = numbers(targets=targets)
+    made = recipe.make_recipe(model, data, channels=(2, 3), **DEFAULTS)
+    assert made.loss == "mean_squared_error"
+    labels = made.encode(data.train.y)
+    assert labels.shape == (8, data.outputs)
+    x = jnp.asarray(data.train.x)
+    assert made.predict(made.params, x).shape == labels.shape
+    (value, ours), (_, theirs) = (jax.jit(f)(made.params, x, labels) for f in (made.hand, made.reference))
+    np.testing.assert_allclose(value, ((made.predict(made.params, x) - labels) ** 2).mean(), rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "softmax_cross_entropy"}, "are numbers, whose loss is mean_squared_error, got softmax_cross_entropy"),
+        ({"loss": "binary_cross_entropy"}, "are numbers, whose loss is mean_squared_error, got binary_cross_entropy"),
+        ({"loss": "mean_square_error"}, "unknown loss .*did you mean 'mean_squared_error'"),
+        ({"model": "nielsen"}, "the sigmoid outputs of the model nielsen do not reach; use the model mlp"),
+    ],
+)
+def test_what_is_of_classes_is_refused_for_numbers(options, message):
+    options = {"model": "mlp", **DEFAULTS, **options}
+    with pytest.raises(ValueError, match=message):
+        recipe.make_recipe(options.pop("model"), numbers(), **options)
+
+
+@pytest.mark.parametrize(("shape", "words"), [((16, 18, 3), "16x18 RGB"), ((18, 16), "18x16"), ((20, 16, 1), "20x16")])
+def test_a_lenet_takes_images_of_any_size_that_fits(shape, words):
+    data = numbers(shape, ())
+    made = recipe.make_recipe("lenet", data, channels=(2, 3), **DEFAULTS)
+    assert made.sizes == f"{words}, conv [2, 3], dense [8, 1]"
+    flat = made.predict(made.params, data.train.x)
+    images = made.predict(made.params, data.train.x.reshape(8, *shape))
+    np.testing.assert_array_equal(flat, images)
+    small = numbers((15, 16, 3))
+    with pytest.raises(ValueError, match=r"an image of 15 x 16 is too small .* at least 16 x 16"):
+        recipe.make_recipe("lenet", small, channels=(2, 3), **DEFAULTS)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..run import Epoch
+from .scores import R2
 
 
 def epoch_line(record: Epoch, epochs: int, examples: int = 0) -> str:
@@ -15,6 +16,9 @@ def epoch_line(record: Epoch, epochs: int, examples: int = 0) -> str:
         line += f"  validation {record.validation_accuracy:.4f}"
     if record.test_accuracy == record.test_accuracy:
         line += f"  test {record.test_accuracy:.4f}"
+    for part, name in R2.items():
+        if (r2 := record.measured.get(name, float("nan"))) == r2:
+            line += f"  {part} R² {r2:.4f}"
     if "validation_loss" in record.measured:
         line += f"  validation loss {record.measured['validation_loss']:.4f}"
     speed = f"  {examples / record.seconds:,.0f} examples/s" if examples and record.seconds > 0 else ""

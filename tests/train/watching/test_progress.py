@@ -12,6 +12,12 @@ def test_a_line_names_everything_and_leaves_out_an_empty_split():
     assert "validation" not in epoch_line(RECORD._replace(validation_accuracy=float("nan")), 40)
 
 
+def test_a_line_on_numbers_says_r2_where_it_is_defined():
+    nan = float("nan")
+    numbers = Epoch(3, 0.51234, nan, nan, 0.1234, {"validation_r2": nan, "test_r2": 0.91})
+    assert epoch_line(numbers, 40) == "epoch  3/40  loss 0.5123  test R² 0.9100  0.123 s"
+
+
 def test_plain_lines_where_there_is_no_terminal(capsys):
     with progress(5) as on_epoch:
         on_epoch(RECORD)

@@ -1,0 +1,104 @@
+"""Folders of images, a subfolder for each class, read by Pillow."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .dataset import DataError, Dataset, Split, split_rows, validated
+from .files import expect_path
+from .npz import memory
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+GREY = ("1", "L")
+
+
+def load_folder(path: str | Path) -> Dataset:
+    """The images in a folder, those of each class in a subfolder of its name: grey ones, or RGB if any is in colour.
+
+    All are of one size; pixels are scaled to 0 ... 1. They are shuffled, always alike, and split 80 : 10 : 10.  Names that
+    begin with a dot are passed over.
+    Raises DataError for images of several sizes and for files that are no images: it names the file.
+    """
+    path = expect_path("load_files", path)
+    classes = {folder.name: _listed(folder) for folder in _inside(path) if folder.is_dir()}
+    if len(classes) < 2:
+        raise DataError(f"{path}: a folder of images needs a subfolder for each of two or more classes, got "
+                        f"{len(classes)}; sort them into such, as in {path.name}/cat/1.png.")  # fmt: skip
+    files = [file for listed in classes.values() for file in listed]
+    first = _image(files[0])
+    if 12 * first.shape[0] * first.shape[1] * len(files) > memory():
+        raise DataError(f"{path}: {len(files)} images of {_size(first)} do not fit into memory; take fewer, or smaller ones.")
+    images = [first]
+    for file in files[1:]:
+        images.append(_image(file))
+        if images[-1].shape[:2] != first.shape[:2]:
+            raise DataError(f"{path}: all images must be of one size, got {_size(first)} in {_named(files[0])} and "
+                            f"{_size(images[-1])} in {_named(file)}; resize them.")  # fmt: skip
+    if any(image.ndim == 3 for image in images):
+        images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images]
+    pixels = np.stack(images)
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(listed) for listed in classes.values()])
+    parts = [Split(s.x.reshape(len(s.x), -1).astype(np.float32) / np.float32(255), s.y) for s in split_rows(pixels, labels)]
+    found = Dataset(path.name, *parts, classes=len(classes), shape=pixels.shape[1:], class_names=tuple(classes))
+    return validated(found)
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror or error}; check it.") from None
+
+
+def _listed(folder: Path) -> list[Path]:
+    files = _inside(folder)
+    for file in files:
+        if file.is_dir():
+            raise DataError(f"{folder}: a class holds images, got the folder {file.name!r} in it; there is one subfolder for "
+                            "each class, and none below.")  # fmt: skip
+        if file.suffix.lower() not in IMAGES:
+            raise DataError(f"{file} is no image of a kind that is read ({', '.join(IMAGES)}); convert it, or move it away.")
+    if not files:
+        raise DataError(f"{folder} holds no image; put some in, or remove it.")
+    return files
+
+
+def _image(file: Path) -> np.ndarray:
+    """uint8 (height, width), or (height, width, 3) of an image in colour."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise DataError("folders of images need Pillow: python -m pip install 'nnjax[train]'.") from None
+    try:
+        with warnings.catch_warnings(), Image.open(file) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return np.asarray(_as_pixels(file, image))
+    except DataError:
+        raise
+    except Exception as error:  # of many kinds, one for each format
+        reason = "it is cut short or damaged" if isinstance(error, Image.UnidentifiedImageError) else str(error).rstrip(".")
+        raise DataError(f"{file} cannot be read as an image: {reason}; replace it with a sound copy.") from None
+
+
+def _as_pixels(file: Path, image: Any) -> Any:
+    if getattr(image, "n_frames", 1) > 1:
+        raise DataError(f"{file} holds {image.n_frames} images; save each by itself.")
+    if image.mode in GREY:
+        return image.convert("L")
+    if image.mode.startswith(("I", "F")):
+        raise DataError(f"{file} has more than 8 bits in a pixel (mode {image.mode}); save it with 8, or all as an .npz file.")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getextrema()[3][0] < 255:
+            raise DataError(f"{file} is transparent in places; save it on a background, without an alpha channel.")
+    return image.convert("RGB")
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[0]} x {image.shape[1]}"
+
+
+def _named(file: Path) -> str:
+    return f"{file.parent.name}/{file.name}"

@@ -1,0 +1,120 @@
+"""Tables, .csv and .parquet, read by polars: numbers in all columns, and one column that is to be foretold."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import unknown_name
+from .dataset import DataError, Dataset, Split, expect_numbers, split_rows, validated
+from .files import expect_path
+
+TABLES = (".csv", ".parquet")
+
+
+def load_table(path: str | Path, target: str | None = None, regression: bool = False) -> Dataset:
+    """The data set in a table whose columns are features, numbers or true and false, but for the target, by default the last.
+
+    A target of text, of true and false, or of whole numbers is classes, in the order of their names or values; one of other
+    numbers is foretold as it is; regression: whole ones too.  Rows are shuffled, always alike, and split 80 : 10 : 10.
+    Raises DataError for a file that cannot be read, for a missing value (it says in which column and row; the first row under
+    the header is row 1), and for columns that hold no numbers.
+    """
+    path = expect_path("load_files", path)
+    frame = _read(path)
+    if frame.width < 2 or not frame.height:
+        separated = "; are its columns separated by commas?" if path.suffix.lower() == ".csv" and frame.width == 1 else "."
+        raise DataError(f"{path}: a table needs rows, a column of features and one of targets, got {frame.height} rows of "
+                        f"{frame.width} columns{separated}")  # fmt: skip
+    hint = f", or name one of them as the target (--target), now {frame.columns[-1]!r}" if target is None else ""
+    chosen: str = frame.columns[-1] if target is None else target
+    if chosen not in frame.columns:
+        raise DataError(f"{path}: {unknown_name('column', chosen, frame.columns)}")
+    features = frame.drop(chosen)
+    _expect_numeric(path, features, hint)
+    for name in frame.columns:
+        _expect_whole(path, name, frame[name])
+    x = features.cast(_polars().Float64).to_numpy()
+    for i, name in enumerate(features.columns):
+        expect_numbers(path, f"column {name!r}", x[:, i], first=1)
+    y, names = _targets(path, frame[chosen], regression)
+    parts = [Split(np.ascontiguousarray(s.x, np.float32), s.y) for s in split_rows(x, y)]
+    found = Dataset(path.name, *parts, classes=len(names), shape=(x.shape[1],), class_names=names or None,
+                    features=tuple(features.columns), targets=(chosen,))  # fmt: skip
+    return validated(found)
+
+
+def _polars() -> Any:
+    try:
+        import polars
+    except ImportError:
+        raise DataError("tables need polars: python -m pip install 'nnjax[tables]'.") from None
+    return polars
+
+
+def _read(path: Path) -> Any:
+    polars = _polars()
+    try:
+        if path.suffix.lower() == ".parquet":
+            return polars.read_parquet(path)
+        return polars.read_csv(path, infer_schema_length=None)  # of all rows: the last may be the first that is no whole number
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there; check the path of the table.") from None
+    except (OSError, polars.exceptions.PolarsError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} cannot be read as a table: {reason.rstrip('.')}; check the file.") from None
+
+
+def _expect_numeric(path: Path, features: Any, hint: str) -> None:
+    wrong = {name: kind for name, kind in features.schema.items() if not (kind.is_numeric() or kind == _polars().Boolean)}
+    if not wrong:
+        return
+    told = [f"{name!r} ({_strange(features[name])})" for name in wrong]
+    more = f" and {len(told) - 5} more" if len(told) > 5 else ""
+    raise DataError(f"{path}: features must be numbers, got the columns {', '.join(told[:5])}{more}; take them out, or make "
+                    f"numbers of them, with polars: table.drop(...) or table.to_dummies(...){hint}.")  # fmt: skip
+
+
+def _strange(column: Any) -> str:
+    """What a column that is none of numbers holds, and where one of text holds no number."""
+    polars = _polars()
+    if column.dtype != polars.String:
+        return str(column.dtype).lower()
+    missed = column.is_not_null() & column.str.strip_chars().cast(polars.Float64, strict=False).is_null()
+    if not missed.any():
+        return "text"
+    row = int(missed.arg_max())
+    return f"text, {column[row][:20]!r} in row {row + 1}"
+
+
+def _expect_whole(path: Path, name: str, column: Any) -> None:
+    if column.null_count():
+        row = int(column.is_null().arg_max()) + 1
+        more = f", and in {column.null_count() - 1} rows more" if column.null_count() > 1 else ""
+        raise DataError(f"{path}: column {name!r} has no value in row {row}{more}; take these rows out, or fill them, with "
+                        "polars: table.drop_nulls() or table.fill_null(0).")  # fmt: skip
+
+
+def _targets(path: Path, column: Any, regression: bool) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(y, names of classes): of numbers that are foretold there are none."""
+    polars = _polars()
+    kind, name = column.dtype, column.name
+    if kind.is_float() or kind.is_decimal() or (regression and kind.is_integer()):
+        y = column.cast(polars.Float64).to_numpy()
+        expect_numbers(path, f"column {name!r}", y, first=1)
+        return y.astype(np.float32), ()
+    text = kind in (polars.String, polars.Categorical, polars.Enum)
+    if regression or not (text or kind.is_integer() or kind == polars.Boolean):
+        wanted = "numbers" if regression else "numbers or names of classes"
+        raise DataError(f"{path}: the target {name!r} must hold {wanted}, got {str(kind).lower()}; name another column by "
+                        "target (--target).")  # fmt: skip
+    values = column.cast(polars.String) if text else column
+    known = values.unique().sort().to_list()
+    most = max(20, len(column) // 4)
+    if len(known) < 2 or len(known) > most:
+        number = f"{len(known)} different values in {len(column)} rows" if len(known) > 1 else f"{known[0]!r} in every row"
+        other = " Numbers to be foretold need regression (--regression)." if kind.is_integer() and len(known) > 1 else ""
+        raise DataError(f"{path}: the target {name!r} should name classes, got {number}; name another column by target "
+                        f"(--target).{other}")  # fmt: skip
+    place = {value: i for i, value in enumerate(known)}
+    return np.array([place[value] for value in values.to_list()], np.int32), tuple(map(str, known))

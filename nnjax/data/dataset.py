@@ -200,14 +200,31 @@ def expand(data: Dataset) -> Dataset:
     return data._replace(train=Split(x, np.tile(data.train.y, len(moved))))
 
 
-def standardise(data: Dataset) -> Dataset:
-    """Every feature with mean 0 and deviation 1 over the training examples; one that never varies becomes 0."""
+class Moments(NamedTuple):
+    """Of every feature, over the training examples: float64 (features,)."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+def moments(data: Dataset) -> Moments:
+    """Mean and deviation of every training feature; 1 is the deviation of one that never varies, so that it becomes 0."""
     validated(data)
     x = data.train.x.astype(np.float64)
-    mean, deviation = x.mean(0), x.std(0)
-    deviation = np.where(deviation == 0, 1.0, deviation)
+    deviation = x.std(0)
+    return Moments(x.mean(0), np.where(deviation == 0, 1.0, deviation))
 
-    def scaled(split: Split) -> Split:
-        return Split(((split.x - mean) / deviation).astype(np.float32), split.y)
 
-    return data._replace(**{part: scaled(getattr(data, part)) for part in PARTS})
+def scaled(x: Any, known: Moments) -> np.ndarray:
+    """Rows of float32 with the mean taken off, divided by the deviation; float32 again."""
+    return ((x - known.mean) / known.deviation).astype(np.float32)
+
+
+def standardise(data: Dataset, known: Moments | None = None) -> Dataset:
+    """Every feature with mean 0 and deviation 1 over the training examples; one that never varies becomes 0.
+
+    known: the `moments` to use, by default those of the data.
+    """
+    known = moments(data) if known is None else known
+    parts = {part: getattr(data, part) for part in PARTS}
+    return data._replace(**{part: Split(scaled(split.x, known), split.y) for part, split in parts.items()})

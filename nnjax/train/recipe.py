@@ -33,7 +33,8 @@ FEEDBACK = (*back.LOCAL, "direct")
 class Recipe(NamedTuple):
     """params: initial; hand and reference: two functions of one signature; predict, encode, where: see `fit`.
 
-    sizes: of every layer, in words; network: what makes the model again. aligned: what is compared where something else than the transpose carries the error back.
+    sizes: of every layer, in words; network: what makes the model again. aligned: what is compared where something else than
+    the transpose carries the error back.
     hand and reference are of parameters that lie as `placement` says; one_device: the reference of those
     on one device, where it is another.
     """

@@ -17,6 +17,7 @@ from ..data.rows import load_rows
 from ..data.text import Text
 from ..errors import expect_folder
 from ..train.trained.load import Trained, load_run
+from ..train.trained.record import CLASSES
 
 SHOWN = 10  # rows on the screen
 KINDS = (".npz", ".csv")
@@ -59,6 +60,7 @@ class Predict:
         """Print the first rows, and the accuracy where labels are known; write the file."""
         self._expect_out()
         run = opened(self.run_folder, self.best)
+        run.expect(CLASSES)
         raw = load_rows(self.data, self.part)
         found = run.predict(raw.x)
         names = run.record.names or tuple(map(str, range(run.record.classes)))
@@ -67,7 +69,11 @@ class Predict:
             columns = {"classes": classes, "probabilities": probabilities} | ({} if raw.y is None else {"y": raw.y})
             with writing(self.out) as draft:
                 (_write_npz if self.out.suffix.lower() == ".npz" else _write_csv)(draft, columns, names)
-        print(f"{run.record.network.kind} of {run.folder}, step {run.step}, on {len(classes)} rows: {raw.words}")
+        name = Path(self.data).name
+        which = f"the {raw.part} examples of {name}" if raw.part else f"all of {name}"
+        print(f"{run.record.network.kind} of {run.folder}, step {run.step}, on {which}: {len(classes)}")
+        if raw.part is None and name == run.record.data:
+            print(f"note: the run was trained on most of a file {name}; --part test takes what it has not seen")
         _show(classes, probabilities, raw.y, names)
         if len(classes) > SHOWN:
             print(f"... and {len(classes) - SHOWN} more" + (f", all in {self.out}" if self.out else "; --out FILE has all"))

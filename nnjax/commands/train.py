@@ -189,9 +189,10 @@ class Train:
         if checkpoints is not None:
             known = {**checkpoints.configuration, "data": f"{Path(self.data).name}, SHA-256 {digest(data)[:16]}"}
             checkpoints = checkpoints._replace(configuration=known)
-        code = (
-            self.ended(train_text(self, data, checkpoints)) if isinstance(data, Text) else train_images(self, data, checkpoints)
-        )
+        if isinstance(data, Text):
+            code = self.ended(train_text(self, data, checkpoints))
+        else:
+            code = train_images(self, data, checkpoints)
         if self.folder and code < 128:  # no signal ended it
             print(usage(self.folder, self.data, data))
         return code

@@ -13,11 +13,11 @@ from .npz import read_npz
 
 
 class Raw(NamedTuple):
-    """x: (examples, ...), of the dtype of the file; y: the labels (examples,), or None; words: which examples these are."""
+    """x: (examples, ...), of the dtype of the file; y: the labels (examples,), or None; part: which, None for all of a file."""
 
     x: Any
     y: Any
-    words: str
+    part: str | None
 
 
 def load_rows(name: str | Path, part: str | None = None) -> Raw:
@@ -34,7 +34,7 @@ def load_rows(name: str | Path, part: str | None = None) -> Raw:
     if part not in PARTS:
         raise DataError(f"load_rows: part must be one of {', '.join(PARTS)}, got {part!r}; leave it out for all of a file.")
     split = getattr(load_images(name), part)
-    return Raw(split.x, split.y, f"the {part} examples of {path.name}")
+    return Raw(split.x, split.y, part)
 
 
 def _of_file(path: Path) -> Raw:
@@ -53,4 +53,6 @@ def _of_file(path: Path) -> Raw:
             f"{path}: expected a whole number as label for each example, got y{end} {describe(y)} and x{end} {describe(x)}; "
             "correct the labels, or leave them out."
         )
-    return Raw(x, y, f"x{end} of {path.name}")
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{path}: examples must be real numbers, got x{end} {describe(x)}; convert them.")
+    return Raw(x, y, "test" if end else None)

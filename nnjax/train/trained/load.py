@@ -17,6 +17,8 @@ from .prediction import Prediction, predictor
 from .record import CLASSES, TEXT, Record, model_of, read_record
 from .writing import Writer, characters, writer
 
+USE = {CLASSES: "predict", TEXT: "sample"}
+
 
 @dataclass(frozen=True, eq=False)
 class Trained:
@@ -50,7 +52,7 @@ class Trained:
         that means pixels as they are in the files of the data, of those in floating point what `load` makes of them.
         Raises DataError for examples of another shape, or with numbers that are not finite.
         """
-        self._expect(CLASSES, "predict", "sample")
+        self.expect(CLASSES)
         return self._predict(self.params, x)
 
     def stream(
@@ -58,7 +60,7 @@ class Trained:
         key: Any = None, seed: int | None = None,
     ) -> Iterator[str]:  # fmt: skip
         """The characters after the prompt, one by one as they are made: n of them, or without end. See `sample`."""
-        self._expect(TEXT, "sample", "predict")
+        self.expect(TEXT)
         return characters(self._writer, self.params, prompt, n, temperature, top_k, _key(key, seed))
 
     def sample(
@@ -74,10 +76,11 @@ class Trained:
         """
         return "".join(self.stream(prompt, n, temperature=temperature, top_k=top_k, key=key, seed=seed))
 
-    def _expect(self, task: str, who: str, other: str) -> None:
+    def expect(self, task: str) -> None:
+        """Raise ValueError unless the network was trained for this."""
         if self.record.task != task:
-            what = f"{self.record.network.kind} on {self.record.data}"
-            raise ValueError(f"{who}: {self.folder} holds another kind of network, {what}; use {other}.")
+            what, use = f"{self.record.network.kind} on {self.record.data}", USE[self.record.task]
+            raise ValueError(f"{USE[task]}: {self.folder} holds another kind of network, {what}; use {use}.")
 
 
 def _key(key: Any, seed: int | None) -> jax.Array:

@@ -167,9 +167,7 @@ def read_record(folder: Path) -> Record:
     try:
         return _record(content, _arrays(folder, content["arrays"]))
     except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} was saved by another version, which knew other options ({error}); use that one."
-        ) from None
+        raise CheckpointError(f"{path} was saved by another version, with other options ({error}); use that one.") from None
 
 
 def _arrays(folder: Path, digests: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -20,9 +20,9 @@ def whole_rows(who: str, x: Any, rows: Rows) -> tuple[np.ndarray, bool]:
     """
     found = _numbers(who, x)
     shape, width = rows.shape, math.prod(rows.shape)
-    if found.shape == shape or (shape and found.shape == (width,)):
-        return found.reshape(1, width), True
     grey = (*shape, 1) if len(shape) == 2 else shape  # as images of one channel are often kept
+    if found.shape in (shape, grey) or (shape and found.shape == (width,)):
+        return found.reshape(1, width), True
     if found.ndim and found.shape[1:] in (shape, (width,), grey):
         return found.reshape(len(found), width), False
     wanted = f"(n, {width})" if len(shape) < 2 else f"(n, {', '.join(map(str, shape))}) or (n, {width})"

@@ -34,7 +34,7 @@ def table(path):
 def test_from_raw_rows_to_a_trained_network_to_predictions(tmp_path, capsys, options):
     x, y = table(tmp_path / "mine.npz")
     folder, data = tmp_path / "run", str(tmp_path / "mine.npz")
-    Train(data=data, standardise=True, hidden=(8,), epochs=15, learning_rate=0.02, folder=folder, **options).run()
+    Train(data=data, standardise=True, hidden=(8,), epochs=40, learning_rate=0.02, folder=folder, **options).run()
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == f"to use it: nnjax predict {folder} {data}"
     trained = load_run(folder)
@@ -74,7 +74,7 @@ def test_everything_is_written_to_a_file(run, tmp_path, capsys):
         np.testing.assert_array_equal(arrays["probabilities"], found.probabilities)
         np.testing.assert_array_equal(arrays["y"], found.classes)
     Predict(run, str(tmp_path / "new.npz"), out=tmp_path / "out.csv").run()
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert list(rows[0]) == ["row", "class", "probability of 0", "probability of 1", "label"]
     assert [int(row["class"]) for row in rows] == found.classes.tolist()
     written = np.array([row["probability of 1"] for row in rows], np.float32)

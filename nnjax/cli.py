@@ -12,6 +12,8 @@ FULL = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")  # in what JAX r
 
 COMMANDS = (
     "train",
+    "predict",
+    "sample",
     "check",
     "audit",
     "bench",

@@ -131,3 +131,27 @@ def run_tests_in():
         return done.returncode, done.stdout + done.stderr
 
     return run
+
+
+@pytest.fixture
+def save_run():
+    """save_run(folder, record, params, steps=(1,), accuracies=(0.5,)): a run as `nnjax train --folder` leaves it; of later
+    steps the parameters are so many times those."""
+
+    def save(folder, record, params, steps=(1,), accuracies=(0.5,), average=None):
+        from nnjax.train import Epoch, init_state, make_optimizer
+        from nnjax.train.run import Checkpoints, Progress, keep
+        from nnjax.train.trained.record import evaluated_at, keep_record
+
+        folder.mkdir(parents=True, exist_ok=True)
+        optimizer = make_optimizer("sgd", 0.1, average=average)
+        state = init_state(params, optimizer, jax.random.key(0))
+        keep_record(folder, record._replace(parameters=evaluated_at(state)))
+        history = ()
+        for step, accuracy in zip(steps, accuracies):
+            history += (Epoch(len(history) + 1, 0.1, accuracy, accuracy, 0.1),)
+            now = state._replace(params=jax.tree.map(lambda p, step=step: p * jax.numpy.float32(step), params))
+            keep(Checkpoints(folder / "checkpoints", configuration={}), now, step, Progress(history))
+        return folder
+
+    return save

@@ -30,6 +30,7 @@ from ..train.run import Checkpoints, Fit, claim
 from ..train.watching.metrics import Writers, expect_records
 from .options.config import OWN, as_toml, file_named, read
 from .options.groups import TRAIN, parse
+from .predict import usage
 from .train_images import train_images
 from .train_options import expect_options
 from .train_text import train_text
@@ -211,8 +212,12 @@ class Train:
             known = {**checkpoints.configuration, "data": f"{Path(self.data).name}, SHA-256 {digest(data)[:16]}"}
             checkpoints = checkpoints._replace(configuration=known)
         if isinstance(data, Text):
-            return self.ended(train_text(self, data, checkpoints))
-        return train_images(self, data, checkpoints)
+            code = self.ended(train_text(self, data, checkpoints))
+        else:
+            code = train_images(self, data, checkpoints)
+        if self.folder and code < 128:  # no signal ended it
+            print(usage(self.folder, self.data, data))
+        return code
 
     def gradients(self, model: Layer, loss: Layer, made: Mlp | Gpt | None = None) -> Gradients:
         """By hand and by jax.grad, over the mesh; made: of what the model was made."""

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from ..check.vjp import Difference, compare_gradients
-from ..data.dataset import DataError, Dataset, standardise, standardise_targets
+from ..data.catalogue import SCALES
+from ..data.dataset import DataError, Dataset, moments, standardise, standardise_targets
 from ..data.files import writing
 from ..data.images import expand
 from ..data.words import FAR, kind, notes
@@ -21,6 +22,7 @@ from ..train.optimizers import averaged
 from ..train.recipe import MODELS, Recipe, make_recipe, named
 from ..train.run import Checkpoints, Epoch, Fit, expect_resumable
 from ..train.step import init_state
+from ..train.trained.record import CLASSES, Record, Rows, evaluated_at, feedback_of, keep_record
 from ..train.watching.alignment import angle_lines, make_alignment
 from ..train.watching.metrics import told_before
 from ..train.watching.progress import progress
@@ -38,7 +40,9 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
     if not len(data.test.y):
         raise DataError(f"data set {data.name!r}: the test split is empty; give it at least one example.")
     data = expand(data) if o.expand else data
-    data = standardise(data) if o.standardise else data
+    known = moments(data.train.x) if o.standardise else None
+    data = standardise(data, known) if known else data
+    targets = moments(data.train.y) if o.standardise_targets else None
     data = standardise_targets(data) if o.standardise_targets else data
     epochs = 40 if o.epochs is None else o.epochs
     expect_batches(data, o.batch_size, epochs)
@@ -50,7 +54,8 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
         dropout=o.dropout, l2=o.l2, l1=o.l1, microbatches=o.microbatches, compute_dtype=o.compute_dtype,
         feedback=o.feedback, gradients=o.gradients, key=init_key,
     )  # fmt: skip
-    expect_resumable(checkpoints, jax.eval_shape(lambda: init_state(recipe.params, optimizer, run_key)))
+    state = jax.eval_shape(lambda: init_state(recipe.params, optimizer, run_key))
+    expect_resumable(checkpoints, state)
     print(f"{o.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
     if what := kind(data):
         print(what)
@@ -60,6 +65,12 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
     for note in notes(data):
         print(note)
     print(f"{model} {recipe.sizes}, {recipe.loss}, {o.described()}")
+    if o.folder:
+        rows = Rows(data.train.x.shape[1:] if data.shape is None else data.shape, SCALES.get(o.data, 1), known)
+        keep_record(o.folder, Record(
+            CLASSES, data.name, recipe.network, recipe.loss, evaluated_at(state), o.compute_dtype,
+            feedback_of(o.feedback, init_key), rows, data.classes,
+        ))  # fmt: skip
     start = time.perf_counter()
     x, labels = _on_device(recipe, data, o.batch_size)
     first = _compare(o, recipe, recipe.params, x, labels)

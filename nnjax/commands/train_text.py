@@ -13,12 +13,13 @@ from ..losses.means import softmax_cross_entropy
 from ..models.char_rnn import char_rnn
 from ..models.decode import generate_gpt
 from ..models.generate import generate
-from ..models.gpt import gpt
 from ..train.optimizers import averaged
 from ..train.recipe import Gpt, initial, named
 from ..train.run import Checkpoints, Fit, expect_resumable
 from ..train.step import init_state
 from ..train.text import expect_window, fit_text, windows
+from ..train.trained.network import Network, layer_of
+from ..train.trained.record import TEXT, Record, evaluated_at, keep_record
 from ..train.watching.finite import first_not_finite
 from ..train.watching.metrics import told_before
 from ..train.watching.progress import progress
@@ -40,10 +41,12 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     loss, made = softmax_cross_entropy(), None
     if name == "gpt":
         made = Gpt(vocab, o.context, o.layers, o.heads, o.width, o.dropout, scan=o.layers > 8)
-        model, trained = (gpt(**made._asdict(), fused=fused) for fused in (False, True))
+        network = Network(name, made._asdict())
+        model, trained = (layer_of(network, fused=fused) for fused in (False, True))
         loss = linear_cross_entropy()
     else:
-        model = trained = char_rnn(vocab, o.width, layers=o.layers)
+        network = Network(name, {"vocab": vocab, "width": o.width, "cell": "lstm", "layers": o.layers})
+        model = trained = layer_of(network)
 
     def whole(f):
         f = add_l2(f, o.l2 / len(text.train))
@@ -56,7 +59,8 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     found = o.gradients(trained, loss, made)
     hand, reference, placement = whole(found.hand), whole(found.reference), found.placement
     params = initial(model.init, init_key)
-    expect_resumable(checkpoints, jax.eval_shape(lambda: init_state(params, optimizer, run_key)))
+    state = jax.eval_shape(lambda: init_state(params, optimizer, run_key))
+    expect_resumable(checkpoints, state)
     print(f"{text.name}: {len(text.train)} characters to train on, {len(text.validation)} to validate, {vocab} different ones")
     sizes = f"{o.layers} x {o.width}" + (f", {o.heads} heads" if name == "gpt" else "")
     print(f"{name} {sizes}, context {o.context}, {loss.name}, {o.described()}")
@@ -69,6 +73,9 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         worst = max(first, key=lambda d: d.relative / d.budget if d.budget else 0)
         print(f"hand / jax.grad  first step: relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} "
               f"({worst.leaf}): {'ok' if worst.ok else 'TOO FAR APART'}")  # fmt: skip
+    if o.folder:
+        keep_record(o.folder, Record(TEXT, text.name, network, loss.name, evaluated_at(state), o.compute_dtype,
+                                     vocabulary=text.vocabulary))  # fmt: skip
     with progress(epochs, EVERY * o.batch_size) as on_epoch, o.writers(EVERY * o.batch_size) as write:
         f, where = o.trained(hand, reference, first, lambda p, x, y, k: first_not_finite(trained, loss, p, x, y, k))
         done = fit_text(

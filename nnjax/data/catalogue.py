@@ -18,6 +18,7 @@ from .text import Text, load_text, make_text
 
 DIGITS_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 IMAGES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+SCALES = {"digits": 16, "mnist": 255, "fashion_mnist": 255, "kmnist": 255}  # what the pixels of files are divided by
 SOURCES = {
     "mnist": Source(
         "mnist",
@@ -140,7 +141,7 @@ def _digits() -> Dataset:
         raise DataError(f"{path} cannot be read: {error}; reinstall nnjax.") from None
     expect_digest(path, images.tobytes() + labels.tobytes(), DIGITS_SHA256, "reinstall nnjax")
     order = np.random.default_rng(0).permutation(len(labels))
-    x, y = (images[order] / np.float32(16)).astype(np.float32), labels[order].astype(np.int32)
+    x, y = (images[order] / np.float32(SCALES["digits"])).astype(np.float32), labels[order].astype(np.int32)
     cut = [slice(0, 1257), slice(1257, 1437), slice(1437, None)]
     return Dataset("digits", *(Split(x[s], y[s]) for s in cut), classes=10, shape=(8, 8))
 
@@ -150,7 +151,7 @@ def _images(name: str) -> Dataset:
 
     def split(prefix):
         images, labels = parts[f"{prefix}-images-idx3-ubyte"], parts[f"{prefix}-labels-idx1-ubyte"]
-        x = images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
+        x = images.reshape(len(images), -1).astype(np.float32) / np.float32(SCALES[name])
         return Split(x, labels.astype(np.int32))
 
     train, test = split("train"), split("t10k")

@@ -230,34 +230,45 @@ def split_rows(x: np.ndarray, y: np.ndarray) -> list[Split]:
     return [Split(x[order[a:b]], y[order[a:b]]) for a, b in zip(ends, ends[1:])]
 
 
-def standardise(data: Dataset) -> Dataset:
-    """Every feature with mean 0 and deviation 1 over the training examples; one that never varies becomes 0."""
+class Moments(NamedTuple):
+    """Of every column, over the training examples: float64 (columns,), or () of one target."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+def moments(x: Any) -> Moments:
+    """Mean and deviation of every column; 1 is the deviation of one that never varies, so that it becomes 0."""
+    x = np.asarray(x, np.float64)
+    return Moments(x.mean(0), np.where(x.min(0) == x.max(0), 1.0, x.std(0)))
+
+
+def scaled(x: Any, known: Moments) -> np.ndarray:
+    """Rows of float32 with the mean taken off, divided by the deviation; float32 again."""
+    return ((x - known.mean) / known.deviation).astype(np.float32)
+
+
+def standardise(data: Dataset, known: Moments | None = None) -> Dataset:
+    """Every feature with mean 0 and deviation 1 over the training examples; one that never varies becomes 0.
+
+    known: the `moments` to use, by default those of the training examples.
+    """
     validated(data)
-    mean, deviation = spread(data.train.x)
+    known = moments(data.train.x) if known is None else known
     parts = {part: getattr(data, part) for part in PARTS}
-    return data._replace(**{part: s._replace(x=_scaled(s.x, mean, deviation)) for part, s in parts.items()})
+    return data._replace(**{part: split._replace(x=scaled(split.x, known)) for part, split in parts.items()})
 
 
 def standardise_targets(data: Dataset) -> Dataset:
     """Every target with mean 0 and deviation 1 over the training examples; R² stays what it is.
 
-    A prediction z of the network that is trained on them is mean + deviation z, of `spread(data.train.y)`.
+    A prediction z of the network that is trained on them is mean + deviation z, of `moments(data.train.y)`.
     Raises DataError for data that have classes.
     """
     validated(data)
     if not data.regression:
         raise DataError(f"data set {data.name!r}: standardise_targets is for numbers, got classes; leave it out "
                         "(--standardise-targets).")  # fmt: skip
-    mean, deviation = spread(data.train.y)
+    known = moments(data.train.y)
     parts = {part: getattr(data, part) for part in PARTS}
-    return data._replace(**{part: s._replace(y=_scaled(s.y, mean, deviation)) for part, s in parts.items()})
-
-
-def spread(x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(mean, deviation) of each column, in float64; the deviation is 1 where nothing varies."""
-    x = np.asarray(x, np.float64)
-    return x.mean(0), np.where(x.min(0) == x.max(0), 1.0, x.std(0))
-
-
-def _scaled(x: Any, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    return ((x - mean) / deviation).astype(np.float32)
+    return data._replace(**{part: split._replace(y=scaled(split.y, known)) for part, split in parts.items()})

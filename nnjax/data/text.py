@@ -9,6 +9,7 @@ from ..errors import describe, is_array
 from .dataset import DataError
 from .files import expect_path
 
+SHOWN = 200  # characters of a vocabulary in an error
 SHARE = 0.9  # of a text, its beginning, to train on; the rest validates
 
 
@@ -21,13 +22,14 @@ class Text(NamedTuple):
     vocabulary: str
 
     def encode(self, text: str) -> np.ndarray:
-        """The ids of these characters. Raises DataError for one that the vocabulary lacks."""
+        """The ids of these characters. Raises DataError for those that the vocabulary lacks."""
         if not isinstance(text, str):
             raise TypeError(f"encode: text must be a str, got {describe(text)}; pass its characters.")
         number = {c: i for i, c in enumerate(self.vocabulary)}
         strange = sorted(set(text) - set(number))
         if strange:
-            raise DataError(f"text {self.name!r} has no character {strange[0]!r}; write with {self.vocabulary!r}.")
+            known = self.vocabulary if len(self.vocabulary) <= SHOWN else f"{self.vocabulary[:SHOWN]}..."
+            raise DataError(f"text {self.name!r} has no character {', '.join(map(repr, strange))}; write with {known!r}.")
         return np.array([number[c] for c in text], np.int32)
 
     def decode(self, ids: Any) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .dataset import Dataset, spread
+from .dataset import Dataset, moments
 
 MOST = 8  # names that are said
 FAR = 10.0  # times 1: features, or targets, that are larger or further apart train slowly
@@ -26,7 +26,7 @@ def notes(data: Dataset) -> list[str]:
         return []
     y = np.asarray(data.train.y, np.float64).reshape(len(data.train.y), -1)
     found = []
-    _, deviation = spread(y)
+    deviation = moments(y).deviation
     largest = abs(y).max()
     remedy = "--standardise-targets gives each mean 0 and deviation 1, and trains faster; R² stays what it is"
     if largest > FAR:

@@ -1,6 +1,7 @@
 """Text from a `gpt` that keeps its keys and values: each new id costs one position, not the whole prefix again."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,51 @@ def _parts(params) -> tuple[Any, ...]:
     return embed, table, places, blocks, norm
 
 
+class Decoder(NamedTuple):
+    """A `gpt`, one position at a time.
+
+    context: its longest text; table: of the ids; empty(rows, steps): keys and values of no position yet, with room for so many;
+    step(ids, kept, t) -> (logits (rows, vocab), kept), of the ids (rows,) at position t, t = 0, 1, ... in turn.
+    """
+
+    context: int
+    table: Array
+    empty: Callable[[int, int], Any]
+    step: Callable[[Array, Any, Array], tuple[Array, Any]]
+
+
+def decoder(params: Any, *, heads: int, activation: Layer | None = None, eps: float = 1e-5) -> Decoder:
+    """The decoder of the parameters of a `gpt`, which may be traced; the rest as of `generate_gpt`."""
+    expect_positive("generate_gpt", heads=heads)
+    activation = gelu(approximate=True) if activation is None else activation
+    expect_layer("generate_gpt", activation)
+    embed, head, positions, blocks, last_norm = _parts(params)
+    context, width = positions.shape
+    table, hidden = embed.table, blocks[1][1].b.shape[-1]
+    opts = expect_attention(width, heads)
+    norm = layer_norm(width, eps=eps)
+    feed = serial(norm, dense(width, hidden), serial(activation, dense(hidden, width)))
+
+    def empty(rows, steps):
+        one = jnp.zeros((blocks[0][0].scale.shape[0], rows, heads, steps, width // heads), table.dtype)
+        return one, one
+
+    def block(carry, p_cache):
+        x, t = carry
+        (p, cache) = p_cache
+        (p_norm, p_attention, *_), p_feed = p
+        y, cache = attention_step(p_attention, norm.apply(p_norm, x), cache, t, opts=opts)
+        x = x + y
+        return (x + feed.apply(p_feed[:3], x), t), cache
+
+    def step(ids, kept, t):
+        x = take(table, ids) + broadcast(positions[t], (ids.shape[0], width))
+        (x, _), kept = lax.scan(block, (x, t), (blocks, kept))
+        return norm.apply(last_norm, x) @ head.T, kept
+
+    return Decoder(context, table, empty, step)
+
+
 def generate_gpt(
     params: Any, prompt: Array, length: int, *, heads: int, key: Any = None, temperature: float = 1.0,
     activation: Layer | None = None, eps: float = 1e-5,
@@ -60,47 +106,28 @@ def generate_gpt(
     Raises ValueError where s + length - 1 is more than the context, TypeError for a prompt that is not integers.
     """
     expect_request("generate_gpt", prompt, length, key, temperature)
-    expect_positive("generate_gpt", heads=heads)
-    activation = gelu(approximate=True) if activation is None else activation
-    expect_layer("generate_gpt", activation)
-    embed, head, positions, blocks, last_norm = _parts(params)
-    context, width = positions.shape
+    decode = decoder(params, heads=heads, activation=activation, eps=eps)
+    context = decode.context
     steps = prompt.shape[-1] + length - 1 if prompt.ndim else 0
     if prompt.ndim < 1 or prompt.shape[-1] < 1 or steps > context:
         raise ValueError(
             f"generate_gpt: prompt must have shape (..., s), s from 1 to {context + 1 - length}, so that {length} more fit in "
             f"the context of {context}, got {describe(prompt)}; cut it, or ask for less."
         )
-    table, hidden = embed.table, blocks[1][1].b.shape[-1]
-    embedding(*table.shape).apply(embed, prompt)  # refuses ids that it does not know
-    opts = expect_attention(width, heads)
-    norm = layer_norm(width, eps=eps)
-    feed = serial(norm, dense(width, hidden), serial(activation, dense(hidden, width)))
+    embedding(*decode.table.shape).apply(EmbeddingParams(decode.table), prompt)  # refuses ids that it does not know
     given = prompt.reshape(-1 if prompt.size else 0, prompt.shape[-1]).astype(jnp.int32)
     rows = given.shape[0]
 
-    def block(carry, p_cache):
-        x, t = carry
-        (p, cache) = p_cache
-        (p_norm, p_attention, *_), p_feed = p
-        y, cache = attention_step(p_attention, norm.apply(p_norm, x), cache, t, opts=opts)
-        x = x + y
-        return (x + feed.apply(p_feed[:3], x), t), cache
-
     def step(carry, now):
-        last, caches = carry
+        last, kept = carry
         t, k, told, is_told = now
-        ids = jnp.where(is_told, told, last)
-        x = take(table, ids) + broadcast(positions[t], (rows, width))
-        (x, _), caches = lax.scan(block, (x, t), (blocks, caches))
-        logits = norm.apply(last_norm, x) @ head.T
+        logits, kept = decode.step(jnp.where(is_told, told, last), kept, t)
         last = pick(logits, k, temperature)
-        return (last, caches), last
+        return (last, kept), last
 
-    empty = jnp.zeros((blocks[0][0].scale.shape[0], rows, heads, steps, width // heads), table.dtype)
     told = jnp.pad(given.T, ((0, length - 1), (0, 0)))
     numbers = jnp.arange(steps, dtype=jnp.int32)
     keys = None if key is None else jax.random.split(key, steps)
-    start = (jnp.zeros((rows,), jnp.int32), (empty, empty))
+    start = (jnp.zeros((rows,), jnp.int32), decode.empty(rows, steps))
     _, ids = lax.scan(step, start, (numbers, keys, told, numbers < prompt.shape[-1]))
     return ids[prompt.shape[-1] - 1 :].T.reshape(*prompt.shape[:-1], length)

@@ -27,8 +27,10 @@ def expect_request(who: str, prompt: Any, length: int, key: Any, temperature: fl
         raise TypeError(f"{who}: prompt must be integers, got {describe(prompt)}; encode the text first.")
 
 
-def pick(logits: Array, key: Any, temperature: float) -> Array:
+def pick(logits: Array, key: Any, temperature: float, top_k: int | None = None) -> Array:
     """One id for each row of logits: drawn with a key, the most probable without one or at temperature 0.
+
+    top_k: drawn among so many most probable ones.
 
     Drawn in float32 at least: in bfloat16 many numbers tie, and of equals the first is taken.
     """
@@ -38,7 +40,11 @@ def pick(logits: Array, key: Any, temperature: float) -> Array:
     tiny = float(jnp.finfo(logits.dtype).tiny)
     temperature = min(max(float(temperature), tiny), 1 / tiny)  # beyond, 0 / 0 and inf / inf would be NaN
     below = logits - broadcast(logits.max(-1, keepdims=True), logits.shape)  # the largest stays 0 whatever it is divided by
-    return jax.random.categorical(key, below / temperature).astype(jnp.int32)
+    if top_k is None or top_k >= logits.shape[-1]:
+        return jax.random.categorical(key, below / temperature).astype(jnp.int32)
+    largest, ids = lax.top_k(below, top_k)
+    drawn = jax.random.categorical(key, largest / temperature).astype(jnp.int32)
+    return jnp.take_along_axis(ids, drawn[..., None], -1)[..., 0].astype(jnp.int32)
 
 
 def generate(model: Layer, params: Any, prompt: Array, length: int, *, key: Any = None, temperature: float = 1.0) -> Array:

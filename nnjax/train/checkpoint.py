@@ -219,16 +219,27 @@ def _read(path: Path, like: Any) -> Any:
         for number, _, x in numbered
         if x.size
     }
-    try:
-        found = _orbax().load((path / "state").absolute(), wanted) if wanted else {}
-    except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} cannot be read: {reason}; try again, or start in another folder.") from error
+    found = read_arrays(path, wanted)
     read = []
     for number, _, x in numbered:
         data = found[number] if x.size else x
         read.append(jax.random.wrap_key_data(data, impl=str(jax.random.key_impl(x))) if x.size and _is_key(x) else data)
     return jax.tree.unflatten(jax.tree.structure(like), read)
+
+
+def read_arrays(path: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> Mapping[str, jax.Array]:
+    """Those of the arrays of a checkpoint that are wanted, by number. Raises CheckpointError where they cannot be read."""
+    if not wanted:
+        return {}
+    orbax = _orbax()
+    context = orbax.Context()
+    context.pytree.loading.partial_load = True
+    try:
+        with context:
+            return orbax.load((path / "state").absolute(), dict(wanted))
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} cannot be read: {reason}; try again, or start in another folder.") from error
 
 
 def _leaves(state: Any) -> list[tuple[str, str, Any]]:

@@ -9,25 +9,21 @@ from typing import Any, NamedTuple
 import jax
 
 from .. import feedback as back
-from .. import layers, nielsen
+from .. import nielsen
 from ..data.dataset import Dataset
 from ..data.images import image_shape
 from ..direct import direct_value_and_grad
-from ..errors import expect_positive, unknown_name
+from ..errors import expect_positive
 from ..grad import ValueAndGrad, accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad, value_and_grad
 from ..layer import Layer
 from ..losses import means as losses
-from ..models.lenet import lenet
-from ..models.mlp import mlp
 from .fit import one_hot
 from .placement import ONE_DEVICE, Placement
+from .trained.network import ACTIVATIONS, Network, layer_of, layers_after_the_first, named, operators
 from .watching.alignment import Aligned
 from .watching.finite import first_not_finite
 from .watching.scores import as_columns
 
-ACTIVATIONS: dict[str, Callable[[], Layer]] = {
-    name: getattr(layers, name) for name in ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
-}
 LOSSES: dict[str, Callable[[], Layer]] = {
     name: getattr(losses, name) for name in ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 }
@@ -40,7 +36,8 @@ FEEDBACK = (*back.LOCAL, "direct")
 class Recipe(NamedTuple):
     """params: initial; hand and reference: two functions of one signature; predict, encode, where: see `fit`.
 
-    sizes: of every layer, in words. aligned: what is compared where something else than the transpose carries the error back.
+    sizes: of every layer, in words; network: what makes the model again. aligned: what is compared where something else than
+    the transpose carries the error back.
     hand and reference are of parameters that lie as `placement` says; one_device: the reference of those
     on one device, where it is another.
     """
@@ -52,6 +49,7 @@ class Recipe(NamedTuple):
     encode: Callable[..., Any] | None
     loss: str
     sizes: str
+    network: Network
     where: Callable[..., str] | None = None
     aligned: Aligned | None = None
     placement: Placement = ONE_DEVICE
@@ -88,13 +86,6 @@ class Gpt(NamedTuple):
 def gradients(model: Layer, loss: Layer, made: Mlp | Gpt | None = None) -> Gradients:
     """On one device, where it does not matter of what the model was made."""
     return Gradients(value_and_grad(model, loss), reference_value_and_grad(model, loss))
-
-
-def named(what: str, name: str, table: Any) -> Any:
-    """table[name], or the error that names the nearest entry."""
-    if name not in table:
-        raise unknown_name(what, name, table)
-    return table[name] if isinstance(table, dict) else name
 
 
 def make_recipe(
@@ -175,29 +166,24 @@ def memory() -> float:
         return math.inf
 
 
-def _operators(feedback: str | Sequence[back.Operator], key: jax.Array, n: int) -> tuple[back.Operator, ...]:
-    """Of the n layers with weights after the first; direct feedback has none."""
-    if not isinstance(feedback, str):
-        return back.for_layers("make_recipe", feedback, n)
-    local = "transpose" if feedback == "direct" else feedback
-    return back.named(local, jax.random.fold_in(key, 1), n) if n else ()
-
-
 def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedback, gradients, key) -> Recipe:
-    act = named("activation", activation or "relu", ACTIVATIONS)()
+    activation = activation or "relu"
+    act = named("activation", activation, ACTIVATIONS)()
     pixels = math.prod(data.train.x.shape[1:])
     loss = loss or (NUMBERS if data.regression else "softmax_cross_entropy")
     chosen = named("loss", loss, LOSSES)()
-    operators = _operators(feedback, key, len(hidden) + (0 if model == "mlp" else len(channels)))
     sizes = [pixels, *hidden, data.outputs]
     encode = as_columns if data.regression else None if loss == "softmax_cross_entropy" else one_hot(data.classes)
     if model == "mlp":
-        shape, words, make = (pixels,), str(sizes), partial(mlp, sizes, act)
+        shape, words, options = (pixels,), str(sizes), {"sizes": sizes}
     else:
         shape = image_shape("the model lenet", data)
-        make = partial(lenet, sizes[-1], channels=channels, hidden=hidden, activation=act, image=shape, dropout=dropout)
+        options = {"classes": data.outputs, "channels": channels, "hidden": hidden, "image": shape, "dropout": dropout}
         words = f"{shape[0]}x{shape[1]}{' RGB' if shape[2] == 3 else ''}, conv {list(channels)}, dense {sizes[1:]}"
-    net = make(feedback=operators)
+    network = Network(model, {**options, "activation": activation})
+    sent_back = operators(feedback, key, layers_after_the_first(network))
+    make = partial(layer_of, network)
+    net = make(feedback=sent_back)
 
     def on_images(f: ValueAndGrad) -> ValueAndGrad:
         def on_rows(params, x, labels, *, weights=None, key=None):
@@ -210,7 +196,7 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedb
     hand = direct_value_and_grad(net, chosen, jax.random.fold_in(key, 1)) if direct else found.hand
     # What the hand-written backward gives with the transpose; the parameters of mirror are others, and are left to jax.grad.
     right = reference_value_and_grad(net, chosen) if feedback == "mirror" else value_and_grad(make(), chosen)
-    carried = None if feedback == "transpose" else Aligned(on_images(hand), on_images(right), () if direct else operators)
+    carried = None if feedback == "transpose" else Aligned(on_images(hand), on_images(right), () if direct else sent_back)
     return Recipe(
         initial(net.init, key),
         add_l2(on_images(hand), l2),
@@ -219,6 +205,7 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedb
         encode,
         loss,
         words,
+        network,
         lambda params, x, labels, key: first_not_finite(net, chosen, params, x.reshape(-1, *shape), labels, key),
         carried,
         found.placement,
@@ -237,13 +224,14 @@ def _nielsen(sizes, loss, l2, n, classes, feedback, key) -> Recipe:
         raise ValueError(f"the model nielsen sends the error back from layer to layer through its own w, got feedback "
                          f"{feedback!r}; use the model mlp.")  # fmt: skip
     objective = nielsen.objective(cost, l2, n)
-    operators = _operators(feedback, key, len(sizes) - 2)
+    sent_back = operators(feedback, key, len(sizes) - 2)
 
     def reference(params, x, y, *, weights=None, key=None):
         return jax.value_and_grad(objective)(params, x, y, weights)
 
-    hand = nielsen.value_and_grad(cost, l2, n, operators)
-    bare, right = nielsen.value_and_grad(cost, send_back=operators), nielsen.value_and_grad(cost)
-    carried = None if feedback == "transpose" else Aligned(bare, right, operators)
+    hand = nielsen.value_and_grad(cost, l2, n, sent_back)
+    bare, right = nielsen.value_and_grad(cost, send_back=sent_back), nielsen.value_and_grad(cost)
+    carried = None if feedback == "transpose" else Aligned(bare, right, sent_back)
+    network = Network("nielsen", {"sizes": sizes})
     params = initial(lambda key: nielsen.init(key, sizes), key)
-    return Recipe(params, hand, reference, nielsen_predict, one_hot(classes), loss, str(sizes), None, carried)
+    return Recipe(params, hand, reference, nielsen_predict, one_hot(classes), loss, str(sizes), network, None, carried)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nnjax.data.dataset import digest, spread, validated
+from nnjax.data.dataset import digest, moments, validated
 from nnjax.train import DataError, Dataset, Split, load, load_files, standardise, standardise_targets
 
 
@@ -204,7 +204,7 @@ def test_targets_are_standardised_by_the_training_examples_and_come_back(targets
     found = standardise_targets(data)
     np.testing.assert_allclose(found.train.y.mean(0, dtype=np.float64), 0, atol=1e-6)
     np.testing.assert_allclose(found.train.y.std(0, dtype=np.float64), 1, atol=1e-5)
-    mean, deviation = spread(data.train.y)
+    mean, deviation = moments(data.train.y)
     np.testing.assert_allclose(mean + deviation * found.test.y, data.test.y, rtol=1e-4, atol=1e-2)
     np.testing.assert_array_equal(found.train.x, data.train.x)
     with pytest.raises(DataError, match="standardise_targets is for numbers, got classes"):

@@ -1,0 +1,112 @@
+"""A run that `nnjax train --folder` saved, to be used."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ...errors import describe, expect_flag, expect_key, whole_number
+from ...layer import Layer
+from ..run import Epoch
+from .parameters import read_parameters
+from .place import SAVED, found_place
+from .prediction import Prediction, predictor
+from .record import CLASSES, TEXT, Record, model_of, read_record
+from .writing import Writer, characters, writer
+
+USE = {CLASSES: "predict", TEXT: "sample"}
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network: `predict` of one of rows or images, `sample` and `stream` of one of text.
+
+    model: the Layer; of a lenet it takes images (n, height, width, 1), of others rows, prepared as in training. params: those
+    that the run was scored with, its moving average if it kept one. step: of the checkpoint; history: its epochs until there;
+    skipped: a sentence for each newer checkpoint that is damaged. record: all else that is known of the run.
+    """
+
+    folder: Path
+    step: int
+    model: Layer = field(repr=False)
+    params: Any = field(repr=False)
+    history: tuple[Epoch, ...] = field(repr=False)
+    skipped: tuple[str, ...]
+    record: Record = field(repr=False)
+
+    @cached_property
+    def _predict(self) -> Any:
+        return predictor(self.model, self.record)
+
+    @cached_property
+    def _writer(self) -> Writer:
+        return writer(self.model, self.record.network, self.record.vocabulary, self.record.data)
+
+    def predict(self, x: Any) -> Prediction:
+        """Classes and probabilities of raw examples: (n, ...) for any n from 0, or one alone.
+
+        x: numbers of any dtype, not scaled or standardised: that is done here, as the run did it. Of images in whole numbers
+        that means pixels as they are in the files of the data, of those in floating point what `load` makes of them.
+        Raises DataError for examples of another shape, or with numbers that are not finite.
+        """
+        self.expect(CLASSES)
+        return self._predict(self.params, x)
+
+    def stream(
+        self, prompt: str | None = None, n: int | None = None, *, temperature: float = 0.8, top_k: int | None = None,
+        key: Any = None, seed: int | None = None,
+    ) -> Iterator[str]:  # fmt: skip
+        """The characters after the prompt, one by one as they are made: n of them, or without end. See `sample`."""
+        self.expect(TEXT)
+        return characters(self._writer, self.params, prompt, n, temperature, top_k, _key(key, seed))
+
+    def sample(
+        self, prompt: str | None = None, n: int = 200, *, temperature: float = 0.8, top_k: int | None = None, key: Any = None,
+        seed: int | None = None,
+    ) -> str:  # fmt: skip
+        """n characters after the prompt, without it; by default after the beginning of a line.
+
+        Each is drawn from softmax(logits / temperature), of the top_k most probable ones if that is given; temperature 0 takes
+        the most probable. A gpt sees the last `context` characters. The same seed (0 by default) or key gives the same text,
+        and with a larger n its beginning.
+        Raises DataError for characters that the text of the run lacks.
+        """
+        return "".join(self.stream(prompt, n, temperature=temperature, top_k=top_k, key=key, seed=seed))
+
+    def expect(self, task: str) -> None:
+        """Raise ValueError unless the network was trained for this."""
+        if self.record.task != task:
+            what, use = f"{self.record.network.kind} on {self.record.data}", USE[self.record.task]
+            raise ValueError(f"{USE[task]}: {self.folder} holds another kind of network, {what}; use {use}.")
+
+
+def _key(key: Any, seed: int | None) -> jax.Array:
+    if key is not None and seed is not None:
+        raise ValueError("sample: pass a key or a seed, not both.")
+    if key is not None:
+        expect_key("sample", key)
+        return key
+    number = whole_number(0 if seed is None else seed)
+    if number is None or not 0 <= number < 1 << 32:
+        came = repr(seed) if isinstance(seed, (int, float, str)) else describe(seed)
+        raise ValueError(f"sample: seed must be a whole number from 0 to {(1 << 32) - 1}, got {came}; pass e.g. 1.")
+    return jax.random.key(number)
+
+
+def load_run(folder: str | Path, *, best: bool = False) -> Trained:
+    """The network that `nnjax train --folder` saved there, on one device.
+
+    folder: of the run; one inside it, such as that of a checkpoint, which is then taken, or one that holds a single run will
+    do.
+    By default the newest sound checkpoint; best: that of the best validation (or test) accuracy.
+    Raises CheckpointError where there is no run, or no sound checkpoint in it.
+    """
+    expect_flag("load_run", best=best)
+    run, step = found_place("load_run", folder)
+    record = read_record(run)
+    model = model_of(record)
+    found = read_parameters(run / SAVED, model, record.parameters, best=bool(best), step=step)
+    return Trained(run, found.step, model, found.params, found.history, found.skipped, record)

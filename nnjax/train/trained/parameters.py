@@ -1,0 +1,72 @@
+"""The parameters of a run, out of one of its checkpoints: no state of the optimizer is read, and no mesh needed."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ...layer import Layer
+from ..checkpoint import read_arrays
+from ..checkpoint_folder import CheckpointError, Damaged, known, place, steps, verify
+from ..run import Epoch
+
+
+class Found(NamedTuple):
+    """params, of the checkpoint of this step; history: the epochs until then; skipped: a sentence for each passed over."""
+
+    params: Any
+    step: int
+    history: tuple[Epoch, ...]
+    skipped: tuple[str, ...]
+
+
+def read_parameters(folder: Path, model: Layer, where: str, *, best: bool = False, step: int | None = None) -> Found:
+    """The parameters of the newest sound checkpoint; or of the best of those that are kept, or of that of this step.
+
+    where: in the saved state, as `evaluated_at` says it.
+    Raises CheckpointError where there is none, or where it holds no parameters of this model.
+    """
+    skipped: list[str] = []
+    for number in _candidates(folder, best, step):
+        path = place(folder, number)
+        try:
+            manifest = verify(path)
+        except Damaged as error:
+            skipped.append(str(error))
+            continue
+        params = _read(path, manifest, model, where)
+        history = tuple(Epoch(*record) for record in manifest["metrics"]["history"])
+        return Found(params, number, history, tuple(skipped))
+    kind = "no checkpoint whose accuracy is known" if best and not skipped else "no sound checkpoint"
+    why = "; ".join(skipped) or ("no epoch has ended" if best else "none was saved")
+    raise CheckpointError(f"{folder} has {kind}: {why}. Name another run, or train this one on.")
+
+
+def _candidates(folder: Path, best: bool, step: int | None) -> Iterator[int]:
+    if step is not None:
+        yield step
+    elif not best:
+        yield from reversed(steps(folder))
+    else:
+        scores = {n: manifest["metrics"].get("accuracy") for n, manifest in known(folder).items()}
+        scored = {n: score for n, score in scores.items() if isinstance(score, float) and score == score}
+        yield from sorted(scored, key=lambda n: (-scored[n], n))
+
+
+def _read(path: Path, manifest: Mapping[str, Any], model: Layer, where: str) -> Any:
+    like = jax.eval_shape(model.init, jax.random.key(0))
+    leaves = jax.tree_util.tree_leaves_with_path(like)
+    there = {leaf["name"]: (f"{i:05d}", leaf) for i, leaf in enumerate(manifest["leaves"])}
+    here, wanted, numbers = jnp.zeros(()).sharding, {}, []
+    for at, x in leaves:
+        name = where + jax.tree_util.keystr(at)
+        number, leaf = there.get(name, ("", {}))
+        if leaf.get("shape") != list(x.shape):
+            came = f"has {leaf['dtype']} {tuple(leaf['shape'])} as" if leaf else "lacks"
+            raise CheckpointError(f"{path} {came} {name}, expected {x.dtype} {x.shape}: it is not of the network beside it.")
+        numbers.append(number)
+        wanted[number] = jax.ShapeDtypeStruct(x.shape, jnp.dtype(leaf["dtype"]), sharding=here)
+    found = read_arrays(path, wanted)
+    return jax.tree.unflatten(jax.tree.structure(like), [found[n].astype(x.dtype) for n, (_, x) in zip(numbers, leaves)])

@@ -1,0 +1,70 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from nnjax.train import CheckpointError
+from nnjax.train.trained.network import Network, layer_of
+from nnjax.train.trained.parameters import read_parameters
+from nnjax.train.trained.record import CLASSES, Record
+
+NETWORK = Network("mlp", {"sizes": [3, 2], "activation": "relu"})
+MODEL = layer_of(NETWORK)
+RECORD = Record(CLASSES, "mine", NETWORK, "softmax_cross_entropy")
+PARAMS = MODEL.init(jax.random.key(0))
+
+
+def times(found):
+    """Which multiple of PARAMS these parameters are."""
+    ratio = found.params[0].w / PARAMS[0].w
+    assert jnp.ptp(ratio) == 0
+    return int(ratio[0, 0])
+
+
+@pytest.fixture
+def run(tmp_path, save_run):
+    return save_run(tmp_path / "run", RECORD, PARAMS, (2, 4, 8), (0.5, 0.9, 0.7)) / "checkpoints"
+
+
+def test_the_newest_the_best_and_that_of_a_step(run):
+    found = read_parameters(run, MODEL, "params")
+    assert (times(found), found.step, len(found.history), found.skipped) == (8, 8, 3, ())
+    best = read_parameters(run, MODEL, "params", best=True)
+    assert (times(best), best.step, best.history[-1].test_accuracy) == (4, 4, 0.9)
+    assert times(read_parameters(run, MODEL, "params", step=2)) == 2
+    assert found.params[0].w.sharding.device_set == jnp.zeros(()).sharding.device_set
+
+
+def test_damaged_checkpoints_are_passed_over_and_named(run):
+    file = next(p for p in (run / "00000008" / "state").rglob("*") if p.is_file() and p.stat().st_size > 20)
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    found = read_parameters(run, MODEL, "params")
+    assert (times(found), len(found.skipped)) == (4, 1)
+    assert "00000008 is damaged" in found.skipped[0]
+    with pytest.raises(CheckpointError, match=r"no sound checkpoint: .*00000008 is damaged"):
+        read_parameters(run, MODEL, "params", step=8)
+    for step in (2, 4):
+        (run / f"{step:08d}" / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no sound checkpoint: .*; .*; .*manifest\.json is missing"):
+        read_parameters(run, MODEL, "params")
+
+
+def test_where_nothing_is_saved_or_scored_it_says_so(tmp_path, save_run):
+    with pytest.raises(CheckpointError, match=r"no sound checkpoint: none was saved"):
+        read_parameters(tmp_path, MODEL, "params")
+    run = save_run(tmp_path / "run", RECORD, PARAMS, (1,), (float("nan"),)) / "checkpoints"
+    with pytest.raises(CheckpointError, match=r"no checkpoint whose accuracy is known: no epoch has ended"):
+        read_parameters(run, MODEL, "params", best=True)
+
+
+def test_parameters_of_another_network_are_refused(run):
+    wider = layer_of(Network("mlp", {"sizes": [4, 2], "activation": "relu"}))
+    with pytest.raises(CheckpointError, match=r"has float32 \(3, 2\) as params\[0\]\.w, expected float32 \(4, 2\)"):
+        read_parameters(run, wider, "params")
+    with pytest.raises(CheckpointError, match=r"lacks opt_state\[1\]\.average\[0\]\.w"):
+        read_parameters(run, MODEL, "opt_state[1].average")
+
+
+def test_the_average_is_read_where_the_run_was_scored_with_it(tmp_path, save_run):
+    run = save_run(tmp_path / "run", RECORD, PARAMS, (2,), average=0.9) / "checkpoints"
+    assert times(read_parameters(run, MODEL, "opt_state[1].average")) == 1
+    assert times(read_parameters(run, MODEL, "params")) == 2

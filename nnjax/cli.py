@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
+from .commands.waiting import waiting
+
 FULL = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")  # in what JAX raises where memory does not suffice
 
 COMMANDS = (
@@ -46,7 +48,9 @@ def _run(argv: list[str]) -> Any:
     if argv == ["--version"]:
         return print(f"nnjax {metadata.version('nnjax')}, JAX {metadata.version('jax')}")
     if argv and argv[0] in COMMANDS:  # the others need not be imported
-        command = tyro.cli(_loaded(argv[0]), prog=f"nnjax {argv[0]}", args=argv[1:])
+        with waiting("starting", quiet="--quiet" in argv):
+            chosen = _loaded(argv[0])
+        command = tyro.cli(chosen, prog=f"nnjax {argv[0]}", args=argv[1:])
     else:
         command = tyro.extras.subcommand_cli_from_dict(
             {name: _loaded(name) for name in COMMANDS},

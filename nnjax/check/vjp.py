@@ -22,7 +22,7 @@ from .subject import Leaves, Spec, Subject, split, vjp_of
 from .witness.arbiter import BY_VALUES, by_values
 from .witness.oracle import Budget, budgets, norms, on_host
 
-EARLY = 2  # draws
+EARLY = 1  # draws
 IN_OWN = "its definition does not run in float64, and is computed in"
 
 
@@ -181,7 +181,7 @@ def compare_gradients(
     Both are called as f(params, *batch) -> (value, grads), jitted, in the dtype that params have. The difference
     |hand - reference| is in the 2-norm and relative to the truth's; the budget is that of `nnjax.check.witness.oracle`, plus
     what the reference itself is off. The value is compared like a leaf.
-    early: where every leaf is within what the first EARLY draws allow, take no more of them, each of which runs the reference
+    early: where every leaf is within what EARLY draws allow, take no more, each of which runs the reference
     in float64 too. More draws only allow more, so that a gradient that passes early passes: its budget is the smaller one.
     """
     spec, diff, other = split((params, *batch), {}, ("params", "x", "labels"))

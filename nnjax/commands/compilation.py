@@ -15,6 +15,7 @@ from ..data.download import cache_folder
 LARGEST = (
     1 << 27
 )  # bytes that are kept: some ten runs of other sizes each. JAX looks through all of them for each that is added
+PATIENCE = 5.0  # seconds that are waited for another run which looks through the folder
 SLOW = 0.05  # seconds of compiling, from which on a program is kept: to read one takes some 3 ms
 LOCK, ENTRY, TIME = ".lockfile", "-cache", "-atime"  # names of JAX's own
 
@@ -68,7 +69,7 @@ def _made_ready(folder: Path) -> None:
         raise OSError("it needs filelock, of the train extra") from None
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # who can write there can have this process run programs
     try:
-        with filelock.FileLock(folder / LOCK, timeout=5):
+        with filelock.FileLock(folder / LOCK, timeout=PATIENCE):
             for entry in folder.glob(f"*{ENTRY}"):
                 if not (time := entry.with_name(entry.name.removesuffix(ENTRY) + TIME)).exists():  # half written, perhaps
                     entry.unlink(missing_ok=True)

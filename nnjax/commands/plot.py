@@ -84,11 +84,15 @@ def compared(runs: dict[str, dict[str, Any]], file: Path) -> None:
         how = {"color": COLORS[i % len(COLORS)], "marker": _points(epoch), "ls": style, "label": name}
         left.plot(epoch, columns["loss"], **how)
         if "validation_loss" in columns:
-            left.plot(epoch, columns["validation_loss"], **how | {"ls": "--", "label": f"{name}, validation"})
+            left.plot(
+                epoch,
+                columns["validation_loss"],
+                **how | {"ls": "--", "marker": _points(epoch) and "x", "label": f"{name}, validation"},
+            )
         held_out = _finite(columns["validation_accuracy"])
         label = name if held_out else f"{name}, test"
         right.plot(epoch, columns["validation_accuracy" if held_out else "test_accuracy"], **how | {"label": label})
-    left.set(xlabel="epoch", ylabel="loss", title="training loss")
+    left.set(xlabel="epoch", ylabel="loss", title="loss")
     right.set(xlabel="epoch", ylabel="accuracy", title="validation accuracy")
     for ax in (left, right):
         ax.legend(fontsize=7)

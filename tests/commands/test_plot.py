@@ -56,7 +56,7 @@ def test_one_epoch_is_a_point(tmp_path, drawn):
             assert [t for t in ax.get_xticks() if 0.9 < t < 1.1] == [1]
     assert len(drawn["gradients.png"].axes[0].get_legend().get_texts()) < 12
     Plot(recorded(tmp_path / "many", 100)).run()
-    assert {line.get_marker() for line in drawn["curves.png"].axes[0].lines} == {"None"}
+    assert {line.get_marker() for line in drawn["curves.png"].axes[0].lines} == {""}
 
 
 def test_several_runs_are_drawn_in_one_picture_under_their_names(tmp_path, drawn, capsys, monkeypatch):

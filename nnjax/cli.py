@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
+from .commands.waiting import waiting
+
 FULL = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")  # in what JAX raises where memory does not suffice
 
 COMMANDS = (
@@ -49,7 +51,8 @@ def _run(argv: list[str]) -> Any:
         return print(f"nnjax {metadata.version('nnjax')}, JAX {metadata.version('jax')}")
     try:
         if argv and argv[0] in COMMANDS:  # the others need not be imported
-            loaded = _loaded(argv[0])
+            with waiting("starting", quiet="--quiet" in argv):
+                loaded = _loaded(argv[0])
             own = getattr(loaded, "parse", None)
             command = own(argv[1:]) if own else tyro.cli(loaded, prog=f"nnjax {argv[0]}", args=argv[1:])
         else:

@@ -35,6 +35,7 @@ def pytest_configure(config):
         folder = tempfile.TemporaryDirectory(prefix="nnjax-tests-", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
         os.environ[PROGRAMS] = folder.name
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder.name}/of-commands"  # that tests start: the user's is left alone
         os.environ.setdefault(TURN, str(date.today().toordinal() % TURNS))  # the workers' day too
     jax.config.update("jax_compilation_cache_dir", f"{os.environ[PROGRAMS]}/{os.getpid()}")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)

@@ -1,4 +1,4 @@
-"""`nnjax plot RUN`: what a run's metrics.jsonl and trajectory.jsonl hold, as pictures."""
+"""`nnjax plot RUN`: what a run's metrics.jsonl and trajectory.jsonl hold, as pictures; of several runs, one to compare them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import tyro
 
+from ..data.files import writing
 from ..train.watching.alignment import ANGLE, PSEUDO, RATIO
 from ..train.watching.metrics import RECORD, read_lines
 from ..train.watching.watch import APART, NORM
 
 STEP = ("step", "loss", "params_apart", "loss_apart")  # what every line of trajectory.jsonl has
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
+FEW = 30  # epochs: each is a point too, so that one alone can be seen
+NAMED = 12  # lines that a legend can hold beside them
 
 
 def columns(path: Path, fields: tuple[str, ...] = RECORD) -> dict[str, list[float]]:
@@ -36,6 +40,18 @@ def _figure(panels: int) -> tuple[Any, list[Any]]:
     return figure, axes
 
 
+def _points(epochs: Any) -> str:
+    return "." if len(epochs) <= FEW else ""
+
+
+def _counted(*axes: Any) -> None:
+    """Epochs are whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
 def _finite(values: Iterable[float]) -> bool:
     return any(v == v for v in values)
 
@@ -44,31 +60,63 @@ def curves(columns: dict[str, Any], file: Path) -> None:
     """Loss and accuracies or R², epoch by epoch."""
     figure, (left, right) = _figure(2)
     epoch = columns["epoch"]
-    left.plot(epoch, columns["loss"], color=BLUE, label="training")
+    marker = _points(epoch)
+    left.plot(epoch, columns["loss"], color=BLUE, marker=marker, label="training")
     if "validation_loss" in columns:
-        left.plot(epoch, columns["validation_loss"], color=ORANGE, label="validation")
+        left.plot(epoch, columns["validation_loss"], color=ORANGE, marker=marker, label="validation")
     left.set(xlabel="epoch", ylabel="loss")
     left.legend()
     what, score = ("R²", "_r2") if "test_r2" in columns else ("accuracy", "_accuracy")
     for part, color in (("validation", ORANGE), ("test", GREEN)):
         if _finite(columns[part + score]):
-            right.plot(epoch, columns[part + score], color=color, label=part)
+            right.plot(epoch, columns[part + score], color=color, marker=marker, label=part)
     right.set(xlabel="epoch", ylabel=what)
     if what == "R²" and right.get_ylim()[0] < -1:
         right.set_ylim(-1, 1.05)  # of a network that has not learned R² is far below 0
     if right.lines:
         right.legend()
+    _counted(left, right)
     figure.savefig(file, dpi=100)
 
 
+def compared(runs: dict[str, dict[str, Any]], file: Path) -> None:
+    """Loss and accuracy of several runs, by their names."""
+    figure, (left, right) = _figure(2)
+    for i, (name, columns) in enumerate(runs.items()):
+        epoch, style = columns["epoch"], ("-", ":")[i // len(COLORS) % 2]
+        how = {"color": COLORS[i % len(COLORS)], "marker": _points(epoch), "ls": style, "label": name}
+        left.plot(epoch, columns["loss"], **how)
+        if "validation_loss" in columns:
+            left.plot(
+                epoch,
+                columns["validation_loss"],
+                **how | {"ls": "--", "marker": _points(epoch) and "x", "label": f"{name}, validation"},
+            )
+        held_out = _finite(columns["validation_accuracy"])
+        label = name if held_out else f"{name}, test"
+        right.plot(epoch, columns["validation_accuracy" if held_out else "test_accuracy"], **how | {"label": label})
+    left.set(xlabel="epoch", ylabel="loss", title="loss")
+    right.set(xlabel="epoch", ylabel="accuracy", title="validation accuracy")
+    for ax in (left, right):
+        ax.legend(fontsize=7)
+    _counted(left, right)
+    with writing(file) as draft:
+        figure.savefig(draft, dpi=100, format=file.suffix.removeprefix(".") or "png")
+
+
 def _by_layer(ax: Any, columns: dict[str, Any], prefix: str) -> None:
-    """What was measured of every layer or parameter, from blue for the first to orange for the last."""
+    """What was measured of every layer or parameter, from blue for the first to orange for the last.
+
+    Where they are many a few are named, the first and the last among them.
+    """
     names = [name for name in columns if name.startswith(prefix)]
     for i, name in enumerate(names):
         shade = i / max(1, len(names) - 1)
+        told = len(names) <= NAMED or name in {names[j] for j in np.linspace(0, len(names) - 1, NAMED // 2).astype(int)}
         ax.plot(columns["epoch"], columns[name], color=(0.1 + 0.8 * shade, 0.35, 0.75 - 0.6 * shade),
-                label=name.removeprefix(prefix))  # fmt: skip
-    ax.legend(fontsize=7, ncols=1 + len(names) // 12)
+                marker=_points(columns["epoch"]), label=name.removeprefix(prefix) if told else None)  # fmt: skip
+    ax.legend(fontsize=7, title=None if len(names) <= NAMED else f"{len(names)}, in this order")
+    _counted(ax)
 
 
 def angles(columns: dict[str, Any], file: Path) -> None:
@@ -90,7 +138,8 @@ def gradients(columns: dict[str, Any], file: Path) -> None:
     figure, (left, right) = _figure(2)
     _by_layer(left, columns, NORM)
     left.set(xlabel="epoch", ylabel="2-norm", yscale="log", title="gradient of each parameter")
-    right.plot(columns["epoch"], columns[APART], color=BLUE, marker=".")
+    right.plot(columns["epoch"], columns[APART], color=BLUE, marker=_points(columns["epoch"]))
+    _counted(right)
     right.axhline(np.finfo(np.float32).eps, color="black", lw=1, ls=":", label="float32's rounding")
     right.set(xlabel="epoch", ylabel="|hand - jax| / |jax|", yscale="log", title="gradient by hand against jax.grad")
     right.legend()
@@ -114,16 +163,23 @@ def drift(columns: dict[str, Any], file: Path) -> None:
 
 @dataclass
 class Plot:
-    """Draw what a run recorded: curves, gradients, drift, as PNG files in its folder."""
+    """Draw what a run recorded: curves, gradients, drift, as PNG files in its folder; or several runs in one picture."""
 
     run_folder: tyro.conf.Positional[Path]
     """The folder that `nnjax train --folder` wrote."""
 
+    others: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """More such folders, to compare the runs."""
+    out: Path | None = None
+    """The picture that compares them; by default compare.png, here."""
+
     def run(self) -> int:
         """Write the pictures and name them."""
-        found, folder = columns(self.run_folder / "metrics.jsonl"), self.run_folder
-        if not found:
-            raise ValueError(f"{folder / 'metrics.jsonl'} is empty: no epoch has ended yet; wait for one.")
+        if self.others:
+            return self._compare((self.run_folder, *self.others))
+        if self.out is not None:
+            raise ValueError("plot: --out is for the picture of several runs; name their folders, or leave it out.")
+        found, folder = _records(self.run_folder), self.run_folder
         made = [folder / "curves.png"]
         curves(found, made[0])
         if APART in found:
@@ -137,3 +193,18 @@ class Plot:
             drift(columns(folder / "trajectory.jsonl", STEP), made[-1])
         print("\n".join(map(str, made)))
         return 0
+
+    def _compare(self, folders: tuple[Path, ...]) -> int:
+        names = [folder.resolve().name for folder in folders]
+        names = [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders)]
+        out = self.out or Path("compare.png")
+        compared({name: _records(folder) for name, folder in zip(names, folders)}, out)
+        print(out)
+        return 0
+
+
+def _records(folder: Path) -> dict[str, list[float]]:
+    found = columns(folder / "metrics.jsonl")
+    if not found:
+        raise ValueError(f"{folder / 'metrics.jsonl'} is empty: no epoch has ended yet; wait for one.")
+    return found

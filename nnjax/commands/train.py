@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -28,12 +29,14 @@ from ..train.recipe import Gpt, Gradients, Mlp
 from ..train.recipe import gradients as on_one_device
 from ..train.run import Checkpoints, Fit, claim
 from ..train.watching.metrics import Writers, expect_records
+from .compilation import keep_programs
 from .options.config import OWN, as_toml, file_named, read
 from .options.groups import TRAIN, parse
 from .predict import usage
 from .train_images import train_images
 from .train_options import expect_options
 from .train_text import train_text
+from .waiting import waiting
 
 
 @dataclass
@@ -41,7 +44,8 @@ class Train:
     """Train a network on images, tables or text, with gradients written by hand."""
 
     MAY_DIFFER: ClassVar[tuple[str, ...]] = (
-        "devices", "mesh", "coordinator", "num_processes", "process_id", "connect_seconds",
+        "devices", "mesh", "coordinator", "num_processes", "process_id", "connect_seconds", "quiet",
+        "compilation_cache",
     )  # fmt: skip
 
     data: str = "digits"
@@ -129,6 +133,11 @@ class Train:
     """Also write the metrics for TensorBoard, into the folder."""
     wandb: str | None = None
     """Also send the metrics to this project of Weights & Biases."""
+    quiet: bool = False
+    """Print only what came of it in the end, and errors."""
+    compilation_cache: str | None = None
+    """Folder in which compiled programs are kept, for the next run to start sooner; off, for none. By default one of the
+    user's cache folder; a folder in $JAX_COMPILATION_CACHE_DIR is JAX's own choice, and used as it is."""
 
     devices: int | None = None
     """Train on so many devices; of a CPU, as many are simulated, an equal share in each process."""
@@ -199,6 +208,7 @@ class Train:
 
     def _judged(self) -> int:
         with claim(self._checkpoints()) as checkpoints:
+            keep_programs(self.compilation_cache, self.say)
             try:
                 return self._run(checkpoints)
             except GradientsApart as error:
@@ -206,7 +216,8 @@ class Train:
                 return 1
 
     def _run(self, checkpoints: Checkpoints | None) -> int:
-        data = load(self.data, self.target, self.regression)
+        with self.waiting("reading the data"):
+            data = load(self.data, self.target, self.regression)
         expect_same_data(data)
         if checkpoints is not None:
             known = {**checkpoints.configuration, "data": f"{Path(self.data).name}, SHA-256 {digest(data)[:16]}"}
@@ -218,6 +229,15 @@ class Train:
         if self.folder and code < 128:  # no signal ended it
             print(usage(self.folder, self.data, data))
         return code
+
+    def say(self, words: str) -> None:
+        """What is told on the way, not in the end."""
+        if not self.quiet:
+            print(words)
+
+    def waiting(self, what: str) -> AbstractContextManager[None]:
+        """Shown while it is being done, where somebody watches."""
+        return waiting(what, self.quiet)
 
     def gradients(self, model: Layer, loss: Layer, made: Mlp | Gpt | None = None) -> Gradients:
         """By hand and by jax.grad, over the mesh; made: of what the model was made."""
@@ -285,7 +305,7 @@ class Train:
         own += () if self.schedule else ("epochs",)  # a schedule spans the whole run
         configuration = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
         return Checkpoints(
-            self.folder / "checkpoints", self.save_every, configuration=configuration, resume=self.resume, on_note=print
+            self.folder / "checkpoints", self.save_every, configuration=configuration, resume=self.resume, on_note=self.say
         )
 
     def writers(self, examples: int) -> Writers:

@@ -33,6 +33,8 @@ from ..train.watching.watch import make_measure
 if TYPE_CHECKING:
     from .train import Train
 
+COMPARING = "checking the gradient against jax.grad"  # every step of a run by both is held to that, so all draws are taken
+
 
 def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> int:
     """Train, print what came of it; the exit code."""
@@ -42,7 +44,6 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
     data = expand(data) if o.expand else data
     known = moments(data.train.x) if o.standardise else None
     data = standardise(data, known) if known else data
-    targets = moments(data.train.y) if o.standardise_targets else None
     data = standardise_targets(data) if o.standardise_targets else data
     epochs = 40 if o.epochs is None else o.epochs
     expect_batches(data, o.batch_size, epochs)
@@ -56,15 +57,15 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
     )  # fmt: skip
     state = jax.eval_shape(lambda: init_state(recipe.params, optimizer, run_key))
     expect_resumable(checkpoints, state)
-    print(f"{o.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
+    o.say(f"{o.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
     if what := kind(data):
-        print(what)
+        o.say(what)
     largest = abs(data.train.x).max(initial=0)
     if largest > FAR and not o.standardise:
-        print(f"note: features reach {largest:g}; --standardise gives each mean 0 and deviation 1, and trains faster")
+        o.say(f"note: features reach {largest:g}; --standardise gives each mean 0 and deviation 1, and trains faster")
     for note in notes(data):
-        print(note)
-    print(f"{model} {recipe.sizes}, {recipe.loss}, {o.described()}")
+        o.say(note)
+    o.say(f"{model} {recipe.sizes}, {recipe.loss}, {o.described()}")
     if o.folder:
         rows = Rows(data.train.x.shape[1:] if data.shape is None else data.shape, SCALES.get(o.data, 1), known)
         keep_record(o.folder, Record(
@@ -73,25 +74,29 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
         ))  # fmt: skip
     start = time.perf_counter()
     x, labels = _on_device(recipe, data, o.batch_size)
-    first = _compare(o, recipe, recipe.params, x, labels)
+    with o.waiting(COMPARING):
+        first = _compare(o, recipe, recipe.params, x, labels)
     aligned = make_alignment(recipe.aligned, x, labels) if recipe.aligned else None
     angles = [aligned(recipe.params)] if aligned else []
     if o.trajectory:
         _trajectory(o, recipe, *_on_device(recipe, data), optimizer, run_key)
     examples = len(data.train.y) // o.batch_size * o.batch_size
-    with progress(epochs, examples) as on_epoch, o.writers(examples) as write:
+    steps = len(data.train.y) // o.batch_size
+    with progress(epochs, examples, steps, o.quiet) as watched, o.writers(examples) as write:
         trained, where = o.trained(recipe.hand, recipe.reference, first, recipe.where)
         done = fit(
             trained, recipe.params, data,
             predict=recipe.predict, optimizer=optimizer, epochs=epochs, batch_size=o.batch_size,
-            key=run_key, encode=recipe.encode, on_epoch=lambda record: (write(record), on_epoch(record)),
+            key=run_key, encode=recipe.encode, on_epoch=lambda record: (write(record), watched.on_epoch(record)),
+            on_steps=watched.on_steps,
             checkpoints=told_before(checkpoints, write),
             evaluated=lambda state: averaged(state.opt_state, state.params),
             measure=make_measure(recipe, x, labels) if o.folder else None,
             patience=o.patience, where=where, skipping=o.skipping, placement=recipe.placement,
         )  # fmt: skip
     if done.stopped in ("", "patience"):
-        last = _compare(o, recipe, recipe.placement.on_host(done.state.params), x, labels)
+        with o.waiting(COMPARING):
+            last = _compare(o, recipe, recipe.placement.on_host(done.state.params), x, labels)
         if aligned:
             print(angle_lines(angles[0], aligned(done.state.params)))
         return _summary(o, done, first, last, time.perf_counter() - start)
@@ -101,7 +106,7 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
 def _trajectory(o: "Train", recipe: Recipe, x, labels, optimizer, key) -> None:
     found = trajectory(recipe.hand, recipe.reference, recipe.params, x, labels, optimizer=optimizer,
                        batch_size=o.batch_size, steps=o.trajectory, key=key)  # fmt: skip
-    print(f"trajectory       after {o.trajectory} steps the parameters by hand and by jax.grad are "
+    o.say(f"trajectory       after {o.trajectory} steps the parameters by hand and by jax.grad are "
           f"{found.params_apart[-1]:.2g} apart, the losses {found.loss_apart[-1]:.2g} (relative)")  # fmt: skip
     if o.folder:
         rows = zip(*(column.tolist() for column in found))
@@ -142,7 +147,7 @@ def _compare(o: "Train", recipe: Recipe, params: Any, x, labels) -> list[Differe
     if reference is None or o.dropout:
         reference = recipe.placement.as_on_one_device(recipe.reference)
     hand, reference = (partial(f, key=key) for f in (recipe.placement.as_on_one_device(recipe.hand), reference))
-    return compare_gradients(hand, reference, params, x, labels)
+    return compare_gradients(hand, reference, params, x, labels, early=o.grad != "both")
 
 
 def _on_device(recipe: Recipe, data: Dataset, n: int | None = None) -> tuple[jax.Array, jax.Array]:

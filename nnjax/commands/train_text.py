@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from ..check.vjp import Difference, compare_gradients
+from ..check.vjp import compare_gradients
 from ..data.text import Text
 from ..grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad
 from ..losses.fused import linear_cross_entropy
@@ -23,6 +23,7 @@ from ..train.trained.record import TEXT, Record, evaluated_at, keep_record
 from ..train.watching.finite import first_not_finite
 from ..train.watching.metrics import told_before
 from ..train.watching.progress import progress
+from ..train.watching.watch import make_norms
 
 if TYPE_CHECKING:
     from .train import Train
@@ -58,39 +59,47 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     optimizer = o.optimizer_for(epochs * EVERY)
     found = o.gradients(trained, loss, made)
     hand, reference, placement = whole(found.hand), whole(found.reference), found.placement
-    params = initial(model.init, init_key)
+    with o.waiting("making the network"):
+        params = initial(model.init, init_key)
     state = jax.eval_shape(lambda: init_state(params, optimizer, run_key))
     expect_resumable(checkpoints, state)
-    print(f"{text.name}: {len(text.train)} characters to train on, {len(text.validation)} to validate, {vocab} different ones")
+    o.say(f"{text.name}: {len(text.train)} characters to train on, {len(text.validation)} to validate, {vocab} different ones")
     sizes = f"{o.layers} x {o.width}" + (f", {o.heads} heads" if name == "gpt" else "")
-    print(f"{name} {sizes}, context {o.context}, {loss.name}, {o.described()}")
-    first: list[Difference] = []
+    o.say(f"{name} {sizes}, context {o.context}, {loss.name}, {o.described()}")
+    first, compared = [], ""
+    starts = jnp.arange(o.batch_size, dtype=jnp.int32) * ((len(text.train) - o.context) // o.batch_size)
+    batch = windows(jnp.asarray(text.train), starts, o.context)
     if not o.compute_dtype:
-        starts = jnp.arange(o.batch_size, dtype=jnp.int32) * ((len(text.train) - o.context) // o.batch_size)
-        batch = windows(jnp.asarray(text.train), starts, o.context)
         pair = placement.as_on_one_device(hand), whole(reference_value_and_grad(trained, loss))
-        first = compare_gradients(*pair, params, *batch)
+        with o.waiting("checking the gradient against jax.grad"):
+            first = compare_gradients(*pair, params, *batch, early=o.grad != "both")
         worst = max(first, key=lambda d: d.relative / d.budget if d.budget else 0)
-        print(f"hand / jax.grad  first step: relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} "
-              f"({worst.leaf}): {'ok' if worst.ok else 'TOO FAR APART'}")  # fmt: skip
+        compared = (f"hand / jax.grad  first step: relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} "
+                    f"({worst.leaf}): {'ok' if worst.ok else 'TOO FAR APART'}")  # fmt: skip
+        o.say(compared)
     if o.folder:
         keep_record(o.folder, Record(TEXT, text.name, network, loss.name, evaluated_at(state), o.compute_dtype,
                                      vocabulary=text.vocabulary))  # fmt: skip
-    with progress(epochs, EVERY * o.batch_size) as on_epoch, o.writers(EVERY * o.batch_size) as write:
+    with progress(epochs, EVERY * o.batch_size, EVERY, o.quiet) as watched, o.writers(EVERY * o.batch_size) as write:
         f, where = o.trained(hand, reference, first, lambda p, x, y, k: first_not_finite(trained, loss, p, x, y, k))
         done = fit_text(
             f, params, text, predict=model.apply,
             optimizer=optimizer, steps=epochs * EVERY, context=o.context, batch_size=o.batch_size,
-            key=run_key, every=EVERY, on_epoch=lambda record: (write(record), on_epoch(record)),
+            key=run_key, every=EVERY, on_epoch=lambda record: (write(record), watched.on_epoch(record)),
+            on_steps=watched.on_steps, measure=make_norms(hand, reference, *batch) if o.folder else None,
             checkpoints=told_before(checkpoints, write),
             evaluated=lambda state: averaged(state.opt_state, state.params), patience=o.patience,
             where=where, skipping=o.skipping, placement=placement,
         )  # fmt: skip
     if done.stopped in ("", "patience"):
         last = done.history[-1]
+        if o.quiet and compared:
+            print(compared)
         print(f"validation loss  {last.measured['validation_loss']:.4f}, {last.validation_accuracy:.4f} of characters foretold")
         last_params = placement.on_host(averaged(done.state.opt_state, done.state.params))
-        print(f"it writes: {_sample(name, o, last_params, text, text_key)!r}")
+        with o.waiting("writing"):
+            sample = _sample(name, o, last_params, text, text_key)
+        print(f"it writes: {sample!r}")
     return done
 
 

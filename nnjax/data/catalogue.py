@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import unknown_name
 from .dataset import DataError, Dataset, Split, load_arrays, validated
-from .download import Source, content, expect_digest
+from .download import Source, content, contents, expect_digest
 from .files import expect_path
 from .folder import load_folder
 from .npz import read_npz
@@ -147,7 +147,7 @@ def _digits() -> Dataset:
 
 
 def _images(name: str) -> Dataset:
-    parts = {file: parse_idx(file, content(SOURCES[name], file)) for file in IMAGES}
+    parts = {file: parse_idx(file, raw) for file, raw in contents(SOURCES[name], IMAGES).items()}
 
     def split(prefix):
         images, labels = parts[f"{prefix}-images-idx3-ubyte"], parts[f"{prefix}-labels-idx1-ubyte"]

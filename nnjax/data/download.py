@@ -6,8 +6,9 @@ import logging
 import os
 import shutil
 import tempfile
+import textwrap
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -47,18 +48,44 @@ def cache_folder() -> Path:
 
 def content(source: Source, name: str) -> bytes:
     """The verified, decompressed bytes of one file: from $NNJAX_DATA, from the cache folder, or downloaded there."""
-    folders = []
-    if os.environ.get("NNJAX_DATA"):
-        given = Path(os.environ["NNJAX_DATA"])
-        folders += [given / source.name, given]
+    return contents(source, [name])[name]
+
+
+def contents(source: Source, names: Iterable[str]) -> dict[str, bytes]:
+    """The same of several files. Raises DataError for all at once that cannot be had."""
+    given = [Path(given) for given in [os.environ.get("NNJAX_DATA")] if given]
+    folders = [folder for path in given for folder in (path / source.name, path)]
     endings = (source.suffix,) if source.packed else (source.suffix, "") if source.suffix else ("",)
-    for path in (folder / (name + ending) for folder in folders for ending in endings):
-        if path.is_file():
-            return read_verified(path, source, name, "replace it with a sound copy, or unset NNJAX_DATA")
-    cached = cache_folder() / source.name / f"{name}{source.suffix}"
-    if not cached.is_file():
-        download(source, name, cached, [*folders, cached.parent])
-    return read_verified(cached, source, name, "delete it and run again to download it anew")
+    found, missing = {}, {}
+    for name in names:
+        paths = (folder / (name + ending) for folder in folders for ending in endings)
+        if (path := next((path for path in paths if path.is_file()), None)) is not None:
+            found[name] = read_verified(path, source, name, "replace it with a sound copy, or unset NNJAX_DATA")
+        elif (cached := cache_folder() / source.name / f"{name}{source.suffix}").is_file():
+            found[name] = read_verified(cached, source, name, "delete it and run again to download it anew")
+        else:
+            missing[name] = cached
+    for name, cached in missing.items():
+        if failures := download(source, name, cached):
+            lack = [name + source.suffix for name, cached in missing.items() if not cached.is_file()]
+            raise DataError(_lacking(source.name, lack, [*folders, cached.parent], failures))
+        found[name] = read_verified(cached, source, name, "delete it and run again to download it anew")
+    return found
+
+
+def _lacking(name: str, files: list[str], looked: list[Path], failures: dict[str, str]) -> str:
+    """What is said where files are nowhere, in lines that a narrow terminal holds."""
+    them, one = ("them", False) if len(files) > 1 else ("it", True)
+    said = [
+        f"{name}: {'a file was' if one else f'{len(files)} files were'} not found, and could not be downloaded.",
+        "missing:",
+    ]
+    said += [f"  {file}" for file in files]
+    said += ["looked in:", *(f"  {folder}" for folder in looked), "downloaded from:"]
+    for address, reason in failures.items():
+        said += [f"  {address}", *textwrap.wrap(reason, 78, initial_indent="    ", subsequent_indent="    ")]
+    said.append(f"Download {them} where there is a network, put {them} in a folder,\nand point $NNJAX_DATA to that folder.")
+    return "\n".join(said)
 
 
 def read_verified(path: Path, source: Source, name: str, remedy: str) -> bytes:
@@ -82,15 +109,18 @@ def expect_digest(path: Any, content: bytes, sha256: str, remedy: str) -> None:
         )
 
 
-def download(source: Source, name: str, target: Path, looked: list[Path]) -> None:
-    """Fetch a file from the first mirror that has it, verify it, and only then put it in place, in one rename."""
+def download(source: Source, name: str, target: Path) -> dict[str, str]:
+    """Fetch a file from the first mirror that has it, verify it, and only then put it in place, in one rename.
+
+    Returns, where no mirror has it, the reason of each, in a few words, by its address.
+    """
     try:
         import pooch
     except ImportError:
         raise DataError(NEEDS_EXTRA) from None
     pooch.get_logger().setLevel(logging.ERROR)
     target.parent.mkdir(parents=True, exist_ok=True)
-    failures, file, there = [], name + source.suffix, source.remote.get(name, name) + source.suffix
+    failures, file, there = {}, name + source.suffix, source.remote.get(name, name) + source.suffix
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         for mirror in source.mirrors:
             try:
@@ -99,12 +129,31 @@ def download(source: Source, name: str, target: Path, looked: list[Path]) -> Non
                 read_verified(got, source, name, "trying the next mirror")
                 with replacing(target) as draft:  # what was fetched is closed to all but its owner
                     shutil.copyfile(got, draft)
-                return
+                return {}
             except (OSError, ValueError) as error:
-                failures.append(f"{mirror}{there}: {str(error) or type(error).__name__}")
+                failures[f"{mirror}{there}"] = _reason(error)
                 Path(folder, file).unlink(missing_ok=True)
-    raise DataError(
-        f"{name} was not found in {', '.join(map(str, looked))} and could not be downloaded:\n  "
-        + "\n  ".join(failures)
-        + f"\nDownload {file} where there is a network, put it in a folder, and point $NNJAX_DATA to that folder."
-    )
+    return failures or {"(no address)": "none is known"}
+
+
+def _reason(error: BaseException) -> str:
+    """Why a download failed, in a few words: libraries nest an exception in an exception in an exception."""
+    response: Any = getattr(error, "response", None)
+    if response is not None:
+        return f"{response.status_code} {response.reason}"
+    if isinstance(error, DataError):
+        return "is damaged: " + str(error).partition(" is damaged: ")[2].partition(";")[0]
+    causes: list[BaseException] = []
+    todo: list[Any] = [error]
+    while todo:
+        at = todo.pop()
+        if isinstance(at, BaseException) and not any(at is c for c in causes):
+            causes.append(at)
+            todo += [*at.args, getattr(at, "reason", None), at.__cause__, at.__context__]
+    words = " ".join(map(str, causes))
+    if "timed out" in words:
+        return "timed out: no answer"
+    if "IncompleteRead" in words:
+        return "the connection ended before the file did"
+    told = [c.strerror for c in causes if isinstance(c, OSError) and c.strerror]
+    return told[-1] if told else (str(error).splitlines() or [type(error).__name__])[0][:150]

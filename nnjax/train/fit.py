@@ -14,7 +14,7 @@ from ..errors import describe, expect_arrays, expect_callable, expect_flag, expe
 from ..grad import ValueAndGrad
 from .loop import Batches, loop
 from .placement import ONE_DEVICE, Placement
-from .run import Checkpoints, Fit, OnEpoch
+from .run import Checkpoints, Fit, OnEpoch, OnSteps
 from .step import TrainState, epoch_key, examples, expect_optimizer, expect_value_and_grad, make_step, shuffled
 from .stream import DEVICE_BYTES, streamed
 from .watching.scores import R2, as_columns, make_accuracy, make_r2
@@ -93,6 +93,7 @@ def fit(
     key: jax.Array,
     encode: Callable[[np.ndarray], np.ndarray] | None = None,
     on_epoch: OnEpoch | None = None,
+    on_steps: OnSteps | None = None,
     checkpoints: Checkpoints | None = None,
     measure: Callable[[TrainState], Mapping[str, Any]] | None = None,
     evaluated: Callable[[TrainState], Any] = lambda state: state.params,
@@ -111,6 +112,7 @@ def fit(
     Examples that fill no whole batch are left out of an epoch, others each time.
     With `checkpoints` the run is saved as it goes; SIGINT and SIGTERM then end it after the scan under way, and save it.
     Resumed on the same machine, it ends with the parameters of a run that was never stopped, bit for bit.
+    on_steps(steps taken, mean loss of the last ones): told when all is compiled, and after each scan.
     measure(state) -> numbers kept in each Epoch; evaluated(state): the parameters that are scored, e.g. their average;
     patience: stop after so many epochs without a better validation (or test) accuracy; where: names the layer at which a
     number that is not finite first appears (see `first_not_finite`); skipping: the optimizer skips gradients that are not
@@ -124,7 +126,14 @@ def fit(
     expect_value_and_grad("fit", value_and_grad)
     expect_callable("fit", "predict", predict, "pass the model's apply, as in predict=model.apply")
     expect_optimizer("fit", optimizer)
-    functions = {"encode": encode, "on_epoch": on_epoch, "measure": measure, "where": where, "evaluated": evaluated}
+    functions = {
+        "encode": encode,
+        "on_epoch": on_epoch,
+        "on_steps": on_steps,
+        "measure": measure,
+        "where": where,
+        "evaluated": evaluated,
+    }
     expect_options("fit", functions, checkpoints, patience, skipping, placement)
     if streaming is not None:
         expect_flag("fit", streaming=streaming)
@@ -164,5 +173,6 @@ def fit(
 
     return loop(
         make_step(value_and_grad, optimizer), placement.state(params, optimizer, key), batches, epochs, score,
-        checkpoints=checkpoints, on_epoch=on_epoch, patience=patience, where=where, skipping=skipping, placement=placement,
+        checkpoints=checkpoints, on_epoch=on_epoch, on_steps=on_steps, patience=patience, where=where, skipping=skipping,
+        placement=placement,
     )  # fmt: skip

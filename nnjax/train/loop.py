@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import expect_positive
 from .placement import ONE_DEVICE, Placement
-from .run import Checkpoints, Epoch, Fit, OnEpoch, Progress, begin, held, keep
+from .run import Checkpoints, Epoch, Fit, OnEpoch, OnSteps, Progress, begin, held, keep
 from .step import Step, TrainState, make_steps
 
 DIVERGED = 1e4  # times the first loss: a scan whose mean is above, if finite, has diverged like one that is not
@@ -59,6 +59,7 @@ def loop(
     *,
     checkpoints: Checkpoints | None = None,
     on_epoch: OnEpoch | None = None,
+    on_steps: OnSteps | None = None,
     patience: int | None = None,
     where: Callable[[Any, Any, Any, jax.Array], str] | None = None,
     skipping: bool = False,
@@ -68,7 +69,7 @@ def loop(
 
     where(params, x, labels, key): where a number that is not finite first appears; skipping: a loss that is not finite is
     no reason to stop while the parameters are.  Raises FloatingPointError otherwise.
-    placement: where the state lies, before and after.
+    on_steps: told when all is compiled, and after every scan.  placement: where the state lies, before and after.
     """
     if checkpoints is not None and checkpoints.every is not None:
         expect_positive("checkpoints", every=checkpoints.every)
@@ -78,7 +79,7 @@ def loop(
     with held(checkpoints) as stopped:
         found, done = begin(checkpoints, placement.join(state))
         state = placement.put(found)
-        step = placement.staying(step)
+        step = jax.jit(placement.staying(step), inline=True)  # traced once for all that is made of it below
         located = where and (lambda params, *batch: where(placement.join(params), *batch))
         at = saved = int(state.step)
         per_epoch = batches.per_epoch
@@ -93,6 +94,8 @@ def loop(
         runs = {n: run.lower(state, batches.data, batches.feed(rows[:n])).compile() for n in sizes}
         fed: dict[int, Any] = {}
         why = ""
+        if on_steps:
+            on_steps(at, float("nan"))
         while at < epochs * per_epoch and not why and not _idle(done.history, patience):
             epoch, offset = divmod(at, per_epoch)
             if offset == 0:
@@ -116,6 +119,8 @@ def loop(
                 done = done._replace(first=float(values[0]))
             _expect_no_growth(float(values.mean()), done.first, epoch + 1)
             at += n
+            if on_steps:
+                on_steps(at, float(values.mean()))
             if offset + n == per_epoch:
                 validation, test, measured = score(state)
                 record = Epoch(epoch + 1, done.loss / per_epoch, validation, test, done.seconds, measured)

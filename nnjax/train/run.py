@@ -39,6 +39,7 @@ class Epoch(NamedTuple):
 
 
 OnEpoch = Callable[[Epoch], object]
+OnSteps = Callable[[int, float], object]  # how many steps have been taken, and the mean loss of the last ones, NaN before them
 
 
 class Fit(NamedTuple):

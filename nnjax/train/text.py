@@ -1,6 +1,6 @@
 """Training on text: windows of it, a character at a time, from random places."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from ..linear import wide
 from .fit import expect_options
 from .loop import Batches, loop
 from .placement import ONE_DEVICE, Placement
-from .run import Checkpoints, Fit, OnEpoch
+from .run import Checkpoints, Fit, OnEpoch, OnSteps
 from .step import TrainState, epoch_key, expect_optimizer, expect_value_and_grad, make_step
 
 WINDOWS = 32  # whose predictions are computed at a time: many more would take fresh memory for each batch
@@ -61,7 +61,8 @@ def make_evaluate(predict: Callable[..., Any], ids: jax.Array, context: int) -> 
 def fit_text(
     value_and_grad: ValueAndGrad, params: Any, text: Text, *, predict: Callable[[Any, Any], Any],
     optimizer: optax.GradientTransformation, steps: int, context: int, batch_size: int, key: jax.Array, every: int = 250,
-    on_epoch: OnEpoch | None = None, checkpoints: Checkpoints | None = None,
+    on_epoch: OnEpoch | None = None, on_steps: OnSteps | None = None, checkpoints: Checkpoints | None = None,
+    measure: Callable[[TrainState], Mapping[str, Any]] | None = None,
     evaluated: Callable[[TrainState], Any] = lambda state: state.params, patience: int | None = None,
     where: Callable[..., str] | None = None, skipping: bool = False, placement: Placement = ONE_DEVICE,
 ) -> Fit:  # fmt: skip
@@ -76,7 +77,7 @@ def fit_text(
     expect_value_and_grad("fit_text", value_and_grad)
     expect_callable("fit_text", "predict", predict, "pass the model's apply, as in predict=model.apply")
     expect_optimizer("fit_text", optimizer)
-    functions = {"on_epoch": on_epoch, "where": where, "evaluated": evaluated}
+    functions = {"on_epoch": on_epoch, "on_steps": on_steps, "measure": measure, "where": where, "evaluated": evaluated}
     expect_options("fit_text", functions, checkpoints, patience, skipping, placement)
     expect_arrays("fit_text", "params", params, "make them with model.init(key)")
     expect_key("fit_text", key)
@@ -93,11 +94,13 @@ def fit_text(
 
     def score(state):
         loss, accuracy = evaluate(evaluated(state))
-        return accuracy, float("nan"), {"validation_loss": loss}
+        measured = {name: float(v) for name, v in measure(state).items()} if measure else {}
+        return accuracy, float("nan"), {"validation_loss": loss, **measured}
 
     return loop(
         make_step(value_and_grad, optimizer), placement.state(params, optimizer, key),
         Batches(ids, lambda ids, starts: windows(ids, starts, context), order, every, placement.feed),
         steps // every, score,
-        checkpoints=checkpoints, on_epoch=on_epoch, patience=patience, where=where, skipping=skipping, placement=placement,
+        checkpoints=checkpoints, on_epoch=on_epoch, on_steps=on_steps, patience=patience, where=where, skipping=skipping,
+        placement=placement,
     )  # fmt: skip

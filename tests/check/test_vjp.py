@@ -199,3 +199,33 @@ def test_a_function_whose_rule_was_never_given_is_refused():
 
     with pytest.raises(TypeError, match=r"unfinished has no rule yet; give it one with unfinished.defvjp\(fwd, bwd\)"):
         nnjax.check_vjp(unfinished, jnp.ones(3))
+
+
+def test_compare_gradients_may_end_early_and_no_wrong_gradient_passes_for_it():
+    loss, calls = nnjax.softmax_cross_entropy(), []
+    hand, reference = nnjax.value_and_grad(MODEL, loss), nnjax.reference_value_and_grad(MODEL, loss)
+    params, labels = params_of(MODEL), jnp.arange(8) % 3
+
+    def counted(*args, **kwargs):
+        jax.debug.callback(lambda: calls.append(1))
+        return reference(*args, **kwargs)
+
+    def compared(f, early):
+        calls.clear()
+        found = compare_gradients(f, counted, params, X, labels, early=early)
+        jax.effects_barrier()
+        return found, len(calls)
+
+    (full, many), (early, few) = compared(hand, False), compared(hand, True)
+    assert (few, many) == (4, 34)  # in float32 and float64: at the point itself, and at each draw
+    assert all(d.ok for d in early)
+    assert all(a.budget <= b.budget for a, b in zip(early, full))
+    assert [d.relative for d in early] == [d.relative for d in full]
+
+    def wrong(params, x, labels, **kwargs):
+        value, grads = hand(params, x, labels, **kwargs)
+        return value, (grads[0], (), grads[2]._replace(b=1.001 * grads[2].b))
+
+    found, calls_of_wrong = compared(wrong, True)
+    assert [d.leaf for d in found if not d.ok] == ["params[2].b"]
+    assert calls_of_wrong == few + many

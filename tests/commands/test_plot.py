@@ -1,9 +1,11 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from nnjax.commands.plot import STEP, Plot, columns
 from nnjax.commands.train import Train
+from nnjax.train.watching.watch import APART, NORM
 
 LINE = '{"epoch": 1, "loss": 0.5, "validation_accuracy": 0.5, "test_accuracy": null}'
 
@@ -18,6 +20,70 @@ def test_a_run_is_drawn_with_gradients_and_drift(tmp_path, capsys):
     for name in names:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert len(columns(tmp_path / "trajectory.jsonl", STEP)["params_apart"]) == 20
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved, by the name of the file."""
+    from matplotlib.figure import Figure
+
+    saved, save = {}, Figure.savefig
+
+    def kept(self, file, **options):
+        saved[Path(file).name] = self
+        return save(self, file, **options)
+
+    monkeypatch.setattr(Figure, "savefig", kept)
+    return saved
+
+
+def recorded(folder, epochs=1, **more):
+    folder.mkdir(parents=True)
+    lines = [
+        {"epoch": i, "loss": 1 / i, "validation_accuracy": 0.5, "test_accuracy": None, **more} for i in range(1, epochs + 1)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_one_epoch_is_a_point(tmp_path, drawn):
+    gradients = {APART: 1e-7, **{f"{NORM}[{i}].w": 0.5 for i in range(30)}}
+    assert Plot(recorded(tmp_path / "one", **gradients)).run() == 0
+    assert set(drawn) == {"curves.png", "gradients.png"}
+    for figure in drawn.values():
+        for ax in figure.axes:
+            assert all(line.get_marker() == "." for line in ax.lines if len(line.get_xdata()) == 1)
+            assert [t for t in ax.get_xticks() if 0.9 < t < 1.1] == [1]
+    assert len(drawn["gradients.png"].axes[0].get_legend().get_texts()) < 12
+    Plot(recorded(tmp_path / "many", 100)).run()
+    assert {line.get_marker() for line in drawn["curves.png"].axes[0].lines} == {""}
+
+
+def test_several_runs_are_drawn_in_one_picture_under_their_names(tmp_path, drawn, capsys, monkeypatch):
+    runs = [
+        recorded(tmp_path / "a" / "run", 3, validation_loss=0.5),
+        recorded(tmp_path / "b" / "run", 2),
+        recorded(tmp_path / "c"),
+    ]
+    monkeypatch.chdir(tmp_path)
+    assert Plot(runs[0], tuple(runs[1:])).run() == 0
+    assert capsys.readouterr().out == "compare.png\n"
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+    (figure,) = drawn.values()
+    names = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert names == [str(runs[0]), str(runs[1]), "c"]
+    assert Plot(runs[0], (runs[2],), out=tmp_path / "mine.svg").run() == 0
+    assert "<svg" in (tmp_path / "mine.svg").read_text()
+
+
+def test_a_picture_that_cannot_be_written_is_said(tmp_path):
+    runs = [recorded(tmp_path / name) for name in "ab"]
+    with pytest.raises(OSError, match=r"could not be written: .*; free space, or choose another place"):
+        Plot(runs[0], (runs[1],), out=tmp_path / "nowhere" / "x.png").run()
+    with pytest.raises(ValueError, match=r"--out is for the picture of several runs"):
+        Plot(runs[0], out=tmp_path / "x.png").run()
+    with pytest.raises(ValueError, match=r"c.metrics\.jsonl is not there"):
+        Plot(runs[0], (tmp_path / "c",)).run()
 
 
 def test_what_is_missing_or_no_json_is_said(tmp_path):

@@ -121,3 +121,9 @@ def test_another_feedback_is_said_trained_and_measured(tmp_path, capsys):
 def test_feedback_that_cannot_be_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Train(epochs=1, **options).run()
+
+
+def test_quiet_prints_what_came_of_it_alone(capsys):
+    assert Train(quiet=True, **QUICK).run() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["test", "validation", "seconds", "hand", "last"]

@@ -30,6 +30,8 @@ def test_a_text_of_ones_own_trains_is_compared_and_written_on(words, tmp_path, c
     assert "it writes: '" in out
     line = json.loads((folder / "metrics.jsonl").read_text())
     assert line["validation_loss"] < 2.6
+    assert line["hand against jax"] < 1e-5
+    assert any(name.startswith("gradient norm of ") for name in line)
     assert line["test_accuracy"] is None
     assert Train(**options, resume=True).run() == 0
 
@@ -58,3 +60,9 @@ def test_a_model_of_images_is_refused(words):
             Train(data=words, **options, **QUICK).run()
     with pytest.raises(ValueError, match=r"--heads is an option of gpt, got it with char_rnn; leave it out"):
         Train(data=words, model="char_rnn", **{**QUICK, "heads": 2}).run()
+
+
+@pytest.mark.slow
+def test_quiet_prints_what_came_of_it_alone(words, tmp_path, capsys):
+    assert Train(data=words, quiet=True, folder=tmp_path / "run", **QUICK).run() == 0
+    assert [line[:10] for line in capsys.readouterr().out.splitlines()] == ["hand / jax", "validation", "it writes:"]

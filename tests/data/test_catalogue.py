@@ -168,8 +168,14 @@ def test_a_bad_download_leaves_nothing_behind(small_mnist, server, monkeypatch, 
 def test_no_network_and_no_data_is_one_clear_error(small_mnist, monkeypatch, tmp_path):
     mirrors(monkeypatch, "http://127.0.0.1:9/")
     monkeypatch.setenv("NNJAX_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte was not found in .*nowhere.* and could not be downloaded"):
+    with pytest.raises(DataError, match=r"4 files were not found, and could not be downloaded") as caught:
         load("mnist")
+    said = str(caught.value)
+    assert all(f"  {name}.gz\n" in said for name in data.IMAGES)
+    assert f"  {tmp_path / 'nowhere'}\n" in said
+    assert said.count("http://127.0.0.1:9/") == said.count("Connection refused") == 1
+    assert "Max retries" not in said
+    assert all(len(line) <= 80 or str(tmp_path) in line for line in said.splitlines())
     assert left_over(tmp_path / "cache") == []
 
 

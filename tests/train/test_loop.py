@@ -13,6 +13,7 @@ import pytest
 
 import nnjax
 from nnjax.train import Checkpoints, fit, init_state, load, make_optimizer, restore
+from nnjax.train import loop as loop_module
 from nnjax.train.loop import Batches, loop
 from nnjax.train.step import examples, make_step
 
@@ -107,3 +108,37 @@ def test_batches_may_be_anything_that_rows_name():
     done = loop(step, state, batches, 2, lambda state: (float(state.step), 0.0, {}))
     assert [record.validation_accuracy for record in done.history] == [3.0, 6.0]
     assert done.history[1].loss < done.history[0].loss
+
+
+def test_a_scan_that_has_ended_is_told_and_no_scan_ends_elsewhere_for_it(monkeypatch):
+    monkeypatch.setattr(loop_module, "FLOPS", 1e6)  # some scans an epoch
+    told = []
+    plain, watched = run(epochs=2), run(epochs=2, on_steps=lambda step, loss: told.append((step, loss)))
+    for a, b in zip(jax.tree.leaves(plain.state.params), jax.tree.leaves(watched.state.params)):
+        np.testing.assert_array_equal(a, b)
+    steps = [step for step, _ in told]
+    assert steps[0] == 0
+    assert np.isnan(told[0][1])
+    assert {39, 78} < set(steps)
+    assert len(steps) > 5
+    assert steps == sorted(set(steps))
+    assert all(0 < loss < 10 for _, loss in told[1:])
+
+
+def test_a_step_is_traced_once_whatever_is_made_of_it():
+    traced = []
+
+    def counted(*args, **kwargs):
+        traced.append(1)
+        return HAND(*args, **kwargs)
+
+    run(counted, epochs=1)
+    assert len(traced) == 1
+
+
+def test_a_run_that_goes_on_is_told_where(tmp_path):
+    run(epochs=1, checkpoints=Checkpoints(tmp_path))
+    told = []
+    run(epochs=2, checkpoints=Checkpoints(tmp_path, resume=True), on_steps=lambda step, loss: told.append(step))
+    assert told[0] == 39
+    assert told[-1] == 78

@@ -162,11 +162,13 @@ class Budget(NamedTuple):
 
 
 def measure(
-    reference: Flat, diff: Leaves, other: Leaves, linear: Leaves, dtype: Any, seed: int, eps: float, parts: str = "rho moved"
-) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    reference: Flat, diff: Leaves, other: Leaves, linear: Leaves, dtype: Any, seed: int, eps: float, parts: str = "rho moved",
+    draws: int | None = None,
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], list[np.ndarray]]:  # fmt: skip
     """(r, t, rho, moved) of every leaf that reference(diff, other, linear) returns, `linear` entering linearly.
 
     rho and moved are pairs of norms, and zero where not among `parts`; diff and linear are in dtype. In float64 r is t.
+    draws: how many, by default those of the docstring above.
     """
     rng = np.random.default_rng((seed, 1))
     t = in_x64(reference, on_host(diff), other, on_host(linear))
@@ -180,7 +182,8 @@ def measure(
     def apart(largest, xs, ys):  # where r overflows the difference is NaN, which counts as infinite
         return [np.maximum(a, _apart(x, y, f)) for a, x, y, f in zip(largest, xs, ys, finite)]
 
-    for k in range(LARGE_DRAWS if large else DRAWS):
+    alike = large or (not linear and "moved" in parts)  # one truth serves for both
+    for k in range(draws or (LARGE_DRAWS if large else DRAWS)):
         near, near_ct = ([x.draw(k) for x in xs] for xs in (near_x, near_linear))
         near_wide = on_host(near)
         t_near = in_x64(reference, near_wide, other, on_host(near_ct)) if large or "moved" in parts else []
@@ -188,7 +191,7 @@ def measure(
             moved = apart(moved, t_near, t)
         if "rho" in parts:
             fresh = near_ct if large else [random_like(rng, np.shape(c), c.dtype) for c in linear]
-            t_k = t_near if large else in_x64(reference, near_wide, other, on_host(fresh))
+            t_k = t_near if alike else in_x64(reference, near_wide, other, on_host(fresh))
             rho = apart(rho, on_host(reference(near, other, fresh)), t_k)
     return r, t, rho, moved
 
@@ -196,6 +199,7 @@ def measure(
 def budgets(
     reference: Flat, diff: Leaves, other: Leaves, linear: Leaves, dtype: Any, seed: int,
     compute_dtype: Any = None, truth_eps: float = 2.0**-52, measured: dict[Any, Any] | None = None, at: Any = None,
+    draws: int | None = None,
 ) -> list[Budget]:  # fmt: skip
     """The budget of every leaf that reference(diff, other, linear) returns, at these inputs in this dtype.
 
@@ -203,6 +207,7 @@ def budgets(
     the rounding of terms that may have cancelled. With compute_dtype, what counts as one rounding, and what the reference
     loses, is taken at that lower precision. truth_eps is the precision that the truth supports (`nnjax.check.witness.truth`):
     no leaf is held to more. What is measured in float32 is kept in `measured`, under `at`: float64 needs it as well.
+    draws: see `measure`. A budget can only grow with them.
     """
     dtype = np.dtype(dtype)
     eps = max(eps_of(dtype), truth_eps)
@@ -211,26 +216,26 @@ def budgets(
 
     def in_float32(parts="rho moved"):
         narrow = [x.astype(np.float32) for x in diff], other, [c.astype(np.float32) for c in linear]
-        return measure(reference, *narrow, np.dtype(np.float32), seed, eps32, parts)
+        return measure(reference, *narrow, np.dtype(np.float32), seed, eps32, parts, draws)
 
     eps32 = max(eps_of(np.float32), truth_eps)
     if dtype == np.float64:
         r, t, rho, _ = in_float32("rho") if measured is None else once(measured, at, in_float32)
         rho = [np.maximum(a, _apart(x, y, np.isfinite(x) & np.isfinite(y))) for a, x, y in zip(rho, r, t)]
-        r, t, _, moved = measure(reference, diff, other, linear, dtype, seed, eps, "moved")
+        r, t, _, moved = measure(reference, diff, other, linear, dtype, seed, eps, "moved", draws)
         rho = [a * (eps / eps32) for a in rho]
         floor = [eps * terms * np.array([np.sqrt(x.size), 1.0]) for x in t]
     else:
         if dtype == np.float32 and measured is not None:
             r, t, rho, moved = once(measured, at, in_float32)
         else:
-            r, t, rho, moved = measure(reference, diff, other, linear, dtype, seed, eps)
+            r, t, rho, moved = measure(reference, diff, other, linear, dtype, seed, eps, draws=draws)
         floor = [np.zeros(2) for _ in t]
         if compute_dtype is not None:
             low = np.dtype(compute_dtype)
             eps = max(eps_of(low), truth_eps)
             lowered = [x.astype(low) for x in diff], other, [c.astype(low) for c in linear]
-            _, _, rho, moved = measure(reference, *lowered, low, seed, eps)
+            _, _, rho, moved = measure(reference, *lowered, low, seed, eps, draws=draws)
     return [_budget(*leaf, eps, terms)._replace(truth_eps=truth_eps) for leaf in zip(r, t, rho, moved, floor)]
 
 

@@ -3,42 +3,78 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import NamedTuple
 
-from ..run import Epoch
+from ..run import Epoch, OnEpoch, OnSteps
 from .scores import R2
 
 
-def epoch_line(record: Epoch, epochs: int, examples: int = 0) -> str:
-    """One line for one epoch, of so many examples if that is known; an accuracy of an empty split is left out."""
-    line = f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  loss {record.loss:.4f}"
+class Watched(NamedTuple):
+    """What `fit` calls, `on_epoch` with each record, `on_steps` after each scan."""
+
+    on_epoch: OnEpoch
+    on_steps: OnSteps | None = None
+
+
+def epoch_line(record: Epoch, epochs: int, examples: int = 0, width: int | None = None) -> str:
+    """One line for one epoch, of so many examples if that is known; an accuracy of an empty split is left out.
+
+    width: of the terminal; what comes last goes first where the line is longer.
+    """
+    words = [f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}", f"loss {record.loss:.4f}"]
     if record.validation_accuracy == record.validation_accuracy:
-        line += f"  validation {record.validation_accuracy:.4f}"
+        words.append(f"validation {record.validation_accuracy:.4f}")
     if record.test_accuracy == record.test_accuracy:
-        line += f"  test {record.test_accuracy:.4f}"
+        words.append(f"test {record.test_accuracy:.4f}")
     for part, name in R2.items():
         if (r2 := record.measured.get(name, float("nan"))) == r2:
-            line += f"  {part} R² {r2:.4f}"
+            words.append(f"{part} R² {r2:.4f}")
     if "validation_loss" in record.measured:
-        line += f"  validation loss {record.measured['validation_loss']:.4f}"
-    speed = f"  {examples / record.seconds:,.0f} examples/s" if examples and record.seconds > 0 else ""
-    return f"{line}  {record.seconds:.3f} s{speed}"
+        words.append(f"validation loss {record.measured['validation_loss']:.4f}")
+    words.append(f"{record.seconds:.3f} s")
+    if examples and record.seconds > 0:
+        words.append(f"{examples / record.seconds:,.0f} examples/s")
+    while width is not None and len(words) > 1 and len("  ".join(words)) > width:
+        words.pop()
+    return "  ".join(words)
 
 
 @contextmanager
-def progress(epochs: int, examples: int = 0) -> Iterator[Any]:
-    """A function to call with each Epoch."""
-    if not sys.stdout.isatty():
-        yield lambda record: print(epoch_line(record, epochs, examples), flush=True)
+def progress(epochs: int, examples: int = 0, steps: int = 1, quiet: bool = False) -> Iterator[Watched]:
+    """What is called with each Epoch, and after each scan of its `steps`; on a terminal a bar, and above it a line for each
+    epoch, both within its width. quiet: nothing is shown."""
+    if quiet:
+        yield Watched(lambda record: None)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    if not sys.stdout.isatty():
+        yield Watched(lambda record: print(epoch_line(record, epochs, examples), flush=True))
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns) as bar:
-        task = bar.add_task("compiling", total=epochs)
+    words = TextColumn("{task.description}", table_column=Column(no_wrap=True))
+    left = TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True))
+    bar = Progress(words, left, BarColumn(None, table_column=Column(ratio=1)), expand=True)
+    score = ""
+
+    def described(epoch: int, loss: float) -> str:
+        return f"epoch {epoch}/{epochs}" + (f"  loss {loss:.4f}" if loss == loss else "") + score
+
+    with bar:
+        task = bar.add_task("compiling", total=None)
+
+        def on_steps(step: int, loss: float) -> None:
+            nonlocal task
+            if bar.tasks[0].total is None:  # all is compiled: the time that is left is told from here on
+                bar.remove_task(task)
+                task = bar.add_task(described(min(step // steps + 1, epochs), loss), total=epochs * steps, completed=step)
+            else:
+                bar.update(task, completed=step, description=described((step - 1) // steps + 1, loss))
 
         def on_epoch(record: Epoch) -> None:
-            line = epoch_line(record, epochs, examples)
-            bar.update(task, completed=record.epoch, description=line.split("  ", 1)[1])
+            nonlocal score
+            score = f"  accuracy {record.score:.4f}"
+            bar.console.print(epoch_line(record, epochs, examples, bar.console.width), markup=False, highlight=False)
+            bar.update(task, description=described(record.epoch, record.loss))
 
-        yield on_epoch
+        yield Watched(on_epoch, on_steps)

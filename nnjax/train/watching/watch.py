@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ...grad import ValueAndGrad
 from ...linear import wide
 from ..recipe import Recipe
 from ..step import TrainState
@@ -14,17 +15,23 @@ from .alignment import make_alignment
 NORM, APART = "gradient norm of ", "hand against jax"
 
 
-def make_measure(recipe: Recipe, x: jax.Array, labels: jax.Array) -> Callable[[TrainState], dict[str, Any]]:
-    """measure(state) -> the 2-norm of each parameter's gradient on this batch, and |hand - jax| / |jax| over all of them.
+Measure = Callable[[TrainState], dict[str, Any]]
 
-    Where something else than the transpose carries the error back, also what `make_alignment` measures.
-    """
+
+def make_measure(recipe: Recipe, x: jax.Array, labels: jax.Array) -> Measure:
+    """What `make_norms` gives and, where something else than the transpose carries the error back, `make_alignment`."""
+    norms = make_norms(recipe.hand, recipe.reference, x, labels)
     aligned = make_alignment(recipe.aligned, x, labels) if recipe.aligned else None
+    return lambda state: norms(state) | (aligned(state.params) if aligned else {})
+
+
+def make_norms(by_hand: ValueAndGrad, by_jax: ValueAndGrad, x: jax.Array, labels: jax.Array) -> Measure:
+    """measure(state) -> the 2-norm of each parameter's gradient on this batch, and |hand - jax| / |jax| over all of them."""
 
     @jax.jit
     def both(params):
         key = jax.random.key(0)
-        found = (f(params, x, labels, key=key)[1] for f in (recipe.hand, recipe.reference))
+        found = (f(params, x, labels, key=key)[1] for f in (by_hand, by_jax))
         hand, reference = (jax.tree.map(lambda g: g.astype(wide(g)), grads) for grads in found)  # float16 cannot hold squares
         norms = jax.tree.map(lambda g: jnp.linalg.norm(g.ravel()), hand)
         apart = [jnp.sum((h - r) ** 2) for h, r in zip(jax.tree.leaves(hand), jax.tree.leaves(reference))]
@@ -34,7 +41,6 @@ def make_measure(recipe: Recipe, x: jax.Array, labels: jax.Array) -> Callable[[T
     def measure(state):
         norms, apart = both(state.params)
         leaves = jax.tree_util.tree_leaves_with_path(norms)
-        found = {APART: apart, **{NORM + jax.tree_util.keystr(path).lstrip("."): norm for path, norm in leaves}}
-        return found | (aligned(state.params) if aligned else {})
+        return {APART: apart, **{NORM + jax.tree_util.keystr(path).lstrip("."): norm for path, norm in leaves}}
 
     return measure

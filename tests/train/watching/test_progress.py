@@ -1,4 +1,8 @@
+import re
 import sys
+import time
+
+import pytest
 
 from nnjax.train import Epoch
 from nnjax.train.watching.progress import epoch_line, progress
@@ -19,13 +23,53 @@ def test_a_line_on_numbers_says_r2_where_it_is_defined():
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys):
-    with progress(5) as on_epoch:
-        on_epoch(RECORD)
+    with progress(5) as watched:
+        watched.on_epoch(RECORD)
     assert capsys.readouterr().out == epoch_line(RECORD, 5) + "\n"
 
 
-def test_a_bar_on_a_terminal(capsys, monkeypatch):
+def test_nothing_where_it_is_to_be_quiet(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    with progress(5) as on_epoch:
-        on_epoch(RECORD)
-    assert "3/5" in capsys.readouterr().out
+    with progress(5, quiet=True) as watched:
+        watched.on_epoch(RECORD)
+    assert watched.on_steps is None
+    assert capsys.readouterr().out == ""
+
+
+def test_a_line_leaves_out_what_a_narrow_terminal_does_not_hold():
+    long = epoch_line(RECORD, 40, 1234)
+    for width in (60, 80, 120):
+        line = epoch_line(RECORD, 40, 1234, width)
+        assert long.startswith(line)
+        assert len(line) <= width
+    assert line == long
+    assert epoch_line(RECORD, 40, 1234, 60).endswith("validation 0.9000  test 0.8000")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_bar_on_a_terminal_moves_within_an_epoch_and_fits(capsys, monkeypatch, width):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = []
+
+    def screen():
+        time.sleep(0.25)  # it is drawn ten times a second
+        out = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+        shown.extend(line for line in re.split(r"[\r\n]+", out) if line.strip())
+        return shown[-1]
+
+    with progress(40, 1234, 50) as watched:
+        assert screen().startswith("compiling")
+        watched.on_steps(100, float("nan"))
+        begun = screen()
+        watched.on_steps(125, 0.7)
+        assert screen().startswith("epoch 3/40  loss 0.7000 ")
+        watched.on_steps(150, 0.5)
+        watched.on_epoch(RECORD)
+        after = screen()
+    assert begun.startswith("epoch 3/40 ")
+    assert after.startswith("epoch 3/40  loss 0.5123  accuracy 0.9000 ")
+    assert "\u2501" in after
+    assert epoch_line(RECORD, 40, 1234, width) in [line.rstrip() for line in shown]
+    assert all(len(line) <= width for line in shown)

@@ -9,8 +9,9 @@ import pytest
 
 from nnjax.cli import main
 from nnjax.commands import train as command
-from nnjax.commands import train_images, train_text
 from nnjax.commands.train import Train
+from nnjax.commands.training import images as train_images
+from nnjax.commands.training import text as train_text
 from nnjax.data import catalogue as data
 from nnjax.data import download
 

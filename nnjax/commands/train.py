@@ -29,13 +29,14 @@ from ..train.recipe import Gpt, Gradients, Mlp
 from ..train.recipe import gradients as on_one_device
 from ..train.run import Checkpoints, Fit, claim
 from ..train.watching.metrics import Writers, expect_records
-from .compilation import keep_programs
 from .options.config import OWN, as_toml, file_named, read
 from .options.groups import TRAIN, parse
 from .predict import usage
-from .train_images import train_images
-from .train_options import expect_options
-from .train_text import train_text
+from .training.compilation import keep_programs
+from .training.images import train_images
+from .training.options import expect_options
+from .training.text import train_text
+from .training.words import described
 from .waiting import waiting
 
 
@@ -268,26 +269,8 @@ class Train:
         return 128 + signal.Signals[done.stopped]
 
     def described(self) -> str:
-        """How the run optimises, and on what mesh, in words; which of the two decays is meant is said."""
-        by = {"hand": "hand", "jax": "jax.grad", "both": "hand, held against jax.grad at every step"}[self.grad]
-        given = [f"{k} {v:g}" for k, v in self.optimizer_args.items()]
-        words = [" ".join([self.optimizer, *given]), f"learning rate {self.learning_rate}"]
-        words += [f"{self.schedule}"] if self.schedule else []
-        words += [f"gradient clipped to norm {self.clip:g}"] if self.clip else []
-        words += [f"L2 in the loss, lambda {self.l2:g}"] if self.l2 else []
-        words += [f"L1 in the loss, {self.l1:g}"] if self.l1 else []
-        words += [f"decoupled weight decay {self.weight_decay:g}, not in the loss"] if self.weight_decay else []
-        words += [f"scores of the moving average, decay {self.average:g}"] if self.average else []
-        words += [f"computed in {self.compute_dtype}"] if self.compute_dtype else []
-        words += [f"in {self.microbatches} microbatches"] if self.microbatches > 1 else []
-        words += [f"gradients by {by}" if self.feedback == "transpose" else f"errors sent back by {self.feedback} feedback"]
-        words = [", ".join(words) + (f"\nsaving in {self.folder}" if self.folder else "")]
-        if self._mesh is not None:
-            sizes = ", ".join(f"{name}={size}" for name, size in self._mesh.shape.items())
-            where = f"{self._mesh.size} devices ({self._mesh.devices.flat[0].platform})"
-            where += f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-            words.append(f"on {where}, mesh {sizes}")
-        return "\n".join(words)
+        """How the run optimises, and on what mesh, in words."""
+        return described(self, self._mesh)
 
     def optimizer_for(self, steps: int) -> optax.GradientTransformation:
         """The optimizer of a run of so many steps."""

@@ -21,6 +21,7 @@ TRAIN = {
                   "average", "skip_non_finite"),
     "gradient": ("grad", "feedback", "trajectory"),
     "saving": ("folder", "save_every", "resume", "tensorboard", "wandb"),
+    "running": ("quiet", "compilation_cache"),
     "configuration": ("config", "print_config"),
     "many_devices": ("devices", "mesh", "coordinator", "num_processes", "process_id", "connect_seconds"),
 }  # fmt: skip

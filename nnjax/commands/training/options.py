@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from ..errors import expect_positive
-from ..train.optimizers import make_optimizer
-from ..train.recipe import ACTIVATIONS, COSTS, FEEDBACK, LOSSES, MODELS, named
-from .train_text import EVERY, MODELS_OF_TEXT
+from ...errors import expect_positive
+from ...train.optimizers import make_optimizer
+from ...train.recipe import ACTIVATIONS, COSTS, FEEDBACK, LOSSES, MODELS, named
+from .text import EVERY, MODELS_OF_TEXT
 
 if TYPE_CHECKING:
-    from .train import Train
+    from ..train import Train
 
 OF: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("expand", "standardise", "hidden", "activation", "loss", "feedback", "trajectory", "target"), MODELS),

@@ -4,8 +4,8 @@ import re
 import numpy as np
 import pytest
 
-from nnjax.commands import train_images as command
 from nnjax.commands.train import Train
+from nnjax.commands.training import images as command
 
 QUICK = {"epochs": 2, "hidden": (8,)}
 

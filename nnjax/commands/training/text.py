@@ -5,28 +5,28 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from ..check.vjp import compare_gradients
-from ..data.text import Text
-from ..grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad
-from ..losses.fused import linear_cross_entropy
-from ..losses.means import softmax_cross_entropy
-from ..models.char_rnn import char_rnn
-from ..models.decode import generate_gpt
-from ..models.generate import generate
-from ..train.optimizers import averaged
-from ..train.recipe import Gpt, initial, named
-from ..train.run import Checkpoints, Fit, expect_resumable
-from ..train.step import init_state
-from ..train.text import expect_window, fit_text, windows
-from ..train.trained.network import Network, layer_of
-from ..train.trained.record import TEXT, Record, evaluated_at, keep_record
-from ..train.watching.finite import first_not_finite
-from ..train.watching.metrics import told_before
-from ..train.watching.progress import progress
-from ..train.watching.watch import make_norms
+from ...check.vjp import compare_gradients
+from ...data.text import Text
+from ...grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad
+from ...losses.fused import linear_cross_entropy
+from ...losses.means import softmax_cross_entropy
+from ...models.char_rnn import char_rnn
+from ...models.decode import generate_gpt
+from ...models.generate import generate
+from ...train.optimizers import averaged
+from ...train.recipe import Gpt, initial, named
+from ...train.run import Checkpoints, Fit, expect_resumable
+from ...train.step import init_state
+from ...train.text import expect_window, fit_text, windows
+from ...train.trained.network import Network, layer_of
+from ...train.trained.record import TEXT, Record, evaluated_at, keep_record
+from ...train.watching.finite import first_not_finite
+from ...train.watching.metrics import told_before
+from ...train.watching.progress import progress
+from ...train.watching.watch import make_norms
 
 if TYPE_CHECKING:
-    from .train import Train
+    from ..train import Train
 
 MODELS_OF_TEXT = ("gpt", "char_rnn")
 EVERY = 250  # steps that count as an epoch

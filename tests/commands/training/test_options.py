@@ -7,7 +7,7 @@ import pytest
 
 from nnjax.cli import main
 from nnjax.commands.train import Train
-from nnjax.commands.train_options import expect_options
+from nnjax.commands.training.options import expect_options
 
 HUGE = 10**12
 

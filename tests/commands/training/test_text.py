@@ -49,7 +49,7 @@ def test_both_gradients_are_held_together_and_saved(words, tmp_path, capsys):
 
 
 def test_a_model_of_images_is_refused(words):
-    with pytest.raises(ValueError, match=r"unknown model of text 'lenet': known are char_rnn, gpt"):
+    with pytest.raises(ValueError, match=r"lenet is a model of images and tables.*choose --model gpt or char_rnn"):
         Train(data=words, model="lenet", **QUICK).run()
     with pytest.raises(ValueError, match=r"--grad both holds .* got --compute-dtype bfloat16; leave one of them out"):
         Train(data=words, grad="both", compute_dtype="bfloat16", **QUICK).run()

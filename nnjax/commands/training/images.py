@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from ..check.vjp import Difference, compare_gradients
-from ..data.catalogue import SCALES
-from ..data.dataset import DataError, Dataset, moments, standardise, standardise_targets
-from ..data.files import writing
-from ..data.images import expand
-from ..data.words import FAR, kind, notes
-from ..train.fit import expect_batches, fit
-from ..train.loop import expect_steps
-from ..train.optimizers import averaged
-from ..train.recipe import MODELS, Recipe, make_recipe, named
-from ..train.run import Checkpoints, Epoch, Fit, expect_resumable
-from ..train.step import init_state
-from ..train.trained.record import CLASSES, Record, Rows, evaluated_at, feedback_of, keep_record
-from ..train.watching.alignment import angle_lines, make_alignment
-from ..train.watching.metrics import told_before
-from ..train.watching.progress import progress
-from ..train.watching.scores import R2
-from ..train.watching.trajectory import trajectory
-from ..train.watching.watch import make_measure
+from ...check.vjp import Difference, compare_gradients
+from ...data.catalogue import SCALES
+from ...data.dataset import DataError, Dataset, moments, standardise, standardise_targets
+from ...data.files import writing
+from ...data.images import expand
+from ...data.words import FAR, kind, notes
+from ...train.fit import expect_batches, fit
+from ...train.loop import expect_steps
+from ...train.optimizers import averaged
+from ...train.recipe import MODELS, Recipe, make_recipe, named
+from ...train.run import Checkpoints, Epoch, Fit, expect_resumable
+from ...train.step import init_state
+from ...train.trained.record import CLASSES, Record, Rows, evaluated_at, feedback_of, keep_record
+from ...train.watching.alignment import angle_lines, make_alignment
+from ...train.watching.metrics import told_before
+from ...train.watching.progress import progress
+from ...train.watching.scores import R2
+from ...train.watching.trajectory import trajectory
+from ...train.watching.watch import make_measure
 
 if TYPE_CHECKING:
-    from .train import Train
+    from ..train import Train
 
 COMPARING = "checking the gradient against jax.grad"  # every step of a run by both is held to that, so all draws are taken
 

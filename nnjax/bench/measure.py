@@ -67,14 +67,16 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(a: Callable[[], Any], b: Callable[[], Any], pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Times of a and b in the order A B B A A B B A ..., so that neither profits from coming second."""
+def interleaved(
+    a: Callable[[], Any], b: Callable[[], Any], pairs: int, timed: Callable[[Callable[[], Any]], float] = seconds
+) -> tuple[np.ndarray, np.ndarray]:
+    """Times of a and b in the order A B B A A B B A ..., so that neither profits from coming second.  timed: of one call."""
     for run in (a, b, a, b)[: 4 if pairs > 2 else 2]:
         seconds(run)
     times = np.empty((pairs, 2))
     for i in range(pairs):
         for j in (0, 1) if i % 2 == 0 else (1, 0):
-            times[i, j] = seconds((a, b)[j])
+            times[i, j] = timed((a, b)[j])
     return times[:, 0], times[:, 1]
 
 

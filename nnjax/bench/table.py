@@ -254,9 +254,13 @@ def _gpt(microbatches: int = 1) -> Callable[..., Any]:
 
 
 def _models() -> list[Entry]:
-    ten, many, gpt = _lenet(10), _lenet(128), _gpt()
-    rnn = models.char_rnn(65, 128, cell="lstm")
+    ten, many, gpt, parts = _lenet(10), _lenet(128), _gpt(), _gpt(4)
     chars = _batch(_ids(65, 16, 128), _ids(65, 16, 128))
+    rnn = step(models.char_rnn(65, 128, cell="lstm"), losses.softmax_cross_entropy(), chars)
+
+    def gpts(x, y):
+        return peers.gpt(VOCAB, CONTEXT, DEPTH, HEADS, WIDTH, x, y)
+
     return [
         _mlp([784, 30, 10], 10),
         _nielsen([784, 30, 10], 10),
@@ -264,10 +268,9 @@ def _models() -> list[Entry]:
         Entry("lenet, batch 128", many, 0.42, 0.20, beside(many, lambda x, y: peers.lenet(x, y, (20, 40), 100))),
         Entry("lenet, batch 10", ten, 0.65, 0.75, beside(ten, lambda x, y: peers.lenet(x, y, (20, 40), 100))),
         Entry("lenet, batch 128, 4 steps in a scan", scanned(many, 4), 0.10, 0.40),
-        Entry("char_rnn lstm 128, T = 128, batch 16", step(rnn, losses.softmax_cross_entropy(), chars)),
-        Entry("gpt 4 x 128, T = 256, batch 8", gpt, 0.52, 0.40,
-              beside(gpt, lambda x, y: peers.gpt(VOCAB, CONTEXT, DEPTH, HEADS, WIDTH, x, y))),
-        Entry("gpt 4 x 128, T = 256, 4 microbatches of 2", _gpt(4), 0.52, 0.15),
+        Entry("char_rnn lstm 128, T = 128, batch 16", rnn, peers=beside(rnn, lambda x, y: peers.char_rnn(65, 128, x, y))),
+        Entry("gpt 4 x 128, T = 256, batch 8", gpt, 0.52, 0.40, beside(gpt, gpts)),
+        Entry("gpt 4 x 128, T = 256, 4 microbatches of 2", parts, 0.52, 0.15, beside(parts, gpts)),
     ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from ..bench.kinds import MAIN, Kind, kinds
 from ..bench.links import Links
 from ..bench.measure import PAIRS, compare
 from ..bench.peaks import Peaks, peaks, shares
+from ..bench.peers import Flags, flags
 from ..bench.plot import bars
 from ..bench.products import product_flops
 from ..bench.rule import Cost, costs
@@ -47,7 +48,8 @@ class Bench:
     only: str | None = None
     """Cases whose name contains this."""
     peers: bool = False
-    """Also PyTorch (eager), Flax and Equinox on the same models, where they are installed."""
+    """Also PyTorch (eager, and by torch.compile where it works), Flax and Equinox on the same models, where they are installed;
+    with the versions and settings that they ran with."""
     device: str | None = None
     """A platform, such as cpu or gpu; by default the first device."""
     precision: tuple[Literal["default", "highest"], ...] = ("default",)
@@ -108,15 +110,19 @@ class Bench:
         found: dict[str, dict[str, Any]] = {}
         failed: dict[str, str] = {}
         measured: list[Measured] = []
+        others: dict[str, Flags] = {}
         head: dict[str, Any] = {"jax": jax.__version__, "device": device.device_kind, "date": time.strftime("%Y-%m-%d")}
 
         def save() -> int:
-            write_json(self.json, {**head, "cases": dict(found), "failed": dict(failed), **budget.to_dict()})
+            settings = {name: of._asdict() for name, of in list(others.items())}
+            write_json(self.json, {**head, "peers": settings, "cases": dict(found), "failed": dict(failed), **budget.to_dict()})
             return int(bool(failed) or (self.budget is not None and not found))
 
         def finish() -> int:
             if measured:
                 printed(list(measured), Console(width=None if Console().is_terminal else 160))
+                for name, of in list(others.items()):
+                    print(of.line(name))
                 print(summary(list(measured)))
             if self.plot and measured:
                 bars([m.comparison for m in measured], self.plot, f"{device.device_kind}, JAX {jax.__version__}")
@@ -129,7 +135,12 @@ class Bench:
                 print(most, flush=True)
                 head["peaks"] = most._asdict()
             work: dict[str, Callable[[], None]] = {
-                **{name: partial(self._measured, *pair, found, measured, budget, most) for name, pair in todo.items()},
+                **{
+                    name: partial(self._measured, entry, kind, found, measured, budget, most)
+                    if kind
+                    else partial(self._beside, entry, found, budget, others)
+                    for name, (entry, kind) in todo.items()
+                },
                 **{name: partial(_book, name, sizes, found) for name, sizes in books.items()},
             }
             for name, measure in work.items():
@@ -206,11 +217,9 @@ class Bench:
         return {"dtype": self.dtype != Bench.dtype, "precision": self.precision != Bench.precision}
 
     def _measured(
-        self, entry: Entry, kind: Kind | None, found: dict[str, dict[str, Any]], measured: list[Measured], budget: Budget,
+        self, entry: Entry, kind: Kind, found: dict[str, dict[str, Any]], measured: list[Measured], budget: Budget,
         most: Peaks | None,
     ) -> None:  # fmt: skip
-        if kind is None:
-            return self._beside(entry, found, budget)
         hand, references, args = entry.make()
         args, least = kind.cast(args), PAIRS
         if self.budget is not None:  # recomputing saves memory, not time
@@ -227,12 +236,14 @@ class Bench:
         measured.append(Measured(entry, c, found[c.case]["peer_ratios"], share))
         print(f"{c.case}: {c.milliseconds:.3f} ms, time {c.time_ratio:.3f}, temp {c.temp_ratio:.3f}", flush=True)
 
-    def _beside(self, entry: Entry, found: dict[str, dict[str, Any]], budget: Budget) -> None:
-        """The other libraries, in float32 as fast as the device does it: what they take is put beside the case."""
+    def _beside(self, entry: Entry, found: dict[str, dict[str, Any]], budget: Budget, others: dict[str, Flags]) -> None:
+        """The other libraries, in float32 as fast as the device does it: what they take is put beside the case, and what they
+        ran as into `others`."""
         if entry.name not in found or entry.peers is None:
             raise ValueError(f"{entry.name} itself was not measured")
         of = found[entry.name]
         of["peer_ratios"].update(entry.peers(budget.each(self.seconds)))
+        others.update(flags(of["peer_ratios"]))
         print(f"{entry.name}: {', '.join(f'{name} {ratio:.3f}' for name, ratio in of['peer_ratios'].items())}", flush=True)
 
 

@@ -72,3 +72,12 @@ def test_hand_and_references_compute_the_same(entry):
     for reference in references.values():
         near(ours, jax.jit(reference)(*args))
     jax.clear_caches()
+
+
+def test_every_whole_model_of_one_step_stands_beside_other_libraries():
+    beside = {entry.name for entry in TABLE if entry.peers}
+    models = {
+        entry.name for entry in TABLE if entry.name.startswith(("mlp", "lenet", "char_rnn", "gpt")) and "scan" not in entry.name
+    }
+    assert beside == models
+    assert len(beside) == 7

@@ -38,7 +38,7 @@ def _flags(name: str) -> Flags:
     if name.startswith("torch"):
         return _of_torch("eager" if name == "torch" else "inductor")
     attention = {"flax": "jax.nn.dot_product_attention is_causal", "equinox": "eqx.nn.MultiheadAttention mask"}[name]
-    precision: Any = jax.config.jax_default_matmul_precision
+    precision: Any = jax.config.values["jax_default_matmul_precision"]
     return Flags(importlib.metadata.version(name), "jit", None, precision or "default", attention, "optax.sgd")
 
 

@@ -1,25 +1,29 @@
-"""`nnjax predict RUN DATA`: classes and probabilities by a trained network."""
+"""`nnjax predict RUN DATA`: classes and probabilities, or numbers, by a trained network."""
 
 import csv
+import math
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
 
 from ..data.dataset import Dataset
 from ..data.files import writing
-from ..data.rows import load_rows
+from ..data.rows import Known, Raw, load_rows
 from ..data.text import Text
 from ..errors import expect_folder
 from ..train.trained.load import Trained, load_run
-from ..train.trained.record import CLASSES
+from ..train.trained.prediction import Numbers, Prediction, r2
+from ..train.trained.record import CLASSES, NUMBERS, Record
 
 SHOWN = 10  # rows on the screen
+WIDE = 3  # targets on the screen
 KINDS = (".npz", ".csv")
 
 
@@ -43,45 +47,47 @@ def usage(folder: Path, name: str, data: Dataset | Text) -> str:
 
 @dataclass
 class Predict:
-    """Classes and probabilities, by a network of images or rows that `nnjax train --folder` saved."""
+    """Classes and probabilities, or numbers, by a network of images or rows that `nnjax train --folder` saved."""
 
     run_folder: tyro.conf.Positional[Path]
     """The folder of the run."""
     data: tyro.conf.Positional[str]
-    """An .npz file of raw examples x, and labels y if they are known; or digits, mnist, ...: their test examples."""
+    """An .npz file of raw examples x, and y if it is known; a table or a folder of images, as those that were trained on; or
+    digits, mnist, ...: their test examples."""
     part: Literal["train", "validation", "test"] | None = None
     """Of a file that was trained on, only these examples, as training split them."""
     out: Path | None = None
-    """Write all classes and probabilities to this .npz or .csv file."""
+    """Write everything to this .npz or .csv file."""
     best: bool = False
-    """Use the checkpoint of the best validation (or test) accuracy, not the newest."""
+    """Use the checkpoint of the best validation (or test) accuracy, or R², not the newest."""
 
     def run(self) -> int:
-        """Print the first rows, and the accuracy where labels are known; write the file."""
+        """Print the first rows, and the accuracy or R² where targets are known; write the file."""
         self._expect_out()
         run = opened(self.run_folder, self.best)
-        run.expect(CLASSES)
-        raw = load_rows(self.data, self.part)
+        run.expect(CLASSES, NUMBERS)
+        raw = load_rows(self.data, self.part, _known(run.record))
         found = run.predict(raw.x)
-        names = run.record.names or tuple(map(str, range(run.record.classes)))
-        classes, probabilities = np.atleast_1d(found.classes), np.atleast_2d(found.probabilities)
+        if not np.shape(found.outputs)[1:]:  # of a single example
+            found = type(found)(*(np.asarray(a)[None] for a in found))
+        told = _of_numbers(found, raw, run.record) if isinstance(found, Numbers) else _of_classes(found, raw, run.record)
+        n = len(found.outputs)
         if self.out is not None:
-            columns = {"classes": classes, "probabilities": probabilities} | ({} if raw.y is None else {"y": raw.y})
             with writing(self.out) as draft:
-                (_write_npz if self.out.suffix.lower() == ".npz" else _write_csv)(draft, columns, names)
+                (_write_npz if self.out.suffix.lower() == ".npz" else _write_csv)(draft, told)
         name = Path(self.data).name
         which = f"the {raw.part} examples of {name}" if raw.part else f"all of {name}"
-        print(f"{run.record.network.kind} of {run.folder}, step {run.step}, on {which}: {len(classes)}")
+        print(f"{run.record.network.kind} of {run.folder}, step {run.step}, on {which}: {n}")
         if raw.part is None and name == run.record.data:
-            print(f"note: the run was trained on most of a file {name}; --part test takes what it has not seen")
-        _show(classes, probabilities, raw.y, names)
-        if len(classes) > SHOWN:
-            print(f"... and {len(classes) - SHOWN} more" + (f", all in {self.out}" if self.out else "; --out FILE has all"))
+            kind = "folder" if raw.files else "file"
+            print(f"note: the run was trained on most of a {kind} {name}; --part test takes what it has not seen")
+        _show(told.screen)
+        if n > SHOWN:
+            print(f"... and {n - SHOWN} more" + (f", all in {self.out}" if self.out else "; --out FILE has all"))
         elif self.out is not None:
             print(f"written to {self.out}")
-        if raw.y is not None and len(classes):
-            right = int((classes == raw.y).sum())
-            print(f"accuracy  {right / len(classes):.4f} ({right} of {len(classes)})")
+        if told.score:
+            print(told.score)
         return 0
 
     def _expect_out(self) -> None:
@@ -96,27 +102,88 @@ class Predict:
             raise ValueError(f"predict: --out {self.out} would take the place of the data; name another file.")
 
 
-def _show(classes: np.ndarray, probabilities: np.ndarray, y: Any, names: tuple[str, ...]) -> None:
-    width = max(5, *(len(name) for name in names))
-    print(f"{'row':>7}  {'class':>{width}}  probability" + ("" if y is None else f"  {'label':>{width}}"))
-    for i, c in enumerate(classes[:SHOWN].tolist()):
-        label = "" if y is None else f"  {_name(names, int(y[i])):>{width}}"
-        print(f"{i:>7}  {names[c]:>{width}}  {probabilities[i, c]:>11.4f}{label}")
+class Told(NamedTuple):
+    """What is written to an .npz file, by name; what to a .csv file, and its first rows on the screen, column by column, each
+    under its title; and a line on how good it is, or ""."""
+
+    arrays: dict[str, Any]
+    table: dict[str, Sequence[Any]]
+    screen: dict[str, Sequence[str]]
+    score: str
 
 
-def _name(names: tuple[str, ...], label: int) -> str:
-    return names[label] if 0 <= label < len(names) else str(label)
+def _known(record: Record) -> Known:
+    """What the data must be like."""
+    rows, targets = record.rows, record.targets
+    target = targets.names[0] if targets.names else None
+    outputs = math.prod(targets.shape) if record.task == NUMBERS else 0
+    return Known(rows.shape, rows.scale, rows.features, target, record.names, outputs)
 
 
-def _write_npz(draft: Path, columns: dict[str, Any], names: tuple[str, ...]) -> None:
+def _rows(raw: Raw) -> dict[str, Sequence[Any]]:
+    return {"file": raw.files} if raw.files else {"row": range(len(raw.x) if np.ndim(raw.x) > 1 else 1)}
+
+
+def _of_classes(found: Prediction, raw: Raw, record: Record) -> Told:
+    names = record.names or tuple(map(str, range(record.classes)))
+    classes, probabilities, _ = found
+    arrays = {"classes": classes, "probabilities": probabilities}
+    columns: dict[str, Sequence[Any]] = {**_rows(raw), "class": [names[c] for c in classes.tolist()]}
+    likely = [f"{p[c]:.4f}" for c, p in zip(classes[:SHOWN].tolist(), probabilities)]
+    each = {f"probability of {name}": probabilities[:, c] for c, name in enumerate(names)}
+    labels, score = {}, ""
+    if raw.y is not None:
+        arrays["y"] = raw.y
+        labels = {"label": [names[y] if 0 <= y < len(names) else str(y) for y in raw.y.tolist()]}
+        right = int((classes == raw.y).sum())
+        score = f"accuracy  {right / len(classes):.4f} ({right} of {len(classes)})" if len(classes) else ""
+    screen = {name: [*map(str, column[:SHOWN])] for name, column in {**columns, "probability": likely, **labels}.items()}
+    return Told(_with_files(arrays, raw), {**columns, **each, **labels}, screen, score)
+
+
+def _of_numbers(found: Numbers, raw: Raw, record: Record) -> Told:
+    n, targets = len(found.outputs), record.targets
+    arrays = {"numbers": found.numbers}
+    columns = found.numbers.reshape(n, -1)
+    width = columns.shape[1]
+    names = targets.names or (("y",) if width == 1 else tuple(f"y{i}" for i in range(width)))
+    table: dict[str, Sequence[Any]] = _rows(raw) | {f"predicted {name}": columns[:, i] for i, name in enumerate(names)}
+    screen = {name: [*map(str, column[:SHOWN])] for name, column in _rows(raw).items()}
+    score = ""
+    y = None
+    if raw.y is not None:
+        arrays["y"] = raw.y
+        y = raw.y.reshape(n, -1)
+        table |= {name: y[:, i] for i, name in enumerate(names)}
+        value = r2(found, raw.y, targets)
+        score = (
+            f"R²  {value:.4f} (of {n})" if value == value else "R² is not defined: the targets are all the same" if n else ""
+        )
+    for i, name in enumerate(names[:WIDE]):
+        screen[f"predicted {name}"] = [f"{p:.6g}" for p in columns[:SHOWN, i].tolist()]
+        if y is not None:
+            screen[name] = [f"{p:.6g}" for p in y[:SHOWN, i].tolist()]
+    return Told(_with_files(arrays, raw), table, screen, score)
+
+
+def _with_files(arrays: dict[str, Any], raw: Raw) -> dict[str, Any]:
+    return arrays | ({"files": np.array(raw.files)} if raw.files else {})
+
+
+def _show(columns: dict[str, Sequence[str]]) -> None:
+    """Columns side by side, set to the right."""
+    wide = [max(5, len(title), *map(len, column)) for title, column in columns.items()]
+    for row in [columns, *zip(*columns.values())]:
+        print("  ".join(word.rjust(width) for word, width in zip(row, wide)))
+
+
+def _write_npz(draft: Path, told: Told) -> None:
     with draft.open("wb") as file:
-        np.savez(file, **columns)
+        np.savez(file, **told.arrays)
 
 
-def _write_csv(draft: Path, columns: dict[str, Any], names: tuple[str, ...]) -> None:
+def _write_csv(draft: Path, told: Told) -> None:
     with draft.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        labels = [] if "y" not in columns else [_name(names, int(label)) for label in columns["y"]]
-        rows.writerow(["row", "class", *(f"probability of {name}" for name in names), *(["label"] if labels else [])])
-        for i, (c, p) in enumerate(zip(columns["classes"].tolist(), columns["probabilities"])):
-            rows.writerow([i, names[c], *map(str, p), *labels[i : i + 1]])
+        rows.writerow(told.table)
+        rows.writerows([*map(str, row)] for row in zip(*told.table.values()))

@@ -125,9 +125,14 @@ def _expect_no_choice(name: str | Path, target: str | None, regression: bool, wh
         raise DataError(f"{name} is {what}, expected numbers for regression (--regression); leave it out.")
 
 
-def load_images(name: str | Path) -> Dataset:
+def scale_of(name: str | Path) -> int:
+    """What `load` divides pixels by, as they are in the files of these data; 1 for what it does not scale."""
+    return SCALES.get(str(name), 255 if Path(name).is_dir() else 1)
+
+
+def load_images(name: str | Path, regression: bool = False) -> Dataset:
     """`load` for what must be examples with labels. Raises DataError for a text."""
-    found = load(name)
+    found = load(name, None, regression)
     if not isinstance(found, Dataset):
         raise DataError(f"{name} is a text, expected examples with labels; choose digits, mnist, or an .npz file.")
     return found

@@ -26,7 +26,45 @@ def load_folder(path: str | Path) -> Dataset:
     if len(classes) < 2:
         raise DataError(f"{path}: a folder of images needs a subfolder for each of two or more classes, got "
                         f"{len(classes)}; sort them into such, as in {path.name}/cat/1.png.")  # fmt: skip
-    files = [file for listed in classes.values() for file in listed]
+    pixels = _stacked(path, [file for listed in classes.values() for file in listed])
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(listed) for listed in classes.values()])
+    parts = [Split(s.x.reshape(len(s.x), -1).astype(np.float32) / np.float32(255), s.y) for s in split_rows(pixels, labels)]
+    found = Dataset(path.name, *parts, classes=len(classes), shape=pixels.shape[1:], class_names=tuple(classes))
+    return validated(found)
+
+
+def folder_rows(
+    path: Path, shape: tuple[int, ...], names: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """(pixels uint8 (n, height, width) or (n, height, width, 3), labels (n,) or None, the name of each file in the folder).
+
+    shape: of the images that are wanted; names: of the classes, whose subfolders give the labels; images that lie in the folder
+    itself have none.
+    Raises DataError for what `load_folder` refuses, for images of another shape, and for a subfolder of no such class.
+    """
+    folders = [folder for folder in _inside(path) if folder.is_dir()]
+    for folder in folders:
+        if folder.name not in names:
+            raise DataError(f"{path}: subfolders name classes, got {folder.name!r}, and the network knows {', '.join(names)}; "
+                            "rename it, or put images without a class into a folder by themselves.")  # fmt: skip
+    listed = [_listed(folder) for folder in folders or [path]]
+    files = [file for some in listed for file in some]
+    found = _stacked(path, files)
+    if found.shape[1:3] != shape[:2]:
+        raise DataError(f"{path}: images must be {shape[0]} x {shape[1]}, as those that the network was trained on, got "
+                        f"{_size(found[0])}; resize them.")  # fmt: skip
+    if shape[2:] == (3,) and found.ndim == 3:
+        found = np.repeat(found[..., None], 3, axis=3)
+    elif shape[2:] != (3,) and found.ndim == 4:
+        file = next(file for file in files if _image(file).ndim == 3)
+        raise DataError(f"{path}: images must be grey, as those that the network was trained on, got {_named(file)} in colour; "
+                        "convert it.")  # fmt: skip
+    labels = np.repeat([names.index(folder.name) for folder in folders], [len(some) for some in listed]) if folders else None
+    return found, labels, tuple(file.relative_to(path).as_posix() for file in files)
+
+
+def _stacked(path: Path, files: list[Path]) -> np.ndarray:
+    """uint8 (n, height, width) of images that are all grey, or (n, height, width, 3)."""
     first = _image(files[0])
     if 12 * first.shape[0] * first.shape[1] * len(files) > memory():
         raise DataError(f"{path}: {len(files)} images of {_size(first)} do not fit into memory; take fewer, or smaller ones.")
@@ -38,11 +76,7 @@ def load_folder(path: str | Path) -> Dataset:
                             f"{_size(images[-1])} in {_named(file)}; resize them.")  # fmt: skip
     if any(image.ndim == 3 for image in images):
         images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images]
-    pixels = np.stack(images)
-    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(listed) for listed in classes.values()])
-    parts = [Split(s.x.reshape(len(s.x), -1).astype(np.float32) / np.float32(255), s.y) for s in split_rows(pixels, labels)]
-    found = Dataset(path.name, *parts, classes=len(classes), shape=pixels.shape[1:], class_names=tuple(classes))
-    return validated(found)
+    return np.stack(images)
 
 
 def _inside(folder: Path) -> list[Path]:

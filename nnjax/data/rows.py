@@ -1,43 +1,98 @@
-"""Raw examples to be classified, as a file has them: not shuffled, split or scaled, and with labels only if it has some."""
+"""Raw examples for a trained network, as a file has them: not shuffled, split or scaled, and with targets only if it has some."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import describe
-from .catalogue import load_images
-from .dataset import PARTS, DataError
+from .catalogue import SCALES, load_images
+from .dataset import PARTS, DataError, expect_numbers, split_rows
 from .files import expect_path
+from .folder import folder_rows
 from .npz import read_npz
+from .table import TABLES, table_rows
+
+
+class Known(NamedTuple):
+    """What a network was trained on, so that other data are read alike.
+
+    shape: of an example; scale: what pixels were divided by; features: names of columns, of a table; target: the column that is
+    foretold, of a table; names: of the classes, where they have some; outputs: how many numbers are foretold, of classes 0.
+    """
+
+    shape: tuple[int, ...] = ()
+    scale: int = 1
+    features: tuple[str, ...] = ()
+    target: str | None = None
+    names: tuple[str, ...] = ()
+    outputs: int = 0
 
 
 class Raw(NamedTuple):
-    """x: (examples, ...), of the dtype of the file; y: the labels (examples,), or None; part: which, None for all of a file."""
+    """x: (examples, ...), of the dtype of the file; y: the labels (examples,), or numbers (examples,) or (examples, targets), or
+    None; part: which, None for all of a file; files: of each example, those of a folder."""
 
     x: Any
     y: Any
     part: str | None
+    files: tuple[str, ...] = ()
 
 
-def load_rows(name: str | Path, part: str | None = None) -> Raw:
-    """The examples of a file, or of a data set of this name.
+def load_rows(name: str | Path, part: str | None = None, known: Known = Known()) -> Raw:
+    """The examples of a file, of a folder of images, or of a data set of this name.
 
     part: train, validation or test, as `load` splits them.  By default of an .npz file all of x, or x_test where it holds no x,
-    with y or y_test if that is there; of anything else the test examples.
-    Raises DataError for what cannot be read, holds no examples, or is a text.
+    with y or y_test if that is there; all of a table or folder; of anything else the test examples.  Of a table the columns
+    `known.features` are taken, whatever their order; a folder has a subfolder for each class, or images without labels.
+    Raises DataError for what cannot be read, holds no examples, is a text, or is not of the kind that is known.
     """
     path = expect_path("load_rows", name)
-    if part is None and path.suffix.lower() == ".npz":
-        return _of_file(path)
-    part = "test" if part is None else part
-    if part not in PARTS:
+    if part is not None and part not in PARTS:
         raise DataError(f"load_rows: part must be one of {', '.join(PARTS)}, got {part!r}; leave it out for all of a file.")
-    split = getattr(load_images(name), part)
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        return _part(_of_table(path, known), part)
+    if path.is_dir() and str(name) not in SCALES:
+        return _part(_of_folder(path, known), part)
+    if part is None and suffix == ".npz":
+        return _of_file(path, known.outputs)
+    part = "test" if part is None else part
+    found = load_images(name, bool(known.outputs) and suffix == ".npz")
+    if found.regression != bool(known.outputs) or (found.regression and found.outputs != known.outputs):
+        kinds = [f"{n} numbers" if n else "classes" for n in (known.outputs, found.outputs if found.regression else 0)]
+        raise DataError(
+            f"{name}: the network foretells {kinds[0]}, got {kinds[1]}; name data like those that it was trained on."
+        )
+    split = getattr(found, part)
     return Raw(split.x, split.y, part)
 
 
-def _of_file(path: Path) -> Raw:
+def _part(raw: Raw, part: str | None) -> Raw:
+    if part is None:
+        return raw
+    rows = split_rows(np.arange(len(raw.x)), np.arange(len(raw.x)))[PARTS.index(part)].x
+    y = None if raw.y is None else raw.y[rows]
+    return Raw(raw.x[rows], y, part, tuple(raw.files[i] for i in rows) if raw.files else ())
+
+
+def _of_table(path: Path, known: Known) -> Raw:
+    if not known.features:
+        raise DataError(f"{path} is a table, and the network was not trained on one, so that its features have no names; save "
+                        "the examples as x of an .npz file.")  # fmt: skip
+    return Raw(*table_rows(path, known.features, known.target, known.names), None)
+
+
+def _of_folder(path: Path, known: Known) -> Raw:
+    if len(known.shape) not in (2, 3) or known.scale != 255:
+        raise DataError(f"{path} is a folder of images, and the network was trained on other data, not on images with pixels in "
+                        "0 ... 255; save the examples as x of an .npz file, as those were.")  # fmt: skip
+    x, y, files = folder_rows(path, known.shape, known.names)
+    return Raw(x, y, None, files)
+
+
+def _of_file(path: Path, outputs: int) -> Raw:
     try:
         arrays, held = read_npz(path, ["x", "y", "x_test", "y_test"])
     except FileNotFoundError:
@@ -48,11 +103,21 @@ def _of_file(path: Path) -> Raw:
     x, y = arrays.get(f"x{end}"), arrays.get(f"y{end}")
     if x is None:
         raise DataError(f"{path} must hold x, or x_test, got {', '.join(sorted(held)) or 'nothing'}; save the examples as x.")
-    if y is not None and (x.ndim < 1 or y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer)):
-        raise DataError(
-            f"{path}: expected a whole number as label for each example, got y{end} {describe(y)} and x{end} {describe(x)}; "
-            "correct the labels, or leave them out."
-        )
+    if y is not None:
+        _expect_targets(path, x, y, end, outputs)
     if x.dtype.kind not in "biuf":
         raise DataError(f"{path}: examples must be real numbers, got x{end} {describe(x)}; convert them.")
     return Raw(x, y, "test" if end else None)
+
+
+def _expect_targets(path: Path, x: np.ndarray, y: np.ndarray, end: str, outputs: int) -> None:
+    alike = x.ndim > 0 and y.shape[: 1 if outputs else None] == x.shape[:1]
+    if not alike or y.dtype.kind not in ("iuf" if outputs else "iu") or (outputs and math.prod(y.shape[1:]) != outputs):
+        wanted = (
+            f"{outputs} numbers as targets" if outputs > 1 else "a number as target" if outputs else "a whole number as label"
+        )
+        raise DataError(
+            f"{path}: expected {wanted} for each example, got y{end} {describe(y)} and x{end} {describe(x)}; correct "
+            f"{'them' if outputs else 'the labels'}, or leave them out."
+        )
+    expect_numbers(path, f"y{end}", y)

@@ -26,22 +26,70 @@ def load_table(path: str | Path, target: str | None = None, regression: bool = F
         separated = "; are its columns separated by commas?" if path.suffix.lower() == ".csv" and frame.width == 1 else "."
         raise DataError(f"{path}: a table needs rows, a column of features and one of targets, got {frame.height} rows of "
                         f"{frame.width} columns{separated}")  # fmt: skip
-    hint = f", or name one of them as the target (--target), now {frame.columns[-1]!r}" if target is None else ""
+    remedy = "take them out, or make numbers of them, with polars: table.drop(...) or table.to_dummies(...)"
+    remedy += f", or name one of them as the target (--target), now {frame.columns[-1]!r}" if target is None else ""
     chosen: str = frame.columns[-1] if target is None else target
     if chosen not in frame.columns:
         raise DataError(f"{path}: {unknown_name('column', chosen, frame.columns)}")
     features = frame.drop(chosen)
-    _expect_numeric(path, features, hint)
-    for name in frame.columns:
-        _expect_whole(path, name, frame[name])
-    x = features.cast(_polars().Float64).to_numpy()
-    for i, name in enumerate(features.columns):
-        expect_numbers(path, f"column {name!r}", x[:, i], first=1)
+    x = _features(path, features, remedy)
+    _expect_whole(path, chosen, frame[chosen])
     y, names = _targets(path, frame[chosen], regression)
     parts = [Split(np.ascontiguousarray(s.x, np.float32), s.y) for s in split_rows(x, y)]
     found = Dataset(path.name, *parts, classes=len(names), shape=(x.shape[1],), class_names=names or None,
                     features=tuple(features.columns), targets=(chosen,))  # fmt: skip
     return validated(found)
+
+
+def table_rows(
+    path: Path, features: tuple[str, ...], target: str | None, names: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(float64 (n, features), the column of that name): classes numbered as in `names`, or numbers where there are none.
+
+    Columns are found by their names; others are passed over. A target that is not there, or has no value at all, is None.
+    Raises DataError for a column that is missing, and for values that `load_table` refuses or classes that have no name.
+    """
+    frame = _read(path)
+    missing = [repr(name) for name in features if name not in frame.columns]
+    if missing or not frame.height:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        came = f"no {', '.join(missing[:5])}{more} among the columns {', '.join(frame.columns[:8])}" if missing else "no row"
+        raise DataError(f"{path}: a table needs the features that the network was trained on, got {came}; add what is missing.")
+    x = _features(path, frame.select(features), "make numbers of them, as in training")
+    if target not in frame.columns or frame[target].null_count() == frame.height:
+        return x, None
+    _expect_whole(path, target, frame[target])
+    return x, _known_classes(path, frame[target], names) if names else _floats(path, frame[target])
+
+
+def _features(path: Path, features: Any, remedy: str) -> np.ndarray:
+    """float64 (rows, columns)."""
+    _expect_numeric(path, features, remedy)
+    for name in features.columns:
+        _expect_whole(path, name, features[name])
+    x = features.cast(_polars().Float64).to_numpy()
+    for i, name in enumerate(features.columns):
+        expect_numbers(path, f"column {name!r}", x[:, i], first=1)
+    return x
+
+
+def _floats(path: Path, column: Any) -> np.ndarray:
+    if not column.dtype.is_numeric():
+        raise DataError(f"{path}: the target {column.name!r} must hold numbers, as in training, got {_strange(column)}; correct "
+                        "it, or take the column out.")  # fmt: skip
+    y = column.cast(_polars().Float64).to_numpy()
+    expect_numbers(path, f"column {column.name!r}", y, first=1)
+    return y
+
+
+def _known_classes(path: Path, column: Any, names: tuple[str, ...]) -> np.ndarray:
+    place = {name: i for i, name in enumerate(names)}
+    values = list(map(str, column.to_list()))
+    wrong = next((i for i, value in enumerate(values) if value not in place), None)
+    if wrong is not None:
+        raise DataError(f"{path}: the target {column.name!r} must name classes of the network, {', '.join(names[:8])}, got "
+                        f"{values[wrong]!r} in row {wrong + 1}; correct it, or take the column out.")  # fmt: skip
+    return np.array([place[value] for value in values], np.int32)
 
 
 def _polars() -> Any:
@@ -65,14 +113,13 @@ def _read(path: Path) -> Any:
         raise DataError(f"{path} cannot be read as a table: {reason.rstrip('.')}; check the file.") from None
 
 
-def _expect_numeric(path: Path, features: Any, hint: str) -> None:
+def _expect_numeric(path: Path, features: Any, remedy: str) -> None:
     wrong = {name: kind for name, kind in features.schema.items() if not (kind.is_numeric() or kind == _polars().Boolean)}
     if not wrong:
         return
     told = [f"{name!r} ({_strange(features[name])})" for name in wrong]
     more = f" and {len(told) - 5} more" if len(told) > 5 else ""
-    raise DataError(f"{path}: features must be numbers, got the columns {', '.join(told[:5])}{more}; take them out, or make "
-                    f"numbers of them, with polars: table.drop(...) or table.to_dummies(...){hint}.")  # fmt: skip
+    raise DataError(f"{path}: features must be numbers, got the columns {', '.join(told[:5])}{more}; {remedy}.")
 
 
 def _strange(column: Any) -> str:
@@ -100,9 +147,7 @@ def _targets(path: Path, column: Any, regression: bool) -> tuple[np.ndarray, tup
     polars = _polars()
     kind, name = column.dtype, column.name
     if kind.is_float() or kind.is_decimal() or (regression and kind.is_integer()):
-        y = column.cast(polars.Float64).to_numpy()
-        expect_numbers(path, f"column {name!r}", y, first=1)
-        return y.astype(np.float32), ()
+        return _floats(path, column).astype(np.float32), ()
     text = kind in (polars.String, polars.Categorical, polars.Enum)
     if regression or not (text or kind.is_integer() or kind == polars.Boolean):
         wanted = "numbers" if regression else "numbers or names of classes"

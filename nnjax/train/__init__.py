@@ -31,6 +31,7 @@ from .step import make_step as make_step
 from .text import fit_text as fit_text
 from .trained.load import Trained as Trained
 from .trained.load import load_run as load_run
+from .trained.prediction import Numbers as Numbers
 from .trained.prediction import Prediction as Prediction
 from .watching.finite import first_not_finite as first_not_finite
 from .watching.trajectory import trajectory as trajectory

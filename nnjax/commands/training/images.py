@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ...check.vjp import Difference, compare_gradients
-from ...data.catalogue import SCALES
+from ...data.catalogue import scale_of
 from ...data.dataset import DataError, Dataset, moments, standardise, standardise_targets
 from ...data.files import writing
 from ...data.images import expand
@@ -22,7 +22,7 @@ from ...train.optimizers import averaged
 from ...train.recipe import MODELS, Recipe, make_recipe, named
 from ...train.run import Checkpoints, Epoch, Fit, expect_resumable
 from ...train.step import init_state
-from ...train.trained.record import CLASSES, Record, Rows, evaluated_at, feedback_of, keep_record
+from ...train.trained.record import CLASSES, NUMBERS, Record, Rows, Targets, evaluated_at, feedback_of, keep_record
 from ...train.watching.alignment import angle_lines, make_alignment
 from ...train.watching.metrics import told_before
 from ...train.watching.progress import progress
@@ -67,10 +67,12 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
         o.say(note)
     o.say(f"{model} {recipe.sizes}, {recipe.loss}, {o.described()}")
     if o.folder:
-        rows = Rows(data.train.x.shape[1:] if data.shape is None else data.shape, SCALES.get(o.data, 1), known)
+        shape = recipe.network.options.get("image", data.train.x.shape[1:] if data.shape is None else data.shape)
         keep_record(o.folder, Record(
-            CLASSES, data.name, recipe.network, recipe.loss, evaluated_at(state), o.compute_dtype,
-            feedback_of(o.feedback, init_key), rows, data.classes,
+            NUMBERS if data.regression else CLASSES, data.name, recipe.network, recipe.loss, evaluated_at(state),
+            o.compute_dtype, feedback_of(o.feedback, init_key),
+            Rows(tuple(shape), scale_of(o.data), known, data.features or ()), data.classes, data.class_names or (),
+            Targets(data.train.y.shape[1:], targets, data.targets or ()),
         ))  # fmt: skip
     start = time.perf_counter()
     x, labels = _on_device(recipe, data, o.batch_size)

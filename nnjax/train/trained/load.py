@@ -13,18 +13,18 @@ from ...layer import Layer
 from ..run import Epoch
 from .parameters import read_parameters
 from .place import SAVED, found_place
-from .prediction import Prediction, predictor
-from .record import CLASSES, TEXT, Record, model_of, read_record
+from .prediction import Numbers, Prediction, predictor
+from .record import CLASSES, NUMBERS, TEXT, Record, model_of, read_record
 from .writing import Writer, characters, writer
 
-USE = {CLASSES: "predict", TEXT: "sample"}
+USE = {CLASSES: "predict", NUMBERS: "predict", TEXT: "sample"}
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A trained network: `predict` of one of rows or images, `sample` and `stream` of one of text.
 
-    model: the Layer; of a lenet it takes images (n, height, width, 1), of others rows, prepared as in training. params: those
+    model: the Layer; of a lenet it takes images (n, height, width, channels), of others rows, prepared as in training. params: those
     that the run was scored with, its moving average if it kept one. step: of the checkpoint; history: its epochs until there;
     skipped: a sentence for each newer checkpoint that is damaged. record: all else that is known of the run.
     """
@@ -45,14 +45,14 @@ class Trained:
     def _writer(self) -> Writer:
         return writer(self.model, self.record.network, self.record.vocabulary, self.record.data)
 
-    def predict(self, x: Any) -> Prediction:
-        """Classes and probabilities of raw examples: (n, ...) for any n from 0, or one alone.
+    def predict(self, x: Any) -> Prediction | Numbers:
+        """Classes and probabilities, or numbers, of raw examples: (n, ...) for any n from 0, or one alone.
 
         x: numbers of any dtype, not scaled or standardised: that is done here, as the run did it. Of images in whole numbers
         that means pixels as they are in the files of the data, of those in floating point what `load` makes of them.
         Raises DataError for examples of another shape, or with numbers that are not finite.
         """
-        self.expect(CLASSES)
+        self.expect(CLASSES, NUMBERS)
         return self._predict(self.params, x)
 
     def stream(
@@ -76,11 +76,11 @@ class Trained:
         """
         return "".join(self.stream(prompt, n, temperature=temperature, top_k=top_k, key=key, seed=seed))
 
-    def expect(self, task: str) -> None:
-        """Raise ValueError unless the network was trained for this."""
-        if self.record.task != task:
+    def expect(self, *tasks: str) -> None:
+        """Raise ValueError unless the network was trained for one of these, which have one use."""
+        if self.record.task not in tasks:
             what, use = f"{self.record.network.kind} on {self.record.data}", USE[self.record.task]
-            raise ValueError(f"{USE[task]}: {self.folder} holds another kind of network, {what}; use {use}.")
+            raise ValueError(f"{USE[tasks[0]]}: {self.folder} holds another kind of network, {what}; use {use}.")
 
 
 def _key(key: Any, seed: int | None) -> jax.Array:

@@ -1,5 +1,6 @@
-"""Classes and probabilities of raw rows."""
+"""Classes and probabilities, or numbers, of raw rows."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...data.dataset import Split, scaled
 from ...layer import Layer
-from .record import Record
+from ..watching.scores import make_r2
+from .record import NUMBERS, Record, Targets
 from .rows import blocks, prepared, whole_rows
 
 BLOCK = 8192  # rows that are computed at a time
@@ -27,35 +30,62 @@ class Prediction(NamedTuple):
     outputs: np.ndarray
 
 
+class Numbers(NamedTuple):
+    """NumPy arrays, a row for each example, of targets that are numbers.
+
+    numbers: float32 (...,), or (..., targets) where the targets were such, in their own units, whatever --standardise-targets
+    made of them. outputs: float32 (..., targets), what the network gave.
+    """
+
+    numbers: np.ndarray
+    outputs: np.ndarray
+
+
 READ: dict[str, Callable[[jax.Array], jax.Array]] = {
     "softmax_cross_entropy": jax.nn.softmax,
     "binary_cross_entropy": jax.nn.sigmoid,
 }  # the others compare the outputs themselves with 0 and 1
 
 
-def predictor(model: Layer, record: Record) -> Callable[[Any, Any], Prediction]:
-    """predict(params, x) -> Prediction of raw rows, or of a single one, on one device.
+def predictor(model: Layer, record: Record) -> Callable[[Any, Any], Prediction | Numbers]:
+    """predict(params, x) of raw rows, or of a single one, on one device.
 
     Raises TypeError or DataError for what are no such rows.
     """
-    rows, classes = record.rows, record.classes
+    rows, targets, numbers = record.rows, record.targets, record.task == NUMBERS
+    width = math.prod(targets.shape) if numbers else record.classes
     image = tuple(record.network.options.get("image", ()))
     read = READ.get(record.loss, lambda y: jnp.clip(y, 0, 1))
 
     @jax.jit
     def computed(params, x):
         y = model.apply(params, x.reshape(-1, *image) if image else x)
-        return y.argmax(-1).astype(jnp.int32), read(y), y
+        return (y,) if numbers else (y, read(y), y.argmax(-1).astype(jnp.int32))
 
-    def predict(params: Any, x: Any) -> Prediction:
+    def predict(params: Any, x: Any) -> Prediction | Numbers:
         found, single = whole_rows("predict", x, rows)
         n = len(found)
-        made = Prediction(np.empty(n, np.int32), *(np.empty((n, classes), np.float32) for _ in range(2)))
+        outputs, probabilities = (np.empty((n, width), np.float32) for _ in range(2))
+        classes = np.empty(n, np.int32)
         for at, size in blocks(n, BLOCK):
             x = prepared("predict", found[at], rows, at.start)
             filled = np.pad(x, ((0, size - len(x)), (0, 0)))
-            for whole, part in zip(made, computed(params, filled)):
+            for whole, part in zip((outputs, probabilities, classes), computed(params, filled)):
                 whole[at] = part[: len(x)]
-        return Prediction(*(whole[0] for whole in made)) if single else made
+        made = Numbers(_own_units(outputs, targets), outputs) if numbers else Prediction(classes, probabilities, outputs)
+        return type(made)(*(whole[0] for whole in made)) if single else made
 
     return predict
+
+
+def _own_units(outputs: np.ndarray, targets: Targets) -> np.ndarray:
+    found = outputs.reshape(len(outputs), *targets.shape)
+    known = targets.moments
+    return found if known is None else (known.mean + known.deviation * found).astype(np.float32)
+
+
+def r2(found: Numbers, y: Any, targets: Targets) -> float:
+    """R² of what was found for targets y (n,) or (n, k), in their own units: computed as it is in training."""
+    y = np.asarray(y, np.float32).reshape(len(found.outputs), *targets.shape)
+    y = y if targets.moments is None else scaled(y, targets.moments)
+    return make_r2(lambda _, outputs: outputs)((), Split(found.outputs, y), y)

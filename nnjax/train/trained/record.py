@@ -28,15 +28,26 @@ from .network import Network, layer_of, layers_after_the_first, operators
 
 FORMAT = 1
 FILE, ARRAYS = "network.json", "network.npz"
-CLASSES, TEXT = "classes", "text"  # what a network foretells
+OF_TARGETS = "targets_"  # before the names of their arrays
+CLASSES, NUMBERS, TEXT = "classes", "numbers", "text"  # what a network foretells
 
 
 class Rows(NamedTuple):
-    """shape: of a raw example; scale: what raw whole numbers are divided by; moments: of --standardise, or None."""
+    """shape: of a raw example; scale: what raw whole numbers are divided by; moments: of --standardise, or None; features:
+    names of the columns of a table."""
 
     shape: tuple[int, ...]
     scale: int = 1
     moments: Moments | None = None
+    features: tuple[str, ...] = ()
+
+
+class Targets(NamedTuple):
+    """shape: of the targets of an example; moments: of --standardise-targets, or None; names: of the columns of a table."""
+
+    shape: tuple[int, ...] = ()
+    moments: Moments | None = None
+    names: tuple[str, ...] = ()
 
 
 class Feedback(NamedTuple):
@@ -50,8 +61,9 @@ class Feedback(NamedTuple):
 class Record(NamedTuple):
     """What a run was.
 
-    task: CLASSES or TEXT; data: the name of what it was trained on; parameters: where in a checkpoint those are that the run
-    was scored with; rows, classes (how many) and names (of each, where known): of CLASSES; vocabulary: of TEXT.
+    task: CLASSES, NUMBERS or TEXT; data: the name of what it was trained on; parameters: where in a checkpoint those are that
+    the run was scored with; rows and targets: of all but TEXT; classes (how many) and names (of each, where known): of CLASSES;
+    vocabulary: of TEXT.
     """
 
     task: str
@@ -64,6 +76,7 @@ class Record(NamedTuple):
     rows: Rows = Rows(())
     classes: int = 0
     names: tuple[str, ...] = ()
+    targets: Targets = Targets()
     vocabulary: str = ""
 
 
@@ -125,10 +138,12 @@ def _kept(folder: Path, record: Record) -> None:
 
 def _content(record: Record) -> tuple[dict[str, Any], dict[str, Any]]:
     """(what is written as JSON, the arrays beside it)."""
-    known = record.rows.moments
-    arrays: dict[str, Any] = known._asdict() if known else {}
+    arrays: dict[str, Any] = record.rows.moments._asdict() if record.rows.moments else {}
+    if record.targets.moments:
+        arrays |= {OF_TARGETS + name: x for name, x in record.targets.moments._asdict().items()}
     found: dict[str, Any] = {"format": FORMAT, **record._asdict(), "network": record.network._asdict()}
-    found["rows"] = {"shape": record.rows.shape, "scale": record.rows.scale}
+    for name in ("rows", "targets"):
+        found[name] = {key: value for key, value in getattr(record, name)._asdict().items() if key != "moments"}
     if record.feedback is not None:
         found["feedback"] = record.feedback._asdict()
     found["arrays"] = {name: _digest(x) for name, x in arrays.items()}
@@ -190,6 +205,9 @@ def _record(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Rec
     given["network"] = Network(**content["network"])
     if content["feedback"] is not None:
         given["feedback"] = Feedback(**{**content["feedback"], "key": tuple(content["feedback"]["key"])})
-    given["rows"] = Rows(tuple(content["rows"]["shape"]), content["rows"]["scale"], Moments(**arrays) if arrays else None)
+    for name, kind, prefix in (("rows", Rows, ""), ("targets", Targets, OF_TARGETS)):
+        words = {key: tuple(x) if isinstance(x, list) else x for key, x in content.get(name, {}).items()}
+        known = [arrays.get(prefix + key) for key in Moments._fields]
+        given[name] = kind(**words, moments=None if known[0] is None else Moments(*known))
     given["names"] = tuple(content["names"])
     return Record(**given)

@@ -20,7 +20,9 @@ def whole_rows(who: str, x: Any, rows: Rows) -> tuple[np.ndarray, bool]:
     """
     found = _numbers(who, x)
     shape, width = rows.shape, math.prod(rows.shape)
-    grey = (*shape, 1) if len(shape) == 2 else shape  # as images of one channel are often kept
+    grey = (
+        (*shape, 1) if len(shape) == 2 else shape[:2] if shape[2:] == (1,) else shape
+    )  # images of one channel are kept both ways
     if found.shape in (shape, grey) or (shape and found.shape == (width,)):
         return found.reshape(1, width), True
     if found.ndim and found.shape[1:] in (shape, (width,), grey):

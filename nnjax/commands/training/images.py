@@ -44,6 +44,7 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
     data = expand(data) if o.expand else data
     known = moments(data.train.x) if o.standardise else None
     data = standardise(data, known) if known else data
+    targets = moments(data.train.y) if o.standardise_targets else None
     data = standardise_targets(data) if o.standardise_targets else data
     epochs = 40 if o.epochs is None else o.epochs
     expect_batches(data, o.batch_size, epochs)

@@ -5,7 +5,6 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -104,11 +103,11 @@ class Predict:
 
 class Told(NamedTuple):
     """What is written to an .npz file, by name; what to a .csv file, and its first rows on the screen, column by column, each
-    under its title; and a line on how good it is, or ""."""
+    under its title; and what is said of it, how good it is for one, or ""."""
 
     arrays: dict[str, Any]
-    table: dict[str, Sequence[Any]]
-    screen: dict[str, Sequence[str]]
+    table: dict[str, Any]
+    screen: dict[str, list[str]]
     score: str
 
 
@@ -120,15 +119,15 @@ def _known(record: Record) -> Known:
     return Known(rows.shape, rows.scale, rows.features, target, record.names, outputs)
 
 
-def _rows(raw: Raw) -> dict[str, Sequence[Any]]:
-    return {"file": raw.files} if raw.files else {"row": range(len(raw.x) if np.ndim(raw.x) > 1 else 1)}
+def _rows(raw: Raw, n: int) -> dict[str, Any]:
+    return {"file": raw.files} if raw.files else {"row": range(n)}
 
 
 def _of_classes(found: Prediction, raw: Raw, record: Record) -> Told:
     names = record.names or tuple(map(str, range(record.classes)))
     classes, probabilities, _ = found
     arrays = {"classes": classes, "probabilities": probabilities}
-    columns: dict[str, Sequence[Any]] = {**_rows(raw), "class": [names[c] for c in classes.tolist()]}
+    columns: dict[str, Any] = {**_rows(raw, len(classes)), "class": [names[c] for c in classes.tolist()]}
     likely = [f"{p[c]:.4f}" for c, p in zip(classes[:SHOWN].tolist(), probabilities)]
     each = {f"probability of {name}": probabilities[:, c] for c, name in enumerate(names)}
     labels, score = {}, ""
@@ -144,25 +143,27 @@ def _of_classes(found: Prediction, raw: Raw, record: Record) -> Told:
 def _of_numbers(found: Numbers, raw: Raw, record: Record) -> Told:
     n, targets = len(found.outputs), record.targets
     arrays = {"numbers": found.numbers}
-    columns = found.numbers.reshape(n, -1)
-    width = columns.shape[1]
+    width = found.outputs.shape[1]
+    columns = found.numbers.reshape(n, width)
     names = targets.names or (("y",) if width == 1 else tuple(f"y{i}" for i in range(width)))
-    table: dict[str, Sequence[Any]] = _rows(raw) | {f"predicted {name}": columns[:, i] for i, name in enumerate(names)}
-    screen = {name: [*map(str, column[:SHOWN])] for name, column in _rows(raw).items()}
+    table: dict[str, Any] = _rows(raw, n) | {f"predicted {name}": columns[:, i] for i, name in enumerate(names)}
+    screen = {name: [*map(str, column[:SHOWN])] for name, column in _rows(raw, n).items()}
     score = ""
     y = None
     if raw.y is not None:
         arrays["y"] = raw.y
-        y = raw.y.reshape(n, -1)
+        y = np.reshape(raw.y, (n, width))
         table |= {name: y[:, i] for i, name in enumerate(names)}
         value = r2(found, raw.y, targets)
-        score = (
-            f"R²  {value:.4f} (of {n})" if value == value else "R² is not defined: the targets are all the same" if n else ""
-        )
+        of = f"of {n}" if width == 1 else f"of {n}, mean of {width} targets"
+        undefined = "R² is not defined: the targets are the same in every example" if n else ""
+        score = f"R²  {value:.4f} ({of})" if value == value else undefined
     for i, name in enumerate(names[:WIDE]):
         screen[f"predicted {name}"] = [f"{p:.6g}" for p in columns[:SHOWN, i].tolist()]
         if y is not None:
             screen[name] = [f"{p:.6g}" for p in y[:SHOWN, i].tolist()]
+    if width > WIDE:
+        score = f"of {width} targets {WIDE} are shown; --out FILE has all\n{score}".rstrip()
     return Told(_with_files(arrays, raw), table, screen, score)
 
 
@@ -170,7 +171,7 @@ def _with_files(arrays: dict[str, Any], raw: Raw) -> dict[str, Any]:
     return arrays | ({"files": np.array(raw.files)} if raw.files else {})
 
 
-def _show(columns: dict[str, Sequence[str]]) -> None:
+def _show(columns: dict[str, list[str]]) -> None:
     """Columns side by side, set to the right."""
     wide = [max(5, len(title), *map(len, column)) for title, column in columns.items()]
     for row in [columns, *zip(*columns.values())]:

@@ -1,4 +1,4 @@
-"""Raw examples for a trained network, as a file has them: not shuffled, split or scaled, and with targets only if it has some."""
+"""Raw examples for a trained network, as a file has them: not shuffled, split or scaled; with targets only if it has some."""
 
 import math
 from pathlib import Path
@@ -30,9 +30,12 @@ class Known(NamedTuple):
     outputs: int = 0
 
 
+ANY = Known()
+
+
 class Raw(NamedTuple):
-    """x: (examples, ...), of the dtype of the file; y: the labels (examples,), or numbers (examples,) or (examples, targets), or
-    None; part: which, None for all of a file; files: of each example, those of a folder."""
+    """x: (examples, ...), of the dtype of the file; y: the labels (examples,), or numbers (examples,) or (examples, targets),
+    or None; part: which, None for all of a file; files: of each example, those of a folder."""
 
     x: Any
     y: Any
@@ -40,7 +43,7 @@ class Raw(NamedTuple):
     files: tuple[str, ...] = ()
 
 
-def load_rows(name: str | Path, part: str | None = None, known: Known = Known()) -> Raw:
+def load_rows(name: str | Path, part: str | None = None, known: Known = ANY) -> Raw:
     """The examples of a file, of a folder of images, or of a data set of this name.
 
     part: train, validation or test, as `load` splits them.  By default of an .npz file all of x, or x_test where it holds no x,
@@ -62,9 +65,7 @@ def load_rows(name: str | Path, part: str | None = None, known: Known = Known())
     found = load_images(name, bool(known.outputs) and suffix == ".npz")
     if found.regression != bool(known.outputs) or (found.regression and found.outputs != known.outputs):
         kinds = [f"{n} numbers" if n else "classes" for n in (known.outputs, found.outputs if found.regression else 0)]
-        raise DataError(
-            f"{name}: the network foretells {kinds[0]}, got {kinds[1]}; name data like those that it was trained on."
-        )
+        raise DataError(f"{name}: the network foretells {kinds[0]}, got {kinds[1]}; name data like those of its training.")
     split = getattr(found, part)
     return Raw(split.x, split.y, part)
 
@@ -86,8 +87,8 @@ def _of_table(path: Path, known: Known) -> Raw:
 
 def _of_folder(path: Path, known: Known) -> Raw:
     if len(known.shape) not in (2, 3) or known.scale != 255:
-        raise DataError(f"{path} is a folder of images, and the network was trained on other data, not on images with pixels in "
-                        "0 ... 255; save the examples as x of an .npz file, as those were.")  # fmt: skip
+        raise DataError(f"{path} is a folder of images, and the network was trained on other data, not on images with pixels "
+                        "in 0 ... 255; save the examples as x of an .npz file, as those were.")  # fmt: skip
     x, y, files = folder_rows(path, known.shape, known.names)
     return Raw(x, y, None, files)
 
@@ -113,9 +114,8 @@ def _of_file(path: Path, outputs: int) -> Raw:
 def _expect_targets(path: Path, x: np.ndarray, y: np.ndarray, end: str, outputs: int) -> None:
     alike = x.ndim > 0 and y.shape[: 1 if outputs else None] == x.shape[:1]
     if not alike or y.dtype.kind not in ("iuf" if outputs else "iu") or (outputs and math.prod(y.shape[1:]) != outputs):
-        wanted = (
-            f"{outputs} numbers as targets" if outputs > 1 else "a number as target" if outputs else "a whole number as label"
-        )
+        numbers = "a number as target" if outputs == 1 else f"{outputs} numbers as targets"
+        wanted = numbers if outputs else "a whole number as label"
         raise DataError(
             f"{path}: expected {wanted} for each example, got y{end} {describe(y)} and x{end} {describe(x)}; correct "
             f"{'them' if outputs else 'the labels'}, or leave them out."

@@ -56,7 +56,7 @@ def table_rows(
         came = f"no {', '.join(missing[:5])}{more} among the columns {', '.join(frame.columns[:8])}" if missing else "no row"
         raise DataError(f"{path}: a table needs the features that the network was trained on, got {came}; add what is missing.")
     x = _features(path, frame.select(features), "make numbers of them, as in training")
-    if target not in frame.columns or frame[target].null_count() == frame.height:
+    if target is None or target not in frame.columns or frame[target].null_count() == frame.height:
         return x, None
     _expect_whole(path, target, frame[target])
     return x, _known_classes(path, frame[target], names) if names else _floats(path, frame[target])
@@ -75,8 +75,8 @@ def _features(path: Path, features: Any, remedy: str) -> np.ndarray:
 
 def _floats(path: Path, column: Any) -> np.ndarray:
     if not column.dtype.is_numeric():
-        raise DataError(f"{path}: the target {column.name!r} must hold numbers, as in training, got {_strange(column)}; correct "
-                        "it, or take the column out.")  # fmt: skip
+        raise DataError(f"{path}: the target {column.name!r} must hold numbers, as in training, got {_strange(column)}; "
+                        "correct it, or take the column out.")  # fmt: skip
     y = column.cast(_polars().Float64).to_numpy()
     expect_numbers(path, f"column {column.name!r}", y, first=1)
     return y

@@ -2,14 +2,16 @@ import csv
 
 import jax
 import numpy as np
+import polars as pl
 import pytest
+from PIL import Image
 
 from nnjax.commands.predict import Predict, usage
 from nnjax.commands.train import Train
 from nnjax.data.text import make_text
 from nnjax.train import load_run
 from nnjax.train.trained.network import Network, layer_of
-from nnjax.train.trained.record import CLASSES, TEXT, Record, Rows
+from nnjax.train.trained.record import CLASSES, NUMBERS, TEXT, Record, Rows, Targets
 
 NETWORK = Network("mlp", {"sizes": [3, 2], "activation": "relu"})
 RECORD = Record(CLASSES, "mine.npz", NETWORK, "softmax_cross_entropy", rows=Rows((3,)), classes=2)
@@ -118,3 +120,72 @@ def test_the_command_that_uses_a_run_can_be_pasted(tmp_path):
     text = make_text("a.txt", "-- 'It's\n\"all's well that ends well\" she said")
     assert usage(tmp_path / "my run", "a.txt", text) == f"to use it: nnjax sample '{tmp_path}/my run' --prompt well"
     assert usage(tmp_path, "a.txt", make_text("a.txt", "-" * 30)) == f"to use it: nnjax sample {tmp_path}"
+
+
+def priced(path):
+    """A .csv of numbers to be foretold, 40 rows of features of very different size."""
+    r = np.random.default_rng(0)
+    z = r.normal(size=(200, 3))
+    x, y = z * [1e-3, 1.0, 1e5] + [0, 50, -2e6], 5e5 + 1e5 * (z @ [1.0, -2.0, 0.5] + 0.3 * r.normal(size=200))
+    pl.DataFrame({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "price": y}).write_csv(path)
+    return {"standardise": True, "standardise_targets": True, "learning_rate": 0.05}
+
+
+def kinds(path):
+    r = np.random.default_rng(0)
+    x = r.normal(size=(200, 2))
+    names = np.array(["ant", "bee", "cat"])[(x[:, 0] > 0) * 1 + (x[:, 1] + 0.3 * r.normal(size=200) > 0)]
+    pl.DataFrame({"kind": names, "a": x[:, 0], "b": x[:, 1]}).write_parquet(path)
+    return {"target": "kind", "learning_rate": 0.05}
+
+
+def pictures(path):
+    r = np.random.default_rng(0)
+    for k, name in enumerate(("dark", "red")):
+        (path / name).mkdir(parents=True)
+        for i in range(60):
+            pixels = r.integers(0, 120, (7, 9, 3), np.uint8)
+            pixels[..., 0] += np.uint8(15 * k)
+            Image.fromarray(pixels).save(path / name / f"{i}.png")
+    return {"model": "lenet", "channels": (2,), "learning_rate": 0.01}
+
+
+@pytest.mark.parametrize(("name", "make"), [("mine.csv", priced), ("mine.parquet", kinds), ("mine", pictures)])
+def test_what_predict_says_of_the_test_examples_is_what_training_said(tmp_path, capsys, name, make):
+    data, folder = tmp_path / name, tmp_path / "run"
+    options = make(data)
+    Train(data=str(data), folder=folder, hidden=(4,), epochs=3, **options).run()
+    capsys.readouterr()
+    last = load_run(folder).history[-1]
+    assert Predict(folder, str(data), "test", out=tmp_path / "out.csv").run() == 0
+    out = capsys.readouterr().out
+    reported = last.measured["test_r2"] if make is priced else last.test_accuracy
+    assert 0.5 < reported < 1
+    assert f"{'R²' if make is priced else 'accuracy'}  {reported:.4f} (" in out
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    if make is priced:
+        y, p = (np.array([row[title] for row in rows], float) for title in ("price", "predicted price"))
+        assert 1 - ((y - p) ** 2).sum() / ((y - y.mean()) ** 2).sum() == pytest.approx(reported, abs=1e-4)
+    else:
+        assert np.mean([row["class"] == row["label"] for row in rows]) == pytest.approx(reported)
+        assert {row["label"] for row in rows} <= {"ant", "bee", "cat", "dark", "red"}
+    assert make is not pictures or rows[0]["file"].endswith(".png")
+
+
+NUMBERS_RECORD = Record(
+    NUMBERS, "mine.npz", NETWORK, "mean_squared_error", rows=Rows((3,)), targets=Targets((2,), None, ("up", "down"))
+)
+
+
+def test_several_targets_are_shown_and_written_in_their_columns(tmp_path, save_run, capsys):
+    run = save_run(tmp_path / "run", NUMBERS_RECORD, layer_of(NETWORK).init(jax.random.key(0)))
+    found = load_run(run).predict(X).numbers
+    np.savez(tmp_path / "new.npz", x=X, y=found)
+    Predict(run, str(tmp_path / "new.npz"), out=tmp_path / "out.npz").run()
+    assert "R²  1.0000 (of 25, mean of 2 targets)" in capsys.readouterr().out
+    with np.load(tmp_path / "out.npz") as arrays:
+        np.testing.assert_array_equal(arrays["numbers"], found)
+    np.savez(tmp_path / "none.npz", x=X[:0])
+    Predict(run, str(tmp_path / "none.npz"), out=tmp_path / "out.csv").run()
+    assert (tmp_path / "out.csv").read_text().split() == ["row,predicted", "up,predicted", "down"]
+    assert "R²" not in capsys.readouterr().out

@@ -245,3 +245,7 @@ def test_nothing_is_ever_unpickled(tmp_path, monkeypatch):
         load("digits")
     assert "allow_pickle=True" not in Path(data.__spec__.origin or "").read_text()
     assert os.path.exists(tmp_path / "digits.npz")
+
+
+def test_the_scale_of_pixels_is_that_which_load_divides_by(tmp_path):
+    assert [data.scale_of(name) for name in ("digits", "mnist", tmp_path, tmp_path / "a.npz")] == [16, 255, 255, 1]

@@ -24,9 +24,9 @@ USE = {CLASSES: "predict", NUMBERS: "predict", TEXT: "sample"}
 class Trained:
     """A trained network: `predict` of one of rows or images, `sample` and `stream` of one of text.
 
-    model: the Layer; of a lenet it takes images (n, height, width, channels), of others rows, prepared as in training. params: those
-    that the run was scored with, its moving average if it kept one. step: of the checkpoint; history: its epochs until there;
-    skipped: a sentence for each newer checkpoint that is damaged. record: all else that is known of the run.
+    model: the Layer; of a lenet it takes images (n, height, width, channels), of others rows, prepared as in training. params:
+    those that the run was scored with, its moving average if it kept one. step: of the checkpoint; history: its epochs until
+    there; skipped: a sentence for each newer checkpoint that is damaged. record: all else that is known of the run.
     """
 
     folder: Path

@@ -206,8 +206,8 @@ def _record(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Rec
     if content["feedback"] is not None:
         given["feedback"] = Feedback(**{**content["feedback"], "key": tuple(content["feedback"]["key"])})
     for name, kind, prefix in (("rows", Rows, ""), ("targets", Targets, OF_TARGETS)):
-        words = {key: tuple(x) if isinstance(x, list) else x for key, x in content.get(name, {}).items()}
-        known = [arrays.get(prefix + key) for key in Moments._fields]
-        given[name] = kind(**words, moments=None if known[0] is None else Moments(*known))
+        words: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in content.get(name, {}).items()}
+        known = [arrays[prefix + key] for key in Moments._fields if prefix + key in arrays]
+        given[name] = kind(**words, moments=Moments(*known) if known else None)
     given["names"] = tuple(content["names"])
     return Record(**given)

@@ -20,12 +20,10 @@ def whole_rows(who: str, x: Any, rows: Rows) -> tuple[np.ndarray, bool]:
     """
     found = _numbers(who, x)
     shape, width = rows.shape, math.prod(rows.shape)
-    grey = (
-        (*shape, 1) if len(shape) == 2 else shape[:2] if shape[2:] == (1,) else shape
-    )  # images of one channel are kept both ways
-    if found.shape in (shape, grey) or (shape and found.shape == (width,)):
+    other = (*shape, 1) if len(shape) == 2 else shape[:2] if shape[2:] == (1,) else shape  # grey images are kept both ways
+    if found.shape in (shape, other) or (shape and found.shape == (width,)):
         return found.reshape(1, width), True
-    if found.ndim and found.shape[1:] in (shape, (width,), grey):
+    if found.ndim and found.shape[1:] in (shape, (width,), other):
         return found.reshape(len(found), width), False
     wanted = f"(n, {width})" if len(shape) < 2 else f"(n, {', '.join(map(str, shape))}) or (n, {width})"
     raise DataError(

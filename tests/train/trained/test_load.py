@@ -6,7 +6,7 @@ from nnjax.data.dataset import Moments
 from nnjax.layer import Layer
 from nnjax.train import CheckpointError, load_run
 from nnjax.train.trained.network import Network, layer_of
-from nnjax.train.trained.record import CLASSES, TEXT, Record, Rows
+from nnjax.train.trained.record import CLASSES, NUMBERS, TEXT, Record, Rows, Targets
 
 NETWORK = Network("mlp", {"sizes": [3, 2], "activation": "relu"})
 MODEL = layer_of(NETWORK)
@@ -55,3 +55,13 @@ def test_what_is_no_run_is_refused(tmp_path):
         load_run(tmp_path)
     with pytest.raises(TypeError, match=r"best must be True or False"):
         load_run(tmp_path, best="yes")
+
+
+def test_a_run_of_numbers_predicts_them(tmp_path, save_run):
+    targets = Targets((2,), Moments(np.array([5e5, 1.0]), np.array([1e3, 1e-3])), ("price", "size"))
+    record = RECORD._replace(task=NUMBERS, loss="mean_squared_error", classes=0, targets=targets)
+    run = load_run(save_run(tmp_path / "run", record, PARAMS))
+    found = run.predict(KNOWN.mean + KNOWN.deviation)
+    np.testing.assert_allclose(found.numbers, [5e5, 1.0] + found.outputs * [1e3, 1e-3], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"sample: .*use predict"):
+        run.sample("a")

@@ -11,9 +11,11 @@ from nnjax.train.trained import record as module
 from nnjax.train.trained.network import Network
 from nnjax.train.trained.record import (
     CLASSES,
+    NUMBERS,
     TEXT,
     Record,
     Rows,
+    Targets,
     evaluated_at,
     feedback_of,
     keep_record,
@@ -27,6 +29,11 @@ ROWS = Record(
     CLASSES, "mine.npz", MLP, "softmax_cross_entropy", compute_dtype="bfloat16", rows=Rows((3,), 255, KNOWN), classes=2,
     names=("no", "yes"), feedback=feedback_of("random", jax.random.key(5)),
 )  # fmt: skip
+NUMBER = Record(
+    NUMBERS, "mine.csv", MLP, "mean_squared_error", rows=Rows((3,), features=("a", "b", "c")),
+    targets=Targets((2,), Moments(np.array([0.1, 1e6]), np.array([1e-9, 1 / 3])), ("price", "größe")),
+)  # fmt: skip
+ONE = NUMBER._replace(targets=Targets((), Moments(np.array(0.1), np.array(1 / 3)), ("price",)))
 WORDS = Record(TEXT, "a.txt", Network("gpt", {"vocab": 4}), "linear_cross_entropy", vocabulary='\n "é😀')
 
 
@@ -39,6 +46,20 @@ def test_what_is_written_is_read_again_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(a, b, strict=True)
     keep_record(tmp_path, WORDS)  # a run that begins anew in this folder
     assert read_record(tmp_path) == WORDS
+
+
+@pytest.mark.parametrize("record", [NUMBER, ONE])
+def test_the_moments_of_targets_are_read_again_bit_for_bit_apart_from_those_of_features(tmp_path, record):
+    for moments in (None, KNOWN):
+        written = record._replace(rows=record.rows._replace(moments=moments))
+        keep_record(tmp_path, written)
+        found = read_record(tmp_path)
+        assert found._replace(rows=None, targets=None) == written._replace(rows=None, targets=None)
+        assert found.rows._replace(moments=None) == record.rows
+        assert found.targets._replace(moments=None) == record.targets._replace(moments=None)
+        assert (found.rows.moments is None) == (moments is None)
+        for a, b in zip(found.targets.moments, record.targets.moments):
+            np.testing.assert_array_equal(a, b, strict=True)
 
 
 def test_it_is_kept_where_it_is_the_same_and_written_again_where_it_is_damaged(tmp_path):

@@ -29,7 +29,7 @@ def keep_programs(choice: str | None, say: Callable[[str], object]) -> Path | No
     if choice == "off":
         jax.config.update("jax_enable_compilation_cache", False)
         return None
-    if choice is None and jax.config.jax_compilation_cache_dir:
+    if choice is None and jax.config.values["jax_compilation_cache_dir"]:
         return None
     if choice is not None and os.path.lexists(choice) and not os.path.isdir(choice):
         raise ValueError(f"train: --compilation-cache {choice} is no folder; name another place, or off.")
@@ -43,8 +43,8 @@ def keep_programs(choice: str | None, say: Callable[[str], object]) -> Path | No
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", LARGEST)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SLOW)
-    # What is kept only saves time: a disk that is full, or a lock that is not had, ends nothing.
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    # What is kept only saves time: a full disk, a lock that is not had, a large program end nothing.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache|Cache value for key")
     return folder
 
 

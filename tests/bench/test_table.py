@@ -72,3 +72,10 @@ def test_hand_and_references_compute_the_same(entry):
     for reference in references.values():
         near(ours, jax.jit(reference)(*args))
     jax.clear_caches()
+
+
+def test_every_whole_model_of_one_step_stands_beside_other_libraries():
+    beside = {entry.name for entry in TABLE if entry.peers}
+    whole = [entry.name for entry in TABLE if entry.name.startswith(("mlp", "lenet", "char_rnn", "gpt"))]
+    assert beside == {name for name in whole if "in a scan" not in name}
+    assert len(beside) == 7

@@ -5,6 +5,7 @@ import pytest
 
 from nnjax.bench.kinds import MAIN
 from nnjax.bench.peaks import Peaks
+from nnjax.bench.peers import Flags
 from nnjax.bench.table import Entry, _mlp, _nielsen
 from nnjax.commands import bench as command
 from nnjax.commands.bench import Bench
@@ -170,11 +171,16 @@ def test_an_error_within_a_budget_is_of_its_case_alone(capsys, tmp_path, timed):
         Bench(dtype=("bfloat16",), device="cpu").run()
 
 
-def test_other_libraries_are_measured_after_the_case_itself(monkeypatch, tmp_path, timed):
+def test_other_libraries_are_measured_after_the_case_itself(capsys, monkeypatch, tmp_path, timed):
+    settings = Flags("1.2", "eager", 2, "highest", "its own", "SGD")
+    monkeypatch.setattr(command, "flags", lambda names: dict.fromkeys(names, settings))
     table = [entry._replace(peers=lambda seconds: {"other": 0.5}) for entry in command.entries()[:1]]
     monkeypatch.setattr(command, "entries", lambda platform="cpu": table)
     Bench(only="small", peers=True, precision=("highest", "default"), json=tmp_path / "bench.json", device="cpu").run()
     assert [case for case, *_ in timed] == ["small mlp", "small mlp, highest"]
-    cases = json.loads((tmp_path / "bench.json").read_text())["cases"]
+    written = json.loads((tmp_path / "bench.json").read_text())
+    cases = written["cases"]
     assert cases["small mlp"]["peer_ratios"] == {"other": 0.5}
+    assert written["peers"] == {"other": settings._asdict()}
+    assert "other 1.2: eager, 2 threads, matmul highest, its own, SGD\ngeometric mean" in capsys.readouterr().out
     assert cases["small mlp, highest"]["peer_ratios"] == {}

@@ -38,8 +38,9 @@ def _flags(name: str) -> Flags:
     if name.startswith("torch"):
         return _of_torch("eager" if name == "torch" else "inductor")
     attention = {"flax": "jax.nn.dot_product_attention is_causal", "equinox": "eqx.nn.MultiheadAttention mask"}[name]
-    precision: Any = jax.config.values["jax_default_matmul_precision"]
-    return Flags(importlib.metadata.version(name), "jit", None, precision or "default", attention, "optax.sgd")
+    config: Any = jax.config
+    precision = config.jax_default_matmul_precision or "default"
+    return Flags(importlib.metadata.version(name), "jit", None, precision, attention, "optax.sgd")
 
 
 def _of_torch(run: str) -> Flags:

@@ -45,12 +45,13 @@ def progress(epochs: int, examples: int = 0, steps: int = 1, quiet: bool = False
     if not sys.stdout.isatty():
         yield Watched(lambda record: print(epoch_line(record, epochs, examples), flush=True))
         return
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
     words = TextColumn("{task.description}", table_column=Column(no_wrap=True))
     left = TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True))
-    bar = Progress(words, left, BarColumn(None, table_column=Column(ratio=1)), expand=True)
+    bar = Progress(words, left, BarColumn(None, table_column=Column(ratio=1)), console=Console(), expand=True)
     score = ""
 
     def described(epoch: int, loss: float) -> str:

@@ -14,6 +14,7 @@ from ..train.watching.metrics import RECORD, read_lines
 from ..train.watching.watch import APART, NORM
 
 STEP = ("step", "loss", "params_apart", "loss_apart")  # what every line of trajectory.jsonl has
+SCORES = ("validation_accuracy", "validation_r2", "test_accuracy", "test_r2")  # the first that is there is compared
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
 FEW = 30  # epochs: each is a point too, so that one alone can be seen
@@ -80,8 +81,9 @@ def curves(columns: dict[str, Any], file: Path) -> None:
 
 
 def compared(runs: dict[str, dict[str, Any]], file: Path) -> None:
-    """Loss and accuracy of several runs, by their names."""
+    """Loss and accuracy, or R², of several runs, by their names."""
     figure, (left, right) = _figure(2)
+    scores: set[str] = set()
     for i, (name, columns) in enumerate(runs.items()):
         epoch, style = columns["epoch"], ("-", ":")[i // len(COLORS) % 2]
         how = {"color": COLORS[i % len(COLORS)], "marker": _points(epoch), "ls": style, "label": name}
@@ -92,11 +94,13 @@ def compared(runs: dict[str, dict[str, Any]], file: Path) -> None:
                 columns["validation_loss"],
                 **how | {"ls": "--", "marker": _points(epoch) and "x", "label": f"{name}, validation"},
             )
-        held_out = _finite(columns["validation_accuracy"])
-        label = name if held_out else f"{name}, test"
-        right.plot(epoch, columns["validation_accuracy" if held_out else "test_accuracy"], **how | {"label": label})
+        score = next((s for s in SCORES if _finite(columns.get(s, ()))), SCORES[0])
+        scores.add("R²" if score.endswith("_r2") else "accuracy")
+        label = f"{name}, test" if score.startswith("test") else name
+        right.plot(epoch, columns[score], **how | {"label": label})
     left.set(xlabel="epoch", ylabel="loss", title="loss")
-    right.set(xlabel="epoch", ylabel="accuracy", title="validation accuracy")
+    what = " or ".join(sorted(scores))
+    right.set(xlabel="epoch", ylabel=what, title=f"validation {what}")
     for ax in (left, right):
         ax.legend(fontsize=7)
     _counted(left, right)

@@ -76,6 +76,17 @@ def test_several_runs_are_drawn_in_one_picture_under_their_names(tmp_path, drawn
     assert "<svg" in (tmp_path / "mine.svg").read_text()
 
 
+def test_runs_on_numbers_are_compared_by_r2(tmp_path, drawn):
+    nan = float("nan")
+    runs = [recorded(tmp_path / n, 2, validation_accuracy=nan, test_accuracy=nan, test_r2=0.5, **more)
+            for n, more in (("a", {"validation_r2": 0.25}), ("b", {"validation_r2": nan}))]  # fmt: skip
+    Plot(runs[0], (runs[1],), out=tmp_path / "r2.png").run()
+    (figure,) = drawn.values()
+    lines = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[1].lines}
+    assert lines == {str(runs[0].name): [0.25, 0.25], f"{runs[1].name}, test": [0.5, 0.5]}
+    assert figure.axes[1].get_ylabel() == "R²"
+
+
 def test_a_picture_that_cannot_be_written_is_said(tmp_path):
     runs = [recorded(tmp_path / name) for name in "ab"]
     with pytest.raises(OSError, match=r"could not be written: .*; free space, or choose another place"):

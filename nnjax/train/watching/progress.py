@@ -55,7 +55,7 @@ def progress(epochs: int, examples: int = 0, steps: int = 1, quiet: bool = False
 
     words = TextColumn("{task.description}", table_column=Column(no_wrap=True))
     left = TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True))
-    bar = Progress(words, left, BarColumn(None, table_column=Column(ratio=1)), expand=True, console=Console())
+    bar = Progress(words, left, BarColumn(None, table_column=Column(ratio=1)), console=Console(), expand=True)
     score = ""
 
     def described(epoch: int, loss: float) -> str:
@@ -74,7 +74,8 @@ def progress(epochs: int, examples: int = 0, steps: int = 1, quiet: bool = False
 
         def on_epoch(record: Epoch) -> None:
             nonlocal score
-            score = f"  accuracy {record.score:.4f}"
+            what = "R²" if any(name in record.measured for name in R2.values()) else "accuracy"
+            score = f"  {what} {record.score:.4f}"
             bar.console.print(epoch_line(record, epochs, examples, bar.console.width), markup=False, highlight=False)
             bar.update(task, description=described(record.epoch, record.loss))
 

@@ -53,23 +53,25 @@ def test_a_bar_on_a_terminal_moves_within_an_epoch_and_fits(capsys, monkeypatch,
     monkeypatch.setenv("COLUMNS", str(width))
     shown = []
 
-    def screen():
-        time.sleep(0.25)  # it is drawn ten times a second
-        out = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
-        shown.extend(line for line in re.split(r"[\r\n]+", out) if line.strip())
-        return shown[-1]
+    def expect(start):
+        """The last line that is drawn begins so, soon: it is drawn ten times a second."""
+        end = time.monotonic() + 20
+        while not (shown and shown[-1].startswith(start)):
+            assert time.monotonic() < end, shown[-3:]
+            time.sleep(0.05)
+            out = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+            shown.extend(line for line in re.split(r"[\r\n]+", out) if line.strip())
 
     with progress(40, 1234, 50) as watched:
-        assert screen().startswith("compiling")
+        expect("compiling")
         watched.on_steps(100, float("nan"))
-        begun = screen()
+        expect("epoch 3/40 ")
         watched.on_steps(125, 0.7)
-        assert screen().startswith("epoch 3/40  loss 0.7000 ")
+        expect("epoch 3/40  loss 0.7000 ")
         watched.on_steps(150, 0.5)
         watched.on_epoch(RECORD)
-        after = screen()
-    assert begun.startswith("epoch 3/40 ")
-    assert after.startswith("epoch 3/40  loss 0.5123  accuracy 0.9000 ")
+        expect("epoch 3/40  loss 0.5123  accuracy 0.9000 ")
+    after = shown[-1]
     assert "\u2501" in after
     assert epoch_line(RECORD, 40, 1234, width) in [line.rstrip() for line in shown]
     assert all(len(line) <= width for line in shown)

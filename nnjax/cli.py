@@ -51,7 +51,7 @@ def _run(argv: list[str]) -> Any:
         return print(f"nnjax {metadata.version('nnjax')}, JAX {metadata.version('jax')}")
     try:
         if argv and argv[0] in COMMANDS:  # the others need not be imported
-            with waiting("starting", quiet="--quiet" in argv):
+            with waiting("starting", quiet=argv[0] != "train" or "--quiet" in argv):
                 loaded = _loaded(argv[0])
             own = getattr(loaded, "parse", None)
             command = own(argv[1:]) if own else tyro.cli(loaded, prog=f"nnjax {argv[0]}", args=argv[1:])

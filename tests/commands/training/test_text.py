@@ -65,4 +65,5 @@ def test_a_model_of_images_is_refused(words):
 @pytest.mark.slow
 def test_quiet_prints_what_came_of_it_alone(words, tmp_path, capsys):
     assert Train(data=words, quiet=True, folder=tmp_path / "run", **QUICK).run() == 0
-    assert [line[:10] for line in capsys.readouterr().out.splitlines()] == ["hand / jax", "validation", "it writes:"]
+    words = [line[:10] for line in capsys.readouterr().out.splitlines()]
+    assert words == ["hand / jax", "validation", "it writes:", "to use it:"]

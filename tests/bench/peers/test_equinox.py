@@ -47,7 +47,7 @@ def test_a_gpt_with_our_parameters_gives_our_scores():
     pairs = [(lambda m: m.tokens.weight, params.table.table), (lambda m: m.positions, positions.table)]
     pairs += [*norm(lambda m: m.last, last), *block(0, blocks[0]), *block(1, blocks[1])]
     theirs = with_arrays(equinox.gpt(5, 4, 2, 2, 8), pairs)
-    np.testing.assert_allclose(jax.vmap(theirs)(IDS), model.apply(params, IDS), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.vmap(theirs))(IDS), jax.jit(model.apply)(params, IDS), rtol=1e-4, atol=1e-5)
 
 
 def test_a_char_rnn_with_our_parameters_gives_our_scores():
@@ -56,4 +56,4 @@ def test_a_char_rnn_with_our_parameters_gives_our_scores():
     pairs = [(lambda m: m.tokens.weight, embed.table), (lambda m: m.cell.weight_ih, lstm.w.T)]
     pairs += [(lambda m: m.cell.weight_hh, lstm.u.T), (lambda m: m.cell.bias, lstm.b), *dense(lambda m: m.head, head)]
     theirs = with_arrays(equinox.char_rnn(5, 8), pairs)
-    np.testing.assert_allclose(jax.vmap(theirs)(IDS), model.apply(params, IDS), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.vmap(theirs))(IDS), jax.jit(model.apply)(params, IDS), rtol=1e-4, atol=1e-5)

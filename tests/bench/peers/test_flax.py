@@ -39,8 +39,8 @@ def test_a_gpt_with_our_parameters_gives_our_scores():
         theirs |= {f"LayerNorm_{2 * i}": norm(first), f"LayerNorm_{2 * i + 1}": norm(second)}
         theirs |= {f"MultiHeadDotProductAttention_{i}": attention(attend, 2, 8)}
         theirs |= {f"Dense_{2 * i}": dense(down), f"Dense_{2 * i + 1}": dense(up)}
-    scores = flax.gpt(5, 4, 2, 2, 8).apply({"params": theirs}, IDS)
-    np.testing.assert_allclose(scores, model.apply(params, IDS), rtol=1e-4, atol=1e-5)
+    scores = jax.jit(flax.gpt(5, 4, 2, 2, 8).apply)({"params": theirs}, IDS)
+    np.testing.assert_allclose(scores, jax.jit(model.apply)(params, IDS), rtol=1e-4, atol=1e-5)
 
 
 def test_a_char_rnn_with_our_parameters_gives_our_scores():
@@ -50,5 +50,5 @@ def test_a_char_rnn_with_our_parameters_gives_our_scores():
     cell = {f"i{gate}": {"kernel": w[i]} for i, gate in enumerate("ifgo")}
     cell |= {f"h{gate}": {"kernel": u[i], "bias": b[i]} for i, gate in enumerate("ifgo")}
     theirs = {"layers_0": {"embedding": embed.table}, "layers_1": {"cell": cell}, "layers_2": dense(head)}
-    scores = flax.char_rnn(5, 8).apply({"params": theirs}, IDS)
-    np.testing.assert_allclose(scores, model.apply(params, IDS), rtol=1e-4, atol=1e-5)
+    scores = jax.jit(flax.char_rnn(5, 8).apply)({"params": theirs}, IDS)
+    np.testing.assert_allclose(scores, jax.jit(model.apply)(params, IDS), rtol=1e-4, atol=1e-5)

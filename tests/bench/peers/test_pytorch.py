@@ -38,7 +38,9 @@ def test_a_gpt_with_our_parameters_gives_our_scores():
     for i, ((first, attend), (second, up, (_, down))) in enumerate(blocks):
         theirs |= norm(f"blocks.{i}.first", first) | norm(f"blocks.{i}.second", second) | dense(f"blocks.{i}.qkv", attend.qkv)
         theirs |= dense(f"blocks.{i}.out", attend.out) | dense(f"blocks.{i}.mlp.0", up) | dense(f"blocks.{i}.mlp.2", down)
-    np.testing.assert_allclose(scores(pytorch.gpt(5, 4, 2, 2, 8), theirs), model.apply(params, IDS), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        scores(pytorch.gpt(5, 4, 2, 2, 8), theirs), jax.jit(model.apply)(params, IDS), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_char_rnn_with_our_parameters_gives_our_scores():
@@ -46,7 +48,7 @@ def test_a_char_rnn_with_our_parameters_gives_our_scores():
     embed, lstm, head = params = model.init(jax.random.key(0))
     theirs = {"tokens.weight": embed.table, **dense("head", head), "lstm.weight_ih_l0": lstm.w.T, "lstm.weight_hh_l0": lstm.u.T}
     theirs |= {"lstm.bias_ih_l0": lstm.b, "lstm.bias_hh_l0": 0 * lstm.b}
-    np.testing.assert_allclose(scores(pytorch.char_rnn(5, 8), theirs), model.apply(params, IDS), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scores(pytorch.char_rnn(5, 8), theirs), jax.jit(model.apply)(params, IDS), rtol=1e-4, atol=1e-5)
 
 
 def test_without_a_compiler_one_line_says_so(monkeypatch):

@@ -70,5 +70,5 @@ def test_the_plain_pair_is_found_inside_compositions_and_keeps_name_and_definiti
         *(jax.tree.leaves(m.bwd(m.fwd(params, x)[1], jnp.ones((16, 3)))) for m in (model, slow)), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-    only = nnjax.mlp([3, 2])
+    only = nnjax.serial(nnjax.gelu(), nnjax.layer_norm(2))  # of one pair each
     assert nnjax.plain(only) is only

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from .commands.waiting import waiting
+from .commands.waiting import waiting, wrapped
 
 FULL = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")  # in what JAX raises where memory does not suffice
 
@@ -66,7 +66,7 @@ def _run(argv: list[str]) -> Any:
     except BrokenPipeError:
         raise
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"nnjax: error: {error}", file=sys.stderr)
+        print(wrapped(f"nnjax: error: {error}", sys.stderr), file=sys.stderr)
         code = 2
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(word in str(error) for word in FULL):

@@ -23,13 +23,13 @@ from ..bench.measure import PAIRS, compare
 from ..bench.peaks import Peaks, peaks, shares
 from ..bench.peers import Flags, flags
 from ..bench.plot import bars
-from ..bench.products import product_flops
 from ..bench.rule import Cost, costs
 from ..bench.table import Entry, entries
 from ..check.auditing.listening import Title, shortened
 from ..check.auditing.named import function_named
 from ..distributed.devices import present
 from ..errors import expect_folder, unknown_name
+from ..trees.products import product_flops
 from .bench_table import Measured, printed, summary
 from .budget import Budget, expect_budget, refuse_beside_budget, write_json
 from .importance import units

@@ -76,7 +76,9 @@ class Predict:
                 (_write_npz if self.out.suffix.lower() == ".npz" else _write_csv)(draft, told)
         name = Path(self.data).name
         which = f"the {raw.part} examples of {name}" if raw.part else f"all of {name}"
-        print(f"{run.record.network.kind} of {run.folder}, step {run.step}, on {which}: {n}")
+        print(
+            f"{run.record.network.kind} of {run.folder}, step {run.step}, on {which}: {n} {'example' if n == 1 else 'examples'}"
+        )
         if raw.part is None and name == run.record.data:
             kind = "folder" if raw.files else "file"
             print(f"note: the run was trained on most of a {kind} {name}; --part test takes what it has not seen")

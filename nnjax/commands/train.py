@@ -1,6 +1,7 @@
 """`nnjax train`."""
 
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
@@ -37,7 +38,7 @@ from .training.images import train_images
 from .training.options import expect_options
 from .training.text import train_text
 from .training.words import described
-from .waiting import waiting
+from .waiting import waiting, wrapped
 
 
 @dataclass
@@ -219,22 +220,22 @@ class Train:
     def _run(self, checkpoints: Checkpoints | None) -> int:
         with self.waiting("reading the data"):
             data = load(self.data, self.target, self.regression)
-        expect_same_data(data)
-        if checkpoints is not None:
-            known = {**checkpoints.configuration, "data": f"{Path(self.data).name}, SHA-256 {digest(data)[:16]}"}
-            checkpoints = checkpoints._replace(configuration=known)
+            expect_same_data(data)
+            if checkpoints is not None:
+                known = {**checkpoints.configuration, "data": f"{Path(self.data).name}, SHA-256 {digest(data)[:16]}"}
+                checkpoints = checkpoints._replace(configuration=known)
         if isinstance(data, Text):
             code = self.ended(train_text(self, data, checkpoints))
         else:
             code = train_images(self, data, checkpoints)
         if self.folder and code < 128:  # no signal ended it
-            print(usage(self.folder, self.data, data))
+            print(wrapped(usage(self.folder, self.data, data), sys.stdout))
         return code
 
     def say(self, words: str) -> None:
         """What is told on the way, not in the end."""
         if not self.quiet:
-            print(words)
+            print(wrapped(words, sys.stdout))
 
     def waiting(self, what: str) -> AbstractContextManager[None]:
         """Shown while it is being done, where somebody watches."""

@@ -1,8 +1,11 @@
 """What a command is doing, for as long as it takes, where somebody watches. Light: it is there before JAX's programs are."""
 
+import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 @contextmanager
@@ -16,3 +19,17 @@ def waiting(what: str, quiet: bool = False) -> Iterator[None]:
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as shown:
         shown.add_task(what, total=None)
         yield
+
+
+def wrapped(words: str, where: TextIO) -> str:
+    """The same, in lines that end between two words where this is a terminal; elsewhere as it is."""
+    if not where.isatty():
+        return words
+    try:
+        width = os.get_terminal_size(where.fileno()).columns
+    except (OSError, ValueError):
+        return words
+    return "\n".join(
+        "\n".join(textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)) or line
+        for line in words.split("\n")
+    )

@@ -1,8 +1,13 @@
+import fcntl
+import os
+import pty
 import re
+import struct
 import sys
+import termios
 import time
 
-from nnjax.commands.waiting import waiting
+from nnjax.commands.waiting import waiting, wrapped
 
 
 def test_a_terminal_shows_what_is_done_and_for_how_long_and_nothing_stays(capsys, monkeypatch):
@@ -24,3 +29,17 @@ def test_nothing_is_shown_elsewhere_or_where_it_is_to_be_quiet(capsys, monkeypat
     with waiting("reading the data", quiet=True):
         pass
     assert capsys.readouterr().out == ""
+
+
+def test_a_line_ends_between_words_on_a_terminal_and_is_as_it_is_elsewhere(tmp_path):
+    words = "note: " + "features reach far " * 8 + "/a/path/that/is/longer/than/" + "x" * 60 + "\nsaving in run"
+    with (tmp_path / "file").open("w") as file:
+        assert wrapped(words, file) == words
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    with os.fdopen(theirs, "w") as terminal:
+        lines = wrapped(words, terminal).split("\n")
+    os.close(ours)
+    assert " ".join(line.strip() for line in lines).split() == words.split()  # nothing is lost or cut
+    assert all(len(line) <= 80 or " " not in line.strip() for line in lines)
+    assert lines[-1] == "saving in run"

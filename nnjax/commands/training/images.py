@@ -41,23 +41,24 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
     model = named("model", o.model or "mlp", MODELS)
     if not len(data.test.y):
         raise DataError(f"data set {data.name!r}: the test split is empty; give it at least one example.")
-    data = expand(data) if o.expand else data
-    known = moments(data.train.x) if o.standardise else None
-    data = standardise(data, known) if known else data
-    targets = moments(data.train.y) if o.standardise_targets else None
-    data = standardise_targets(data) if o.standardise_targets else data
-    epochs = 40 if o.epochs is None else o.epochs
-    expect_batches(data, o.batch_size, epochs)
-    expect_steps(epochs, len(data.train.y) // o.batch_size)
-    optimizer = o.optimizer_for(epochs * (len(data.train.y) // o.batch_size))
-    init_key, run_key = jax.random.split(jax.random.key(o.seed))
-    recipe = make_recipe(
-        model, data, hidden=o.hidden, channels=o.channels, activation=o.activation, loss=o.loss,
-        dropout=o.dropout, l2=o.l2, l1=o.l1, microbatches=o.microbatches, compute_dtype=o.compute_dtype,
-        feedback=o.feedback, gradients=o.gradients, key=init_key,
-    )  # fmt: skip
-    state = jax.eval_shape(lambda: init_state(recipe.params, optimizer, run_key))
-    expect_resumable(checkpoints, state)
+    with o.waiting("making the network"):
+        data = expand(data) if o.expand else data
+        known = moments(data.train.x) if o.standardise else None
+        data = standardise(data, known) if known else data
+        targets = moments(data.train.y) if o.standardise_targets else None
+        data = standardise_targets(data) if o.standardise_targets else data
+        epochs = 40 if o.epochs is None else o.epochs
+        expect_batches(data, o.batch_size, epochs)
+        expect_steps(epochs, len(data.train.y) // o.batch_size)
+        optimizer = o.optimizer_for(epochs * (len(data.train.y) // o.batch_size))
+        init_key, run_key = jax.random.split(jax.random.key(o.seed))
+        recipe = make_recipe(
+            model, data, hidden=o.hidden, channels=o.channels, activation=o.activation, loss=o.loss,
+            dropout=o.dropout, l2=o.l2, l1=o.l1, microbatches=o.microbatches, compute_dtype=o.compute_dtype,
+            feedback=o.feedback, gradients=o.gradients, key=init_key,
+        )  # fmt: skip
+        state = jax.eval_shape(lambda: init_state(recipe.params, optimizer, run_key))
+        expect_resumable(checkpoints, state)
     o.say(f"{o.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
     if what := kind(data):
         o.say(what)

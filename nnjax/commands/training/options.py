@@ -84,10 +84,15 @@ def _expect_useful(o: "Train", model: str) -> None:
         of = OF.get(f.name, (model,))
         if model not in of and getattr(o, f.name) != f.default:
             alike = [m for m in of if (m in MODELS_OF_TEXT) == (model in MODELS_OF_TEXT)]
-            data = "" if alike else f" --data {TEXTS[0] if of[0] in MODELS_OF_TEXT else 'digits'}"
+            whose = ", ".join(of[:-1]) + " and " * (len(of) > 1) + of[-1]
+            if alike:
+                other = f"or add --model {alike[0]}"
+            elif model in MODELS_OF_TEXT:
+                other = f"{model} has --layers and --width for its sizes"
+            else:
+                other = f"or add --model {of[0]} --data {TEXTS[0]}"
             raise ValueError(
-                f"train: --{f.name.replace('_', '-')} is an option of {' and '.join(of)}, got it with {model}; leave it out, "
-                f"or add --model {(alike or of)[0]}{data}."
+                f"train: --{f.name.replace('_', '-')} is an option of {whose}, got it with {model}; leave it out, {other}."
             )
 
 

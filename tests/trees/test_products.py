@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from nnjax.bench.measure import compiled
-from nnjax.bench.products import product_flops
 from nnjax.bench.table import entries
+from nnjax.trees.products import product_flops
 
 A, B = jnp.ones((8, 16)), jnp.ones((16, 4))
 

@@ -23,12 +23,14 @@ LOCK, ENTRY, TIME = ".lockfile", "-cache", "-atime"  # names of JAX's own
 def keep_programs(choice: str | None, say: Callable[[str], object]) -> Path | None:
     """Have JAX keep what it compiles, and where; choice: a folder, "off", or None for the usual one.
 
-    Where the user has chosen a folder by JAX's own setting, as by $JAX_COMPILATION_CACHE_DIR, everything stays as it is. A
+    Where the user has chosen a folder by JAX's own setting, as by $JAX_COMPILATION_CACHE_DIR, all its settings stay. A
     folder that cannot be written to is told to `say`, and the run goes on without. Raises ValueError for a file.
     """
     if choice == "off":
         jax.config.update("jax_enable_compilation_cache", False)
         return None
+    # What is kept only saves time: a full disk, a lock that is not had, a large program end nothing.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache|Cache value for key")
     if choice is None and jax.config.values["jax_compilation_cache_dir"]:
         return None
     if choice is not None and os.path.lexists(choice) and not os.path.isdir(choice):
@@ -43,8 +45,6 @@ def keep_programs(choice: str | None, say: Callable[[str], object]) -> Path | No
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", LARGEST)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SLOW)
-    # What is kept only saves time: a full disk, a lock that is not had, a large program end nothing.
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache|Cache value for key")
     return folder
 
 

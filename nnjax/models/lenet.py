@@ -18,7 +18,7 @@ from ..layers.pool import flatten, max_pool
 from .mlp import Feedback
 
 # Images at a time on a CPU, where they stay in its cache: `lenet` of the bench.
-CHUNK = 16
+CHUNK = 8
 
 
 def lenet(

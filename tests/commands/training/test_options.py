@@ -137,9 +137,10 @@ def tried(args: list[str], capsys) -> int:
 @pytest.mark.in_turn
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.filterwarnings("ignore")
-def test_random_command_lines_end_with_an_exit_code_and_no_traceback(tmp_path, capsys, seed):
+def test_random_command_lines_end_with_an_exit_code_and_no_traceback(tmp_path, monkeypatch, capsys, seed):
     text = tmp_path / "text.txt"
     text.write_text("to be or not to be, that is the question. " * 20)
+    monkeypatch.chdir(tmp_path)  # a folder of no name is the one that one is in
     rng, options = random.Random(seed), pool(tmp_path, text)
     codes = [tried(words(rng, options), capsys) for _ in range(25)]
     assert 0 in codes

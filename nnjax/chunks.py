@@ -1,6 +1,7 @@
 """Examples a few at a time: the same layer in less memory, and so in less time where memory is what takes it."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,15 +15,17 @@ from .linear import wide
 from .trees.residuals import with_parameters, without_parameters
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-TOGETHER = 2  # chunks in a step of the loop: what one leaves of the cores the other takes, as `lenet` of the bench shows
+# Chunks in a step of the loop, on the platform for which they are cut: what one leaves of a CPU's cores the other takes, as
+# `lenet` of the bench shows.
+TOGETHER = {"cpu": 2}
 
 
 def in_chunks(layer: Layer[jax.Array], size: int, *, axes: int, on: str | None = None) -> Layer[jax.Array]:
     """The same layer, for at most `size` examples at a time, each of `axes` axes; x: (..., and those axes).
 
     For layers that treat examples apart, draw nothing from a key, and take and give one array. The parameters were copied
-    to every chunk: the backward sums their cotangents over the chunks. on: the platform on which it is worth it, as cpu; on
-    others all examples go at once, if what the layer keeps has a row for each example.
+    to every chunk: the backward sums their cotangents over the chunks. on: the platform on which it is worth it, as cpu,
+    where two chunks go side by side; on others all examples go at once, if what the layer keeps has a row for each example.
     """
     expect_layer("in_chunks", layer)
     size, axes = expect_positive("in_chunks", size=size, axes=axes)
@@ -36,18 +39,18 @@ def in_chunks(layer: Layer[jax.Array], size: int, *, axes: int, on: str | None =
     def at_once_t(kept, params, ct_y, **_):
         return layer.bwd(with_parameters(kept, params), ct_y)
 
-    def chunked(params, x, *, rows_each, whole):
-        _, (y, kept) = lax.scan(lambda _, chunk: (None, at_once(params, chunk)), None, cut(x, rows_each), unroll=TOGETHER)
+    def chunked(params, x, *, rows_each, whole, together=1):
+        _, (y, kept) = lax.scan(lambda _, chunk: (None, at_once(params, chunk)), None, cut(x, rows_each), unroll=together)
         return joined(y), jax.tree.map(joined, kept) if whole else kept
 
-    def chunked_t(kept, params, ct_y, *, rows_each, whole):
+    def chunked_t(kept, params, ct_y, *, rows_each, whole, together=1):
         def step(ct_params, chunk):
             ct_p, ct_x = at_once_t(chunk[0], params, chunk[1])
             return jax.tree.map(lambda total, ct: total + ct.astype(total.dtype), ct_params, ct_p), ct_x
 
         zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=wide(p)), params)
         pieces = jax.tree.map(lambda a: cut(a, rows_each), kept) if whole else kept
-        ct_params, ct_x = lax.scan(step, zeros, (pieces, cut(ct_y, rows_each)), unroll=TOGETHER)
+        ct_params, ct_x = lax.scan(step, zeros, (pieces, cut(ct_y, rows_each)), unroll=together)
         return jax.tree.map(lambda ct, p: ct.astype(p.dtype), ct_params, params), joined(ct_x)
 
     def fwd(params, x, *, key=None):
@@ -80,7 +83,9 @@ def in_chunks(layer: Layer[jax.Array], size: int, *, axes: int, on: str | None =
         return ct_params, ct_x.reshape(*lead, *ct_x.shape[1:])
 
     def platforms(all_at_once, pieces, whole) -> dict[str, Any]:
-        return {"plain": all_at_once, str(on): pieces} if whole else {"plain": pieces}
+        if not whole:
+            return {"plain": pieces}
+        return {"plain": all_at_once, str(on): partial(pieces, together=TOGETHER.get(str(on), 1))}
 
     made, own = layer.remade, plain(layer)
     remade = None if made is None else lambda *parts: in_chunks(made(*parts), size, axes=axes, on=on)

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +45,18 @@ def test_only_a_chunk_exists_at_a_time():
         return program.memory_analysis().temp_size_in_bytes
 
     assert temps(nnjax.in_chunks(wide, 32, axes=1)) < temps(wide) / 8
+
+
+@pytest.mark.parametrize(("on", "together"), [(None, [1]), ("cpu", [2]), ("cuda", [1])])
+def test_chunks_go_side_by_side_on_a_cpu_for_which_they_are_cut_and_nowhere_else(on, together):
+    layer = nnjax.in_chunks(nnjax.serial(nnjax.dense(3, 2), nnjax.tanh()), 2, axes=1, on=on)
+    params, x = layer.init(jax.random.key(0)), jnp.ones((8, 3))
+
+    def unrolled(f, *args):
+        return [int(n) for n in re.findall(r"unroll=(\d+)", str(jax.make_jaxpr(f)(*args)))]
+
+    y, residuals = layer.fwd(params, x)
+    assert unrolled(layer.fwd, params, x) == unrolled(layer.bwd, residuals, y) == together
 
 
 def test_what_cannot_be_is_refused():

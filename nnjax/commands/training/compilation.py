@@ -12,9 +12,8 @@ import jax
 from ...data.dataset import DataError
 from ...data.download import cache_folder
 
-LARGEST = (
-    1 << 27
-)  # bytes that are kept: some ten runs of other sizes each. JAX looks through all of them for each that is added
+# Bytes that are kept, of many runs of other sizes each: JAX looks through all of them for each program that is added.
+LARGEST = 1 << 27
 PATIENCE = 5.0  # seconds that are waited for another run which looks through the folder
 SLOW = 0.05  # seconds of compiling, from which on a program is kept: to read one takes some 3 ms
 LOCK, ENTRY, TIME = ".lockfile", "-cache", "-atime"  # names of JAX's own

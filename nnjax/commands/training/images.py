@@ -29,11 +29,10 @@ from ...train.watching.progress import progress
 from ...train.watching.scores import R2
 from ...train.watching.trajectory import trajectory
 from ...train.watching.watch import make_measure
+from .words import COMPARING
 
 if TYPE_CHECKING:
     from ..train import Train
-
-COMPARING = "checking the gradient against jax.grad"  # every step of a run by both is held to that, so all draws are taken
 
 
 def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> int:

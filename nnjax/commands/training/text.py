@@ -24,6 +24,7 @@ from ...train.watching.finite import first_not_finite
 from ...train.watching.metrics import told_before
 from ...train.watching.progress import progress
 from ...train.watching.watch import make_norms
+from .words import COMPARING
 
 if TYPE_CHECKING:
     from ..train import Train
@@ -71,7 +72,7 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     batch = windows(jnp.asarray(text.train), starts, o.context)
     if not o.compute_dtype:
         pair = placement.as_on_one_device(hand), whole(reference_value_and_grad(trained, loss))
-        with o.waiting("checking the gradient against jax.grad"):
+        with o.waiting(COMPARING):
             first = compare_gradients(*pair, params, *batch, early=o.grad != "both")
         worst = max(first, key=lambda d: d.relative / d.budget if d.budget else 0)
         compared = (f"hand / jax.grad  first step: relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} "

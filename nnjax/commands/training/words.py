@@ -1,4 +1,4 @@
-"""What is told of a run before it begins."""
+"""What is told of a run before it begins, and while it is being checked."""
 
 from typing import TYPE_CHECKING
 
@@ -7,6 +7,8 @@ from jax.sharding import Mesh
 
 if TYPE_CHECKING:
     from ..train import Train
+
+COMPARING = "checking the gradient against jax.grad"
 
 
 def described(o: "Train", mesh: Mesh | None) -> str:

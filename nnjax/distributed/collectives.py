@@ -50,7 +50,7 @@ def expect_books(who: str, axis: Axis) -> None:
             ) from None
         if name not in varies(index):
             raise ValueError(
-                f"{who}: jax.shard_map must run with check_vma=True, got False, under which the transpose of a sum over devices is "
+                f"{who}: jax.shard_map must run with check_vma=True, got False, under which a sum's transpose over devices is "
                 f"wrong by the size of the axis {name!r}; leave it True."
             )
 

@@ -39,7 +39,7 @@ STATUS = re.compile(r"[A-Z_]{5,}: ")  # prefix of messages from C++, some of whi
 
 
 class Place(NamedTuple):
-    """The place of this process: the address of process 0, or None if the launcher tells JAX; the number of processes; its index."""
+    """The place of this process: the address of process 0, or None if the launcher tells JAX; how many there are; its index."""
 
     coordinator: str | None
     count: int

@@ -165,7 +165,7 @@ def _columns_for_w(x, ct_y, w_shape, plane):
 
 
 def _last(ct):
-    """(n, h, w, channels) -> (h w n, channels): the batch is the last of the places, so that windows shift long runs of numbers."""
+    """(n, h, w, channels) -> (h w n, channels): the batch is the last place, so that windows shift long runs of numbers."""
     return fold(ct.transpose(1, 2, 0, 3))
 
 

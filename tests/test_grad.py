@@ -153,7 +153,7 @@ def test_lower_precision_passes_the_check_at_its_dtype_and_a_wrong_one_does_not(
     assert not report(wrong).ok
     with pytest.raises(ValueError, match="dtype must be floating, got int8"):
         lower_precision(lowered, "int8")
-    with pytest.raises(ValueError, match=r"unknown dtype to compute in 'bflot16'.*did you mean 'bfloat16'"):
+    with pytest.raises(ValueError, match=r"unknown compute dtype 'bflot16'.*did you mean 'bfloat16'"):
         lower_precision(lowered, "bflot16")
 
 

@@ -83,7 +83,7 @@ def test_a_wrong_part_of_a_model_is_named(model, path, where):
         bad, model.init(jax.random.key(0)), IDS, dtypes=["float32"], transforms=["jit"], witnesses=["adjoint"]
     )
     assert {row.layer for row in report.failures} == {where}
-    assert "every part is right" not in str(report)
+    assert "every part alone is right" not in str(report)
 
 
 def test_a_wrong_convolution_inside_a_lenet_is_named():
@@ -170,5 +170,5 @@ def test_a_layer_that_is_no_composition_is_not_walked():
     assert met(dense, params, jnp.ones(3)) == []
     with pytest.raises(ValueError, match=r"dense\(3, 3\): .*what its parts meet"):
         walked(dense, params, jnp.ones(3), None, lambda at: (at.params, at.x))
-    with pytest.raises(ValueError, match=r"dense\(3, 3\): .*made again of other parts"):
+    with pytest.raises(ValueError, match=r"dense\(3, 3\): .*composed again of other parts"):
         with_part(dense, 0, dense)

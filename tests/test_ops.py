@@ -82,7 +82,7 @@ def test_linear_cross_entropy_serves_anyones_gradient():
             r"k's heads divide q's, got q: float32 \(2, 5, 3, 3\), k: float32 \(2, 5, 2, 3\)",
         ),
         ((Q[:, :4], K, V), {}, ValueError, r"as many queries as keys, got 4 and 5; pass causal=False"),
-        ((Q, K.astype(jnp.bfloat16), V), {}, TypeError, r"k and q must have one dtype"),
+        ((Q, K.astype(jnp.bfloat16), V), {}, TypeError, r"k and q must have the same dtype"),
         ((Q, K, V), {"mask": jnp.ones((2, 5))}, TypeError, r"mask must be boolean, .*got float32 \(2, 5\)"),
         ((Q, K, V), {"mask": jnp.ones((2, 4), bool)}, ValueError, r"mask must have shape \(2, 5\), got bool \(2, 4\)"),
     ],

@@ -175,7 +175,7 @@ def test_what_does_not_run_in_lower_precision_is_held_in_the_others(factor):
     report = nnjax.check_vjp(solve, a, b)
     assert report.ok == (factor == 1.0), str(report)
     assert {row.dtype for row in report.rows} == {"float32", "float64"}
-    assert any("not held in bfloat16, in which it does not run: " in note for note in report.notes)
+    assert any("not compared in bfloat16, in which it does not run: " in note for note in report.notes)
     assert not report.missing
     named = nnjax.check_vjp(solve, a, b, dtypes=["bfloat16", "float32"], transforms=["jit"])
     assert not named.ok

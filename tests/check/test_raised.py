@@ -65,7 +65,7 @@ def test_a_transform_that_the_definition_does_not_take_is_a_note(factor):
     report = nnjax.check_vjp(f, jnp.linspace(-1.0, 1.0, 5), dtypes=["float32"], transforms=["jit", "vmap"])
     assert report.ok == (factor == 1), report
     assert {row.transform for row in report.rows} == {"jit"}
-    assert any("not held under vmap in float32, as its definition cannot be run so" in note for note in report.notes)
+    assert any("not compared under vmap in float32, as its definition cannot run there" in note for note in report.notes)
     alone = nnjax.check_vjp(f, jnp.linspace(-1.0, 1.0, 5), dtypes=["float32"], transforms=["vmap"])
     assert not alone.ok
     assert "any leaf, as its definition runs under none of the transforms" in str(alone)
@@ -91,7 +91,7 @@ def test_a_rule_that_was_compared_with_nothing_finite_is_not_ok(at, factor):
     f.defvjp(lambda x: (jnp.exp(jnp.abs(x)), x), lambda x, ct: (ct * factor,))
     report = nnjax.check_vjp(f, jnp.full(4, at), transforms=["jit"])
     assert not report.ok
-    assert "x in 4 of 4 entries, where the reference is not finite and so proves nothing" in str(report)
+    assert "x in 4 of 4 entries, where the reference is not finite and proves nothing" in str(report)
     assert {row.status for row in report.rows if row.leaf == "x" and row.witness == "reference"} == {"vacuous"}
     assert {row.skipped for row in report.rows if row.leaf == "output"} == {0}  # infinite, as the definition says
 

@@ -84,8 +84,8 @@ def test_an_apply_that_is_wrong_is_found_though_the_pair_is_right(mesh):
         ({"reference": nnjax.dense}, TypeError, r"expected a Layer, got dense; call the factory"),
         ({"devices": [None]}, ValueError, r"a mesh has its own devices; pass mesh= or devices=, not both"),
         ({"specs": (P(), P(None, "data"), P())}, ValueError,
-         r"x of shape \(8, 3\) cannot be cut as its spec says, .*'data'.*, over a mesh of data=4; change its size or its spec"),
-        ({"specs": (P("rows"), P(), P())}, ValueError, r"params.w of shape \(3, 2\) cannot be cut as its spec says"),
+         r"x of shape \(8, 3\) cannot be split .*spec .*'data'.* mesh of data=4"),
+        ({"specs": (P("rows"), P(), P())}, ValueError, r"params.w of shape \(3, 2\) cannot be split as its spec says"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(how, error, message, mesh):

@@ -102,7 +102,7 @@ def test_check_vjp_takes_any_function_with_a_reference_and_keyword_arguments():
         (
             lambda: nnjax.check_vjp(jnp.sin, X),
             TypeError,
-            r"sin is not a jax.custom_vjp function, so a reference is needed",
+            r"sin needs a reference",
         ),
         (
             lambda: nnjax.check_vjp(double_sine(), jnp.arange(3)),
@@ -112,7 +112,7 @@ def test_check_vjp_takes_any_function_with_a_reference_and_keyword_arguments():
         (
             lambda: nnjax.check_layer(nnjax.relu(), (), X.astype(jnp.complex64)),
             TypeError,
-            r"x is complex, complex64 \(8, 4\)",
+            r"x must be real, .* got complex64 \(8, 4\)",
         ),
         (
             lambda: nnjax.check_layer(nnjax.relu, (), X),

@@ -60,7 +60,7 @@ def test_the_first_rows_are_shown_and_the_accuracy_where_it_is_known(run, tmp_pa
     Predict(run, str(tmp_path / "mine.npz")).run()
     out = capsys.readouterr().out
     assert "accuracy" not in out
-    assert "--part test takes what it has not seen" in out
+    assert "--part test" in out
     np.savez(tmp_path / "one.npz", x=X[0])
     assert Predict(run, str(tmp_path / "one.npz")).run() == 0
     np.savez(tmp_path / "none.npz", x=X[:0], y=classes[:0])

@@ -50,7 +50,7 @@ main(['train', '--epochs', '{epochs}', '--folder', {str(tmp_path)!r}, *{more!r}]
     assert process.returncode == 128 + number
     assert err == ""
     assert f"stopped by {number.name} after step" in out
-    assert "and saved; the same command with --resume goes on" in out
+    assert "and saved; add --resume" in out
     reached = [json.loads(line)["epoch"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert reached == list(range(1, len(reached) + 1))
     resumed = subprocess.run(command(len(reached) + 2, "--resume"), capture_output=True, text=True, check=True)
@@ -64,7 +64,7 @@ def test_resuming_with_something_else_says_what_differs(tmp_path, capsys):
     Train(folder=tmp_path, **QUICK).run()
     with pytest.raises(CheckpointError, match=r"batch_size was 32, is 16; learning_rate was 0\.002, is 0\.1\. Resume"):
         Train(folder=tmp_path, resume=True, learning_rate=0.1, batch_size=16, **QUICK).run()
-    with pytest.raises(CheckpointError, match=r"has checkpoints up to step 78; go on from them with resume"):
+    with pytest.raises(CheckpointError, match=r"already has checkpoints, up to step 78; .*--resume"):
         Train(folder=tmp_path, **QUICK).run()
     assert Train(folder=tmp_path, resume=True, **QUICK).run() == 0
     assert "saving in" in capsys.readouterr().out
@@ -104,7 +104,7 @@ def test_another_feedback_is_said_trained_and_measured(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "errors sent back by random feedback" in out
     assert "hand / jax.grad" not in out
-    assert re.search(r"\[0\]\.w +\d+\.\d at first, +\d+\.\d at last\n\[2\]\.w +0\.0 at first, +0\.0 at last", out)
+    assert re.search(r"\[0\]\.w +\d+\.\d first, +\d+\.\d last\n\[2\]\.w +0\.0 first, +0\.0 last", out)
     assert Plot(tmp_path).run() == 0
     assert (tmp_path / "angles.png").read_bytes().startswith(b"\x89PNG")
 
@@ -114,7 +114,7 @@ def test_another_feedback_is_said_trained_and_measured(tmp_path, capsys):
     [
         ({"feedback": "transposed"}, r"unknown feedback 'transposed'.*did you mean 'transpose'"),
         ({"feedback": "inverse"}, r"feedback\.inverse: w must be square to have an inverse, got float32 \(64, 10\)"),
-        ({"feedback": "random", "grad": "both"}, r"--feedback random gives no gradient for jax\.grad to compute"),
+        ({"feedback": "random", "grad": "both"}, r"--feedback random gives no gradient .*jax\.grad"),
         ({"feedback": "mirror", "model": "nielsen"}, r"got feedback 'mirror'; use the model mlp"),
     ],
 )

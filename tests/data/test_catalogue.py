@@ -111,9 +111,7 @@ def _damage(path: Path, how: str) -> None:
 def test_a_damaged_file_is_named_with_the_remedy(small_mnist, monkeypatch, how, name):
     monkeypatch.setenv("NNJAX_DATA", str(small_mnist))
     _damage(small_mnist / f"{name}.gz", how)
-    with pytest.raises(
-        DataError, match=rf"{name}.gz is damaged: expected .*; replace it with a sound copy, or unset NNJAX_DATA"
-    ):
+    with pytest.raises(DataError, match=rf"{name}.gz is damaged: expected .*; replace it .* or unset NNJAX_DATA"):
         load("mnist")
 
 
@@ -194,7 +192,7 @@ def test_an_unknown_name_suggests_the_nearest():
         (b"\x80\x04pickle", r"expected an IDX file"),
         (
             idx(np.zeros((3, 2), np.uint8))[:-1],
-            r"expected 6 bytes of data for shape \(3, 2\), got 5; the file is cut short",
+            r"expected 6 bytes of data for shape \(3, 2\), got 5; the file is truncated",
         ),
         (idx(np.zeros((3, 2), np.uint8))[:6], r"expected an IDX file"),
     ],
@@ -239,9 +237,7 @@ def test_unusable_data_is_refused(changes, message):
 def test_nothing_is_ever_unpickled(tmp_path, monkeypatch):
     np.savez(tmp_path / "digits.npz", images=np.array([object()]), labels=np.zeros(1))
     monkeypatch.setattr(data, "__file__", str(tmp_path / "data.py"))
-    with pytest.raises(
-        ValueError, match=r"images holds objects of Python, which would have to be unpickled.*; reinstall nnjax"
-    ):
+    with pytest.raises(ValueError, match=r"images holds Python objects.* unpickled.*; reinstall nnjax"):
         load("digits")
     assert "allow_pickle=True" not in Path(data.__spec__.origin or "").read_text()
     assert os.path.exists(tmp_path / "digits.npz")

@@ -92,13 +92,13 @@ def _empty(path):
     ("spoil", "message"),
     [
         (_one_of_another_size, "of one size, got 5 x 7 in ant/0.png and 5 x 9 in cat/3.png; resize"),
-        (_no_image, "cat/3.png cannot be read as an image: it is cut short or damaged"),
+        (_no_image, "cat/3.png cannot be read as an image: it is truncated or damaged"),
         (_cut_short, "cat/3.png cannot be read as an image"),
-        (_transparent, "cat/3.png is transparent in places"),
+        (_transparent, "cat/3.png must be opaque"),
         (_deep, "cat/3.png has more than 8 bits in a pixel"),
-        (_text, "cat/notes.txt is no image of a kind that is read"),
+        (_text, "cat/notes.txt must be an image"),
         (_nested, "got the folder 'more' in it"),
-        (_empty, "eel holds no image"),
+        (_empty, "eel must hold images"),
     ],
 )
 def test_folders_that_cannot_be_used_are_refused(tmp_path, spoil, message):

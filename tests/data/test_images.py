@@ -22,7 +22,7 @@ def test_images_are_shifted_by_one_pixel_in_four_directions():
         [[0, 1, 2], [0, 4, 5], [0, 7, 8]],
         [[2, 3, 0], [5, 6, 0], [8, 9, 0]],
     ]
-    with pytest.raises(DataError, match=r"expand takes images.* got examples of shape \(8,\)"):
+    with pytest.raises(DataError, match=r"expand needs images.* got examples of shape \(8,\)"):
         expand(Dataset("one", Split(image[:, :8], np.array([3], np.int32)), empty, empty, 10))
 
 
@@ -35,7 +35,7 @@ def test_examples_that_are_no_images_are_not_taken_for_some(tmp_path, shape):
     np.savez(tmp_path / "mine.npz", **colour(20, shape))
     data = load_files(tmp_path / "mine.npz")
     assert data.shape == shape
-    told = r"takes images, .* got examples of shape " + re.escape(str(shape))
+    told = r"needs images, .* got examples of shape " + re.escape(str(shape))
     with pytest.raises(DataError, match=f"expand {told}"):
         expand(data)
     with pytest.raises(DataError, match=f"the model lenet {told}"):

@@ -72,7 +72,7 @@ def one_array(path) -> None:
 DAMAGED = {
     "empty": (lambda path: path.write_bytes(b""), r"it is empty"),
     "words": (lambda path: path.write_text("x, y\n1, 2\n" * 50), r"File is not a zip file"),
-    "one array": (one_array, r"it is a single array, of np\.save; save it with np\.savez"),
+    "one array": (one_array, r"it is a single array, saved with np\.save; save it with np\.savez"),
     "a flipped bit": (in_the_middle, r"save it with np\.savez"),
     "encrypted": (encrypted, r"x is encrypted; save it with np\.savez, without a password"),
     "a compression that nobody knows": (unknown_compression, r"compression"),
@@ -86,11 +86,11 @@ DAMAGED = {
     ),
     "objects": (
         lambda path: np.savez(path, x=np.array([{}, 1], object), y=Y),
-        r"x holds objects of Python, which would have to be unpickled; save plain numbers",
+        r"x holds Python objects, .* unpickled",
     ),
     "objects in a field": (
         lambda path: np.savez(path, x=np.zeros(3, [("a", "f4"), ("b", object)]), y=Y),
-        r"x holds objects of Python",
+        r"x holds Python objects",
     ),
     "larger than memory, it says": (
         lambda path: write(path, x__npy=claiming((1 << 40, 1 << 10)), y__npy=member(Y)),
@@ -98,7 +98,7 @@ DAMAGED = {
     ),
     "more than 64 bits count": (
         lambda path: write(path, x__npy=claiming((1 << 62, 1 << 62)), y__npy=member(Y)),
-        r"x says that it is float64 .*replace the file with a sound copy",
+        r"x should be float64 .*replace the file",
     ),
     "a negative length": (lambda path: write(path, x__npy=claiming((-1, 4), data=bytes(32)), y__npy=member(Y)), r"x says that"),
     "fewer numbers than it says": (
@@ -122,7 +122,7 @@ def test_a_folder_and_a_missing_file_are_sentences(tmp_path):
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(DataError, match=r"folder\.npz cannot be read as an \.npz file of plain arrays: .*directory"):
         load_files(tmp_path / "folder.npz")
-    with pytest.raises(DataError, match=r"is not there; check the path"):
+    with pytest.raises(DataError, match=r"does not exist; check the path"):
         load_files(tmp_path / "none.npz")
 
 
@@ -150,7 +150,7 @@ def test_more_than_there_is_memory_for_is_refused_before_it_is_read(tmp_path, mo
     write(tmp_path / "mine.npz", x__npy=member(np.zeros((4096, 1024))), y__npy=member(Y))
     monkeypatch.setattr(npz, "memory", lambda: 1 << 20)
     monkeypatch.setattr(zipfile.ZipFile, "open", None)
-    with pytest.raises(DataError, match=r"x takes 0\.0313 GiB, and this machine has 0\.000977 GiB of memory; take fewer rows"):
+    with pytest.raises(DataError, match=r"x takes 0\.0313 GiB, .* 0\.000977 GiB of memory"):
         load_files(tmp_path / "mine.npz")
 
 
@@ -161,7 +161,7 @@ def test_memory_that_runs_out_is_a_sentence(tmp_path, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(np, "frombuffer", out)
-    with pytest.raises(DataError, match=r"it is larger than the memory there is"):
+    with pytest.raises(DataError, match=r"it is larger than the memory"):
         load_files(tmp_path / "mine.npz")
 
 

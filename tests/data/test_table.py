@@ -82,11 +82,11 @@ def at(frame: pl.DataFrame, column: str, row: int, value) -> pl.DataFrame:
 @pytest.mark.parametrize(
     ("frame", "options", "message"),
     [
-        (table(), {}, "features must be numbers, got the columns 'kind' .*take them out.*now 'price'"),
+        (table(), {}, "features must be numbers, got the columns 'kind' .*remove them.*now 'price'"),
         (
             at(table().drop("kind"), "size", 7, None),
             {},
-            "column 'size' has no value in row 7; take these rows out, or fill them",
+            "column 'size' has no value in row 7",
         ),
         (at(table(), "kind", 3, None), {"target": "kind"}, "column 'kind' has no value in row 3"),
         (
@@ -95,7 +95,7 @@ def at(frame: pl.DataFrame, column: str, row: int, value) -> pl.DataFrame:
             "NaN or infinity in 1 rows of column 'size', the first in row 7",
         ),
         (at(table().drop("kind"), "price", 2, float("inf")), {}, "NaN or infinity in 1 rows of column 'price'"),
-        (at(table().drop("kind"), "size", 7, 1e300), {}, "ends at 3.4e38, got 1e.300 in column 'size'"),
+        (at(table().drop("kind"), "size", 7, 1e300), {}, "3.4e38, .* got 1e.300 in column 'size'"),
         (table(), {"target": "prise"}, "unknown column 'prise'.*did you mean 'price'"),
         (table().select("price"), {}, "got 60 rows of 1 columns"),
         (table().head(0), {}, "got 0 rows of 5 columns"),
@@ -106,7 +106,7 @@ def at(frame: pl.DataFrame, column: str, row: int, value) -> pl.DataFrame:
         ),
         (table(), {"target": "kind", "regression": True}, "target 'kind' must hold numbers, got str"),
         (table().drop("kind").with_columns(n=pl.int_range(pl.len())), {}, "got 60 different values in 60 rows.*regression"),
-        (table().drop("kind").with_columns(n=pl.lit(1)), {}, "should name classes, got 1 in every row"),
+        (table().drop("kind").with_columns(n=pl.lit(1)), {}, "must name classes, got 1 in every row"),
         (table().drop("kind").with_columns(n=pl.lit(1.5)), {}, "target 'n' is 1.5 in every example"),
     ],
 )
@@ -132,7 +132,7 @@ def test_csv_files_that_cannot_be_used_are_refused(tmp_path, content, message):
 
 def test_files_that_are_missing_or_no_tables_are_refused(tmp_path):
     for suffix in (".csv", ".parquet"):
-        with pytest.raises(DataError, match="is not there; check the path of the table"):
+        with pytest.raises(DataError, match="does not exist; check the path of the table"):
             load_files(tmp_path / f"none{suffix}")
     (tmp_path / "mine.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match="cannot be read as a table"):

@@ -12,7 +12,7 @@ def test_a_text_is_split_in_order_and_encoded():
     assert TEXT.vocabulary == "".join(sorted(set(WORDS)))
     assert TEXT.decode(TEXT.train) + TEXT.decode(TEXT.validation) == WORDS
     assert len(TEXT.train) == int(0.9 * len(WORDS))
-    with pytest.raises(DataError, match=r"has no character 'X'; write with"):
+    with pytest.raises(DataError, match=r"does not contain 'X'; use only"):
         TEXT.encode("teXt")
 
 

@@ -41,6 +41,6 @@ def test_targets_that_train_badly_get_a_note(y, words):
 def test_where_r2_is_not_defined_is_said():
     assert notes(numbers(np.linspace(0, 1, 50), [0.5, 0.6])) == []
     (found,) = notes(numbers(np.linspace(0, 1, 50), [0.5, 0.5]))
-    assert "the targets are the same in every test example, so that R² is not defined there" in found
+    assert "the targets are the same in every test example, so R² is not defined there" in found
     (found,) = notes(numbers(np.random.default_rng(0).random((50, 2)), [[0.5, 0.1], [0.5, 0.2]]))
     assert "1 of 2 targets are the same in every test example" in found

@@ -52,7 +52,7 @@ def test_missing_psum():
     found = named(of_copies(lambda ct_params, ct_x: (ct_params, ct_x)))
     assert set(found) == {"params.w", "params.b"}
     for words in found.values():
-        assert words == "missing a sum over mesh axis data: devices differ, where its spec has it the same on all"
+        assert words == "missing a sum over mesh axis data: devices differ, though its spec"
 
 
 def test_missing_psum_of_a_value():
@@ -94,7 +94,7 @@ def test_pmean_of_an_already_summed_gradient():
     )  # fmt: skip
     found = named(report)
     for leaf in ("params.w", "params.b"):
-        assert found[leaf].startswith("larger by 4, the size of mesh axis data: summed twice? or is it a pmean of what was")
+        assert found[leaf].startswith("larger by 4, the size of mesh axis data: summed twice? or a pmean of what was")
 
 
 def test_wrong_axis():
@@ -135,7 +135,7 @@ def test_wrong_permutation():
     rolled = nnjax.Layer("roll", lambda key: (), lambda p, x, *, key=None: jnp.roll(x, 3, 0), right.fwd, right.bwd)
     report = held(Sharded(right, ()), wrong, ROWS, ROWS, rolled)
     assert {row.diagnosis.kind for row in report.failures if row.diagnosis} == {"permuted"}
-    assert named(report)["x"].startswith("has every device's part 2 further along mesh axis data: sent on again where it")
+    assert named(report)["x"].startswith("has every device's part 2 further along mesh axis data: sent on again instead")
 
 
 def test_gather_for_scatter():
@@ -172,7 +172,7 @@ def test_a_layer_that_draws_nothing_is_not_passed():
     mesh = make_mesh(**MESH)
     report = check_draws(replicated(nnjax.tanh(), "data"), (), jnp.ones(4), mesh, key=KEY)
     assert not report.ok
-    assert "tanh on data=4: fwd draws nothing at this x" in str(report)
+    assert "tanh on data=4: fwd draws no random numbers at this x" in str(report)
 
 
 W, B = jnp.asarray(3.0), jnp.arange(1.0, 5.0)  # the loss is the mean of w b² / 2 over four devices

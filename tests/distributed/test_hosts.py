@@ -72,7 +72,7 @@ def test_two_hosts_train_until_the_cable_is_cut_and_one_goes_on(hosts, tmp_path)
     assert time.monotonic() - since < 60
     for i in (0, 1):
         assert re.match(
-            rf"train: process {i} of 2 (cannot go on: .*Most likely another|has ended, as another has ended or fallen silent)",
+            rf"train: process {i} of 2 (cannot continue: .*Most likely another|has ended, as another has ended)",
             sentence(done[i]),
         )
     assert "on 2 devices (cpu) of 2 processes, mesh data=2" in done[0][1]

@@ -123,7 +123,7 @@ def test_one_of_four_is_killed_and_three_or_one_go_on(tmp_path):
     assert done[2][0] == -signal.SIGKILL
     for i in (0, 1, 3):
         assert re.match(
-            rf"train: process {i} of 4 (cannot go on: .*Most likely another|has ended, as another)", sentence(done[i])
+            rf"train: process {i} of 4 (cannot continue: .*Most likely another|has ended, as another)", sentence(done[i])
         )
     newest = steps(saved)[-1]
     verify(saved / f"{newest:08d}")
@@ -173,12 +173,12 @@ def test_an_unreachable_coordinator_and_a_missing_process_end_in_time():
     (waits,) = ended([command(*at, "--process-id", 0)], 60)
     assert time.monotonic() - start < 60
     assert sentence(alone) == (
-        f"train: process 1 of 2 was not let in by process 0 at 127.0.0.1:{port} within 3 seconds; check that it runs there, "
-        "that all 2 were started, and that no two have one id."
+        f"train: process 1 of 2 was not admitted by process 0 at 127.0.0.1:{port} within 3 seconds; check that it runs there, "
+        "that all 2 were started, and that no two have the same id."
     )
     assert sentence(waits) == (
-        f"train: process 0 of 2 did not see all 2 come at 127.0.0.1:{port} within 3 seconds; check that all 2 were started, "
-        "and that no two have one id."
+        f"train: process 0 of 2 did not see all 2 connect at 127.0.0.1:{port} within 3 seconds; check that all 2 were started, "
+        "and that no two have the same id."
     )
     assert waits[1] == "process 0 of 2: waiting for the others, at most 3 s\n"
 
@@ -196,11 +196,11 @@ def test_two_processes_of_one_id_are_refused():
     at = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", 3, "--connect-seconds", 5)
     (again,) = ended([command(*at, "--process-id", 0)], 60)
     assert sentence(again).startswith(
-        f"train: process 0 of 3 cannot listen at 127.0.0.1:{port}, where another does: a second process with --process-id 0"
+        f"train: process 0 of 3 cannot listen at 127.0.0.1:{port}, as another process does: a second one with --process-id 0"
     )
     twice = ended([command(*at, "--process-id", 1), command(*at, "--process-id", 1)], 60)
     said = {sentence(done) for done in twice}
-    assert all("no two have one id" in s or "gave way to another with id 1" in s for s in said)
+    assert all("no two have the same id" in s or "was replaced by another with id 1" in s for s in said)
     assert "did not see all 3 come" in sentence(*ended([first], 60))
 
 
@@ -208,7 +208,7 @@ def test_two_processes_of_one_id_are_refused():
     ("given", "message"),
     [
         ((None, None, None), None),
-        (("host:1", None, 0), "a run of several processes needs --num-processes too; give all three of --coordinator"),
+        (("host:1", None, 0), "needs --num-processes; give all three of --coordinator"),
         ((None, None, 0), "needs --coordinator too"),
         (("host:1", 2, 2), r"--process-id must be from 0 to 1 for --num-processes 2, got 2"),
         (("host:1", 0, 0), r"num_processes must be a positive int, got 0"),
@@ -277,12 +277,12 @@ def test_a_port_that_cannot_be_had_is_one_sentence(monkeypatch):
         s.bind(("127.0.0.1", 0))  # taken, though nobody answers there
         at = f"127.0.0.1:{s.getsockname()[1]}"
         with pytest.raises(
-            ValueError, match=rf"process 0 of 2 cannot listen at {at}: Address already in use; name another port"
+            ValueError, match=rf"process 0 of 2 cannot listen at {at}: Address already in use; choose a free port"
         ):
             join(Place(at, 2, 0), 1)
         s.listen()
         with pytest.raises(
-            ValueError, match=rf"cannot listen at {at}, where another does: a second process with --process-id 0"
+            ValueError, match=rf"cannot listen at {at}, as another process does: a second one with --process-id 0"
         ):
             join(Place(at, 2, 0), 1)
 
@@ -294,13 +294,13 @@ def test_a_port_that_cannot_be_had_is_one_sentence(monkeypatch):
 
     monkeypatch.setattr(socket, "socket", Refused)
     with pytest.raises(
-        ValueError, match=r"cannot listen at 127\.0\.0\.1:80: Permission denied; name another port .* from 1024 on"
+        ValueError, match=r"cannot listen at 127\.0\.0\.1:80: Permission denied; choose a free port from 1024 on"
     ):
         join(Place("127.0.0.1:80", 2, 0), 1)
 
 
 def test_devices_are_shared_evenly():
-    with pytest.raises(ValueError, match=r"--devices must be a multiple of the 2 processes, which have equal shares, got 3"):
+    with pytest.raises(ValueError, match=r"--devices must be a multiple of the 2 processes, got 3"):
         Train(coordinator="host:1", num_processes=2, process_id=0, devices=3).run()
 
 
@@ -312,8 +312,8 @@ def slowly(*values):
     ("each", "message"),
     [
         (lambda i: ("--learning-rate", (0.1, 0.2)[i]), "learning-rate is 0.1 in process 0, 0.2 in process 1; run the same"),
-        (lambda i: ("--devices", (4, 2)[i]), "process 0 has 2 devices and process 1 has 1; give all as many."),
-        slowly(lambda i: ("--mesh", "data=4"), "a mesh of 4 devices, and 2 of platform cpu are present; pass --devices 4"),
+        (lambda i: ("--devices", (4, 2)[i]), "process 0 has 2 devices, but process 1 has 1; give all the same number."),
+        slowly(lambda i: ("--mesh", "data=4"), "the mesh needs 4 devices, got 2 of platform cpu; pass --devices 4"),
         slowly(lambda i: ("--batch-size", 33), "the batch size must be a multiple of 2, the devices that share a batch"),
         slowly(lambda i: ("--data", ("digits", "nowhere.npz")[i]), "data is 'digits' in process 0, 'nowhere.npz' in process 1"),
     ],

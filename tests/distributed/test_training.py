@@ -194,8 +194,8 @@ def test_a_gpt_on_a_mesh_goes_on_on_one_device(tmp_path):
 @pytest.mark.parametrize(
     ("name", "axes", "message"),
     [
-        ("lenet", {"model": 2}, r"the mesh axis model cuts an mlp or a gpt, got lenet; train it on data and shard"),
-        ("gpt", {"model": 8}, r"heads must be a multiple of 8, the size of the mesh axis 'model', got 4; change either"),
+        ("lenet", {"model": 2}, r"the mesh axis model needs an mlp or a gpt, got lenet"),
+        ("gpt", {"model": 8}, r"heads must be a multiple of 8, the size of the mesh axis 'model', got 4; change one"),
         ("mlp", {"batch": 8}, r"unknown axis of a mesh to train on 'batch': known are data, model, shard"),
     ],
 )

@@ -109,7 +109,7 @@ def test_one_position_at_a_time_gives_the_same(rope):
     [
         ((8, 3), {}, r"attention: heads must divide n, got n=8, heads=3; 1 would"),
         ((8, 4), {"kv_heads": 3}, r"attention: kv_heads must divide heads, got heads=4, kv_heads=3; 1 would"),
-        ((6, 2), {"rope": True}, r"attention: rope turns pairs of features, so n / heads must be even, got 6 / 2 = 3"),
+        ((6, 2), {"rope": True}, r"attention: n / heads must be even .*rope.* got 6 / 2 = 3"),
         ((0, 2), {}, r"attention: n must be a positive int, got 0"),
         ((8, 2.0), {}, r"attention: heads must be a positive int, got 2.0"),
     ],
@@ -126,7 +126,7 @@ def test_sizes_that_do_not_fit_are_refused(args, options, message):
         (False, normal(8), ValueError, r"attention: x must have shape \(..., positions, 8\).*got float32 \(8,\)"),
         (False, normal(2, 0, 8), ValueError, r"attention: x must have shape .* with at least one position"),
         (False, jnp.ones((5, 8), int), TypeError, r"attention: x must be real floating point, got int32"),
-        (False, normal(5, 8).astype(jnp.bfloat16), TypeError, r"dense: x and w must have one dtype, got bfloat16 and float32"),
+        (False, normal(5, 8).astype(jnp.bfloat16), TypeError, r"dense: .*same dtype, got bfloat16 and float32"),
         (True, normal(5, 8), TypeError, r"attention: with key_mask x must be the tuple \(x, mask\), got float32 \(5, 8\)"),
         (True, (normal(5, 8), jnp.ones(5)), TypeError, r"attention: mask must be boolean, True where .*got float32 \(5,\)"),
         (True, (normal(5, 8), jnp.ones(4, bool)), ValueError, r"attention: mask must have shape \(5,\), got bool \(4,\)"),

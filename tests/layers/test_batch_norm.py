@@ -108,7 +108,7 @@ def test_calibrate_refuses_nothing_to_see():
     params = layer.init(jax.random.key(0))
     with pytest.raises(ValueError, match="calibrate: expected at least one batch, got none"):
         nnjax.calibrate(layer, params, [])
-    with pytest.raises(ValueError, match="calibrate: the batches hold no example"):
+    with pytest.raises(ValueError, match="calibrate: the batches must hold examples"):
         nnjax.calibrate(layer, params, [X[:0]])
     odd = nnjax.serial(layer)._replace(name="odd", walk=None)
     with pytest.raises(ValueError, match=r"calibrate: odd .*compose the model of nnjax\.serial"):

@@ -57,7 +57,7 @@ def test_feedback_replaces_the_transpose_in_the_backward_alone(params):
         (jnp.ones(()), ValueError, r"dense: x must have 4 features.*got float32 \(\)"),
         (jnp.ones((2, 4), jnp.int32), TypeError, r"dense: x must be real floating point, got int32 \(2, 4\); convert"),
         (jnp.ones((2, 4), jnp.complex64), TypeError, r"dense: x must be real floating point, got complex64"),
-        (jnp.ones((2, 4), jnp.bfloat16), TypeError, r"dense: x and w must have one dtype, got bfloat16 and float32"),
+        (jnp.ones((2, 4), jnp.bfloat16), TypeError, r"dense: x and w must have the same dtype, got bfloat16 and float32"),
         ([[1.0] * 4], TypeError, r"dense: x must be an array, got list; convert it with jnp.asarray"),
     ],
 )

@@ -203,17 +203,17 @@ def test_a_head_that_is_the_table_is_no_other_and_without_a_config_one_of_its_ow
         ({"activation_function": "relu"}, r"unknown activation_function in .*'relu': known are gelu, gelu_acc"),
         ({"activation_function": "quick_gelu"}, r"unknown activation_function in .*'quick_gelu': known are gelu, gelu_acc"),
         ({"activation_function": ["relu"]}, r"activation_function must be a name, got \['relu'\]; correct it"),
-        ({"add_cross_attention": True}, r"asks for add_cross_attention True, which gpt has not"),
-        ({"pruned_heads": {"0": [1]}}, r"asks for pruned_heads \{'0': \[1\]\}, which gpt has not"),
-        ({"quantization_config": {"bits": 8}}, r"asks for quantization_config .*, which gpt has not"),
-        ({"model_type": "gpt_bigcode"}, r"asks for model_type 'gpt_bigcode', which gpt has not"),
+        ({"add_cross_attention": True}, r"needs add_cross_attention True"),
+        ({"pruned_heads": {"0": [1]}}, r"needs pruned_heads \{'0': \[1\]\}"),
+        ({"quantization_config": {"bits": 8}}, r"needs quantization_config"),
+        ({"model_type": "gpt_bigcode"}, r"needs model_type 'gpt_bigcode'"),
         ({"n_head": 3}, r"heads must divide n, got n=64, heads=3"),
         ({"n_head": "4"}, r"n_head must be a positive whole number, got '4'; correct it"),
         ({"n_head": True}, r"n_head must be a positive whole number, got True"),
         ({"layer_norm_epsilon": -1e-5}, r"layer_norm_epsilon must be a positive number, got -1e-05"),
         ({"layer_norm_epsilon": "1e-5"}, r"layer_norm_epsilon must be a positive number, got '1e-5'"),
         ({"scale_attn_weights": "no"}, r"scale_attn_weights must be true or false, got 'no'"),
-        ({"n_embd": 65}, r"config.json says n_embd 65, and the arrays 64; put the files of one model together"),
+        ({"n_embd": 65}, r"config.json says n_embd 65, but the arrays 64"),
         ({"n_layer": 12}, r"config.json says n_layer 12, and the arrays 2"),
         ({"n_inner": 64}, r"config.json says n_inner 64, and the arrays 256"),
         ({"vocab_size": 51}, r"config.json says vocab_size 51, and the arrays 50"),
@@ -237,7 +237,7 @@ def test_heads_are_not_said_twice(tmp_path):
     with pytest.raises(ValueError, match=r"gpt2: heads must be a positive int, got 0"):
         models.gpt2_from_safetensors(tmp_path, heads=0)
     write(tmp_path, arrays(width=24))
-    with pytest.raises(ValueError, match=r"a width of 24 is no multiple of 64, .*; pass heads"):
+    with pytest.raises(ValueError, match=r"a width of 24 is not a multiple of 64, .*; pass heads"):
         models.gpt2_from_safetensors(tmp_path)
     assert models.gpt2_from_safetensors(tmp_path, heads=3)[0].name == "gpt"
 
@@ -247,14 +247,14 @@ def test_heads_are_not_said_twice(tmp_path):
     [
         (
             {"h.1.mlp.c_fc.bias": None},
-            r"h\.1\.mlp\.c_fc\.bias is missing; replace the file with a sound copy, or pass the folder",
+            r"h\.1\.mlp\.c_fc\.bias is missing; .* or pass the folder",
         ),
         ({"wpe.weight": None}, r"expected the arrays of GPT-2, wte\.weight, .*, got h\.0\.attn"),
         ({"h.1.crossattention.q_attn.weight": np.zeros((2, 2))}, r"h\.1\.crossattention\.q_attn\.weight has no place in a gpt"),
         ({"score.weight": np.zeros((2, 64))}, r"score\.weight has no place in a gpt, float64 \(2, 64\)|float32 \(2, 64\)"),
         ({"h.1.ln_2.bias": np.zeros(63, "f4")}, r"expected shape \(64,\) of h\.1\.ln_2\.bias, got float32 \(63,\)"),
         ({"h.0.mlp.c_fc.weight": np.zeros((64, 256), "i1")}, r"c_fc\.weight must be floating point, got int8 .*not quantised"),
-        ({"ln_f.bias": np.zeros(64, "f2")}, r"holds arrays of float16 and float32; pass dtype"),
+        ({"ln_f.bias": np.zeros(64, "f2")}, r"holds arrays of float16 and float32; pass the dtype"),
         ({"lm_head.weight": np.ones((VOCAB, 64), "f4")}, r"lm_head\.weight is not wte\.weight, but config\.json does not say"),
     ],
 )
@@ -270,7 +270,7 @@ def test_files_that_are_not_there_or_damaged_are_sentences(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ValueError, match=r"got pytorch_model\.bin; .*pickled files are never read"):
         models.gpt2_from_safetensors(tmp_path)
-    with pytest.raises(ValueError, match=r"is not there; check the path of the index"):
+    with pytest.raises(ValueError, match=r"does not exist; check the path of the index"):
         models.gpt2_from_safetensors(tmp_path / "model.safetensors.index.json")
     with pytest.raises(TypeError, match=r"gpt2: a path must be a str or a pathlib\.Path, got int"):
         models.gpt2_from_safetensors(3)
@@ -280,7 +280,7 @@ def test_files_that_are_not_there_or_damaged_are_sentences(tmp_path):
         ("[]", r"cannot be read as an index of shards"),
         ('{"weight_map": [1]}', r"cannot be read as an index of shards"),
         ('{"weight_map": {"wte.weight": "../model.safetensors"}}', r"shards must lie beside the index, got '\.\./model"),
-        ('{"weight_map": {"wte.weight": "a.safetensors"}}', r"a\.safetensors is not there; check the path"),
+        ('{"weight_map": {"wte.weight": "a.safetensors"}}', r"a\.safetensors does not exist; check the path"),
     ):
         index.write_text(content)
         with pytest.raises(ValueError, match=message):
@@ -289,7 +289,7 @@ def test_files_that_are_not_there_or_damaged_are_sentences(tmp_path):
     with pytest.raises(ValueError, match=r"says that wte\.weight is in a\.safetensors, where it is not"):
         models.gpt2_from_safetensors(tmp_path)
     (write(tmp_path) / "config.json").write_text("{'n_head': 2}")
-    with pytest.raises(ValueError, match=r"config\.json cannot be read as JSON: .*; replace it with a sound copy"):
+    with pytest.raises(ValueError, match=r"config\.json cannot be read as JSON: "):
         models.gpt2_from_safetensors(tmp_path)
 
 

@@ -52,13 +52,13 @@ def test_a_row_is_trained_once_and_gone_on_with_where_it_was_stopped(tmp_path, m
     monkeypatch.undo()
     lines.clear()
     rest, here = reproduce.run_row(SMALL, 1, DATA, tmp_path / "cut", lines.append)
-    assert lines.pop(0).startswith("going on from step ")
+    assert lines.pop(0).startswith("resuming from step ")
     assert [line.split("epoch ")[1][:3] for line in lines] == ["3/3"]
     assert rest._replace(seconds=0) == whole._replace(seconds=0)
     lines.clear()
     assert reproduce.run_row(SMALL, 1, DATA, tmp_path / "cut", lines.append)[0] == rest
     assert lines == []
-    with pytest.raises(ValueError, match="is of a run with other settings; choose another folder, or remove it"):
+    with pytest.raises(ValueError, match="run with other settings; choose another folder"):
         reproduce.run_row(SMALL._replace(learning_rate=1.0), 1, DATA, tmp_path / "cut", quiet)
 
 

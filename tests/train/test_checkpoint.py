@@ -59,7 +59,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 
 def test_what_differs_is_named(tmp_path):
     save(tmp_path, trained(), step=1, configuration={"optimizer": "adam", "data": "digits"})
-    with pytest.raises(CheckpointError, match=r"is of another run: optimizer was 'adam', is 'sgd'; data was 'digits', is None"):
+    with pytest.raises(CheckpointError, match=r"different run: optimizer was 'adam', is 'sgd'; data was 'digits', is None"):
         restore(tmp_path, trained(), configuration={"optimizer": "sgd"})
     with pytest.raises(
         CheckpointError, match=r"does not fit this run: params\[0\].w was float32 \(4, 5\), is float32 \(4, 6\)\. Resume"
@@ -70,7 +70,7 @@ def test_what_differs_is_named(tmp_path):
 
 
 def test_a_folder_without_checkpoints_is_one_sentence(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no sound checkpoint in .*: none was ever saved there\. Start anew"):
+    with pytest.raises(CheckpointError, match=r"no valid checkpoint in .*: none was saved there"):
         restore(tmp_path / "none", trained())
 
 
@@ -88,7 +88,7 @@ def test_steps_and_metrics_of_numpy_and_jax_are_saved(tmp_path):
 
 @pytest.mark.parametrize("step", [-1, np.int64(-3), 1.0, np.float32(1), "1", None, True, np.bool_(True), jnp.arange(2)])
 def test_a_step_that_cannot_be_is_refused_before_anything_is_written(tmp_path, step):
-    with pytest.raises(ValueError, match=r"save: step must be a whole number from 0, got .*; pass how many steps"):
+    with pytest.raises(ValueError, match=r"save: step must be a whole number of at least 0, got "):
         save(tmp_path / "run", {"w": jnp.ones(2)}, step=step)
     assert not (tmp_path / "run").exists()
 

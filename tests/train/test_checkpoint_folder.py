@@ -86,21 +86,21 @@ def without_state(path):
 
 
 STRANGE = {
-    "a file": (lambda path: path.write_text("not a folder"), "is no checkpoint: it is no folder"),
-    "an empty file": (lambda path: path.touch(), "is no checkpoint: it is no folder"),
-    "a link to itself": (lambda path: path.symlink_to(path), "is no checkpoint: it is no folder"),
-    "a link to nowhere": (lambda path: path.symlink_to(path.parent / "nowhere"), "is no checkpoint: it is no folder"),
-    "a pipe": (os.mkfifo, "is no checkpoint: it is no folder"),
+    "a file": (lambda path: path.write_text("not a folder"), "is not a checkpoint: it is not a folder"),
+    "an empty file": (lambda path: path.touch(), "is not a checkpoint: it is not a folder"),
+    "a link to itself": (lambda path: path.symlink_to(path), "is not a checkpoint: it is not a folder"),
+    "a link to nowhere": (lambda path: path.symlink_to(path.parent / "nowhere"), "is not a checkpoint: it is not a folder"),
+    "a pipe": (os.mkfifo, "is not a checkpoint: it is not a folder"),
     "an empty folder": (Path.mkdir, "is damaged: manifest.json is missing"),
     "a manifest that is none": (lambda path: (path / "manifest.json").mkdir(parents=True), "cannot be read: Is a directory"),
-    "a manifest cut short": (cut_short, "is damaged: manifest.json is not what was written"),
-    "no JSON": (lambda path: sealed(path, "{"), "is no checkpoint: manifest.json is no JSON"),
-    "no text": (lambda path: sealed(path, "[" * 100_000), "is no checkpoint: manifest.json is no JSON"),
-    "a list": (lambda path: sealed(path, "[1, 2]"), "is no checkpoint: manifest.json is of something else"),
-    "null": (lambda path: sealed(path, "null"), "is no checkpoint: manifest.json is of something else"),
-    "of something else": (lambda path: sealed(path, '{"name": "x"}'), "is no checkpoint: manifest.json is of something else"),
-    "a list for the metrics": (lambda path: changed(path, metrics=[1]), "is no checkpoint: manifest.json lacks metrics"),
-    "no leaves": (lambda path: changed(path, leaves=None), "is no checkpoint: manifest.json lacks leaves"),
+    "a manifest cut short": (cut_short, "is damaged: manifest.json has changed"),
+    "no JSON": (lambda path: sealed(path, "{"), "is not a checkpoint: manifest.json is not JSON"),
+    "no text": (lambda path: sealed(path, "[" * 100_000), "is not a checkpoint: manifest.json is not JSON"),
+    "a list": (lambda path: sealed(path, "[1, 2]"), "is not a checkpoint: manifest.json has other content"),
+    "null": (lambda path: sealed(path, "null"), "is not a checkpoint: manifest.json has other content"),
+    "of something else": (lambda path: sealed(path, '{"name": "x"}'), "is not a checkpoint: manifest.json has other content"),
+    "a list for the metrics": (lambda path: changed(path, metrics=[1]), "is not a checkpoint: manifest.json lacks metrics"),
+    "no leaves": (lambda path: changed(path, leaves=None), "is not a checkpoint: manifest.json lacks leaves"),
     "a newer format": (lambda path: changed(path, format=99), "was saved by another version, in format 99; this one reads"),
     "a format in words": (lambda path: changed(path, format="new"), "was saved by another version, in format new; this one"),
     "a state that lacks a file": (without_state, "is missing"),
@@ -180,9 +180,9 @@ def test_where_nothing_is_sound_a_resumed_run_starts_from_the_beginning_and_remo
     assert state is LIKE
     assert done.history == ()
     assert [note.startswith("passed over: ") for note in notes] == [True, True, False]
-    assert notes[2].endswith("starting from the beginning; what is there stays")
+    assert notes[2].endswith("starting from the beginning; the files there stay")
     with pytest.raises(
-        CheckpointError, match=r"no sound checkpoint in .*in format 99.*it is no folder\. Start anew, in another"
+        CheckpointError, match=r"no valid checkpoint in .*in format 99.*it is not a folder\. Start again in another"
     ):
         restore(tmp_path, LIKE)
     for step in (1, 7, 9):

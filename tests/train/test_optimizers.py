@@ -64,9 +64,9 @@ def test_schedules_span_the_run_and_wrong_ones_are_refused():
     assert [float(steps_of(i)) for i in (5, 15, 25)] == pytest.approx([1.0, 0.1, 0.05])
     with pytest.raises(ValueError, match=r"the schedule linear_schedule: .*missing.*end_value.*; pass the arguments"):
         make_schedule("linear_schedule", 0.1, 10)
-    with pytest.raises(ValueError, match=r"schedule arguments alpha were given without a schedule"):
+    with pytest.raises(ValueError, match=r"schedule arguments alpha need a schedule"):
         make_schedule(None, 0.1, 10, {"alpha": 0.1})
-    with pytest.raises(ValueError, match=r"the schedule cosine_decay_schedule takes arguments by name, got 5; it knows"):
+    with pytest.raises(ValueError, match=r"the schedule cosine_decay_schedule takes named arguments, got 5; pass some of"):
         make_schedule("cosine_decay_schedule", 0.1, 10, {"5": 0.1})
     with pytest.raises(ValueError, match=r"did you mean 'cosine_decay_schedule'\?"):
         make_schedule("cosine_decay", 0.1, 10)

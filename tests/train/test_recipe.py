@@ -86,10 +86,10 @@ def test_numbers_have_mean_squared_error_and_an_output_for_each(model, targets):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "softmax_cross_entropy"}, "are numbers, whose loss is mean_squared_error, got softmax_cross_entropy"),
-        ({"loss": "binary_cross_entropy"}, "are numbers, whose loss is mean_squared_error, got binary_cross_entropy"),
+        ({"loss": "softmax_cross_entropy"}, "are numbers, so the loss must be mean_squared_error, got softmax_cross_entropy"),
+        ({"loss": "binary_cross_entropy"}, "are numbers, so the loss must be mean_squared_error, got binary_cross_entropy"),
         ({"loss": "mean_square_error"}, "unknown loss .*did you mean 'mean_squared_error'"),
-        ({"model": "nielsen"}, "the sigmoid outputs of the model nielsen do not reach; use the model mlp"),
+        ({"model": "nielsen"}, "the sigmoid outputs of the model nielsen cannot reach; use the model mlp"),
     ],
 )
 def test_what_is_of_classes_is_refused_for_numbers(options, message):

@@ -58,7 +58,7 @@ def test_bad_input_is_one_sentence(tmp_path):
         run(20, context=5000)
     with pytest.raises(TypeError, match=r"text must be a train\.Text, got str"):
         fit_text(None, None, "text", predict=MODEL.apply, steps=20, **HOW)
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="does not exist"):
         load_text(tmp_path / "none.txt")
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe" * 20)
     with pytest.raises(DataError, match="is not UTF-8"):

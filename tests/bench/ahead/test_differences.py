@@ -28,12 +28,12 @@ def said(least, messages, asked=()):
     ([need(AG, 800, 2)], [sent(AG, 800, 2, width=2)], {AG: "3,200 bytes fewer, as narrower numbers"}),
     ([need(AG, 800, 2)], [sent(AG, 800), sent(AG, 800, overlaps=True)], {AG: "50% of the bytes while computing"}),
     ([need(AG, 800, 2), need(RS, 800)], [sent(AR, 800, 3)], {
-        AG: "exchanged: all as all-reduces, of which a device keeps its share",
-        RS: "exchanged: all as all-reduces, of which a device keeps its share",
+        AG: "exchanged: all as all-reduces, from which a device keeps its share",
+        RS: "exchanged: all as all-reduces, from which a device keeps its share",
         AR: "exchanged: 2,400 numbers in the place of all-gather and reduce-scatter",
     }),
     ([need(AG, 800, 2), need(AR, 2)], [sent(AG, 40, 3), sent(AR, 740, width=2), sent(AR, 740), sent(AR, 2)], {
-        AG: "exchanged: 1,480 numbers as all-reduces, of which a device keeps its share; the rest in 3 where there were 2",
+        AG: "exchanged: 1,480 numbers as all-reduces, from which a device keeps its share; the rest in 3 messages instead of 2",
         AR: "exchanged: 1,480 numbers in the place of all-gather; 1,480 bytes fewer, as narrower numbers",
     }),
     ([need(AR, 800)], [sent(RS, 800), sent(AG, 800)], {

@@ -65,14 +65,14 @@ def test_one_target_at_a_time():
 @libtpu
 def test_a_mesh_of_another_size_is_refused_before_anything_is_compiled(monkeypatch):
     monkeypatch.setattr(pods, "measured", None)
-    with pytest.raises(ValueError, match=r"bench: a mesh of 8 devices, and v5e:2x2 has 4; make them as many as each other"):
+    with pytest.raises(ValueError, match=r"bench: .* 8 devices, .*v5e:2x2 has 4"):
         pods.run(["data=8"], ["v5e:2x2"], None, SMALL)
 
 
 @pytest.mark.parametrize("option", ["plot", "device"])
 def test_what_needs_a_device_or_predicts_is_refused(option, tmp_path):
     given = {"plot": tmp_path / "p.png", "device": "cpu"}[option]
-    with pytest.raises(ValueError, match=rf"bench: --{option} is for what is predicted or present"):
+    with pytest.raises(ValueError, match=rf"bench: --{option} is for .*--compile-for"):
         Bench(mesh=("data=8",), compile_for=("v5e:2x4",), **{option: given})._run_mesh()
 
 

@@ -23,7 +23,7 @@ def present(name):
 
 @pytest.mark.parametrize("name", ["h101", "cpu", "v5e", "2x2", "v5e:2x2x", "", "H100"])
 def test_a_name_of_no_machine_is_refused(name):
-    with pytest.raises(ValueError, match=r"--compile-for takes a GPU .*h100.* or a TPU topology"):
+    with pytest.raises(ValueError, match=r"--compile-for must be a GPU .*h100.* or a TPU topology"):
         expect_target(name)
 
 

@@ -210,7 +210,7 @@ def test_a_loop_as_tpus_have_it_counts_as_often_as_its_condition_lets_it_run():
     ("text", "message"),
     [
         ("not a program", r"cost: expected the text of a compiled program, got one without ENTRY; pass compiled.as_text\(\)"),
-        (program("%r = q7[4]{0} all-reduce(%x), replica_groups={}"), r"the size of a number of type q7 is not known"),
+        (program("%r = q7[4]{0} all-reduce(%x), replica_groups={}"), r"the type q7 is unknown"),
         (program("%r = f32[4]{0} all-reduce(%x), replica_groups=ring{3}"), r"cannot read which devices .* 'replica_groups=r"),
     ],
 )
@@ -224,5 +224,5 @@ def test_groups_lie_along_axes_of_the_mesh():
     assert groups_along(SIZES, ["b"]) == B
     for axes, groups in ((("a",), A), (("b",), B[::-1]), (("a", "b"), BOTH)):
         assert axes_of(Message("all-reduce", 4, 1, groups), SIZES) == axes
-    with pytest.raises(ValueError, match=r"the devices of this all-reduce lie along no axes of the mesh \{'a': 2, 'b': 4\}"):
+    with pytest.raises(ValueError, match=r"devices of this all-reduce .*axes of the mesh \{'a': 2, 'b': 4\}"):
         axes_of(Message("all-reduce", 4, 1, ((0, 1),)), SIZES)

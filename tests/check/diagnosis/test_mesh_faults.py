@@ -40,5 +40,5 @@ def test_suspects_of_a_sum_of_rows():
     (_, _, rolled), (kind, why, cut) = of("b")
     np.testing.assert_array_equal(rolled, [33, 44, 11, 22])
     np.testing.assert_array_equal(cut, [1, 2, 30, 40])
-    assert (kind, "cut where a reduce-scatter is meant" in why) == ("partial", True)
+    assert (kind, "instead of a reduce-scatter" in why) == ("partial", True)
     assert of("c") == []

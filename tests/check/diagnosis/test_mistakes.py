@@ -37,7 +37,7 @@ def test_the_jacobian_in_the_place_of_its_transpose_is_named(f, wrong, right):
     nnjax.check_vjp(rule(f, right), X, **SOME).raise_if_failed()
     report = nnjax.check_vjp(rule(f, wrong), X, **SOME)
     assert kinds(report) == {"transposed"}, report
-    assert "equals J ct, with the Jacobian J of x itself in the place of its transpose" in str(report)
+    assert "equals J ct, with the Jacobian J of x itself instead of its transpose" in str(report)
 
 
 def two(x):

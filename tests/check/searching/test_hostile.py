@@ -61,9 +61,9 @@ def test_every_kind_of_values_is_what_its_name_says():
     assert not found["all zero"][0].any()
     assert 0 < (found["zeros among others"][0] == 0).sum() < 20
     assert np.abs(found["huge numbers"][0]).max() > 1e18
-    assert not found["a row that a mask hides"][1][0].any()
-    assert not found["everything hidden by a mask"][1].any()
-    assert found["nothing hidden by a mask"][1].all()
+    assert not found["a masked row"][1][0].any()
+    assert not found["everything masked"][1].any()
+    assert found["nothing masked"][1].all()
     added = np.where(MASK, 0.0, -np.inf)
-    (new,) = dict(values(leaves_of([added]), [added], 0))["everything hidden by a mask"]
+    (new,) = dict(values(leaves_of([added]), [added], 0))["everything masked"]
     assert np.isneginf(new).all()

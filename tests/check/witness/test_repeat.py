@@ -51,7 +51,7 @@ def test_a_row_that_depends_on_its_batch_is_found_and_who_has_a_batch_is_known()
         report = nnjax.check_vjp(f, X, **ONCE, witnesses=["batch_invariant"])
         assert found(report, "batch_invariant") == {"output": True, "x": right}
     assert {row.diagnosis.kind for row in report.failures} == {"batch_dependent"}
-    assert "in a batch of 1 than in one of 8" in str(report)
+    assert "in a batch of 1 and in one of 8" in str(report)
 
 
 def test_parameters_have_no_batch_even_where_they_are_as_long():

@@ -63,7 +63,7 @@ def test_off_is_off(unset):
 
 def test_what_cannot_be_a_folder_is_refused_and_what_cannot_be_used_is_told(unset, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"--compilation-cache .*file is no folder; name another"):
+    with pytest.raises(ValueError, match=r"--compilation-cache must be a folder, got the file .*file;"):
         keep_programs(str(tmp_path / "file"), pytest.fail)
     told = []
     assert keep_programs(str(tmp_path / "file" / "below"), told.append) is None

@@ -34,7 +34,7 @@ def test_a_wrong_gradient_fails_the_run(capsys, monkeypatch):
     monkeypatch.setattr(command, "make_recipe", wrong)
     assert Train(grad="both", **QUICK).run() == 1
     out = capsys.readouterr().out
-    assert "the gradient by hand left its error budget: at step 1 params[0].w differs by" in out
+    assert "exceeded its error budget: at step 1 params[0].w differs by" in out
     assert Train(grad="hand", **QUICK).run() == 1
     assert "TOO FAR APART" in capsys.readouterr().out
 
@@ -67,10 +67,10 @@ def test_a_table_is_foretold_and_reported(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "softmax_cross_entropy"}, "are numbers, whose loss is mean_squared_error"),
+        ({"loss": "softmax_cross_entropy"}, "are numbers, so the loss must be mean_squared_error"),
         ({"model": "nielsen"}, "use the model mlp"),
-        ({"model": "lenet"}, "the model lenet takes images, got the columns of a table"),
-        ({"expand": True}, "expand takes images, got the columns of a table"),
+        ({"model": "lenet"}, "the model lenet needs images, got the columns of a table"),
+        ({"expand": True}, "expand needs images, got the columns of a table"),
         ({"target": "prise"}, "unknown column 'prise'.*did you mean 'price'"),
     ],
 )

@@ -27,7 +27,7 @@ HUGE = 10**12
         ),
         ({"data": "a.txt", "target": "price"}, "--target is an option of mlp, lenet and nielsen, got it with gpt"),
         ({"model": "nielsen", "standardise_targets": True}, "--standardise-targets is an option of mlp and lenet"),
-        ({"model": "gpt"}, "gpt is a model of text, and digits is none: add --data tiny_shakespeare, or a .txt file"),
+        ({"model": "gpt"}, "gpt needs text, got --data digits; pass --data tiny_shakespeare"),
         ({"data": "A.TXT", "model": "lenet"}, "lenet is a model of images and tables, and A.TXT is a text: .*--model gpt or"),
         ({"model": "gtp"}, "unknown model 'gtp': .*did you mean 'gpt'"),
         ({"data": "some.txt", "hidden": (3,)}, "--hidden is an option of mlp, lenet and nielsen, got it with gpt"),

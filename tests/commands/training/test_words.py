@@ -19,7 +19,7 @@ from nnjax.commands.training.words import described
         ),
         ({"average": 0.99, "compute_dtype": "bfloat16", "microbatches": 4}, ("0.99", "bfloat16", "4 microbatches")),
         ({"feedback": "random"}, ("sent back by random feedback",)),
-        ({"grad": "both"}, ("held against jax.grad at every step",)),
+        ({"grad": "both"}, ("compared with jax.grad at every step",)),
     ],
 )
 def test_what_was_asked_for_is_told_and_nothing_else(given, told):

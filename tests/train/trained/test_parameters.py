@@ -40,19 +40,19 @@ def test_damaged_checkpoints_are_passed_over_and_named(run):
     found = read_parameters(run, MODEL, "params")
     assert (times(found), len(found.skipped)) == (4, 1)
     assert "00000008 is damaged" in found.skipped[0]
-    with pytest.raises(CheckpointError, match=r"no sound checkpoint: .*00000008 is damaged"):
+    with pytest.raises(CheckpointError, match=r"no valid checkpoint: .*00000008 is damaged"):
         read_parameters(run, MODEL, "params", step=8)
     for step in (2, 4):
         (run / f"{step:08d}" / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match=r"no sound checkpoint: .*; .*; .*manifest\.json is missing"):
+    with pytest.raises(CheckpointError, match=r"no valid checkpoint: .*; .*; .*manifest\.json is missing"):
         read_parameters(run, MODEL, "params")
 
 
 def test_where_nothing_is_saved_or_scored_it_says_so(tmp_path, save_run):
-    with pytest.raises(CheckpointError, match=r"no sound checkpoint: none was saved"):
+    with pytest.raises(CheckpointError, match=r"no valid checkpoint: none was saved"):
         read_parameters(tmp_path, MODEL, "params")
     run = save_run(tmp_path / "run", RECORD, PARAMS, (1,), (float("nan"),)) / "checkpoints"
-    with pytest.raises(CheckpointError, match=r"no checkpoint whose accuracy is known: no epoch has ended"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint with a known accuracy: no epoch has ended"):
         read_parameters(run, MODEL, "params", best=True)
 
 

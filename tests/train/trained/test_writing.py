@@ -66,7 +66,7 @@ def test_the_key_decides_and_more_begins_with_less(gpt):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("aßb€", 1, 1.0, None), DataError, r"'a\.txt' has no character 'ß', '€'; write with"),
+        (("aßb€", 1, 1.0, None), DataError, r"'a\.txt' does not contain 'ß', '€'; use only"),
         (("", 1, 1.0, None), ValueError, r"at least one character, got an empty one"),
         ((3, 1, 1.0, None), ValueError, r"at least one character, got int"),
         (("a", 0, 1.0, None), ValueError, r"length must be a positive int, got 0"),

@@ -22,7 +22,7 @@ def run(*args, capsys):
     return caught.value.code, *capsys.readouterr()
 
 
-def test_train_prints_what_came_of_it(capsys):
+def test_train_prints_the_result(capsys):
     code, out, err = run("train", "--epochs", "2", "--hidden", "8", "4", capsys=capsys)
     assert code == 0, err
     assert "mlp [64, 8, 4, 10], softmax_cross_entropy, adam" in out
@@ -136,7 +136,7 @@ def test_options_that_make_no_sense_are_refused_before_any_work(args, message, c
 
 
 @pytest.mark.slow
-def test_what_is_wrong_is_said_soon_after_the_imports():
+def test_errors_are_printed_soon_after_the_imports():
     """In processor time, and beside what importing JAX takes, as machines differ and another process may be in the way."""
 
     def seconds(code, expected):
@@ -169,7 +169,7 @@ def test_a_character_that_the_terminal_lacks_is_replaced(monkeypatch):
     "error",
     [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8000000000000 bytes.\nat")],
 )
-def test_a_lack_of_memory_is_one_sentence(error, capsys, monkeypatch):
+def test_running_out_of_memory_is_one_sentence(error, capsys, monkeypatch):
     def raises(self):
         raise error
 
@@ -207,7 +207,7 @@ def test_the_version_is_printed(capsys):
     assert out.startswith("nnjax 0")
 
 
-def test_every_command_is_there_without_what_the_tests_alone_need():
+def test_every_command_works_without_the_packages_that_only_tests_need():
     code = (
         "import sys\n"
         "for name in ('pytest', '_pytest', 'hypothesis', 'chex', 'equinox', 'flax', 'nbclient', 'torch'):\n"

@@ -85,7 +85,7 @@ def test_two_runs_in_one_folder(refused, trained):
     sound(trained)
 
 
-def test_a_checkpoint_of_another_version_is_passed_over_and_stays(trained, monkeypatch, capsys):
+def test_a_checkpoint_of_another_version_is_skipped_and_stays(trained, monkeypatch, capsys):
     monkeypatch.setattr(checkpoint_folder, "FORMAT", 99)
     with pytest.raises(SystemExit) as caught:
         main([*QUICK, "1", "--folder", str(trained), "--resume"])

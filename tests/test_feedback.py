@@ -27,7 +27,7 @@ def test_inverse_undoes_and_is_the_transpose_of_orthogonal_weights_only():
     assert float(feedback.angle(feedback.inverse(W), W.T)) > 10
 
 
-def test_inverse_of_what_has_none_is_refused():
+def test_inverse_of_a_matrix_without_one_is_refused():
     with pytest.raises(ValueError, match=r"w must be square to have an inverse, got float32 \(3, 4\); use transpose"):
         feedback.inverse(THIN)
     singular = W.at[3].set(2 * W[0] - W[1])  # no exact zero among its pivots
@@ -82,7 +82,7 @@ def test_operators_by_name_have_random_numbers_of_their_own():
     assert feedback.named("mirror", KEY) == (feedback.mirror,)
 
 
-def test_angle_loses_nothing_at_its_ends():
+def test_angle_is_accurate_at_its_ends():
     assert float(feedback.angle(W, W)) == 0
     assert float(feedback.angle(W, -W)) == 180
     np.testing.assert_allclose(feedback.angle(jnp.array([1.0, 0]), jnp.array([1.0, 1e-6])), np.rad2deg(1e-6), rtol=1e-3)

@@ -157,7 +157,7 @@ def test_lower_precision_passes_the_check_at_its_dtype_and_a_wrong_one_does_not(
         lower_precision(lowered, "bflot16")
 
 
-def test_a_model_or_loss_that_is_no_layer_is_named():
+def test_a_model_or_loss_that_is_not_a_layer_is_named():
     with pytest.raises(TypeError, match=r"value_and_grad: loss: expected a Layer, got softmax_cross_entropy; call the factory"):
         nnjax.value_and_grad(MODEL, nnjax.softmax_cross_entropy)
     with pytest.raises(TypeError, match=r"reference_value_and_grad: model: expected a Layer, got str"):
@@ -229,7 +229,7 @@ def test_penalties_over_parameters_of_several_dtypes_and_over_none():
 @pytest.mark.parametrize("penalty", [add_l2, add_l1])
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.repeats
-def test_penalties_are_of_weights_alone_however_often_they_are_stacked(penalty, times, x64):
+def test_only_weights_have_penalties_however_often_they_are_stacked(penalty, times, x64):
     model = nnjax.serial(nnjax.layer_norm(3), nnjax.dense(3, 3), nnjax.tanh())
     for _ in range(times):
         model = nnjax.scan_layers(model, 2)

@@ -47,7 +47,7 @@ def test_a_walk_gives_the_parameters_and_the_value_of_the_definition(name):
 
 @pytest.mark.parametrize("name", COMPOSED)
 @pytest.mark.repeats
-def test_a_composition_made_again_of_its_own_parts_is_the_same(name):
+def test_a_composition_made_again_from_its_own_parts_is_the_same(name):
     layer = CASES[name].layer
     params, x, key = CASES[name].make(0, (2,))
     made = layer.remade(*layer.parts)
@@ -164,7 +164,7 @@ def test_direct_feedback_enters_between_blocks_that_are_scanned_as_between_the_s
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, (same[0], stacked, same[3]))
 
 
-def test_a_layer_that_is_no_composition_is_not_walked():
+def test_a_layer_that_is_not_a_composition_is_not_walked():
     dense = nnjax.dense(3, 3)
     params = dense.init(jax.random.key(0))
     assert met(dense, params, jnp.ones(3)) == []

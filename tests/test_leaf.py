@@ -14,7 +14,7 @@ FEW = ("dense", "max_pool", "layer_norm", "embedding", "softmax_cross_entropy", 
 
 
 @pytest.mark.parametrize("some", [lambda c: c.name in FEW, pytest.param(lambda c: True, marks=pytest.mark.slow)])
-def test_numpy_arrays_are_good_wherever_arrays_are_taken(some):
+def test_numpy_arrays_are_accepted_wherever_arrays_are(some):
     for case in filter(some, CASES.values()):
         params, x, key = case.make(0)
         p, v = jax.tree.map(np.asarray, (params, x))
@@ -81,7 +81,7 @@ def test_bwd_of_another_feedback_refuses_too(feedback):
         layer.bwd(residuals, jnp.ones((2, 4)))
 
 
-def test_bwd_refuses_what_fwd_did_not_give():
+def test_bwd_refuses_residuals_that_are_not_from_fwd():
     layer = nnjax.dense(3, 2)
     _, residuals = layer.fwd(layer.init(jax.random.key(0)), jnp.ones((4, 3)))
     for wrong in (jnp.ones((4, 2)), None, (), (jnp.ones(3),)):
@@ -89,7 +89,7 @@ def test_bwd_refuses_what_fwd_did_not_give():
             layer.bwd(wrong, residuals)
 
 
-def test_a_seed_is_no_key():
+def test_a_seed_is_not_a_key():
     for layer in (
         nnjax.dense(3, 2),
         nnjax.lstm(2, 2),
@@ -113,7 +113,7 @@ def test_a_cotangent_is_compared_part_by_part():
         expect_cotangent("f", "ct", (jnp.ones(2), jnp.ones(2)), nnjax.LSTMState(jnp.ones(2), jnp.ones(2)))
 
 
-def test_an_outline_carries_shape_and_dtype_for_nothing():
+def test_an_outline_carries_shape_and_dtype_at_no_cost():
     kept = outline(jnp.ones((2, 0, 3), jnp.bfloat16))
     assert kept.size == 0
     assert outlined(kept) == Like((2, 0, 3), jnp.bfloat16)

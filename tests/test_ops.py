@@ -14,7 +14,7 @@ def normal(*shape, seed=0):
 Q, K, V = normal(2, 5, 4, 3), normal(2, 5, 2, 3, seed=1), normal(2, 5, 2, 3, seed=2)
 
 
-def test_dir_shows_the_public_names_alone():
+def test_dir_shows_only_the_public_names():
     assert dir(ops) == ["attention", "conv", "linear_cross_entropy", "max_pool"]
 
 
@@ -160,7 +160,7 @@ def test_windows_are_numbers_or_lists_of_any_kind(two):
     np.testing.assert_array_equal(got, expected)
 
 
-def test_a_bool_is_no_size_even_after_a_one():
+def test_a_bool_is_not_a_size_even_after_a_one():
     x, w = normal(1, 4, 5, 2), normal(3, 2, 2, 4)
     ops.conv(x, w, stride=1, groups=1)
     ops.max_pool(x, (1, 1), 1)

@@ -40,7 +40,7 @@ def test_it_prints_writes_and_draws_what_is_sent_and_predicted(capsys, tmp_path)
     assert plot.read_bytes()[1:4] == b"PNG"
 
 
-def test_what_is_above_the_minimum_is_said(capsys):
+def test_what_is_above_the_minimum_is_reported(capsys):
     key = (("shard",), "all-gather")
     mesh._print_messages(mesh.Found({"shard": 8}, {(*key, 10): 3, (*key, 5): 2}, {(*key, 10): 3}, 7, []))
     out = capsys.readouterr().out

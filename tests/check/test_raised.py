@@ -47,7 +47,7 @@ def test_whatever_a_rule_raises_under_a_transform_is_a_row(word):
     assert "NotImplementedError: not here" in str(report)
 
 
-def test_an_inverse_in_the_rule_alone_fails_where_its_body_runs():
+def test_an_inverse_only_in_the_rule_fails_where_its_body_runs():
     f = jax.custom_vjp(lambda x: x @ x)
     f.defvjp(lambda x: (x @ x, x), lambda x, g: (g @ jnp.linalg.inv(jnp.linalg.inv(x)).T + x.T @ g,))
     report = nnjax.check_vjp(f, jax.random.normal(jax.random.key(0), (4, 4)) + 4 * jnp.eye(4), transforms=["eager", "jit"])
@@ -56,7 +56,7 @@ def test_an_inverse_in_the_rule_alone_fails_where_its_body_runs():
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.01])
-def test_a_transform_that_the_definition_does_not_take_is_a_note(factor):
+def test_a_transform_that_the_definition_does_not_support_is_a_note(factor):
     def body(x):
         return jnp.sin(x) * jax.pure_callback(np.ones_like, jax.ShapeDtypeStruct(x.shape, x.dtype), jax.lax.stop_gradient(x))
 
@@ -96,7 +96,7 @@ def test_a_rule_that_was_compared_with_nothing_finite_is_not_ok(at, factor):
     assert {row.skipped for row in report.rows if row.leaf == "output"} == {0}  # infinite, as the definition says
 
 
-def test_entries_that_are_not_finite_in_a_narrow_dtype_alone_are_compared_in_a_wider_one():
+def test_entries_that_are_not_finite_only_in_a_narrow_dtype_are_compared_in_a_wider_one():
     f = jax.custom_vjp(lambda x: jnp.exp(x))
     f.defvjp(lambda x: (jnp.exp(x), jnp.exp(x)), lambda y, ct: (ct * y,))
     x = jnp.array([0.5, 1.0, 100.0])

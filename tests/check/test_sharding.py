@@ -38,7 +38,7 @@ RIGHT = copied(lambda g: lax.psum(g, "data"))
 
 
 @pytest.mark.slow
-def test_every_leaf_is_held_by_hand_and_by_apply(mesh):
+def test_every_leaf_is_compared_by_hand_and_by_apply(mesh):
     report = nnjax.check_layer(RIGHT, PARAMS, X, mesh=mesh, specs=SPECS, reference=ONE).raise_if_failed()
     assert {row.leaf for row in report.rows} == {"output", "params.w", "params.b", "x"}
     assert {(row.case, row.transform) for row in report.rows} == {

@@ -133,7 +133,7 @@ def timed(monkeypatch, small):
     return cases
 
 
-def test_within_a_budget_the_file_tells_of_every_case_after_each(capsys, monkeypatch, tmp_path, timed):
+def test_within_a_budget_the_file_lists_every_case_after_each(capsys, monkeypatch, tmp_path, timed):
     written, real = [], command.write_json
 
     def write(file, found):
@@ -157,7 +157,7 @@ def test_within_a_budget_the_file_tells_of_every_case_after_each(capsys, monkeyp
     assert "not reached, 4: small nielsen, bfloat16; " in capsys.readouterr().out
 
 
-def test_an_error_within_a_budget_is_of_its_case_alone(capsys, tmp_path, timed):
+def test_an_error_within_a_budget_affects_only_its_case(capsys, tmp_path, timed):
     run = Bench(budget=1e6, dtype=("bfloat16",), json=tmp_path / "bench.json", device="cpu")
     assert run.run() == 1
     found = json.loads((tmp_path / "bench.json").read_text())

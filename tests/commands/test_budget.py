@@ -37,7 +37,7 @@ def test_the_first_of_each_kind_comes_first_and_nothing_is_lost():
     assert by_importance(names, ("conv", "conv")) == ["conv", "conv, strided", "dense", "gpt", "relu"]
 
 
-def test_a_case_that_may_not_fit_is_not_begun_and_is_listed_with_the_reason():
+def test_a_case_that_may_not_fit_is_not_started_but_listed_with_the_reason():
     clock = Clock()
     budget = Budget(40.0, clock)
     budget.expects("abcd")
@@ -51,7 +51,7 @@ def test_a_case_that_may_not_fit_is_not_begun_and_is_listed_with_the_reason():
     assert budget.summary() == "not reached, 3: b; c; d. 20 of 40 s used"
 
 
-def test_a_case_that_was_far_longer_than_all_says_little():
+def test_a_single_long_case_changes_the_estimate_little():
     clock = Clock()
     budget = Budget(60.0, clock)
     names = [f"case {i}" for i in range(40)]
@@ -64,11 +64,11 @@ def test_a_case_that_was_far_longer_than_all_says_little():
     assert budget.expected() == 9
 
 
-def test_of_a_long_budget_no_more_than_some_seconds_are_kept():
+def test_a_long_budget_reserves_only_a_few_seconds():
     assert Budget(480.0, Clock()).left() == 475
 
 
-def test_without_a_budget_all_is_reached_and_nothing_is_said_of_it():
+def test_without_a_budget_all_is_reached_and_the_report_is_empty():
     clock = Clock()
     budget = Budget(None, clock)
     budget.expects("ab")
@@ -98,7 +98,7 @@ def test_each_case_is_measured_for_half_of_its_share():
     assert budget.each(6.0) == 0.05
 
 
-def test_when_time_is_over_what_is_done_is_saved_and_the_process_ends(monkeypatch, capsys):
+def test_when_time_runs_out_results_are_saved_and_the_process_ends(monkeypatch, capsys):
     left, saved = threading.Event(), []
     monkeypatch.setattr(module, "leave", lambda code: (saved.append(code), left.set()))
     budget = Budget(0.01)
@@ -129,7 +129,7 @@ def test_a_thread_that_never_ends_does_not_hold_the_process():
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf, math.nan])
-def test_what_is_no_budget_is_refused(seconds):
+def test_an_invalid_budget_is_refused(seconds):
     with pytest.raises(ValueError, match=r"bench: budget must be a positive number of seconds, got .*; pass such as 240"):
         expect_budget("bench", seconds)
     expect_budget("bench", None)
@@ -142,7 +142,7 @@ def test_options_that_do_not_fit_are_refused_by_name():
         refuse_beside_budget("check", "is light", full=False, mesh="data=2")
 
 
-def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path):
+def test_a_file_is_written_whole_or_stays_unchanged(tmp_path):
     file = tmp_path / "found.json"
     write_json(file, {"a": 1})
     with pytest.raises(TypeError):

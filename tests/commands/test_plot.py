@@ -87,7 +87,7 @@ def test_runs_on_numbers_are_compared_by_r2(tmp_path, drawn):
     assert figure.axes[1].get_ylabel() == "R²"
 
 
-def test_a_picture_that_cannot_be_written_is_said(tmp_path):
+def test_a_picture_that_cannot_be_written_is_reported(tmp_path):
     runs = [recorded(tmp_path / name) for name in "ab"]
     with pytest.raises(OSError, match=r"could not be written: .*; free space, or choose another place"):
         Plot(runs[0], (runs[1],), out=tmp_path / "nowhere" / "x.png").run()
@@ -97,7 +97,7 @@ def test_a_picture_that_cannot_be_written_is_said(tmp_path):
         Plot(runs[0], (tmp_path / "c",)).run()
 
 
-def test_what_is_missing_or_no_json_is_said(tmp_path):
+def test_what_is_missing_or_not_json_is_reported(tmp_path):
     with pytest.raises(ValueError, match=r"metrics\.jsonl does not exist; train with --folder"):
         Plot(tmp_path).run()
     (tmp_path / "metrics.jsonl").write_text("")

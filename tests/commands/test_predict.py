@@ -97,7 +97,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(run, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*before, "d.csv"])
 
 
-def test_a_checkpoint_that_is_passed_over_is_told(tmp_path, save_run, capsys):
+def test_a_skipped_checkpoint_is_reported(tmp_path, save_run, capsys):
     run = save_run(tmp_path / "run", RECORD, layer_of(NETWORK).init(jax.random.key(0)), (1, 2), (0.5, 0.5))
     (run / "checkpoints" / "00000002" / "manifest.json").write_text("{}")
     np.savez(tmp_path / "new.npz", x=X)
@@ -151,7 +151,7 @@ def pictures(path):
 
 
 @pytest.mark.parametrize(("name", "make"), [("mine.csv", priced), ("mine.parquet", kinds), ("mine", pictures)])
-def test_what_predict_says_of_the_test_examples_is_what_training_said(tmp_path, capsys, name, make):
+def test_predict_gives_the_test_accuracy_of_training(tmp_path, capsys, name, make):
     data, folder = tmp_path / name, tmp_path / "run"
     options = make(data)
     Train(data=str(data), folder=folder, hidden=(4,), epochs=3, **options).run()

@@ -25,7 +25,7 @@ def test_nanogpt_prints_and_writes(tmp_path, monkeypatch, capsys):
     assert found["published"] == 1.88
 
 
-def test_a_signal_is_said_and_is_the_exit_code(tmp_path, monkeypatch, capsys):
+def test_a_signal_is_reported_and_is_the_exit_code(tmp_path, monkeypatch, capsys):
     def stopped(*args, **how):
         raise Stopped("SIGTERM")
 

@@ -83,7 +83,7 @@ def test_data_are_known_by_what_they_hold_when_a_run_is_resumed(tmp_path, monkey
         Train(data="mine.npz", resume=True, **run).run()
 
 
-def test_a_file_of_ones_own_trains_expanded_and_standardised(tmp_path, capsys):
+def test_your_own_file_trains_expanded_and_standardised(tmp_path, capsys):
     digits = load("digits").train
     np.savez(tmp_path / "mine.npz", x=digits.x[:100], y=digits.y[:100])
     assert Train(data=str(tmp_path / "mine.npz"), expand=True, standardise=True, **QUICK).run() == 0
@@ -99,7 +99,7 @@ def test_features_that_are_not_scaled_get_a_hint(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_another_feedback_is_said_trained_and_measured(tmp_path, capsys):
+def test_another_feedback_is_reported_trained_and_measured(tmp_path, capsys):
     assert Train(feedback="random", epochs=2, hidden=(16,), folder=tmp_path).run() == 0
     out = capsys.readouterr().out
     assert "errors sent back by random feedback" in out
@@ -118,12 +118,12 @@ def test_another_feedback_is_said_trained_and_measured(tmp_path, capsys):
         ({"feedback": "mirror", "model": "nielsen"}, r"got feedback 'mirror'; use the model mlp"),
     ],
 )
-def test_feedback_that_cannot_be_is_refused(options, message):
+def test_invalid_feedback_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Train(epochs=1, **options).run()
 
 
-def test_quiet_prints_what_came_of_it_alone(capsys):
+def test_quiet_prints_only_the_result(capsys):
     assert Train(quiet=True, **QUICK).run() == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["test", "validation", "seconds", "hand", "last"]

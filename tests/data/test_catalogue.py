@@ -197,7 +197,7 @@ def test_an_unknown_name_suggests_the_nearest():
         (idx(np.zeros((3, 2), np.uint8))[:6], r"expected an IDX file"),
     ],
 )
-def test_a_file_that_is_no_idx_file_is_refused(content, message):
+def test_a_file_that_is_not_an_idx_file_is_refused(content, message):
     with pytest.raises(DataError, match=message):
         data.parse_idx("labels", content)
 
@@ -243,5 +243,5 @@ def test_nothing_is_ever_unpickled(tmp_path, monkeypatch):
     assert os.path.exists(tmp_path / "digits.npz")
 
 
-def test_the_scale_of_pixels_is_that_which_load_divides_by(tmp_path):
+def test_the_scale_of_pixels_is_the_divisor_of_load(tmp_path):
     assert [data.scale_of(name) for name in ("digits", "mnist", tmp_path, tmp_path / "a.npz")] == [16, 255, 255, 1]

@@ -10,7 +10,7 @@ def numbered(n: int) -> tuple[np.ndarray, np.ndarray]:
     return x, (np.arange(n) % 4).astype(np.int64)
 
 
-def test_one_pair_of_arrays_is_shuffled_alike_and_split(tmp_path):
+def test_one_pair_of_arrays_is_shuffled_together_and_split(tmp_path):
     x, y = numbered(50)
     np.savez(tmp_path / "mine.npz", x=x, y=y)
     found = load(str(tmp_path / "mine.npz"))
@@ -128,7 +128,7 @@ def test_files_that_are_missing_or_damaged_are_refused(tmp_path):
         load_files(tmp_path / "mine.npz")
 
 
-def test_features_are_standardised_by_the_training_examples_alone():
+def test_features_are_standardised_by_the_training_examples_only():
     digits = load("digits")
     found = standardise(digits)
     varies = digits.train.x.std(0) > 0
@@ -140,14 +140,14 @@ def test_features_are_standardised_by_the_training_examples_alone():
     np.testing.assert_allclose(found.test.x[:, varies], expected, rtol=1e-3, atol=1e-5)
 
 
-def test_a_data_set_is_known_by_what_it_holds_not_by_its_words():
+def test_a_data_set_is_known_by_its_content_not_its_name():
     part = Split(np.zeros((4, 36), np.float32), np.zeros(4, np.int32))
     data = Dataset("mine", part, part, part, 2)
     assert digest(data) == digest(data._replace(shape=(6, 6), name="other", class_names=("a", "b"), features=("x",) * 36))
     assert digest(data) != digest(data._replace(classes=3))
 
 
-def test_what_is_in_a_file_beside_is_not_read(tmp_path):
+def test_other_arrays_in_a_file_are_not_read(tmp_path):
     x = np.random.default_rng(0).random((20, 3))
     np.savez(tmp_path / "mine.npz", x=x, y=np.arange(20) % 2, notes=np.array([{}], object))
     assert load_files(tmp_path / "mine.npz").train.x.shape == (16, 3)
@@ -160,7 +160,7 @@ def numbers(n: int = 20, targets: tuple[int, ...] = ()) -> Dataset:
 
 
 @pytest.mark.parametrize("targets", [(), (1,), (2,)])
-def test_float_targets_are_numbers_to_be_foretold(tmp_path, targets):
+def test_float_targets_are_numbers_to_predict(tmp_path, targets):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", x=rng.normal(size=(50, 4)), y=rng.normal(size=(50, *targets)))
     found = load_files(tmp_path / "mine.npz")
@@ -188,7 +188,7 @@ def test_whole_numbers_are_classes_unless_regression_is_asked_for(tmp_path):
         ({"test": Split(np.zeros((2, 3), np.float32), np.array([0.0, np.inf]))}, "NaN or infinity in 1 examples.* row 1"),
     ],
 )
-def test_targets_that_cannot_be_foretold_are_refused(change, message):
+def test_targets_that_cannot_be_predicted_are_refused(change, message):
     validated(numbers())
     with pytest.raises(DataError, match=message):
         validated(numbers()._replace(**change))

@@ -39,7 +39,7 @@ def test_each_subfolder_is_a_class_and_pixels_lie_from_0_to_1(tmp_path, mode, sh
     np.testing.assert_array_equal(load_files(tmp_path / "mine").train.x, found.train.x)
 
 
-def test_grey_images_among_rgb_ones_become_rgb_and_hidden_files_are_passed_over(tmp_path):
+def test_grey_images_among_rgb_ones_become_rgb_and_hidden_files_are_skipped(tmp_path):
     path = folder(tmp_path / "mine")
     pixels(50, "L").save(path / "ant" / "0.png")
     Image.fromarray(np.full((5, 7, 4), 255, np.uint8)).save(path / "ant" / "1.png")  # with an alpha channel that hides nothing
@@ -49,7 +49,7 @@ def test_grey_images_among_rgb_ones_become_rgb_and_hidden_files_are_passed_over(
     assert load_files(path).shape == (5, 7, 3)
 
 
-def test_jpeg_images_are_read_and_suffixes_may_be_large(tmp_path):
+def test_jpeg_images_are_read_and_suffixes_may_be_upper_case(tmp_path):
     path = folder(tmp_path / "mine", suffix=".jpg")
     (path / "ant" / "0.jpg").rename(path / "ant" / "0.JPG")
     assert load_files(path).train.x.shape == (24, 105)

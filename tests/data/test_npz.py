@@ -110,7 +110,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_a_file_that_is_no_sound_npz_is_a_sentence(tmp_path, kind):
+def test_a_file_that_is_not_a_valid_npz_is_a_sentence(tmp_path, kind):
     path = tmp_path / "mine.npz"
     make, message = DAMAGED[kind]
     make(path)
@@ -146,7 +146,7 @@ def test_no_flipped_bit_passes_unseen(tmp_path, save):
     assert refused > 100
 
 
-def test_more_than_there_is_memory_for_is_refused_before_it_is_read(tmp_path, monkeypatch):
+def test_an_array_larger_than_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
     write(tmp_path / "mine.npz", x__npy=member(np.zeros((4096, 1024))), y__npy=member(Y))
     monkeypatch.setattr(npz, "memory", lambda: 1 << 20)
     monkeypatch.setattr(zipfile.ZipFile, "open", None)

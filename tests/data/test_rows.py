@@ -43,12 +43,12 @@ def test_the_test_examples_of_a_file_that_is_split_of_a_data_set_and_on_demand(t
         ({"x": X.astype(str)}, r"must be real numbers"),
     ],
 )
-def test_what_cannot_be_used_is_said(tmp_path, arrays, message):
+def test_unusable_data_is_reported(tmp_path, arrays, message):
     with pytest.raises(DataError, match=message):
         load_rows(saved(tmp_path, **arrays))
 
 
-def test_what_is_not_there_or_no_such_file_is_said(tmp_path):
+def test_missing_or_invalid_files_are_reported(tmp_path):
     with pytest.raises(DataError, match=r"does not exist"):
         load_rows(tmp_path / "none.npz")
     (tmp_path / "bad.npz").write_bytes(b"no zip")
@@ -113,7 +113,7 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path, frame, known, message):
         load_rows(written(tmp_path, frame), None, known)
 
 
-def test_numbers_of_an_npz_file_are_targets_where_numbers_are_foretold(tmp_path):
+def test_numbers_of_an_npz_file_are_targets_for_regression(tmp_path):
     path = saved(tmp_path, x=X, y=Y + 0.5)
     np.testing.assert_array_equal(load_rows(path, None, Known(outputs=1)).y, Y + 0.5)
     np.testing.assert_array_equal(load_rows(path, "test", Known(outputs=1)).y, load(path).test.y)

@@ -25,7 +25,7 @@ def written(folder, frame, suffix=".parquet"):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_the_last_column_is_foretold_and_the_rest_are_features(tmp_path, suffix):
+def test_the_last_column_is_the_target_and_the_rest_are_features(tmp_path, suffix):
     found = load(written(tmp_path, table().drop("kind"), suffix))
     assert found.regression
     assert (found.features, found.targets, found.class_names) == (("size", "legs", "tame"), ("price",), None)
@@ -37,7 +37,7 @@ def test_the_last_column_is_foretold_and_the_rest_are_features(tmp_path, suffix)
     assert load_files(written(tmp_path, table().drop("kind"), suffix)).train.x[:, 0].tolist() != sorted(found.train.x[:, 0])
 
 
-def test_rows_are_split_as_those_of_an_npz_file_are(tmp_path):
+def test_rows_are_split_like_those_of_an_npz_file(tmp_path):
     frame = table().drop("kind")
     np.savez(tmp_path / "mine.npz", x=frame.drop("price").cast(pl.Float64).to_numpy(), y=frame["price"].to_numpy())
     for a, b in zip(load(tmp_path / "mine.npz")[1:4], load(written(tmp_path, frame))[1:4]):
@@ -130,7 +130,7 @@ def test_csv_files_that_cannot_be_used_are_refused(tmp_path, content, message):
         load_files(tmp_path / "mine.csv")
 
 
-def test_files_that_are_missing_or_no_tables_are_refused(tmp_path):
+def test_files_that_are_missing_or_not_tables_are_refused(tmp_path):
     for suffix in (".csv", ".parquet"):
         with pytest.raises(DataError, match="does not exist; check the path of the table"):
             load_files(tmp_path / f"none{suffix}")
@@ -142,7 +142,7 @@ def test_files_that_are_missing_or_no_tables_are_refused(tmp_path):
         load_files(tmp_path / "folder.csv")
 
 
-def test_whole_numbers_at_first_may_have_a_point_later(tmp_path):
+def test_whole_numbers_may_be_followed_by_fractions(tmp_path):
     rows = "".join(f"{i},{i % 7}\n" for i in range(2000))
     (tmp_path / "mine.csv").write_text(f"a,y\n{rows}3,0.5\n")
     assert load_files(tmp_path / "mine.csv").regression

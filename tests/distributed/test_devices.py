@@ -76,7 +76,7 @@ def test_a_cpu_shows_as_many_devices_as_are_asked_for():
     assert "the mesh needs 3 devices, got 1 of platform cpu; pass --devices 3 to simulate them." in done.stderr
 
 
-def test_meshes_in_words():
+def test_meshes_from_text():
     assert mesh_sizes(None, None) is None
     assert mesh_sizes(None, 8) == {"data": 8}
     assert mesh_sizes("data=4, model=2", None) == {"data": 4, "model": 2}
@@ -102,6 +102,6 @@ def test_meshes_in_words():
         ({"mesh": "model=2", "model": "lenet", "channels": (2,)}, r"the mesh axis model needs an mlp or a gpt, got lenet"),
     ],
 )
-def test_what_cannot_be_is_refused(options, message):
+def test_invalid_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Train(epochs=1, **options).run()

@@ -168,7 +168,7 @@ def test_dropout_key_equal_on_all_devices(monkeypatch):
         assert words.startswith("devices 0 and 1 along mesh axis data draw the same random numbers: is the key not folded")
 
 
-def test_a_layer_that_draws_nothing_is_not_passed():
+def test_a_layer_that_draws_nothing_does_not_pass():
     mesh = make_mesh(**MESH)
     report = check_draws(replicated(nnjax.tanh(), "data"), (), jnp.ones(4), mesh, key=KEY)
     assert not report.ok

@@ -57,7 +57,7 @@ def start(names, *options):
     ]  # fmt: skip
 
 
-def test_two_hosts_train_until_the_cable_is_cut_and_one_goes_on(hosts, tmp_path):
+def test_two_hosts_train_until_the_cable_is_cut_and_one_resumes(hosts, tmp_path):
     names, cut = hosts
     saved = tmp_path / "checkpoints"
     processes = start(names, *QUICK, "--epochs", 100_000, "--folder", tmp_path)

@@ -42,7 +42,7 @@ def test_the_last_words_of_jax_become_one_sentence(status, call, said):
     assert said in found[1]
 
 
-def test_what_python_has_said_is_not_said_again():
+def test_what_python_has_printed_is_not_printed_again():
     said = "nnjax: error: train: process 1 of 2 cannot continue\n"
     for lines in ([said, *words("x", "PollForError")], [*words("x", "PollForError"), said]):
         assert list(translated(lines, SENTENCES)) == [said]

@@ -107,7 +107,7 @@ def test_processes_end_with_the_parameters_of_one_process_of_as_many_devices(tmp
 
 
 @pytest.mark.slow
-def test_one_of_four_is_killed_and_three_or_one_go_on(tmp_path):
+def test_one_of_four_is_killed_and_three_or_one_resume(tmp_path):
     """The others end within a minute, each with a sentence, and the last checkpoint is whole."""
     saved = tmp_path / "checkpoints"
     options = (*QUICK, "--folder", tmp_path, "--save-every", 5)
@@ -152,7 +152,7 @@ def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_launcher_tells_the_place():
+def test_a_launcher_supplies_the_place():
     """What SLURM's srun sets; JAX finds the coordinator on the first node of the list."""
     slurm = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
     done = ended(
@@ -272,7 +272,7 @@ def answers(host, port):
         return s.connect_ex((host, port)) == 0
 
 
-def test_a_port_that_cannot_be_had_is_one_sentence(monkeypatch):
+def test_an_unavailable_port_is_one_sentence(monkeypatch):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))  # taken, though nobody answers there
         at = f"127.0.0.1:{s.getsockname()[1]}"
@@ -320,7 +320,7 @@ def slowly(*values):
     ids=["options", "devices", "mesh", "batch", "data"],
 )  # fmt: skip
 @pytest.mark.slow
-def test_what_does_not_agree_or_fit_ends_every_process_with_a_sentence(each, message):
+def test_options_that_disagree_or_do_not_fit_end_every_process_with_a_sentence(each, message):
     done = ended(start(2, each=each), 60)
     for i in (0, 1):
         assert message in sentence(done[i])

@@ -168,7 +168,7 @@ def test_a_table_is_summed_once_where_both_its_uses_are_sharded():
         held(both, mesh, ("shard",), nnjax.tied(embed, body, head), loss, ids, labels)
 
 
-def test_over_which_axes_gradients_are_summed_is_told():
+def test_the_axes_over_which_gradients_are_summed_are_known():
     mesh = make_mesh(data=2, shard=4)
     found = serial(fully(nnjax.dense(3, 8), mesh), column_dense(8, 4, mesh, "data"))
     assert jax.tree.leaves(found.summed) == [{"shard"}, {"shard"}, set(), set()]

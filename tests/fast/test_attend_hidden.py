@@ -86,7 +86,7 @@ def held(monkeypatch, seed, atol=1e-12):
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_attentions_of_every_kind_are_those_of_copies_of_what_is_seen(monkeypatch, x64, seed):
+def test_attention_of_every_kind_equals_attention_over_copies_of_the_visible_keys(monkeypatch, x64, seed):
     held(monkeypatch, seed)
 
 
@@ -118,7 +118,7 @@ def spellings(monkeypatch, causal, keep=None):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.slow
 @pytest.mark.in_turn
-def test_who_is_before_a_number_that_is_none_is_not_reached_by_it(monkeypatch, holder, bad, dtype):
+def test_queries_before_a_nan_are_not_affected_by_it(monkeypatch, holder, bad, dtype):
     at = 5 if holder == "q" else 3  # the last query is looked at by nobody but itself
     given = {"q": jnp.asarray(Q, dtype), "k": jnp.asarray(K, dtype), "v": jnp.asarray(V, dtype)}
     ct = jnp.asarray(CT, dtype)
@@ -133,7 +133,7 @@ def test_who_is_before_a_number_that_is_none_is_not_reached_by_it(monkeypatch, h
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_keys_behind_a_query_that_is_no_number_keep_their_gradient(monkeypatch, bad):
+def test_keys_after_a_query_with_nan_keep_their_gradient(monkeypatch, bad):
     for name, f in spellings(monkeypatch, causal=True):
         _, ct_q, ct_k, ct_v = f(jnp.asarray(Q).at[..., 2, 0].set(bad), jnp.asarray(K), jnp.asarray(V), jnp.asarray(CT))
         for ct in (ct_k, ct_v):
@@ -184,7 +184,7 @@ def test_a_masked_layer_keeps_a_spoilt_position_to_itself():
         assert jnp.isnan(y[:, 1]).all()  # its own query is no number
 
 
-def test_positions_to_come_are_not_looked_at_in_generation():
+def test_later_positions_are_ignored_in_generation():
     layer, opts = attention(8, 4), expect_attention(8, 4)
     params, x = layer.init(jax.random.key(0)), jnp.asarray(normal(3, 2, 8))
     cache = (jnp.full((3, 4, 5, 2), jnp.nan), jnp.full((3, 4, 5, 2), jnp.inf))

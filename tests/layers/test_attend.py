@@ -102,7 +102,7 @@ def test_an_empty_batch_and_large_scores(monkeypatch, how):
 
 
 @pytest.mark.parametrize("how", SPELLINGS)
-def test_a_query_that_sees_no_key_gives_zero_and_no_gradient(monkeypatch, how):
+def test_a_query_without_a_visible_key_gives_zero_and_no_gradient(monkeypatch, how):
     pair = choose(monkeypatch, how)
     q, k, v, _, ct = inputs(4, 4)
     keep = jnp.array([[False, False, True, True], [True] * 4])

@@ -39,7 +39,7 @@ def test_forward_is_jax_nn_dot_product_attention_between_two_dense_maps(kv_heads
 
 
 @pytest.mark.slow
-def test_rotary_positions_make_scores_depend_on_the_distance_alone():
+def test_rotary_positions_make_scores_depend_only_on_the_distance():
     layer = nnjax.attention(4, 1, rope=True, causal=False, bias=False)
     params, x = made(layer), normal(6, 4)
     later = jnp.concatenate((jnp.zeros((3, 4)), x))

@@ -48,7 +48,7 @@ def test_frozen_statistics_have_cotangents_and_batch_statistics_none():
         assert (ct_params.var is not None) == has
 
 
-def test_a_backward_that_takes_the_statistics_for_constants_is_rejected():
+def test_a_backward_that_treats_the_statistics_as_constants_is_rejected():
     params = TRAINING.init(jax.random.key(0))
 
     def bwd(residuals, ct_y):
@@ -103,7 +103,7 @@ def test_calibrate_leaves_a_model_without_batch_norm_alone():
     assert jax.tree.all(jax.tree.map(jnp.array_equal, nnjax.calibrate(model, params, [X]), params))
 
 
-def test_calibrate_refuses_nothing_to_see():
+def test_calibrate_refuses_no_batches():
     layer = nnjax.batch_norm(4)
     params = layer.init(jax.random.key(0))
     with pytest.raises(ValueError, match="calibrate: expected at least one batch, got none"):

@@ -98,7 +98,7 @@ IDS = np.array([1, 2, 3, 49, 1, 0, 7])
     ],
 )
 @pytest.mark.repeats
-def test_what_the_config_says_is_done_as_in_numpy(tmp_path, config, sizes):
+def test_the_model_of_the_config_equals_numpy(tmp_path, config, sizes):
     found = arrays(width=64, **sizes)
     found = {name: 0.3 * array if "c_attn" in name else array for name, array in found.items()}  # no saturated scores
     write(tmp_path, found, config)
@@ -155,7 +155,7 @@ def test_a_folder_and_shards_load(tmp_path, kind, prefix):
 
 
 @pytest.mark.parametrize("scan", [True, False])
-def test_weights_come_to_their_places(tmp_path, scan):
+def test_weights_reach_their_places(tmp_path, scan):
     found = arrays()
     _, params = models.gpt2_from_safetensors(write(tmp_path, found) / "model.safetensors", scan=scan)
     block = params.body[1]
@@ -180,7 +180,7 @@ def test_dtype_says_in_which_precision(tmp_path, stored, dtype):
     assert np.abs(np.asarray(y, np.float64) - expected).max() < {2: 0.1, 4: 1e-4}[wanted.itemsize] * np.abs(expected).max()
 
 
-def test_a_head_that_is_the_table_is_no_other_and_without_a_config_one_of_its_own_is_taken(tmp_path):
+def test_a_head_equal_to_the_table_is_tied_and_without_a_config_a_different_one_is_used(tmp_path):
     found = arrays(width=64, head=True)
     same = {**found, "lm_head.weight": found["wte.weight"]}
     for config in (None, {}, {"n_head": 1}, {"tie_word_embeddings": True}):
@@ -227,7 +227,7 @@ def test_a_config_that_cannot_be_followed_is_refused_by_name(tmp_path, config, m
         models.gpt2_from_safetensors(write(tmp_path, arrays(width=64), config))
 
 
-def test_heads_are_not_said_twice(tmp_path):
+def test_the_number_of_heads_must_not_contradict_the_config(tmp_path):
     write(tmp_path, arrays(width=64), {"n_head": 4})
     assert models.gpt2_options(tmp_path, heads=4)["heads"] == 4
     with pytest.raises(ValueError, match=r"config.json says n_head 4, got heads=2; leave heads out"):
@@ -264,7 +264,7 @@ def test_arrays_that_are_not_those_of_gpt_2_are_refused_by_name(tmp_path, change
         models.gpt2_from_safetensors(write(tmp_path, found, {"n_head": 1}))
 
 
-def test_files_that_are_not_there_or_damaged_are_sentences(tmp_path):
+def test_missing_or_damaged_files_are_sentences(tmp_path):
     with pytest.raises(ValueError, match=r"must hold model\.safetensors, or its shards .*, got nothing"):
         models.gpt2_from_safetensors(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
@@ -293,7 +293,7 @@ def test_files_that_are_not_there_or_damaged_are_sentences(tmp_path):
         models.gpt2_from_safetensors(tmp_path)
 
 
-def test_a_dtype_that_is_none_is_refused(tmp_path):
+def test_an_invalid_dtype_is_refused(tmp_path):
     write(tmp_path, arrays(width=64))
     for wrong in ("float31", jnp.int32, 32, jnp.float64):
         with pytest.raises(ValueError, match=r"gpt2: dtype must be float32, bfloat16 or float16, or under jax\.enable_x64"):

@@ -128,7 +128,7 @@ def gone():
         (gone(), r"was donated to a jitted function"),
     ],
 )
-def test_what_is_no_plain_array_is_named_and_nothing_is_written(tmp_path, leaf, message):
+def test_anything_but_a_plain_array_is_named_and_nothing_is_written(tmp_path, leaf, message):
     (tmp_path / "w").write_text("before")
     with pytest.raises((TypeError, ValueError), match=message):
         save_weights(tmp_path / "w", [W, leaf])
@@ -151,7 +151,7 @@ def test_the_mode_of_the_file_is_that_of_any_other(tmp_path):
         assert (tmp_path / "w").stat().st_mode & 0o777 == mode
 
 
-def test_a_full_disk_and_places_that_are_none_are_sentences(tmp_path, monkeypatch):
+def test_a_full_disk_and_invalid_places_are_sentences(tmp_path, monkeypatch):
     for wrong in (3, None):
         with pytest.raises(TypeError, match=r"save_weights: a path must be a str or a pathlib\.Path, got"):
             save_weights(wrong, W)

@@ -36,7 +36,7 @@ def test_the_epoch_that_counts_is_the_books_for_each_kind_of_row():
 
 
 @pytest.mark.slow
-def test_a_row_is_trained_once_and_gone_on_with_where_it_was_stopped(tmp_path, monkeypatch):
+def test_a_row_is_trained_once_and_resumed_where_it_was_stopped(tmp_path, monkeypatch):
     lines = []
     whole, _ = reproduce.run_row(SMALL, 1, DATA, tmp_path / "whole", lines.append)
     assert [line.split("epoch ")[1][:3] for line in lines] == ["1/3", "2/3", "3/3"]

@@ -87,7 +87,7 @@ def test_steps_and_metrics_of_numpy_and_jax_are_saved(tmp_path):
 
 
 @pytest.mark.parametrize("step", [-1, np.int64(-3), 1.0, np.float32(1), "1", None, True, np.bool_(True), jnp.arange(2)])
-def test_a_step_that_cannot_be_is_refused_before_anything_is_written(tmp_path, step):
+def test_an_invalid_step_is_refused_before_anything_is_written(tmp_path, step):
     with pytest.raises(ValueError, match=r"save: step must be a whole number of at least 0, got "):
         save(tmp_path / "run", {"w": jnp.ones(2)}, step=step)
     assert not (tmp_path / "run").exists()
@@ -150,7 +150,7 @@ def test_a_full_disk_at_any_file_is_one_sentence(tmp_path, monkeypatch, at):
     assert restore(tmp_path, trained()).step == 1
 
 
-def test_fifty_flipped_bits_are_all_noticed_and_the_sound_one_before_is_used(tmp_path):
+def test_fifty_flipped_bits_are_all_noticed_and_the_previous_valid_checkpoint_is_used(tmp_path):
     state = trained()
     save(tmp_path, state, step=1)
     later = state._replace(step=state.step + 1)
@@ -258,7 +258,7 @@ def test_a_thread_that_still_writes_when_a_save_fails_is_waited_for_and_prints_n
     assert not any(type(thread) is Writer for thread in threading.enumerate())
 
 
-def test_another_process_that_is_gone_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+def test_the_death_of_another_process_is_not_reported_as_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Timeout waiting at barrier"), checkpoint._told(tmp_path, 1):
         raise ValueError("Timeout waiting at barrier 'state'. Tasks: 1\nand more")
@@ -266,7 +266,7 @@ def test_another_process_that_is_gone_is_not_taken_for_a_full_disk(tmp_path, mon
         raise ValueError("No space left on device")
 
 
-def test_a_process_killed_while_it_saves_leaves_a_sound_checkpoint(tmp_path):
+def test_a_process_killed_while_it_saves_leaves_a_valid_checkpoint(tmp_path):
     """It saves as fast as it can, a state that says which step it is of."""
     program = f"""
 import jax.numpy as jnp

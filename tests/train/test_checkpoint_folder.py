@@ -38,7 +38,7 @@ def test_killed_while_it_removes_an_old_checkpoint_it_leaves_only_whole_ones(tmp
     assert not [p for p in tmp_path.iterdir() if not p.name.isdigit()]
 
 
-def test_killed_between_the_two_renames_it_leaves_the_one_that_it_was_to_replace(tmp_path, monkeypatch):
+def test_killed_between_the_two_renames_it_leaves_the_checkpoint_to_be_replaced(tmp_path, monkeypatch):
     like = {"w": jnp.zeros((3, 4))}
     save(tmp_path, {"w": jnp.full((3, 4), 2.0)}, step=2)
     rename = checkpoint_folder.os.rename
@@ -109,7 +109,7 @@ STRANGE = {
 
 @pytest.mark.parametrize("name", STRANGE)
 @pytest.mark.repeats
-def test_what_is_no_sound_checkpoint_is_passed_over_with_a_word(tmp_path, name):
+def test_invalid_checkpoints_are_skipped_with_a_reason(tmp_path, name):
     make, word = STRANGE[name]
     save(tmp_path, {"w": jnp.full((3, 4), 5.0)}, step=1)
     make(tmp_path / "00099999")
@@ -125,7 +125,7 @@ def test_what_is_no_sound_checkpoint_is_passed_over_with_a_word(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [name for name in STRANGE if name not in ("a state that lacks a file",)])
-def test_what_stands_in_the_place_of_a_checkpoint_is_set_aside(tmp_path, name):
+def test_what_has_the_name_of_a_checkpoint_is_moved_aside(tmp_path, name):
     STRANGE[name][0](tmp_path / "00000002")
     for value in (7.0, 8.0):
         save(tmp_path, {"w": jnp.full((3, 4), value)}, step=2)
@@ -135,7 +135,7 @@ def test_what_stands_in_the_place_of_a_checkpoint_is_set_aside(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["is_dir", "read_bytes", "open"])
-def test_what_may_not_be_read_is_passed_over(tmp_path, monkeypatch, name):
+def test_unreadable_checkpoints_are_skipped(tmp_path, monkeypatch, name):
     """As root one may read everything: so the refusal is made up."""
     for step in (1, 2):
         save(tmp_path, LIKE, step=step)
@@ -153,7 +153,7 @@ def test_what_may_not_be_read_is_passed_over(tmp_path, monkeypatch, name):
     assert "Permission denied" in found.skipped[0]
 
 
-def test_other_names_are_no_checkpoints(tmp_path):
+def test_other_names_are_not_checkpoints(tmp_path):
     save(tmp_path, LIKE, step=1)
     for name in ("5", "0000005", "\u00b2" * 8, "\u0665" * 8, "00000005 ", "00000005.tmp", "-0000005", "000000005", "notes.txt"):
         (tmp_path / name).mkdir()
@@ -172,7 +172,7 @@ def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path, monkeypatch):
         checkpoint_folder.steps(tmp_path)
 
 
-def test_where_nothing_is_sound_a_resumed_run_starts_from_the_beginning_and_removes_nothing(tmp_path):
+def test_without_a_valid_checkpoint_a_resumed_run_starts_from_the_beginning_and_removes_nothing(tmp_path):
     (tmp_path / "00000007").write_text("mine")
     changed(tmp_path / "00000009", format=99)
     notes = []

@@ -86,7 +86,7 @@ def test_bad_sizes_bad_data_and_divergence_are_one_sentence():
         run(digits, optimizer=optax.sgd(1e30))
 
 
-def test_a_seed_in_the_place_of_a_key_is_refused():
+def test_a_seed_instead_of_a_key_is_refused():
     with pytest.raises(TypeError, match=r"fit: key must be a key of jax.random, got int; pass jax.random.key\(7\)"):
         run(load("digits"), key=7)
 
@@ -112,7 +112,7 @@ def assert_same(a, b):
 
 @pytest.mark.parametrize("calls", [1, 3, 4, 5])
 @pytest.mark.repeats
-def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(tmp_path, monkeypatch, calls):
+def test_a_run_that_was_stopped_and_resumed_ends_like_an_uninterrupted_one(tmp_path, monkeypatch, calls):
     """Scans of 10, 10, 10 and 9 steps: within an epoch, at its end, and in the next one."""
     whole = run(load("digits"), checkpoints=keep(tmp_path / "whole"))
     stop_after(monkeypatch, calls)
@@ -131,7 +131,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(tmp_path, m
     assert done.history == second.history
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(tmp_path):
+def test_a_damaged_checkpoint_is_named_and_the_run_resumes_from_the_previous_one(tmp_path):
     notes = []
     whole = run(load("digits"), checkpoints=keep(tmp_path, resume=True, on_note=notes.append))
     assert notes == [f"no checkpoint in {tmp_path} yet: starting from the beginning"]
@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(tmp_pa
     assert notes[1] == "resuming from step 108"
 
 
-def test_a_folder_with_checkpoints_is_not_begun_anew_and_one_in_use_is_refused(tmp_path):
+def test_a_folder_with_checkpoints_needs_resume_and_one_in_use_is_refused(tmp_path):
     run(load("digits"), epochs=1, checkpoints=keep(tmp_path))
     with pytest.raises(CheckpointError, match=r"39; resume from them \(--resume\), or choose another folder"):
         run(load("digits"), checkpoints=keep(tmp_path))
@@ -160,7 +160,7 @@ def test_a_folder_with_checkpoints_is_not_begun_anew_and_one_in_use_is_refused(t
         run(load("digits"), checkpoints=keep(tmp_path, every=0))
 
 
-def test_divergence_leaves_the_sound_checkpoint(tmp_path):
+def test_divergence_leaves_the_valid_checkpoint(tmp_path):
     schedule = optax.piecewise_constant_schedule(0.1, {20: 1e30})
     with pytest.raises(FloatingPointError, match=r"the first parameter that is not finite is params\[0\]\.w"):
         run(load("digits"), optimizer=optax.sgd(schedule), checkpoints=keep(tmp_path))
@@ -229,7 +229,7 @@ def _killed(folder, out, seconds):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(5))  # 25 runs, for several workers
-def test_runs_killed_at_random_moments_end_as_the_one_that_was_not(tmp_path, part):
+def test_runs_killed_at_random_moments_end_like_the_uninterrupted_one(tmp_path, part):
     runs = 5
     subprocess.run([sys.executable, "-c", PROGRAM, tmp_path / "whole", tmp_path / "whole.npz"], check=True, capture_output=True)
     rng = np.random.default_rng(part)
@@ -266,7 +266,7 @@ def foretold(data, **changes):
 
 
 @pytest.mark.parametrize("targets", [(), (2,)])
-def test_numbers_are_foretold_and_scored_by_r2(targets):
+def test_numbers_are_predicted_and_scored_by_r2(targets):
     done = foretold(numbers(targets))
     last = done.history[-1]
     assert last.measured["test_r2"] > 0.98
@@ -281,7 +281,7 @@ def test_numbers_are_streamed_to_the_same_parameters():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), a, b)
 
 
-def test_a_run_on_numbers_stops_by_patience_is_saved_and_goes_on(tmp_path):
+def test_a_run_on_numbers_stops_by_patience_is_saved_and_resumes(tmp_path):
     data = numbers()
     whole = foretold(data, epochs=4, measure=lambda state: {"mine": 1.0})
     foretold(data, epochs=2, checkpoints=Checkpoints(tmp_path))
@@ -293,7 +293,7 @@ def test_a_run_on_numbers_stops_by_patience_is_saved_and_goes_on(tmp_path):
     assert (idle.stopped, len(idle.history)) == ("patience", 3)
 
 
-def test_an_r2_that_is_not_defined_is_nan_and_ends_nothing(tmp_path):
+def test_an_undefined_r2_is_nan_and_does_not_stop_the_run(tmp_path):
     data = numbers()
     lone = data._replace(validation=Split(data.test.x[:0], data.test.y[:0]), test=Split(data.test.x[:1], data.test.y[:1]))
     done = foretold(lone, epochs=3, patience=2, checkpoints=Checkpoints(tmp_path))

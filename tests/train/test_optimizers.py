@@ -74,7 +74,7 @@ def test_schedules_span_the_run_and_wrong_ones_are_refused():
         make_schedule(None, 0, 10)
 
 
-def test_decoupled_decay_shrinks_weights_alone_by_the_rate_of_each_step():
+def test_decoupled_decay_shrinks_only_weights_by_the_rate_of_each_step():
     half = make_optimizer("sgd", 0.5, weight_decay=0.2)
     params, _ = steps(half, 1, jax.tree.map(jnp.zeros_like, GRADS))
     close(params, {"w": PARAMS["w"] * (1 - 0.5 * 0.2), "b": PARAMS["b"]})
@@ -109,7 +109,7 @@ def test_the_average_follows_the_parameters():
         average_parameters(0.9).update(GRADS, average_parameters(0.9).init(PARAMS))
 
 
-def test_gradients_that_are_not_finite_are_skipped_so_often():
+def test_gradients_that_are_not_finite_are_skipped_as_often_as_allowed():
     optimizer = make_optimizer("sgd", 0.1, skip=2)
     bad = jax.tree.map(lambda g: g * jnp.nan, GRADS)
     close(steps(optimizer, 2, bad)[0], PARAMS)

@@ -92,7 +92,7 @@ def test_numbers_have_mean_squared_error_and_an_output_for_each(model, targets):
         ({"model": "nielsen"}, "the sigmoid outputs of the model nielsen cannot reach; use the model mlp"),
     ],
 )
-def test_what_is_of_classes_is_refused_for_numbers(options, message):
+def test_models_and_losses_for_classes_are_refused_for_numbers(options, message):
     options = {"model": "mlp", **DEFAULTS, **options}
     with pytest.raises(ValueError, match=message):
         recipe.make_recipe(options.pop("model"), numbers(), **options)

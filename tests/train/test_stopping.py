@@ -25,7 +25,7 @@ def test_an_ignored_signal_stays_ignored():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_once_and_handlers_are_put_back(number):
+def test_a_signal_requests_a_stop_once_and_handlers_are_restored(number):
     before = signal.getsignal(number)
     with stoppable() as stopped:
         assert stopped() == ""

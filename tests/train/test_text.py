@@ -41,7 +41,7 @@ def test_the_evaluation_is_over_every_whole_window():
 
 
 @pytest.mark.slow
-def test_a_small_network_learns_the_words_and_a_stopped_run_goes_on_the_same(tmp_path):
+def test_a_small_network_learns_the_words_and_a_stopped_run_resumes_identically(tmp_path):
     whole = run(200)
     assert whole.history[-1].measured["validation_loss"] < 0.7
     assert whole.history[-1].validation_accuracy > 0.75

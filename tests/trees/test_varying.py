@@ -75,7 +75,7 @@ def test_weights_that_are_the_same_on_all_devices_get_the_whole_gradient(name, a
 @pytest.mark.parametrize("name", PLACES)
 @pytest.mark.slow
 @pytest.mark.in_turn
-def test_a_gradient_from_outside_and_without_books_is_the_same(name):
+def test_a_gradient_from_outside_and_without_check_vma_is_the_same(name):
     f, w, x = PLACES[name]
     mesh = make_mesh(data=4)
     whole = jax.shard_map(lambda w, x: jax.lax.psum(f(w, x), "data"), mesh=mesh, in_specs=(P(), P("data")), out_specs=P())
@@ -136,7 +136,7 @@ def test_layers_of_a_mesh_sum_for_themselves_and_are_called_as_they_are():
     assert seen == [True]
 
 
-def test_outside_nothing_is_cast_and_what_is_no_array_stays():
+def test_outside_nothing_is_cast_and_anything_but_an_array_stays():
     tree = (jnp.ones(2), None, "a", 3)
     assert together(tree) is tree
     found = []

@@ -63,7 +63,7 @@ def test_as_many_numbers_in_other_messages(asked, messages, words):
     assert said([need(AR, 800)], messages, asked) == {AR: words}
 
 
-def test_axes_are_apart():
+def test_axes_are_kept_separate():
     found = differences(sums([need(AR, 8, axes=("data",))], MESH), {}, sums([sent(AR, 8)], MESH), MESH)
     assert found == {(("data",), AR): "-8 numbers, not explained", (("shard",), AR): "+8 numbers, not explained"}
 
@@ -73,10 +73,10 @@ def test_sums_count_each_message_as_often_as_it_is_sent():
     assert found == {(("shard",), AR): Sum(4, 80, 35, 20)}
 
 
-def test_what_rings_hand_on():
+def test_bytes_that_a_device_sends_in_rings():
     for kind, times in ((AR, 14 / 8), (AG, 7 / 8), (RS, 7 / 8), (CP, 1), ("all-to-all", 7 / 8)):
         assert handed_on({(("shard",), kind): Sum(1, 800, 200)}, MESH) == pytest.approx(800 * times)
 
 
-def test_shares_that_fill_no_rows():
+def test_shares_that_do_not_fill_rows_are_found():
     assert uneven([need(AG, 8 * 256), need(AG, 8 * 100), need(RS, 8)], MESH) == [100]

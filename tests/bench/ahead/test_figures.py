@@ -17,7 +17,7 @@ def test_the_figures_are_those_of_the_compiled_program():
     assert found.compile_seconds > 0
 
 
-def test_what_a_kernel_reads_is_not_known(monkeypatch):
+def test_what_a_kernel_reads_is_unknown(monkeypatch):
     known = Target.compile
 
     class Program:

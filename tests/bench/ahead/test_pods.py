@@ -35,7 +35,7 @@ def test_the_batch_grows_to_one_sequence_for_each_device_along_data_and_shard():
         assert pods.batch_of(SMALL._replace(batch=64), mesh) == batch
 
 
-def test_the_table_sets_the_three_side_by_side_and_says_what_became_of_what(capsys):
+def test_the_table_compares_the_three_and_names_the_differences(capsys):
     pods.show(POD)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 100
@@ -46,7 +46,7 @@ def test_the_table_sets_the_three_side_by_side_and_says_what_became_of_what(caps
         assert words in out
 
 
-def test_what_is_written_has_every_message_and_the_words():
+def test_the_record_has_every_message_and_the_sentences():
     found = pods.record(POD)
     sent = {"minimum": 2, "asked": 2, "simulated": 2, "compiled": 0}
     assert found["messages"] == [{"axes": ("shard",), "kind": "all-gather", "bytes": 3200, **sent}]
@@ -78,7 +78,7 @@ def test_what_needs_a_device_or_predicts_is_refused(option, tmp_path):
 
 @libtpu
 @pytest.mark.slow
-def test_a_tpu_sends_the_minimum_of_bytes_over_data_and_model_and_keeps_an_nth_over_shard(tmp_path):
+def test_a_tpu_sends_the_minimum_over_data_and_model_and_keeps_one_nth_over_shard(tmp_path):
     to = tmp_path / "pods.json"
     code = f"""
 from pathlib import Path

@@ -22,7 +22,7 @@ def present(name):
 
 
 @pytest.mark.parametrize("name", ["h101", "cpu", "v5e", "2x2", "v5e:2x2x", "", "H100"])
-def test_a_name_of_no_machine_is_refused(name):
+def test_an_unknown_machine_is_refused(name):
     with pytest.raises(ValueError, match=r"--compile-for must be a GPU .*h100.* or a TPU topology"):
         expect_target(name)
 
@@ -59,13 +59,13 @@ def python(code):
     return run.stdout
 
 
-def test_a_topology_that_is_not_known_is_refused_in_words():
+def test_an_unknown_topology_is_refused_with_a_sentence():
     present("v5e:2x2")
     with pytest.raises(ValueError, match="does not know the machine v9z:2x2"):
         target("v9z:2x2")
 
 
-def test_jax_that_has_started_without_the_compiler_is_told_so():
+def test_jax_started_without_the_compiler_is_an_error():
     present("h100")
     code = (
         "import jax, nnjax.bench.ahead.targets as t\njax.devices()\n"

@@ -45,7 +45,7 @@ class Clock:
         return run
 
 
-def test_a_program_is_timed_after_calls_of_its_own(monkeypatch):
+def test_a_program_is_timed_after_warm_up_calls(monkeypatch):
     clock = Clock(monkeypatch, small=[0.009, 0.008, 0.006, 0.002, 0.001], large=[0.5, 0.2])
     assert steps.settled(clock.program("small")) == pytest.approx(0.001)
     assert steps.settled(clock.program("large")) == pytest.approx(0.2)

@@ -118,7 +118,7 @@ def test_branches_that_send_the_same_count_once_others_are_refused():
         ("%t = (f32[2]{0}, f32[2]{0}) all-to-all(%x, %y), replica_groups={{0,1}}", "all-to-all", 16, ((0, 1),)),
     ],
 )  # fmt: skip
-def test_lines_as_accelerators_have_them(line, kind, size, groups):
+def test_lines_as_accelerators_write_them(line, kind, size, groups):
     done = f"%d = f32[8]{{0}} {kind}-done(%g)"
     (found,) = collectives_of(program(line, done))
     assert found[:5] == (kind, size, 1, groups, False)
@@ -170,7 +170,7 @@ ASYNC = """%begin (x: bf16[512,64]) -> (bf16[512,64], bf16[4096,64], u32[]) {
 }"""
 
 
-def test_what_a_tpu_writes_once_more_where_it_goes_on_and_where_it_ends_counts_once():
+def test_what_a_tpu_repeats_at_a_continuation_and_at_the_end_counts_once():
     start = "%async-collective-start = (bf16[512,64], bf16[4096,64], u32[]) fusion(%x), kind=kCustom, calls=%begin"
     beside = "%fusion.16 = (f32[64,64], bf16[4096,64], u32[]) fusion(%g, %h), kind=kOutput, calls=%async_collective_fusion.16"
     end = "%async-collective-done = bf16[4096,64]{1,0:T(8,128)(2,1)} fusion(%g.1, %h.1), kind=kCustom, calls=%end"

@@ -70,7 +70,7 @@ def test_an_argument_that_is_known_decides():
     assert trips.of(line, "main", [None, 20]) == 4
 
 
-def test_what_a_body_hands_on_as_it_came_is_known_in_every_round():
+def test_what_a_body_passes_on_unchanged_is_known_in_every_round():
     trips, line = loop()
     assert trips.inside(line, "main") == [[None, None, 24]]
 

@@ -72,7 +72,7 @@ def test_a_suite_that_passes_ends_with_a_table_of_its_rules(project, tmp_path, w
     assert "1 at fault, 1 not settled" in table
 
 
-def test_a_suite_fails_only_where_it_is_told_to(project):
+def test_a_suite_fails_only_with_the_strict_option(project):
     code, out = project("--vjp-audit", "--vjp-audit-strict", "-k", "wrong")
     assert code == 1, out
     assert "4 passed" in out

@@ -65,7 +65,7 @@ def test_the_missing_transpose_of_a_square_matrix_is_named():
     assert diagnose("u", through, budget(), Context(mistaken=lambda: [mistake])).kind == "unknown"
 
 
-def test_what_the_wrong_entries_have_in_common_is_said():
+def test_what_the_wrong_entries_have_in_common_is_reported():
     x = np.random.default_rng(7).standard_normal((6, 6))
     h = np.where(x > 0, T, 0)
     found = diagnose("x", h, budget(), Context(inputs={"x": x}))
@@ -73,7 +73,7 @@ def test_what_the_wrong_entries_have_in_common_is_said():
     assert "and zero elsewhere (it is right where x > 0)" in found.detail
 
 
-def test_the_batch_size_is_the_first_axis_of_what_is_no_parameter():
+def test_the_batch_size_is_the_first_axis_of_an_array_that_is_not_a_parameter():
     context = Context.of(("params.w", "x"), [np.zeros((8, 3)), np.zeros((8, 4))], {})
     assert context.sizes[0] == ("the batch size", 8)
     assert ("axis 0 of params.w", 8) in context.sizes

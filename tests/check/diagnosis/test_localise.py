@@ -35,11 +35,11 @@ def test_the_wrong_layer_is_named(model, path):
     assert "larger by 1.1" in text
 
 
-def test_of_two_wrong_layers_the_last_is_met_first():
+def test_of_two_wrong_layers_the_last_is_found_first():
     assert named(nnjax.serial(WRONG, nnjax.tanh(), WRONG))[0] == {"2:dense(3, 3)"}
 
 
-def test_parts_that_are_right_but_joined_wrongly_are_told_apart():
+def test_right_parts_that_are_combined_wrongly_are_recognised():
     model = nnjax.serial(RIGHT, nnjax.tanh())
     joined = model._replace(bwd=lambda residuals, ct_y: (model.bwd(residuals, ct_y)[0], ct_y))
     report = check_layer(joined, model.init(jax.random.key(0)), X)

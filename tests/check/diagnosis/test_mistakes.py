@@ -33,7 +33,7 @@ def kinds(report):
     ],
 )
 @pytest.mark.repeats
-def test_the_jacobian_in_the_place_of_its_transpose_is_named(f, wrong, right):
+def test_the_jacobian_instead_of_its_transpose_is_named(f, wrong, right):
     nnjax.check_vjp(rule(f, right), X, **SOME).raise_if_failed()
     report = nnjax.check_vjp(rule(f, wrong), X, **SOME)
     assert kinds(report) == {"transposed"}, report
@@ -64,7 +64,7 @@ def test_where_the_definition_has_no_forward_mode_the_other_mistakes_are_tried()
     assert "it has no forward mode" in str(report)
 
 
-def test_a_second_derivative_is_wrong_by_itself_or_as_its_first_is():
+def test_a_second_derivative_is_wrong_by_itself_or_like_the_first():
     report = nnjax.check_vjp(rule(two, lambda x, a, b: jnp.cos(x) * a), X, witnesses=[], **SOME)
     assert kinds(report) == {"partial"}, report
     assert "wrong as its first derivative is: 35 of 35 entries off" in str(report)

@@ -8,7 +8,7 @@ X, W = RNG.standard_normal((8, 4)), RNG.standard_normal((3, 4, 5))
 SIZES, IDS, MASK = np.int32([3, 2, 3]), np.int32([4, 1, 4, 0, 2]), RNG.random((4, 4)) < 0.5
 
 
-def test_kinds_are_told_from_an_example():
+def test_kinds_are_inferred_from_an_example():
     kinds = [leaf.kind for leaf in leaves_of([X, W, SIZES, IDS, MASK, np.int32([0, 0, 1, 6]), 3])]
     assert kinds == ["float", "float", "partition", "int", "bool", "sorted", "fixed"]
 

@@ -115,14 +115,14 @@ def test_a_reference_that_is_another_function_in_float64_is_reported():
     assert not sound.disagreement
 
 
-def test_float64_is_held_to_float64():
+def test_float64_must_be_as_precise_as_float64():
     x = np.random.default_rng(0).standard_normal((20, 10))
     _, budget = budgets(lambda x: jnp.tanh(x) * jnp.exp(x), [x], np.float64)
     assert (budget.bound < 1e-12 * budget.size).all()
     assert budget.judge(budget.reference.astype(np.float32).astype(np.float64))[2] == "failed"
 
 
-def test_mixed_precision_is_held_to_the_precision_it_computes_in():
+def test_mixed_precision_must_be_as_precise_as_its_compute_dtype():
     x = np.random.default_rng(0).standard_normal((20, 10))
 
     def low(x):

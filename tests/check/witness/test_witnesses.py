@@ -58,7 +58,7 @@ def test_a_definition_without_forward_mode_is_a_note():
     assert any("adjoint identity was not checked, as there is no forward mode" in note for note in report.notes)
 
 
-def test_a_rule_that_runs_nowhere_is_told_once():
+def test_a_rule_that_runs_nowhere_is_reported_once():
     def bwd(x, ct):
         raise ZeroDivisionError("never")
 

@@ -109,12 +109,12 @@ def test_yaml_is_read_where_it_can_be(tmp_path, monkeypatch):
         read(file, Train)
 
 
-def test_where_the_options_come_from_is_no_part_of_a_run():
+def test_the_source_of_the_options_is_not_part_of_a_run():
     a, b = Train(folder=Path("a")), Train(folder=Path("b"), config=Path("c.toml"), print_config=True)
     assert a._checkpoints().configuration == b._checkpoints().configuration
 
 
-def test_printing_ends_before_any_work_and_refuses_what_makes_no_sense(capsys, monkeypatch):
+def test_printing_exits_before_any_work_and_refuses_invalid_options(capsys, monkeypatch):
     monkeypatch.setattr("nnjax.commands.train.load", lambda *_: pytest.fail("data were read"))
     assert Train(print_config=True, learning_rate=0.125).run() == 0
     assert tomllib.loads(capsys.readouterr().out)["learning_rate"] == 0.125

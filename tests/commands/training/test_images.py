@@ -48,7 +48,7 @@ def table(path, n=400):
     return str(path)
 
 
-def test_a_table_is_foretold_and_reported(tmp_path, capsys):
+def test_a_table_is_predicted_and_reported(tmp_path, capsys):
     run = {"data": table(tmp_path / "mine.csv"), "hidden": (8,), "learning_rate": 0.01}
     assert Train(epochs=15, standardise_targets=True, folder=tmp_path / "run", **run).run() == 0
     out = capsys.readouterr().out
@@ -79,7 +79,7 @@ def test_what_does_not_go_with_a_table_is_refused(tmp_path, options, message):
         Train(data=table(tmp_path / "mine.csv", 40), epochs=1, **options).run()
 
 
-def test_rgb_images_of_ones_own_train_a_lenet(tmp_path, capsys):
+def test_your_own_rgb_images_train_a_lenet(tmp_path, capsys):
     rng = np.random.default_rng(0)
     y = np.arange(200) % 2
     x = rng.random((200, 10, 8, 3)) * 0.3

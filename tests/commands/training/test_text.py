@@ -16,7 +16,7 @@ def words(tmp_path):
 
 @pytest.mark.parametrize("model", [None, pytest.param("char_rnn", marks=pytest.mark.slow)])
 @pytest.mark.slow
-def test_a_text_of_ones_own_trains_is_compared_and_written_on(words, tmp_path, capsys, model):
+def test_your_own_text_trains_is_compared_and_sampled(words, tmp_path, capsys, model):
     folder = tmp_path / "run"
     sizes = QUICK if model is None else {name: n for name, n in QUICK.items() if name != "heads"}
     options = {**sizes, "data": words, "model": model, "folder": folder, "average": 0.9, "clip": 1.0, "l2": 0.1, "l1": 0.1}
@@ -43,7 +43,7 @@ def test_a_lower_precision_trains_too(words, capsys):
 
 
 @pytest.mark.slow
-def test_both_gradients_are_held_together_and_saved(words, tmp_path, capsys):
+def test_both_gradients_are_compared_and_saved(words, tmp_path, capsys):
     assert Train(data=words, grad="both", folder=tmp_path / "run", **QUICK).run() == 0
     assert "compared with jax.grad at every step" in capsys.readouterr().out
 
@@ -63,7 +63,7 @@ def test_a_model_of_images_is_refused(words):
 
 
 @pytest.mark.slow
-def test_quiet_prints_what_came_of_it_alone(words, tmp_path, capsys):
+def test_quiet_prints_only_the_result(words, tmp_path, capsys):
     assert Train(data=words, quiet=True, folder=tmp_path / "run", **QUICK).run() == 0
     words = [line[:10] for line in capsys.readouterr().out.splitlines()]
     assert words == ["hand / jax", "validation", "sample:", "to use it:"]

@@ -50,7 +50,7 @@ def test_a_run_of_text_writes(tmp_path, save_run):
         run.predict(np.zeros((1, 3)))
 
 
-def test_what_is_no_run_is_refused(tmp_path):
+def test_anything_but_a_run_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"is not a run, but empty"):
         load_run(tmp_path)
     with pytest.raises(TypeError, match=r"best must be True or False"):

@@ -41,7 +41,7 @@ def test_several_runs_are_listed(tmp_path):
         found_place("load_run", tmp_path)
 
 
-def test_what_is_no_run_is_said(tmp_path):
+def test_anything_but_a_run_is_reported(tmp_path):
     with pytest.raises(CheckpointError, match=r"nowhere does not exist"):
         found_place("load_run", tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match=r"is not a run, but empty"):

@@ -60,7 +60,7 @@ def test_images_go_to_a_lenet_as_images():
 
 
 @pytest.mark.parametrize("image", [(9, 8, 3), (8, 8, 1)])
-def test_images_of_any_channels_come_as_such_or_alone(image):
+def test_images_with_any_channels_come_in_a_batch_or_alone(image):
     options = {"classes": 3, "channels": [2], "hidden": [4], "activation": "relu", "image": list(image), "dropout": 0.0}
     network = Network("lenet", options)
     model = layer_of(network)

@@ -37,7 +37,7 @@ def test_tensorboard_gets_every_number(tmp_path):
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["gradient norm of w"] == 3.0
 
 
-def test_weights_and_biases_gets_the_same_and_what_is_not_installed_is_said(monkeypatch):
+def test_weights_and_biases_gets_the_same_and_a_missing_library_is_reported(monkeypatch):
     logged = []
     run = types.SimpleNamespace(log=lambda values, step: logged.append((step, values)), finish=lambda: logged.append("end"))
     library = types.SimpleNamespace(init=lambda project, config: logged.append((project, config)) or run)
@@ -109,7 +109,7 @@ GOOD = json.dumps({"epoch": 1, "loss": 0.5, "validation_accuracy": None, "test_a
         (GOOD.replace("test_accuracy", "text_accuracy"), r"is not a record: test_accuracy must be a number, which is missing"),
     ],
 )
-def test_a_line_that_is_no_record_is_a_sentence(tmp_path, line, message):
+def test_a_line_that_is_not_a_record_is_a_sentence(tmp_path, line, message):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f"{GOOD}\n{line}\n")
     for f in (
@@ -122,7 +122,7 @@ def test_a_line_that_is_no_record_is_a_sentence(tmp_path, line, message):
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_a_file_that_is_none_is_a_sentence(tmp_path):
+def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"metrics\.jsonl cannot be read: .*; remove it, or choose another folder"):

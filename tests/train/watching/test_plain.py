@@ -68,6 +68,6 @@ def test_anything_else_is_named(value, entry, came):
         plain("save: metrics", value)
 
 
-def test_a_name_that_is_none_is_refused():
+def test_an_invalid_name_is_refused():
     with pytest.raises(TypeError, match=r"save: metrics: a name must be a str, got \(1, 2\); use text as names"):
         plain("save: metrics", {(1, 2): 3})

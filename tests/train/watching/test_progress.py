@@ -28,7 +28,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
     assert capsys.readouterr().out == epoch_line(RECORD, 5) + "\n"
 
 
-def test_nothing_where_it_is_to_be_quiet(capsys, monkeypatch):
+def test_nothing_is_printed_with_quiet(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     with progress(5, quiet=True) as watched:
         watched.on_epoch(RECORD)

@@ -67,7 +67,7 @@ def test_invalid_arguments_are_refused():
 
 
 def scaled_by_its_largest():
-    """y = 3 x, keeping a number for all rows besides: no row for each example."""
+    """y = 3 x, with a residual that is one number for all rows, not a row for each example."""
 
     def fwd(params, x, *, key=None):
         return 3 * x, (jnp.full((), 3.0, x.dtype),)

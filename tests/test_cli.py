@@ -122,7 +122,7 @@ def test_options_that_do_not_exist_or_do_not_parse_exit_with_2(capsys):
     ],
 )
 def test_options_that_make_no_sense_are_refused_before_any_work(args, message, capsys, monkeypatch):
-    if "epochs of 39" not in message and "alone take" not in message:  # these two depend on what the data hold
+    if "epochs of 39" not in message and "alone take" not in message:  # these two depend on the data
         monkeypatch.setattr(command, "load", lambda *_: pytest.fail("data were read"))
     for module in (train_images, train_text):
         monkeypatch.setattr(module, "compare_gradients", lambda *_, **__: pytest.fail("something was compiled"))
@@ -137,7 +137,7 @@ def test_options_that_make_no_sense_are_refused_before_any_work(args, message, c
 
 @pytest.mark.slow
 def test_errors_are_printed_soon_after_the_imports():
-    """In processor time, and beside what importing JAX takes, as machines differ and another process may be in the way."""
+    """In processor time, relative to that of importing JAX, as machines differ and other processes may run."""
 
     def seconds(code, expected):
         start = resource.getrusage(resource.RUSAGE_CHILDREN)

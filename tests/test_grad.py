@@ -100,11 +100,11 @@ def test_microbatches_that_do_not_divide_the_batch_are_refused():
 def test_eight_batches_of_16_are_one_of_128_within_the_error_budget_ragged_too():
     model = nnjax.serial(nnjax.embedding(7, 5), nnjax.tanh(), nnjax.dense(5, 7))
     ids = jax.random.randint(jax.random.key(0), (128, 6), 0, 7, jnp.int32)
-    lengths = jax.random.randint(jax.random.key(1), (128, 1), 0, 7, jnp.int32)  # tokens that count, of each text
+    lengths = jax.random.randint(jax.random.key(1), (128, 1), 0, 7, jnp.int32)  # tokens that count in each text
     ragged = (jnp.broadcast_to(jnp.arange(6, dtype=jnp.int32)[None], (128, 6)) < lengths).astype(jnp.float32)
     params, labels = model.init(jax.random.key(2)), jnp.roll(ids, 1, 1)
 
-    def weighted(f):  # in float64 the truth is computed, and a weight has the dtype of what it weighs
+    def weighted(f):  # the truth is computed in float64, and weights must have the dtype of the values
         return lambda p, x, y: f(p, x, y, weights=ragged.astype(p[0].table.dtype))
 
     hand, reference = nnjax.value_and_grad(model, LOSS), nnjax.reference_value_and_grad(model, LOSS)

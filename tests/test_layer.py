@@ -17,7 +17,7 @@ IDS = jnp.array([[0, 1, 2, 3, 2, 1, 0, 4]])
 
 
 def wrong(layer, factor=1.5):
-    """The layer with the cotangents of its parameters, or of x where it has none, too large."""
+    """The layer with too large cotangents of its parameters, or of x if it has none."""
 
     def change(right, residuals, ct_y):
         ct_params, ct_x = right
@@ -89,7 +89,7 @@ def test_a_wrong_part_of_a_model_is_named(model, path, where):
 def test_a_wrong_convolution_inside_a_lenet_is_named():
     model = nnjax.lenet(3, channels=(2,), hidden=4, image=(8, 9, 1))
     bad = exchanged(model, (0, 0), wrong)
-    x = jax.random.normal(jax.random.key(1), (9, 8, 9, 1))  # 9 images go through in chunks
+    x = jax.random.normal(jax.random.key(1), (9, 8, 9, 1))  # 9 images run in chunks
     report = nnjax.check_layer(bad, model.init(jax.random.key(0)), x, dtypes=["float32"], transforms=["jit"], witnesses=())
     assert {row.layer for row in report.failures} == {"0/0:conv(1, 2, (5, 5))"}
 
@@ -122,7 +122,7 @@ def test_what_is_a_chain():
         (nnjax.residual(dense), False),
         (nnjax.parallel(dense), False),
         (nnjax.parallel(dense, dense), False),
-        (nnjax.tied(dense, nnjax.tanh(), dense), False),  # a chain but for the table that two of them share
+        (nnjax.tied(dense, nnjax.tanh(), dense), False),  # a chain except for the table that two of them share
         (dense, False),
     ):
         assert is_chain(layer, layer.init(jax.random.key(0)), x) is chain

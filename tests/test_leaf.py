@@ -37,11 +37,11 @@ def test_numpy_arrays_of_float64_are_taken_in_the_dtype_of_jax():
     assert layer.bwd(residuals, np.ones((4, 2)))[1].dtype == jnp.float32
 
 
-# Of a dropout without a key nothing is kept, so nothing tells the shape.
+# A dropout without a key keeps no residuals, so the shape is unknown.
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"dropout without a key"}))
 @pytest.mark.repeats
 def test_bwd_refuses_a_cotangent_that_is_not_like_the_output(name):
-    """Another shape, another dtype, no array: the layer and what was expected are named, under jit too."""
+    """Another shape, another dtype, not an array: the error names the layer and what was expected, also under jit."""
     case = CASES[name]
     x, key = case.inputs(np.random.default_rng(0), (7,)), jax.random.key(0)
 

@@ -32,7 +32,7 @@ def numpy_backprop(w, b, x, y, cost):
 
 
 def by_components(params, x, y, cost):
-    """The whole backward with `send_back_by_components` in the place of `send_back`."""
+    """The whole backward with `send_back_by_components` instead of `send_back`."""
     z, a = [], [x]
     for w, b in zip(params.w, params.b):
         z.append(w @ a[-1] + b)
@@ -100,7 +100,7 @@ def test_the_seeds_example_two_layers_of_two_neurons():
     np.testing.assert_allclose(error, nielsen.send_back_by_components(w, delta, z) / nielsen.sigmoid_prime(z), rtol=1e-6)
 
     np.testing.assert_allclose(error, jax.grad(lambda a: jnp.vdot(delta, w @ a))(a), rtol=1e-6)
-    assert not np.allclose(error, jnp.linalg.inv(w) @ delta, rtol=0.1)  # why not the inverse: it is another vector
+    assert not np.allclose(error, jnp.linalg.inv(w) @ delta, rtol=0.1)  # why not the inverse: it gives another vector
     assert not np.allclose(error, w @ delta, rtol=0.1)
 
 

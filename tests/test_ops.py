@@ -93,7 +93,7 @@ def test_bad_arguments_are_refused(args, options, error, message):
 
 
 def _network(attend, pool, dense, x):
-    """(batch, 6, 6, 4) -> (batch, 3): pooling, then attention over the places that are left."""
+    """(batch, 6, 6, 4) -> (batch, 3): pooling, then attention over the remaining places."""
     places = pool(x).reshape(x.shape[0], 9, 4)
     q, k, v = (dense(i, places).reshape(x.shape[0], 9, 2, 2) for i in range(3))
     return dense(3, attend(q, k, v).reshape(x.shape[0], 36))

@@ -1,4 +1,4 @@
-"""Every Python block of the README runs, one after another, as a reader would run them; its two commands stand in it."""
+"""Every Python block of the README runs, one after another, as a reader would run them; and it has its two commands."""
 
 import re
 from pathlib import Path

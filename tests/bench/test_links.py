@@ -18,7 +18,7 @@ def test_known_times():
     assert tree_seconds("all-reduce", n, 8, LINKS) == pytest.approx(2 * 3 * 1e-6 + 2 * 7e-3)
     assert tree_seconds("all-gather", n, 8, LINKS) == pytest.approx(3e-6 + 7e-3)
     assert tree_seconds("all-gather", n, 6, LINKS) == pytest.approx(3e-6 + 5 / 6 * 8e-3)
-    assert tree_seconds("all-reduce", 8, 8, LINKS) == pytest.approx(3 * (1e-6 + 8e-9))  # few bytes go whole
+    assert tree_seconds("all-reduce", 8, 8, LINKS) == pytest.approx(3 * (1e-6 + 8e-9))  # few bytes are sent as a whole
 
 
 @pytest.mark.parametrize("way", [ring_seconds, tree_seconds])

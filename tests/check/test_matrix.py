@@ -122,7 +122,7 @@ def test_what_jax_cannot_run_is_a_failure_and_not_an_exception():
         *pair(bwd=lambda x, ct: (ct[:, :2] @ jnp.ones(5, ct.dtype),)), jnp.ones((3, 4)), reference=jnp.sin
     )
     assert not report.ok
-    assert report.missing == ()  # each row has failed, so that none was left out
+    assert report.missing == ()  # each row has failed, so none was left out
     assert {row.leaf for row in report.rows} == {"cotangents"}
     assert str(report).count("\n    unknown: JAX cannot run it") == 1
     assert len(report.failures) == 16
@@ -188,7 +188,7 @@ def test_what_does_not_run_in_lower_precision_is_compared_in_the_others(factor):
     assert {line.partition(",")[0] for line in held.missing} == {
         "solve: bfloat16",
         "solve: float16",
-    }  # a layer is to run in all
+    }  # a layer must run in all
     assert {row.dtype for row in held.rows} == {"float32", "float64"}
 
 

@@ -1,4 +1,4 @@
-"""Nothing ends a check: what is raised is a row, a note or an omission, and what is not finite proves nothing."""
+"""Nothing ends a check: an error is a row, a note or an omission, and numbers that are not finite prove nothing."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import nnjax
 
 
 def raising(error, when=lambda x: True, factor=1):
-    """sin, with a rule that raises this where `when` holds of its residual."""
+    """sin, with a rule that raises this if `when` holds for its residual."""
     f = jax.custom_vjp(jnp.sin)
 
     def bwd(x, ct):

@@ -106,7 +106,7 @@ def test_the_rules_of_a_function_are_measured(capsys, monkeypatch, tmp_path):
 
 
 class Clock:
-    """Stands still but for what a case is said to take."""
+    """A clock that only cases move, by their duration."""
 
     now = 0.0
 
@@ -116,7 +116,7 @@ class Clock:
 
 @pytest.fixture
 def timed(monkeypatch, small):
-    """Every case takes ten seconds of a clock; those that were measured are in the list."""
+    """Every case takes ten seconds of the clock; the list holds the measured ones."""
     clock, cases = Clock(), []
     real = command.compare
 

@@ -11,7 +11,7 @@ from nnjax.commands.budget import Budget, by_importance, expect_budget, refuse_b
 
 
 class Clock:
-    """Stands until it is moved."""
+    """A clock that stands still until it is moved."""
 
     def __init__(self):
         self.now = 100.0
@@ -21,7 +21,7 @@ class Clock:
 
 
 def run(budget, clock, seconds):
-    """The cases that are reached, each of which takes its seconds."""
+    """The cases that are reached, where each takes its seconds."""
     reached = []
     for name, took in seconds.items():
         if budget.begin(name):
@@ -41,7 +41,7 @@ def test_a_case_that_may_not_fit_is_not_started_but_listed_with_the_reason():
     clock = Clock()
     budget = Budget(40.0, clock)
     budget.expects("abcd")
-    assert budget.left() == 35  # some are kept
+    assert budget.left() == 35  # some are reserved
     assert run(budget, clock, {"a": 20, "b": 1, "c": 1, "d": 1}) == ["a"]
     assert set(budget.not_reached) == {"b", "c", "d"}
     assert budget.not_reached["b"] == "may take 20.0 s, as cases before it did, with 15.0 s left"

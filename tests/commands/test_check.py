@@ -108,7 +108,7 @@ def test_bad_names_are_refused():
 
 
 class Clock:
-    """Stands still but for what a case is said to take."""
+    """A clock that only cases move, by their duration."""
 
     now = 0.0
 
@@ -118,7 +118,7 @@ class Clock:
 
 @pytest.fixture
 def timed(monkeypatch):
-    """Every check takes ten seconds of a clock; what it was asked for is in the list."""
+    """Every check takes ten seconds of the clock; the list holds its arguments."""
     clock, asked = Clock(), []
 
     def check(layer, *args, **how):

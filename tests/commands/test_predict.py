@@ -24,7 +24,7 @@ def run(tmp_path, save_run):
 
 
 def table(path):
-    """Features of very different size, of which two decide; 40 examples are held out to test."""
+    """Features of very different size, two of which decide; 40 examples are held out for the test."""
     r = np.random.default_rng(1)
     z = r.normal(size=(240, 3))
     x, y = z * [1e-3, 1.0, 1e5] + [0, 50, -2e6], (z[:, 0] + z[:, 2] > 0).astype(int) + (z[:, 1] > 1)
@@ -123,7 +123,7 @@ def test_the_command_that_uses_a_run_can_be_pasted(tmp_path):
 
 
 def priced(path):
-    """A .csv of numbers to be foretold, 40 rows of features of very different size."""
+    """A .csv of numbers to predict, with 40 rows of features of very different size."""
     r = np.random.default_rng(0)
     z = r.normal(size=(200, 3))
     x, y = z * [1e-3, 1.0, 1e5] + [0, 50, -2e6], 5e5 + 1e5 * (z @ [1.0, -2.0, 0.5] + 0.3 * r.normal(size=200))
@@ -145,7 +145,7 @@ def pictures(path):
         (path / name).mkdir(parents=True)
         for i in range(60):
             pixels = r.integers(0, 120, (7, 9, 3), np.uint8)
-            pixels[..., 0] += np.uint8(100 * (k ^ (i % 8 == 0)))  # some are of the other kind
+            pixels[..., 0] += np.uint8(100 * (k ^ (i % 8 == 0)))  # some are of the other class
             Image.fromarray(pixels).save(path / name / f"{i}.png")
     return {"model": "lenet", "channels": (2,), "learning_rate": 0.01, "batch_size": 4}
 

@@ -40,6 +40,6 @@ def test_lines_wrap_between_words_on_a_terminal_and_stay_elsewhere(tmp_path):
     with os.fdopen(theirs, "w") as terminal:
         lines = wrapped(words, terminal).split("\n")
     os.close(ours)
-    assert " ".join(line.strip() for line in lines).split() == words.split()  # nothing is lost or cut
+    assert " ".join(line.strip() for line in lines).split() == words.split()  # no word is lost or cut
     assert all(len(line) <= 80 or " " not in line.strip() for line in lines)
     assert lines[-1] == "saving in run"

@@ -23,7 +23,7 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def small_mnist(tmp_path, monkeypatch):
-    """Four IDX files in MNIST's form but small, and a cache folder of the test's own."""
+    """Four small IDX files in the form of MNIST, and a cache folder for the test."""
     rng, digests, files = np.random.default_rng(0), {}, {}
     for name in data.IMAGES:
         n = 60_000 if "train" in name else 30

@@ -20,7 +20,7 @@ def test_one_pair_of_arrays_is_shuffled_together_and_split(tmp_path):
     labels = np.concatenate([s.y for s in found[1:4]])
     assert (rows.dtype, labels.dtype) == (np.float32, np.int32)
     assert not np.array_equal(rows[:, 0], np.sort(rows[:, 0]))
-    np.testing.assert_array_equal(labels, (rows[:, 0] / 6).astype(int) % 4)  # each with its own label still
+    np.testing.assert_array_equal(labels, (rows[:, 0] / 6).astype(int) % 4)  # each still with its own label
     assert sorted(rows[:, 0]) == list(range(0, 300, 6))
     np.testing.assert_array_equal(load_files(tmp_path / "mine.npz").train.x, found.train.x)
 

@@ -8,7 +8,7 @@ from nnjax.train import DataError, load, load_files
 def pixels(i: int, mode: str = "RGB", size: tuple[int, int] = (7, 5)) -> Image.Image:
     shape = (size[1], size[0], {"RGB": 3, "L": 1, "RGBA": 4}[mode])
     values = np.full(shape, i, np.uint8)
-    values[0, 0, 0] = 200  # so that height and width cannot be mistaken for each other
+    values[0, 0, 0] = 200  # so that height and width differ
     return Image.fromarray(values.squeeze(), mode=None)
 
 

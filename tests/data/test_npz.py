@@ -20,7 +20,7 @@ def member(array) -> bytes:
 
 
 def claiming(shape, dtype="<f8", data=b"") -> bytes:
-    """An array that says it is so large."""
+    """An array that claims this size."""
     raw = io.BytesIO()
     np.lib.format.write_array_header_1_0(raw, {"shape": shape, "fortran_order": False, "descr": dtype})
     return raw.getvalue() + data
@@ -139,7 +139,7 @@ def test_no_flipped_bit_passes_unseen(tmp_path, save):
             found = load_files(path).train
         except DataError:
             refused += 1
-        else:  # a bit that says nothing of the arrays: a date, an attribute
+        else:  # a bit that does not affect the arrays: a date, an attribute
             np.testing.assert_array_equal(found.x, right.x)
             np.testing.assert_array_equal(found.y, right.y)
         path.write_bytes(sound)
@@ -183,7 +183,7 @@ def test_arrays_come_as_numpy_reads_them(tmp_path):
 
 
 def test_zip_checks_its_sums(tmp_path):
-    """What the test of flipped bits rests on, of an array that is stored as it is."""
+    """The basis of the test of flipped bits, for an array that is stored uncompressed."""
     np.savez(tmp_path / "mine.npz", x=X, y=Y)
     raw = (tmp_path / "mine.npz").read_bytes()
     at = raw.find(X.tobytes())

@@ -82,7 +82,7 @@ def test_columns_of_a_table_are_found_by_their_names(tmp_path, suffix):
         path = written(tmp_path, frame, suffix)
         found = load_rows(path, None, CLASSES)
         np.testing.assert_array_equal(found.x, np.stack([np.arange(20), np.arange(20) * 0.5], 1))
-        np.testing.assert_array_equal(found.y, [2, 0] * 10)  # as the network numbers them: none is a bee
+        np.testing.assert_array_equal(found.y, [2, 0] * 10)  # numbered as in the network: none is a bee
         np.testing.assert_array_equal(load_rows(path, None, NUMBERS).y, np.arange(20) * 2.5)
     for frame in (FRAME.drop("price"), FRAME.with_columns(price=pl.lit(None, pl.Float64))):
         assert load_rows(written(tmp_path, frame, suffix), None, NUMBERS).y is None

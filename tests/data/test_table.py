@@ -32,7 +32,7 @@ def test_the_last_column_is_the_target_and_the_rest_are_features(tmp_path, suffi
     assert [s.x.shape for s in found[1:4]] == [(48, 3), (6, 3), (6, 3)]
     for x, y in found[1:4]:
         assert (x.dtype, y.dtype) == (np.float32, np.float32)
-        np.testing.assert_allclose(y, 2.5 * x[:, 0] + 0.1, rtol=1e-6)  # each with its own target still
+        np.testing.assert_allclose(y, 2.5 * x[:, 0] + 0.1, rtol=1e-6)  # each still with its own target
         np.testing.assert_array_equal(x[:, 2], x[:, 0] % 2 == 0)
     assert load_files(written(tmp_path, table().drop("kind"), suffix)).train.x[:, 0].tolist() != sorted(found.train.x[:, 0])
 

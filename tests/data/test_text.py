@@ -18,7 +18,7 @@ def test_a_text_is_split_in_order_and_encoded():
 
 def test_a_byte_order_mark_is_not_a_character(tmp_path):
     path = tmp_path / "mine.txt"
-    for text in (WORDS, "\ufeff" + WORDS, "abc\ufeff" + WORDS):  # a second one is the text's own
+    for text in (WORDS, "\ufeff" + WORDS, "abc\ufeff" + WORDS):  # a second one belongs to the text
         path.write_bytes(b"\xef\xbb\xbf" + text.encode())
         found = load_files(path)
         assert found.decode(found.train) + found.decode(found.validation) == text

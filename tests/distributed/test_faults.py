@@ -23,12 +23,12 @@ QUICK: dict[str, Any] = {"transforms": ["jit"], "dtypes": ["float32"]}
 
 
 def plant(layer, change):
-    """bwd gives change(ct_params, ct_x)."""
+    """The layer whose bwd returns change(ct_params, ct_x)."""
     return layer._replace(bwd=lambda residuals, ct_y: change(*layer.bwd(residuals, ct_y)))
 
 
 def held(sharded, layer, x_spec, y_spec, one, x=X):
-    """The report on `layer`, and on the right one that it was made of."""
+    """The report on `layer`, and on the right one that it was made from."""
     how: dict[str, Any] = {"mesh": make_mesh(**MESH), "specs": (sharded.specs, x_spec, y_spec), "reference": one, **QUICK}
     params = jax.tree.map(lambda p: p + 0.1, sharded.layer.init(KEY))
     nnjax.check_layer(sharded.layer, params, x, **how).raise_if_failed()
@@ -71,7 +71,7 @@ def test_psum_twice():
 
 
 def mean_over_devices(loss):
-    """The mean of the devices' means, whose gradient is left to be that of one device's."""
+    """The mean over the devices' means, with the gradient of a single device's mean."""
 
     def apply(params, x, *, key=None):
         return lax.pmean(loss.apply(params, x), "data")
@@ -118,7 +118,7 @@ def test_unsharded_bias_summed_per_device():
 
 
 def shift(pairs, transpose):
-    """Every device's rows sent on; transpose(ct_y) sends them back."""
+    """Sends the rows of every device on; transpose(ct_y) sends them back."""
 
     def apply(params, x, *, key=None):
         return lax.ppermute(x, "data", pairs)
@@ -139,7 +139,7 @@ def test_wrong_permutation():
 
 
 def test_gather_for_scatter():
-    """gather_t cuts out the device's share, without the sum."""
+    """gather_t takes the device's share, without the sum."""
     mesh, one = make_mesh(**MESH), nnjax.dense(6, 8)
     right = fully_sharded(one, mesh, "data")
 

@@ -1,4 +1,4 @@
-"""The address of this machine that Gloo is told to listen at; `test_hosts` has it listen there."""
+"""The address of this machine for Gloo to listen at; `test_hosts` makes it listen there."""
 
 from types import SimpleNamespace
 

@@ -10,7 +10,7 @@ from nnjax.distributed import make_mesh, mean_over
 KEY = jax.random.key(0)
 Y = jax.random.normal(KEY, (8, 3, 5))
 LABELS = jax.random.randint(KEY, (8, 3), 0, 5, jnp.int32)
-WEIGHTS = jax.random.uniform(jax.random.key(1), (8, 3)).at[2:4].set(0)  # one device has nothing to say
+WEIGHTS = jax.random.uniform(jax.random.key(1), (8, 3)).at[2:4].set(0)  # one device has no weight
 
 
 @pytest.mark.parametrize("weights", [(), (WEIGHTS,)], ids=["plain", "weighted"])

@@ -54,7 +54,7 @@ def test_every_device_draws_its_own_mask():
         lambda x, key: model.layer.apply((), x, key=key), mesh=mesh, in_specs=(P("data"), P()), out_specs=P("data")
     )
     same = drop(jnp.ones((4, 64)), KEY)
-    np.testing.assert_array_equal(same[0], same[1])  # the layer alone draws one mask for all
+    np.testing.assert_array_equal(same[0], same[1])  # the plain layer draws one mask for all
 
     def value_and_grad(params, x, labels, *, weights=None, key=None):
         y = model.layer.apply(params, x, key=key)

@@ -1,4 +1,4 @@
-"""nnjax train in several processes over loopback, as people run it: one command each."""
+"""nnjax train in several processes over loopback, as people run it: one command for each."""
 
 import json
 import os
@@ -42,14 +42,14 @@ def command(*options, environment=None):
 
 
 def start(n, *options, each=lambda i: (), port=None):
-    """n processes of one run; each(i): what the i-th has beside the options of all."""
+    """n processes of one run; each(i): the additional options of the i-th."""
     at = f"127.0.0.1:{port or free_port()}"
     own = (("--coordinator", at, "--num-processes", n, "--process-id", i) for i in range(n))
     return [command(*o, *options, *each(i)) for i, o in enumerate(own)]
 
 
 def ended(processes, seconds=150):
-    """(exit code, stdout, stderr) of each, at most so much later."""
+    """(exit code, stdout, stderr) of each, within this time."""
     try:
         outs = [p.communicate(timeout=seconds) for p in processes]
     finally:
@@ -59,7 +59,7 @@ def ended(processes, seconds=150):
 
 
 def sentence(done):
-    """The one that a process ended with."""
+    """The sentence that a process ended with."""
     code, _, err = done
     assert code not in (0, None)
     (line,) = [line for line in err.splitlines() if line]
@@ -67,7 +67,7 @@ def sentence(done):
 
 
 def parameters(folder, hidden=8):
-    """As they were saved last."""
+    """The parameters that were saved last."""
     like = init_state(nnjax.mlp([64, hidden, 10], nnjax.relu()).init(jax.random.key(0)), optax.adam(0.1), jax.random.key(0))
     return jax.tree.leaves(restore(folder / "checkpoints", like).state.params)
 
@@ -78,7 +78,7 @@ def same(a, b):
 
 @pytest.mark.slow
 def test_processes_end_with_the_parameters_of_one_process_of_as_many_devices(tmp_path):
-    """Two sum two numbers in one order only. Of four, gloo sums in another order than XLA within a process."""
+    """Two processes can sum two numbers only in one order. With four, gloo sums in another order than XLA within a process."""
     runs = {
         "1 of 2": [command("--devices", 2, *QUICK, "--epochs", 30, "--folder", tmp_path / "1 of 2")],
         "2 of 1": start(2, *QUICK, "--epochs", 30, "--folder", tmp_path / "2 of 1"),
@@ -230,7 +230,7 @@ def test_a_place_is_found_where_a_launcher_started_several_processes():
     assert found_place(None, None, None, openmpi) == Place(None, 4, 2)
     assert found_place("host:1", 2, 1, openmpi) == Place("host:1", 2, 1)
     assert found_place(None, None, None, {**openmpi, "OMPI_COMM_WORLD_SIZE": "1"}) is None
-    assert found_place(None, None, None, {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}) is None  # no step of srun's
+    assert found_place(None, None, None, {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}) is None  # not a step of srun
 
 
 @pytest.mark.parametrize("coordinator", ["127.0.0.1:9", "127.0.0.2:9", "localhost:9", "[::1]:9"])
@@ -241,7 +241,7 @@ def test_process_0_listens_where_it_was_named(ipv6, coordinator):
 
 
 def test_process_0_listens_everywhere_where_the_name_is_not_of_this_machine_or_only_of_it(monkeypatch):
-    """An address that is translated on the way; a name that is not known; a machine's name that stands for loopback there."""
+    """An address that is translated on the way; an unknown name; a machine's name that means loopback there."""
     assert listening("192.0.2.77:9") == "[::]:9"
     assert listening("host.invalid:9") == "[::]:9"
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 9))]
@@ -274,7 +274,7 @@ def answers(host, port):
 
 def test_an_unavailable_port_is_one_sentence(monkeypatch):
     with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))  # taken, though nobody answers there
+        s.bind(("127.0.0.1", 0))  # in use, though nothing answers there
         at = f"127.0.0.1:{s.getsockname()[1]}"
         with pytest.raises(
             ValueError, match=rf"process 0 of 2 cannot listen at {at}: Address already in use; choose a free port"

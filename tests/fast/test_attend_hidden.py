@@ -18,7 +18,7 @@ BAD = [np.nan, np.inf, -np.inf, 1e38]
 
 
 def plain(q, k, v, keep, causal):
-    """Attention of every query over copies of the keys that it sees, zeros where it sees none: nothing hidden is multiplied."""
+    """Attention of every query over copies of the keys that it sees, zero if it sees none: hidden numbers are never used."""
     with jax.numpy_rank_promotion("allow"):
         seen = np.ones((q.shape[-2], k.shape[-2]), bool)
         seen = (np.tril(seen) if causal else seen)[None, None, None]
@@ -32,7 +32,7 @@ def plain(q, k, v, keep, causal):
 
 
 def drawn(seed):
-    """(q, k, v, keep, ct_y, causal, queries at a time) of this seed, with numbers that are none wherever nobody looks."""
+    """(q, k, v, keep, ct_y, causal, queries at a time) for this seed, with NaN or infinity wherever no query looks."""
     rng = np.random.default_rng(seed)
     causal, masked = bool(rng.integers(2)), bool(rng.integers(2))
     b, h, g, d = (int(n) for n in rng.integers(1, (4, 4, 4, 6)))
@@ -54,7 +54,7 @@ def by_hand(q, k, v, keep, ct, causal, fwd=fast_fwd, bwd=fast_bwd):
 
 
 def in_blocks(rows):
-    """The pair of a GPU, so many queries at a time."""
+    """The pair for a GPU, with this many queries at a time."""
 
     def fwd(q, k, v, keep, *, causal):
         spelled = functools.partial(large.rows_fwd, rows=rows)
@@ -119,7 +119,7 @@ def spellings(monkeypatch, causal, keep=None):
 @pytest.mark.slow
 @pytest.mark.in_turn
 def test_queries_before_a_nan_are_not_affected_by_it(monkeypatch, holder, bad, dtype):
-    at = 5 if holder == "q" else 3  # the last query is looked at by nobody but itself
+    at = 5 if holder == "q" else 3  # only the last query sees the last key
     given = {"q": jnp.asarray(Q, dtype), "k": jnp.asarray(K, dtype), "v": jnp.asarray(V, dtype)}
     ct = jnp.asarray(CT, dtype)
     spoilt = given | {holder: given[holder].at[..., at, 1].set(bad)}
@@ -129,7 +129,7 @@ def test_queries_before_a_nan_are_not_affected_by_it(monkeypatch, holder, bad, d
         np.testing.assert_array_equal(y[..., :at, :], right[0][..., :at, :], err_msg=name)
         np.testing.assert_array_equal(ct_q[..., :at, :], right[1][..., :at, :], err_msg=name)
         if not abs(bad) <= float(jnp.finfo(dtype).max):
-            assert jnp.isnan(y[..., at:, :]).all(), name  # who sees it is told
+            assert jnp.isnan(y[..., at:, :]).all(), name  # the query that sees it is NaN
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -181,7 +181,7 @@ def test_a_masked_layer_keeps_a_spoilt_position_to_itself():
     for f in (layer.apply, lambda *args: layer.fwd(*args)[0]):
         y, right = f(params, (spoilt, mask)), f(params, (x, mask))
         np.testing.assert_array_equal(jnp.delete(y, 1, axis=1), jnp.delete(right, 1, axis=1))
-        assert jnp.isnan(y[:, 1]).all()  # its own query is no number
+        assert jnp.isnan(y[:, 1]).all()  # its own query is NaN
 
 
 def test_later_positions_are_ignored_in_generation():

@@ -187,7 +187,7 @@ def test_entries_of_minus_infinity_have_probability_zero(x64, name, dtype):
     y, residuals = layer.fwd((), x)
     np.testing.assert_allclose(y.astype("float64"), expected, rtol=2 * jnp.finfo(dtype).eps)
     np.testing.assert_array_equal(y.astype("float64"), layer.apply((), x).astype("float64"))
-    assert jnp.isnan(y[2]).all()  # as jax.nn has it
+    assert jnp.isnan(y[2]).all()  # as in jax.nn
     by_hand = layer.bwd(residuals, ct)[1]
     by_jax = jax.vjp(lambda x: layer.apply((), x), x)[1](ct)[0]
     kept = np.asarray(x[0, :]) != -inf

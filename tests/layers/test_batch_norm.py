@@ -81,7 +81,7 @@ def test_calibrate_reaches_every_batch_norm_of_a_composition():
     params = model.init(jax.random.key(0))
     filled = nnjax.calibrate(model, params, [X])
     for out, again in zip(model.apply(filled, X), model.apply(params, X), strict=True):
-        # With one batch frozen statistics are those of the batch, in every layer: so is the output.
+        # With one batch, frozen statistics equal those of the batch in every layer, and so does the output.
         np.testing.assert_allclose(out, again, rtol=1e-3, atol=1e-4)
     assert filled[2][1].mean.shape == (3, 4)
     assert jax.tree.structure(jax.tree.map(lambda p: p, params)) != jax.tree.structure(filled)

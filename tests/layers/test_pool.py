@@ -75,7 +75,7 @@ def test_of_equal_maxima_the_first_in_the_window_gets_everything():
 def test_every_wrong_way_of_breaking_a_tie_is_found():
     layer = nnjax.max_pool((2, 2))
 
-    def shared(residuals, ct_y):  # every maximum gets its share: the convention of others, not this one
+    def shared(residuals, ct_y):  # every maximum gets a share: another convention
         ct = layer.bwd(residuals, ct_y)[1]
         return (), (ct + jnp.flip(ct, -2)) / 2
 
@@ -143,7 +143,7 @@ def drawn(seed, n):
 
 
 def furthest(tried):
-    """How far the hand-written pair of each is from jax.grad of its definition, in float64, with ties: one program for all."""
+    """The distance of each hand-written pair from jax.grad of its definition, in float64, with ties, in one program for all."""
     rng = np.random.default_rng(0)
     inputs = []
     for layer, shape in tried:

@@ -1,4 +1,4 @@
-"""What is awkward for a loss: infinite logits, narrow labels, weight 0 on NaN, many rows in low precision."""
+"""Difficult inputs of a loss: infinite logits, narrow labels, weight 0 on NaN, many rows in low precision."""
 
 import jax
 import jax.numpy as jnp
@@ -195,7 +195,7 @@ def test_the_mean_over_many_rows_is_that_of_float64(run, dtype, weighted):
     value, ct, *ct_weights = run(CE, (y, jnp.ones(n, jnp.int32), *weights))
     assert value.dtype == ct.dtype == dtype
     assert float(value) == pytest.approx(12, rel=0.004)
-    # 1 / n lies where float16 has steps of 6e-8
+    # near 1 / n float16 has steps of 6e-8
     np.testing.assert_allclose(np.asarray(ct[1], np.float64), np.array([1, -1, 0, 0]) / rows, atol=1e-6)
     assert all(jnp.isfinite(c).all() for c in ct_weights)
     t = jnp.where(jnp.arange(n)[:, None] % 2 == 0, 200, -200).astype(dtype)  # whose squares overflow in float16
@@ -222,7 +222,7 @@ def test_the_mean_over_many_outputs_is_that_of_float64(run, dtype):
 @pytest.mark.parametrize("vocab", [200, 400])
 @pytest.mark.repeats
 def test_the_fused_loss_of_many_rows_keeps_the_small_probabilities(run, dtype, vocab):
-    """p / n of a flat softmax is below float16's smallest number; the sum over classes of p w is not."""
+    """p / n of a flat softmax is below the smallest float16 number; the sum over classes of p w is not."""
     n = 8192
     h, w = jnp.zeros((n, 2), dtype), jnp.ones((vocab, 2), dtype).at[0].set(-3)
     value, ct_h, ct_w = run(FUSED, ((h, w), jnp.zeros(n, jnp.int32)))

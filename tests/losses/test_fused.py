@@ -47,7 +47,7 @@ def test_edge_shapes_pass_the_check(x):
 @pytest.mark.parametrize("few", [6, 7])
 @pytest.mark.slow
 def test_chunks_pass_the_check_and_every_mutant_is_killed(monkeypatch, few):
-    forget()  # what was compiled for other sizes
+    forget()  # programs compiled for other sizes
     monkeypatch.setattr(cpu, "FEW", few)
     monkeypatch.setattr(cpu, "rows_at_a_time", lambda n, vocab: 4)
     x = ((H, W), LABELS, WEIGHTS)

@@ -94,7 +94,7 @@ def test_top_k_draws_only_among_the_most_probable():
     keys = jax.random.split(jax.random.key(0), 200)
     few = jax.vmap(lambda key: pick(logits, key, 1.0, 3))(keys)
     assert set(few[:, 0].tolist()) == {1, 2, 4}
-    assert set(few[:, 1].tolist()) == {0, 1, 2}  # of equals the first
+    assert set(few[:, 1].tolist()) == {0, 1, 2}  # the first of equal ones
     assert (pick(logits, keys[0], 1.0, 1) == logits.argmax(-1)).all()
     whole, more = (jax.vmap(lambda key, k=k: pick(logits, key, 1.0, k))(keys) for k in (None, 99))
     assert (whole == more).all()

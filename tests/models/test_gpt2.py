@@ -13,7 +13,7 @@ VOCAB, CONTEXT, WIDTH = 50, 16, 128
 
 
 def arrays(vocab=VOCAB, context=CONTEXT, width=WIDTH, layers=2, hidden=None, drop="", head=False):
-    """Random arrays in the names and shapes of GPT-2."""
+    """Random arrays with the names and shapes of GPT-2."""
     hidden = 4 * width if hidden is None else hidden
     shapes = {"wte.weight": (vocab, width), "wpe.weight": (context, width), "ln_f.weight": (width,), "ln_f.bias": (width,)}
     maps = {"attn.c_attn": (width, 3 * width), "attn.c_proj": (width, width), "mlp.c_fc": (width, hidden),
@@ -109,7 +109,7 @@ def test_the_model_of_the_config_equals_numpy(tmp_path, config, sizes):
         found_by = [np.asarray(y) for y in (model.apply(params, jnp.asarray(IDS)), model.fwd(params, jnp.asarray(IDS))[0])]
     for y in found_by:  # queries are scaled in the file's float32
         np.testing.assert_allclose(y, expected, atol=1e-6 * np.abs(expected).max())
-    for name, value in WITHOUT.items():  # as opposed to an option that is not read
+    for name, value in WITHOUT.items():  # unlike an option that is not read
         if name in config and EXPECTED.get(config[name]) is not TANH_GELU and config[name] not in (None, value):
             assert np.abs(found_by[0] - logits(found, IDS, {**config, name: value}, heads)).max() > 1e-5
 
@@ -139,7 +139,7 @@ def test_generation_is_that_of_the_config(tmp_path):
 @pytest.mark.parametrize("kind", ["folder", "index", "one of another name"])
 def test_a_folder_and_shards_load(tmp_path, kind, prefix):
     found = {prefix + name: array for name, array in arrays(width=64).items()}
-    found[f"{prefix}h.0.attn.bias"] = np.tri(CONTEXT, dtype=bool)[None, None]  # as older files have it
+    found[f"{prefix}h.0.attn.bias"] = np.tri(CONTEXT, dtype=bool)[None, None]  # as in older files
     names = sorted(found)
     shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
     for shard, of in shards.items():

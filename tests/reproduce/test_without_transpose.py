@@ -33,7 +33,7 @@ def test_finished_runs_are_not_trained_again_and_further_seeds_are(tmp_path):
     assert [s["seed"] for s in more[0]["seeds"]] == [0, 1]
     written = json.loads(file.read_text())
     assert {"jax", "device", "date"} <= set(written)
-    compare(SHORT._replace(epochs=1), DATA, 1, file, again.append)  # another budget: another table
+    compare(SHORT._replace(epochs=1), DATA, 1, file, again.append)  # other settings: another table
     assert len(json.loads(file.read_text())["settings"][0]["rows"][0]["seeds"][0]["angles"]["[0].w"]) == 1
 
 

@@ -48,7 +48,7 @@ def test_it_equals_the_run_by_hand_also_if_it_is_stopped_and_resumed(tmp_path):
     resumed = run(checkpoints=Checkpoints(tmp_path / "stopped", resume=True))
     assert int(done.state.step) == 78
     jax.tree.map(np.testing.assert_array_equal, resumed.state.params, done.state.params)
-    near = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)  # another program, rounded otherwise
+    near = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)  # another program, with other rounding
     jax.tree.map(near, done.state.params, expected.state.params)
 
 

@@ -211,7 +211,7 @@ def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoint_before(tmp_path):
-    """As far as a process can see: no file may grow past 64 kB."""
+    """A full disk, as a process sees it: no file may grow past 64 kB."""
     program = f"""
 import resource
 import jax
@@ -232,7 +232,7 @@ except CheckpointError as error:
 
 
 def test_a_thread_that_still_writes_when_a_save_fails_is_waited_for_and_prints_nothing(tmp_path, monkeypatch, capfd):
-    """As orbax's threads do: the error of one is raised while another is at work, which fails once the folder is removed."""
+    """Like orbax's threads: the error of one is raised while another still works, and fails once the folder is removed."""
     found = []
 
     def run(self):
@@ -267,7 +267,7 @@ def test_the_death_of_another_process_is_not_reported_as_a_full_disk(tmp_path, m
 
 
 def test_a_process_killed_while_it_saves_leaves_a_valid_checkpoint(tmp_path):
-    """It saves as fast as it can, a state that says which step it is of."""
+    """It saves as fast as it can a state that contains its step."""
     program = f"""
 import jax.numpy as jnp
 from nnjax.train import save
@@ -288,7 +288,7 @@ while True:
             done += [int(line) for line in process.stdout.read().split()]
         found = restore(tmp_path, like)
         assert found.skipped == ()
-        assert found.step >= done[-1]  # killed after the rename and before the print, it may be one further
+        assert found.step >= done[-1]  # if killed between the rename and the print, it may be one step further
         assert int(found.state["step"]) == found.step
         np.testing.assert_array_equal(found.state["w"], float(found.step))
     save(tmp_path, like, step=10_000)

@@ -11,7 +11,7 @@ from nnjax.train.run import begin
 
 
 class Killed(BaseException):
-    """Stands for a SIGKILL: nothing that runs after it may clean up."""
+    """Simulates a SIGKILL: nothing that runs after it may clean up."""
 
 
 @pytest.mark.parametrize("step", [2, 3], ids=["one of the same step", "one too many"])
@@ -119,7 +119,7 @@ def test_invalid_checkpoints_are_skipped_with_a_reason(tmp_path, name):
     assert "00099999 " in found.skipped[0]
     assert word in found.skipped[0]
     for step in (2, 3, 4):
-        save(tmp_path, LIKE, step=step, keep=1)  # it neither counts nor goes
+        save(tmp_path, LIKE, step=step, keep=1)  # it does not count and is not removed
     assert os.path.lexists(tmp_path / "00099999")
     assert set(checkpoint_folder.known(tmp_path)) - {99999} == {4}
 
@@ -136,7 +136,7 @@ def test_what_has_the_name_of_a_checkpoint_is_moved_aside(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["is_dir", "read_bytes", "open"])
 def test_unreadable_checkpoints_are_skipped(tmp_path, monkeypatch, name):
-    """As root one may read everything: so the refusal is made up."""
+    """Root may read everything, so the refusal is simulated."""
     for step in (1, 2):
         save(tmp_path, LIKE, step=step)
     before = getattr(Path, name)

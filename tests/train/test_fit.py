@@ -96,7 +96,7 @@ def keep(folder, **changes):
 
 
 def stop_after(monkeypatch, calls):
-    """Have the run believe that SIGTERM came during its calls-th scan."""
+    """Make the run believe that SIGTERM came during its calls-th scan."""
     asked = []
 
     @contextlib.contextmanager
@@ -215,7 +215,7 @@ np.savez(sys.argv[2], *jax.tree.leaves((done.state.params, done.state.opt_state)
 
 
 def _killed(folder, out, seconds):
-    """Run the program and kill it so long after its first epoch; whether it was still running."""
+    """Run the program and kill it this long after its first epoch; whether it was still running."""
     with subprocess.Popen([sys.executable, "-c", PROGRAM, folder, out], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -240,7 +240,7 @@ def test_runs_killed_at_random_moments_end_like_the_uninterrupted_one(tmp_path, 
             killed += _killed(folder, out, float(rng.uniform(0, 0.8)))
             before = max(steps(folder))
             subprocess.run([sys.executable, "-c", PROGRAM, folder, out], check=True, capture_output=True)
-            assert before >= 30  # the first epoch had ended: nothing is lost but what came after the last save
+            assert before >= 30  # the first epoch had ended: only what came after the last save is lost
             with np.load(out) as found:
                 assert found.files == whole.files
                 for name in whole.files:

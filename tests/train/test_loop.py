@@ -1,4 +1,4 @@
-"""What `fit`'s tests do not reach of the loop beneath it: early stopping, divergence, skipped steps, many steps."""
+"""Parts of the loop that the tests of `fit` do not reach: early stopping, divergence, skipped steps, many steps."""
 
 import resource
 import statistics
@@ -111,7 +111,7 @@ def test_batches_may_be_anything_that_rows_name():
 
 
 def test_a_finished_scan_is_reported_without_moving_the_ends_of_scans(monkeypatch):
-    monkeypatch.setattr(loop_module, "FLOPS", 1e6)  # some scans an epoch
+    monkeypatch.setattr(loop_module, "FLOPS", 1e6)  # several scans in an epoch
     told = []
     plain, watched = run(epochs=2), run(epochs=2, on_steps=lambda step, loss: told.append((step, loss)))
     for a, b in zip(jax.tree.leaves(plain.state.params), jax.tree.leaves(watched.state.params)):

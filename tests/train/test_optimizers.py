@@ -12,7 +12,7 @@ GRADS = {"w": jnp.array([[0.5, 1.0], [0.0, -1.0]]), "b": jnp.array([2.0, 0.0])}
 
 
 def steps(optimizer, n=3, grads=GRADS):
-    with jax.numpy_dtype_promotion("standard"):  # optax itself mixes dtypes
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
         params, state = PARAMS, optimizer.init(PARAMS)
         for _ in range(n):
             updates, state = optimizer.update(grads, state, params)

@@ -1,4 +1,4 @@
-"""Where a state lies: parameters by their specs, what the optimizer keeps with them, all else everywhere."""
+"""Where a state lies: parameters by their specs, the optimizer's arrays with them, everything else on all devices."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Of several processes: what tests/parallel/test_processes.py runs through. Here two that only talk."""
+"""Two processes that only talk; tests/distributed/test_processes.py runs whole runs in several processes."""
 
 import os
 import socket

@@ -8,7 +8,7 @@ from nnjax.train.stopping import stoppable
 
 @pytest.fixture(autouse=True)
 def in_the_foreground():
-    """In a shell's background job, as the tests may be, Python finds SIGINT ignored."""
+    """In a shell's background job, which the tests may be, Python starts with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -17,7 +17,7 @@ def run(data=DIGITS, loss=LOSS, **changes):
 
 
 def alike(a, b):
-    """The same batches through two programs: equal but for rounding."""
+    """The same batches in two programs: equal except for rounding."""
     jax.tree.map(lambda u, v: np.testing.assert_allclose(u, v, rtol=1e-3, atol=1e-5), a.state.params, b.state.params)
     np.testing.assert_allclose([r.loss for r in a.history], [r.loss for r in b.history], rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""What is a weight, in every layer and model that there is, as it is and stacked."""
+"""Which parameters are weights, in every layer and model, plain and stacked."""
 
 from typing import NamedTuple
 

@@ -82,7 +82,7 @@ def test_a_gradient_from_outside_and_without_check_vma_is_the_same(name):
     close(jax.jit(lambda w, x: (whole(w, x), *jax.grad(whole, (0, 1))(w, x)))(w, x), right(f, w, x))
 
     def local(w, x):
-        return jax.lax.psum(jax.grad(f)(w, x), "data")  # without books the sum is one's own to make
+        return jax.lax.psum(jax.grad(f)(w, x), "data")  # without check_vma the caller must sum
 
     bare = jax.shard_map(local, mesh=mesh, in_specs=(P(), P("data")), out_specs=P(), check_vma=False)
     close(jax.jit(bare)(w, x), jax.grad(f)(w, x))

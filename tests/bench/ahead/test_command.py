@@ -12,7 +12,7 @@ GOOD = Figures(2, 1 << 21, 3, None, None, 0.5)
 
 @pytest.fixture
 def compiler(monkeypatch):
-    """What compiles gives the figures in `found`, by unit."""
+    """Replace compiling by the figures in `found`, by unit."""
     found = {}
 
     def compile_all(targets, units, said):

@@ -48,7 +48,7 @@ def test_a_program_that_hangs_or_crashes_affects_only_itself():
     told = []
     start = time.perf_counter()
     every = compile_all(["x", "y"], [("bench", ("one",)), ("bench", ("two", "more"))], lambda *what: told.append(what), 1.0)
-    assert time.perf_counter() - start < 50  # and not the minute of what hangs
+    assert time.perf_counter() - start < 50  # and not the minute of the program that hangs
     for found in every.values():
         for n, unit in enumerate(found, 1):
             assert list(unit) == ["a", "stuck", "dead", "wrong", "b"]

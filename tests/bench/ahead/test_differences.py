@@ -1,4 +1,4 @@
-"""Messages as compilers make them of the minimum, and what is said of each."""
+"""Messages as compilers change the minimum, and the sentence for each."""
 
 import pytest
 

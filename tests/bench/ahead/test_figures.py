@@ -13,7 +13,7 @@ def test_the_figures_are_those_of_the_compiled_program():
     assert found.temp_bytes >= 4 * 16 * 16
     assert found.flops is not None
     assert found.flops >= 2 * 16**3
-    assert found.launches is None  # of a GPU alone
+    assert found.launches is None  # only on a GPU
     assert found.compile_seconds > 0
 
 

@@ -1,4 +1,4 @@
-"""The step of a small GPT, compiled for the chips of a TPU that is not here; where its compiler is not, all but that."""
+"""The step of a small GPT, compiled for the chips of a TPU that is not here; without its compiler, everything else."""
 
 import importlib.util
 import json

@@ -52,7 +52,7 @@ def test_a_mesh_has_as_many_places_as_the_machine():
 
 
 def python(code):
-    """What code prints in a process of its own, in which no platform is chosen: JAX has started here, without the compilers."""
+    """The output of code in a new process without a chosen platform: here JAX has started already, without the compilers."""
     env = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stderr

@@ -30,7 +30,7 @@ def test_the_cross_entropy_is_ours():
 
 
 class Clock:
-    """Stands still but for what the programs take, each the next of its seconds, and the last for ever; keeps the order."""
+    """A clock that only programs move, each call by its next duration (the last one repeats); it records the order."""
 
     def __init__(self, monkeypatch, **takes):
         self.now, self.order, self.takes = 0.0, [], {name: list(seconds) for name, seconds in takes.items()}

@@ -64,7 +64,7 @@ WIDTHS = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4,
 def test_numbers_of_every_type(dtype):
     (found,) = sent(lambda x: lax.all_gather(x, "b", tiled=True), dtype=dtype)
     width = WIDTHS[dtype]
-    assert found.bytes in ([4 * 48 * width] if width else [4 * 48 * w for w in (1, 2, 4)])  # a CPU sends some as wider ones
+    assert found.bytes in ([4 * 48 * width] if width else [4 * 48 * w for w in (1, 2, 4)])  # a CPU sends some in a wider dtype
 
 
 def test_messages_in_a_loop_count_as_often_as_it_runs_in_a_loop_in_a_loop_both():
@@ -131,7 +131,7 @@ def test_a_computation_that_starts_and_ends_apart_counts_once():
     assert collectives_of(program(start, *rest, more=inner)) == [Message("reduce-scatter", 16, 1, ((0, 1),), False, 4)]
     computed = "%f = f32[4]{0} fusion(%x), kind=kLoop, calls=%fused"
     (found,) = collectives_of(program(start, rest[0], computed, rest[1], more=inner))
-    assert not found.overlaps  # what ends the start's name is another
+    assert not found.overlaps  # a longer name is a different one
     (found,) = collectives_of(program(start, computed, "%c = f32[2]{0} async-done(%a), calls=%inner", more=inner))
     assert found.overlaps
 
@@ -144,7 +144,7 @@ def test_what_is_computed_between_start_and_end_overlaps():
 
 
 def test_an_all_reduce_of_which_each_device_keeps_a_share_is_a_reduce_scatter():
-    """As TPUs have it: a fusion of their own, named so."""
+    """As TPUs write it: a fusion with this name."""
     inner = """%all-reduce-scatter.3 (y: f32[16]) -> f32[2] {
   %y = f32[16]{0:T(1024)} parameter(0)
   %all-reduce.1 = f32[16]{0:T(1024)} all-reduce(%y), channel_id=2, replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add

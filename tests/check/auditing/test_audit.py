@@ -138,7 +138,7 @@ LIBRARY = [
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_rules_of_jax_and_optax_are_not_faults():
-    """Values in 0 ... 1, which every one of these takes, a zero and a tie among them."""
+    """Values in 0 ... 1, which all of these accept, with a zero and a tie."""
     x = jnp.array([[0.25, 0.5, 0.5, 0.75], [0.125, 0.9, 0.3, 0.6]])
     two = {"xlogy", "xlog1py", "rel_entr", "kl_div", "l2_loss", "huber_loss", "log_cosh", "sigmoid_binary_cross_entropy",
            "softmax_cross_entropy", "cosine_similarity", "hinge_loss", "kl_divergence"}  # fmt: skip
@@ -153,7 +153,7 @@ def test_the_rules_of_jax_and_optax_are_not_faults():
 
 
 def summing(factor):
-    """The sum over the devices, of a rule that communicates in its forward and casts in its backward."""
+    """The sum over the devices, with a rule that communicates in its forward and casts in its backward."""
 
     @jax.custom_vjp
     def over_devices(x):

@@ -107,7 +107,7 @@ def test_no_tracer_is_kept():
 
 @jax.tree_util.register_pytree_node_class
 class Box:
-    """A node that takes arrays and nothing else."""
+    """A pytree node that takes only arrays."""
 
     def __init__(self, value):
         self.value = value if type(value) is object or value is None else jnp.asarray(value)

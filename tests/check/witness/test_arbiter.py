@@ -153,7 +153,7 @@ def test_one_small_wrong_entry_is_not_an_approximation():
     def pull(x, ct):
         return (ct * jnp.cos(x)).at[3].multiply(0)
 
-    x = jnp.full(8, 0.1).at[3].set(jnp.float32(np.pi / 2 - 1e-6))  # its gradient is a millionth of the others'
+    x = jnp.full(8, 0.1).at[3].set(jnp.float32(np.pi / 2 - 1e-6))  # its gradient is a millionth of the others
     assert not verdict(vjp(jnp.sin, pull), x)[0]
     assert verdict(vjp(jnp.sin, lambda x, ct: ct * jnp.cos(x)), x)[0]
 
@@ -192,7 +192,7 @@ def test_a_kink_that_cannot_be_shown_is_not_ok():
 
 
 def looped_in_float32(a):
-    """The root of a, by a loop that carries float32 and nothing else."""
+    """The root of a, by a loop that carries only float32."""
     step = lambda x: (0.5 * (x + a / x)).astype(jnp.float32)  # noqa: E731
     return jax.lax.while_loop(lambda x: jnp.abs(x * x - a) > 1e-6 * a, step, a)
 

@@ -11,7 +11,7 @@ X = jnp.linspace(0.2, 1.0, 5)
 
 
 def called(f, x):
-    """f on the host, by a callback, which may raise for values that it does not like."""
+    """f on the host, by a callback, which may raise for some values."""
     return jax.pure_callback(f, jax.ShapeDtypeStruct(x.shape, x.dtype), x, vmap_method="sequential")
 
 

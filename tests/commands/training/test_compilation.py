@@ -22,7 +22,7 @@ OPTIONS = (
 
 @pytest.fixture
 def unset(tmp_path, monkeypatch):
-    """No folder has been chosen, and the usual one is the test's own."""
+    """No folder has been chosen, and the usual one belongs to the test."""
     before = {name: jax.config.values[name] for name in OPTIONS}
     jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.setattr(compilation, "cache_folder", lambda: tmp_path / "cache")
@@ -115,7 +115,7 @@ def ended(process):
 
 
 def trained(folder):
-    """The parameters, as they were saved, and the record."""
+    """The saved parameters, and the record."""
     from nnjax.train.checkpoint_folder import manifest_of, steps
 
     last = folder / "checkpoints" / f"{steps(folder / 'checkpoints')[-1]:08d}"

@@ -1,4 +1,4 @@
-"""Options of `nnjax train` beside each other: what makes no sense is refused at once, and nothing ends in a traceback."""
+"""Combinations of options of `nnjax train`: invalid ones are refused at once, and none ends in a traceback."""
 
 import random
 import time
@@ -49,7 +49,7 @@ def test_the_options_as_they_are_make_sense():
 
 
 def pool(folder, text) -> dict[str, list]:
-    """option -> values, right, extreme and absurd; none that is right and slow."""
+    """option -> values: right, extreme and absurd ones, but none that is right and slow."""
     flag = [[]]
     numbers = ["0.1", "0", "-1", "nan", "inf", "1e38", "1e-45", "x"]
     counts = ["1", "2", "0", "-3", str(HUGE), "1.5"]
@@ -117,18 +117,18 @@ def words(rng: random.Random, options: dict[str, list]) -> list[str]:
 
 
 def tried(args: list[str], capsys) -> int:
-    """The exit code; it fails where there is a traceback, another code, or a refusal that took long."""
+    """The exit code; fails for a traceback, another code, or a slow refusal."""
     wall, own = time.perf_counter(), time.process_time()
     with pytest.raises(SystemExit) as ended:
         main(args)
-    seconds = min(time.perf_counter() - wall, time.process_time() - own)  # another process may be in the way
+    seconds = min(time.perf_counter() - wall, time.process_time() - own)  # another process may slow it down
     printed = capsys.readouterr()
     where = f"{' '.join(args)}: {ended.value.code}, after {seconds:.1f} s: {printed.err}"
     assert ended.value.code in (0, 1, 2), where
     assert "Traceback" not in printed.err, where
     if ended.value.code == 2:
         assert printed.err.strip() or "usage" in printed.out, where
-        if "not finite" not in printed.err:  # a run that diverges is known once it does
+        if "not finite" not in printed.err:  # a divergence is known only once it happens
             assert seconds < 2, where
     return ended.value.code
 
@@ -140,7 +140,7 @@ def tried(args: list[str], capsys) -> int:
 def test_random_command_lines_end_with_an_exit_code_and_no_traceback(tmp_path, monkeypatch, capsys, seed):
     text = tmp_path / "text.txt"
     text.write_text("to be or not to be, that is the question. " * 20)
-    monkeypatch.chdir(tmp_path)  # a folder of no name is the one that one is in
+    monkeypatch.chdir(tmp_path)  # a folder without a name is the working folder
     rng, options = random.Random(seed), pool(tmp_path, text)
     codes = [tried(words(rng, options), capsys) for _ in range(25)]
     assert 0 in codes

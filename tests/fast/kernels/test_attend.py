@@ -1,4 +1,4 @@
-"""Attention in kernels as a whole: the error budget, second order, what is no number, and which program has which kernel."""
+"""Attention in kernels as a whole: the error budget, second order, NaN and infinity, and which program has which kernel."""
 
 import subprocess
 import sys

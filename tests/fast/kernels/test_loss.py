@@ -1,4 +1,4 @@
-"""The linear cross-entropy in kernels as a whole: the error budget, second order, what is no number, who has which kernel."""
+"""The linear cross-entropy in kernels as a whole: the error budget, second order, NaN and infinity, where there are kernels."""
 
 import sys
 

@@ -44,7 +44,7 @@ def test_what_is_written_is_read_again_bit_for_bit(tmp_path):
     assert found.rows[:2] == ROWS.rows[:2]
     for a, b in zip(found.rows.moments, KNOWN):
         np.testing.assert_array_equal(a, b, strict=True)
-    keep_record(tmp_path, WORDS)  # a run that begins anew in this folder
+    keep_record(tmp_path, WORDS)  # a run that starts again in this folder
     assert read_record(tmp_path) == WORDS
 
 

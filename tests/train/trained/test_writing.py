@@ -14,7 +14,7 @@ VOCABULARY = "\n abcdefghé"
 CONTEXT, VOCAB = 6, len(VOCABULARY)
 GPT = Network("gpt", {"vocab": VOCAB, "context": CONTEXT, "layers": 2, "heads": 2, "width": 8, "dropout": 0.5, "scan": True})
 RNN = Network("char_rnn", {"vocab": VOCAB, "width": 8, "cell": "lstm", "layers": 2})
-# Larger than at the start, so that the most probable character is not the last one given.
+# Larger than initial weights, so that the most probable character is not just the previous one.
 GPT_PARAMS = jax.tree.map(lambda p: 8 * p if p.ndim > 1 else p, layer_of(GPT).init(jax.random.key(0)))
 RNN_PARAMS = jax.tree.map(lambda p: 3 * p, layer_of(RNN).init(jax.random.key(1)))
 KEY = jax.random.key(2)

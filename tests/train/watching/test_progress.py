@@ -54,7 +54,7 @@ def test_a_bar_on_a_terminal_moves_within_an_epoch_and_fits(capsys, monkeypatch,
     shown = []
 
     def expect(start):
-        """The last line that is drawn begins so, soon: it is drawn ten times a second."""
+        """The last drawn line starts so before long, as it is drawn ten times a second."""
         end = time.monotonic() + 20
         while not (shown and shown[-1].startswith(start)):
             assert time.monotonic() < end, shown[-3:]

@@ -18,7 +18,7 @@ from ..errors import expect_folder
 
 @dataclass
 class Audit:
-    """Run a function once and check every custom_vjp and custom_jvp rule that it passes through; or list a package's rules."""
+    """Run a function once and check every custom_vjp and custom_jvp rule that it runs through; or list a package's rules."""
 
     target: tyro.conf.Positional[str]
     """module:function, called without arguments; or a package, whose rules are listed with file and line."""

@@ -119,7 +119,7 @@ def spellings(monkeypatch, causal, keep=None):
 @pytest.mark.slow
 @pytest.mark.in_turn
 def test_queries_before_a_nan_are_not_affected_by_it(monkeypatch, holder, bad, dtype):
-    at = 5 if holder == "q" else 3  # only the last query sees the last key
+    at = 5 if holder == "q" else 3  # spoil the last query, or a key that later queries see
     given = {"q": jnp.asarray(Q, dtype), "k": jnp.asarray(K, dtype), "v": jnp.asarray(V, dtype)}
     ct = jnp.asarray(CT, dtype)
     spoilt = given | {holder: given[holder].at[..., at, 1].set(bad)}

@@ -66,7 +66,7 @@ def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool) -> Graded[Any]: 
 
 
 def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> Graded[Any]:
-    """f(params, x, labels, *, weights=None, key=None) -> (value, grads), through the hand-written backward alone.
+    """f(params, x, labels, *, weights=None, key=None) -> (value, grads), through the hand-written backward only.
 
     value: (), the loss of the model's output; grads: a tree like params.  With `has_aux` the first result is
     (value, y), y the model's output, as in JAX.  Warns if a model with dropout gets no key.

@@ -58,7 +58,7 @@ def _expect_attention(q, k, v, causal: bool, mask) -> None:
     if mask is not None:
         if not hasattr(mask, "dtype") or mask.dtype != jnp.bool_:
             raise TypeError(
-                f"ops.attention: mask must be boolean, True where a key may be looked at, got {describe(mask)}; "
+                f"ops.attention: mask must be boolean, True where a key may be attended to, got {describe(mask)}; "
                 "convert it, as in mask != 0."
             )
         expect_shape("ops.attention", "mask", mask, k.shape[:-2])
@@ -68,7 +68,7 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool = True, mask: Array 
     """y_i = sum_j softmax_j(q_i . k_j / sqrt(d)) v_j for each head, block by block.
 
     q, y: (..., s, heads, d); k, v: (..., t, kv_heads, d), kv_heads a divisor of heads; causal: query i sees keys 0 ... i, and
-    s = t; mask: bool (..., t), False for keys that nobody may look at. A query that sees no key gives 0.
+    s = t; mask: bool (..., t), False for masked keys. A query without a visible key gives 0.
     kernel: on a GPU or TPU, use Pallas kernels forward and backward, which keep nothing of size s t. They take float32,
     bfloat16 and, on a GPU, float16, without a mask; heads of up to 256 features on a GPU, and on a TPU as many positions as
     its fast memory holds (6144 in float32, over the heads that share keys). Otherwise it has no effect. A program with

@@ -74,7 +74,7 @@ def test_a_test_split_that_is_empty(refused, tmp_path):
 
 def test_a_place_that_cannot_be_written_to(refused, tmp_path):
     (tmp_path / "file").write_text("x")
-    assert "is no folder" in refused(*QUICK, "2", "--folder", str(tmp_path / "file"))
+    assert "must be a folder" in refused(*QUICK, "2", "--folder", str(tmp_path / "file"))
     if sys.platform == "linux":
         assert "cannot be written to" in refused(*QUICK, "2", "--folder", "/proc/nnjax")  # read-only even for root
 
@@ -116,5 +116,5 @@ main([*{QUICK!r}, "4", "--folder", {str(trained)!r}, "--resume"])
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "could not be saved" in done.stderr
-    assert "that of step 78 is whole" in done.stderr
+    assert "the one of step 78 is whole" in done.stderr
     sound(trained)

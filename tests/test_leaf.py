@@ -98,7 +98,7 @@ def test_a_seed_is_not_a_key():
         nnjax.gpt(5, 4, 1, 1, 2),
     ):
         for seed in (0, np.int32(7), None, "0", jax.random.split(jax.random.key(0), 3)):
-            with pytest.raises(TypeError, match=r"key must be (a|one) key of jax.random, got"):
+            with pytest.raises(TypeError, match=r"key must be .*key of jax.random, got"):
                 layer.init(seed)
 
 

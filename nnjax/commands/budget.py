@@ -20,7 +20,7 @@ RESERVE, MOST_RESERVE = 0.2, 5.0  # share of the seconds, and at most this many,
 def expect_budget(who: str, seconds: float | None) -> None:
     """Raise ValueError unless seconds is None or a positive, finite number."""
     if seconds is not None and not 0 < seconds < math.inf:
-        raise ValueError(f"{who}: budget must be a positive number of seconds, got {seconds}; pass such as 240.")
+        raise ValueError(f"{who}: budget must be a positive number of seconds, got {seconds}; pass e.g. 240.")
 
 
 def refuse_beside_budget(who: str, why: str, **given: Any) -> None:

@@ -62,14 +62,14 @@ def contents(source: Source, names: Iterable[str]) -> dict[str, bytes]:
         if (path := next((path for path in paths if path.is_file()), None)) is not None:
             found[name] = read_verified(path, source, name, "replace it with an intact copy, or unset NNJAX_DATA")
         elif (cached := cache_folder() / source.name / f"{name}{source.suffix}").is_file():
-            found[name] = read_verified(cached, source, name, "delete it and run again to download it anew")
+            found[name] = read_verified(cached, source, name, "delete it and run again to download it")
         else:
             missing[name] = cached
     for name, cached in missing.items():
         if failures := download(source, name, cached):
             lack = [name + source.suffix for name, cached in missing.items() if not cached.is_file()]
             raise DataError(_lacking(source.name, lack, [*folders, cached.parent], failures))
-        found[name] = read_verified(cached, source, name, "delete it and run again to download it anew")
+        found[name] = read_verified(cached, source, name, "delete it and run again to download it")
     return found
 
 

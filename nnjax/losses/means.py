@@ -3,7 +3,7 @@
 Each is a loss per example, with its own `apply`, `fwd` and `bwd`, followed by one (weighted) mean over the examples, which
 are all axes of y but the last. `bwd` returns ((), (ct_y, ct_labels[, ct_weights])), with None for integer labels.
 An empty batch, or one with only zero weights, has value NaN and zero gradients. An example of weight 0 is ignored,
-whatever it holds: it counts as zeros, and its gradient is zero. Losses in bfloat16 and float16 are computed in float32, as
+whatever its values: it counts as zeros, and its gradient is zero. Losses in bfloat16 and float16 are computed in float32, as
 sums and means in them would stall or overflow, and rounded once at the end.
 """
 

@@ -195,11 +195,11 @@ def begin(checkpoints: Checkpoints | None, state: TrainState) -> tuple[TrainStat
         found = restore(checkpoints.folder, state, configuration=checkpoints.configuration)
     except NoneSound as error:
         for note in error.skipped:
-            say(f"passed over: {note}")
+            say(f"skipped: {note}")
         say(f"no valid checkpoint in {checkpoints.folder}: starting from the beginning; the files there stay")
         return state, Progress()
     for note in found.skipped:
-        say(f"passed over: {note}")
+        say(f"skipped: {note}")
     done = _progress(checkpoints, found.metrics)
     say(f"resuming from step {found.step}")
     if checkpoints.on_history is not None:

@@ -77,7 +77,7 @@ def test_an_apply_that_is_wrong_is_found_though_the_pair_is_right(mesh):
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [
-        ({"mesh": None}, ValueError, r"specs= and reference= go with a mesh; pass mesh= too"),
+        ({"mesh": None}, ValueError, r"specs= and reference= need a mesh; pass mesh= too"),
         ({"mesh": 4}, TypeError, r"mesh must be a jax.sharding.Mesh, got int; make one with jax.make_mesh"),
         ({"specs": None}, ValueError, r"specs must be \(specs of params, of x, of y\), got NoneType; pass"),
         ({"reference": None}, ValueError, r"with mesh=, a reference is needed; pass reference="),

@@ -130,7 +130,7 @@ def test_a_thread_that_never_ends_does_not_hold_the_process():
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf, math.nan])
 def test_an_invalid_budget_is_refused(seconds):
-    with pytest.raises(ValueError, match=r"bench: budget must be a positive number of seconds, got .*; pass such as 240"):
+    with pytest.raises(ValueError, match=r"bench: budget must be a positive number of seconds, got "):
         expect_budget("bench", seconds)
     expect_budget("bench", None)
     expect_budget("bench", 0.5)

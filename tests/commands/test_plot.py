@@ -91,7 +91,7 @@ def test_a_picture_that_cannot_be_written_is_reported(tmp_path):
     runs = [recorded(tmp_path / name) for name in "ab"]
     with pytest.raises(OSError, match=r"could not be written: .*; free space, or choose another place"):
         Plot(runs[0], (runs[1],), out=tmp_path / "nowhere" / "x.png").run()
-    with pytest.raises(ValueError, match=r"--out is for the picture of several runs"):
+    with pytest.raises(ValueError, match=r"--out is only for the picture of several runs"):
         Plot(runs[0], out=tmp_path / "x.png").run()
     with pytest.raises(ValueError, match=r"c.metrics\.jsonl does not exist"):
         Plot(runs[0], (tmp_path / "c",)).run()

@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(run, tmp_path)
     np.savez(tmp_path / "new.npz", x=X)
     before = sorted(p.name for p in tmp_path.iterdir())
     for out, message in (
-        ("a.txt", r"must end in \.npz or \.csv"), ("no/a.csv", r"no folder"), ("new.npz", r"take the place of the data"),
+        ("a.txt", r"must end in \.npz or \.csv"), ("no/a.csv", r"does not exist"), ("new.npz", r"overwrite the data"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             Predict(run, str(tmp_path / "new.npz"), out=tmp_path / out).run()
@@ -104,7 +104,7 @@ def test_a_skipped_checkpoint_is_reported(tmp_path, save_run, capsys):
     assert Predict(run, str(tmp_path / "new.npz")).run() == 0
     out, err = capsys.readouterr()
     assert "step 1, on" in out
-    assert err.startswith("passed over: ")
+    assert err.startswith("skipped: ")
     assert "00000002 is damaged" in err
 
 

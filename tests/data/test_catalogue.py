@@ -159,7 +159,7 @@ def test_a_bad_download_leaves_nothing_behind(small_mnist, server, monkeypatch, 
     with pytest.raises(DataError, match=r"could not be downloaded") as caught:
         load("mnist")
     assert ("404" if how == "missing" else "damaged") in str(caught.value)
-    assert "point $NNJAX_DATA to that folder" in str(caught.value)
+    assert "set $NNJAX_DATA to that folder" in str(caught.value)
     assert left_over(tmp_path / "cache") == []
 
 

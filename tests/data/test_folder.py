@@ -91,11 +91,11 @@ def _empty(path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_one_of_another_size, "of one size, got 5 x 7 in ant/0.png and 5 x 9 in cat/3.png; resize"),
+        (_one_of_another_size, "same size, got 5 x 7 in ant/0.png and 5 x 9 in cat/3.png; resize"),
         (_no_image, "cat/3.png cannot be read as an image: it is truncated or damaged"),
         (_cut_short, "cat/3.png cannot be read as an image"),
         (_transparent, "cat/3.png must be opaque"),
-        (_deep, "cat/3.png has more than 8 bits in a pixel"),
+        (_deep, "cat/3.png must have 8 bits in a pixel"),
         (_text, "cat/notes.txt must be an image"),
         (_nested, "got the folder 'more' in it"),
         (_empty, "eel must hold images"),
@@ -123,5 +123,5 @@ def test_a_folder_needs_two_classes_and_images_that_memory_holds(tmp_path, monke
 def test_several_images_in_one_file_are_refused(tmp_path):
     path = folder(tmp_path / "mine", suffix=".tif")
     pixels(1).save(path / "cat" / "3.tif", save_all=True, append_images=[pixels(2)])
-    with pytest.raises(DataError, match="holds 2 images"):
+    with pytest.raises(DataError, match="must hold one image, got 2"):
         load_files(path)

@@ -76,13 +76,13 @@ DAMAGED = {
     "a flipped bit": (in_the_middle, r"save it with np\.savez"),
     "encrypted": (encrypted, r"x is encrypted; save it with np\.savez, without a password"),
     "a compression that nobody knows": (unknown_compression, r"compression"),
-    "no array": (lambda path: write(path, x__npy=b"hello" * 9, y__npy=member(Y)), r"x is no array: .*magic"),
-    "no array, by name": (lambda path: write(path, x=b"hello", y__npy=member(Y)), r"x is no array: its name lacks \.npy"),
-    "an empty member": (lambda path: write(path, x__npy=b"", y__npy=member(Y)), r"x is no array"),
-    "a header cut short": (lambda path: write(path, x__npy=member(X)[:40], y__npy=member(Y)), r"x is no array"),
+    "no array": (lambda path: write(path, x__npy=b"hello" * 9, y__npy=member(Y)), r"x is not an array: .*magic"),
+    "no array, by name": (lambda path: write(path, x=b"hello", y__npy=member(Y)), r"x is not an array: its name lacks \.npy"),
+    "an empty member": (lambda path: write(path, x__npy=b"", y__npy=member(Y)), r"x is not an array"),
+    "a header cut short": (lambda path: write(path, x__npy=member(X)[:40], y__npy=member(Y)), r"x is not an array"),
     "an unknown version": (
         lambda path: write(path, x__npy=b"\x93NUMPY\x09" + member(X)[7:], y__npy=member(Y)),
-        r"x is no array",
+        r"x is not an array",
     ),
     "objects": (
         lambda path: np.savez(path, x=np.array([{}, 1], object), y=Y),
@@ -94,7 +94,7 @@ DAMAGED = {
     ),
     "larger than memory, it says": (
         lambda path: write(path, x__npy=claiming((1 << 40, 1 << 10)), y__npy=member(Y)),
-        r"x says that it is float64 \(1099511627776, 1024\), which takes 8.39e\+06 GiB, but has 0 bytes; replace",
+        r"x should be float64 \(1099511627776, 1024\), which takes 8.39e\+06 GiB, but has 0 bytes; replace",
     ),
     "more than 64 bits count": (
         lambda path: write(path, x__npy=claiming((1 << 62, 1 << 62)), y__npy=member(Y)),
@@ -103,7 +103,7 @@ DAMAGED = {
     "a negative length": (lambda path: write(path, x__npy=claiming((-1, 4), data=bytes(32)), y__npy=member(Y)), r"x says that"),
     "fewer numbers than it says": (
         lambda path: write(path, x__npy=member(X)[:-8], y__npy=member(Y)),
-        r"x says that it is float64 \(64, 4\), which takes 2,048 bytes, but has 2,040 bytes",
+        r"x should be float64 \(64, 4\), which takes 2,048 bytes, but has 2,040 bytes",
     ),
     "more numbers than it says": (lambda path: write(path, x__npy=member(X) + bytes(8), y__npy=member(Y)), r"has 2,056 bytes"),
 }
@@ -114,13 +114,13 @@ def test_a_file_that_is_not_a_valid_npz_is_a_sentence(tmp_path, kind):
     path = tmp_path / "mine.npz"
     make, message = DAMAGED[kind]
     make(path)
-    with pytest.raises(DataError, match=rf"mine\.npz cannot be read as an \.npz file of plain arrays: .*{message}"):
+    with pytest.raises(DataError, match=rf"mine\.npz is not a readable \.npz file of plain arrays: .*{message}"):
         load_files(path)
 
 
 def test_a_folder_and_a_missing_file_are_sentences(tmp_path):
     (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(DataError, match=r"folder\.npz cannot be read as an \.npz file of plain arrays: .*directory"):
+    with pytest.raises(DataError, match=r"folder\.npz is not a readable \.npz file of plain arrays: .*directory"):
         load_files(tmp_path / "folder.npz")
     with pytest.raises(DataError, match=r"does not exist; check the path"):
         load_files(tmp_path / "none.npz")

@@ -52,7 +52,7 @@ def test_missing_or_invalid_files_are_reported(tmp_path):
     with pytest.raises(DataError, match=r"does not exist"):
         load_rows(tmp_path / "none.npz")
     (tmp_path / "bad.npz").write_bytes(b"no zip")
-    with pytest.raises(DataError, match=r"cannot be read as an \.npz file"):
+    with pytest.raises(DataError, match=r"not a readable \.npz file"):
         load_rows(tmp_path / "bad.npz")
     (tmp_path / "a.txt").write_text("a text of more than twenty characters")
     with pytest.raises(DataError, match=r"is a text"):
@@ -105,7 +105,7 @@ def test_parts_of_a_table_are_those_of_training(tmp_path):
         (FRAME.with_columns(a=pl.lit("x")), NUMBERS, r"'a' \(text, 'x' in row 1\); convert them to numbers"),
         (FRAME.with_columns(price=pl.lit("x")), NUMBERS, r"target 'price' must hold numbers"),
         (FRAME.with_columns(kind=pl.lit("dog")), CLASSES, r"'kind' must name classes of the network, ant, bee, cat, got 'dog'"),
-        (FRAME, Known((2,)), r"is a table, and the network was not trained on one"),
+        (FRAME, Known((2,)), r"is a table, but the network was not trained on one"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path, frame, known, message):

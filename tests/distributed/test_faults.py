@@ -154,7 +154,7 @@ def test_gather_for_scatter():
     found = named(report)
     assert set(found) == {"params.w", "params.b"}
     for words in found.values():
-        assert words.startswith("every device along mesh axis data keeps its part of its own gradient alone, without the sum")
+        assert words.startswith("every device along mesh axis data keeps only its part of its own gradient, without the sum")
 
 
 def test_dropout_key_equal_on_all_devices(monkeypatch):

@@ -214,11 +214,11 @@ def test_a_head_equal_to_the_table_is_tied_and_without_a_config_a_different_one_
         ({"layer_norm_epsilon": "1e-5"}, r"layer_norm_epsilon must be a positive number, got '1e-5'"),
         ({"scale_attn_weights": "no"}, r"scale_attn_weights must be true or false, got 'no'"),
         ({"n_embd": 65}, r"config.json says n_embd 65, but the arrays 64"),
-        ({"n_layer": 12}, r"config.json says n_layer 12, and the arrays 2"),
-        ({"n_inner": 64}, r"config.json says n_inner 64, and the arrays 256"),
-        ({"vocab_size": 51}, r"config.json says vocab_size 51, and the arrays 50"),
-        ({"n_positions": 1024}, r"config.json says n_positions 1024, and the arrays 16"),
-        ({"tie_word_embeddings": False}, r"says tie_word_embeddings false, and lm_head.weight is missing"),
+        ({"n_layer": 12}, r"config.json says n_layer 12, but the arrays 2"),
+        ({"n_inner": 64}, r"config.json says n_inner 64, but the arrays 256"),
+        ({"vocab_size": 51}, r"config.json says vocab_size 51, but the arrays 50"),
+        ({"n_positions": 1024}, r"config.json says n_positions 1024, but the arrays 16"),
+        ({"tie_word_embeddings": False}, r"says tie_word_embeddings false, but lm_head.weight is missing"),
         ([1], r"config.json must hold a JSON object of options, got list"),
     ],
 )
@@ -286,7 +286,7 @@ def test_missing_or_damaged_files_are_sentences(tmp_path):
         with pytest.raises(ValueError, match=message):
             models.gpt2_from_safetensors(tmp_path)
     write(tmp_path, {"wpe.weight": np.zeros((2, 2), "f4")}, name="a.safetensors")
-    with pytest.raises(ValueError, match=r"says that wte\.weight is in a\.safetensors, where it is not"):
+    with pytest.raises(ValueError, match=r"says that wte\.weight is in a\.safetensors, but it is missing"):
         models.gpt2_from_safetensors(tmp_path)
     (write(tmp_path) / "config.json").write_text("{'n_head': 2}")
     with pytest.raises(ValueError, match=r"config\.json cannot be read as JSON: "):

@@ -36,7 +36,7 @@ def test_what_does_not_fit_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"does not exist; check the path"):
         read_tensors(tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match=r"cannot be written: .*; choose another place"):
-        save_weights(tmp_path / "no folder" / "w.safetensors", ())
+        save_weights(tmp_path / "does not exist" / "w.safetensors", ())
 
 
 W = np.arange(24, dtype=np.float32).reshape(4, 6)
@@ -120,11 +120,11 @@ def gone():
         (jax.ShapeDtypeStruct((2,), jnp.float32), r"must be a concrete array, got float32 \(2,\)"),
         (nnjax.relu, r"must be a concrete array, got function"),
         (np.array([{}, None]), r"must have a dtype of safetensors .*, got object \(2,\)"),
-        (np.array(["a"]), r"must be of a dtype .*, got <U1 \(1,\)"),
-        (np.zeros(2, "c16"), r"must be of a dtype .*, got complex128 \(2,\)"),
-        (np.zeros(2, "M8[s]"), r"must be of a dtype .*, got datetime64"),
-        (np.zeros(2, [("a", "f4"), ("b", "i4")]), r"must be of a dtype"),
-        (np.ma.masked_array(np.ones(2), [True, False]), r"is a masked array, .*; fill it"),
+        (np.array(["a"]), r"must have a dtype .*, got <U1 \(1,\)"),
+        (np.zeros(2, "c16"), r"must have a dtype .*, got complex128 \(2,\)"),
+        (np.zeros(2, "M8[s]"), r"must have a dtype .*, got datetime64"),
+        (np.zeros(2, [("a", "f4"), ("b", "i4")]), r"must have a dtype"),
+        (np.ma.masked_array(np.ones(2), [True, False]), r"not be a masked array, .*; fill it"),
         (gone(), r"was donated to a jitted function"),
     ],
 )

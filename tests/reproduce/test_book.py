@@ -101,5 +101,5 @@ def test_rows_are_chosen_by_option():
     assert [r.name for r in reproduce.chosen(False, False, None)] == [r.name for r in ROWS[:8]]
     assert reproduce.chosen(False, True, None) == list(ROWS)
     assert [r.name for r in reproduce.chosen(False, False, "dropout")] == [r.name for r in ROWS[-2:]]
-    with pytest.raises(ValueError, match=r"no row has 'nothing' in its name; they are: \[784, 30, 10\], quadratic;"):
+    with pytest.raises(ValueError, match=r"no row has 'nothing' in its name; .*\[784, 30, 10\], quadratic;"):
         reproduce.chosen(False, False, "nothing")

@@ -206,7 +206,7 @@ def test_a_failure_while_saving_leaves_what_was_there(tmp_path, monkeypatch):
 
 def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CheckpointError, match=r"could not be saved in .*; there is no earlier one\. Free space or choose"):
+    with pytest.raises(CheckpointError, match=r"could not be saved in .*; there is no earlier one\. Free space"):
         save(tmp_path / "file", trained(), step=1)
 
 
@@ -226,7 +226,7 @@ except CheckpointError as error:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 1
     assert "checkpoint of step 2 could not be saved in" in done.stdout
-    assert "that of step 1 is whole" in done.stdout
+    assert "the one of step 1 is whole" in done.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
     checkpoint_folder.verify(tmp_path / "00000001")
 

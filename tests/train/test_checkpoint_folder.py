@@ -179,7 +179,7 @@ def test_without_a_valid_checkpoint_a_resumed_run_starts_from_the_beginning_and_
     state, done = begin(Checkpoints(tmp_path, resume=True, on_note=notes.append), LIKE)
     assert state is LIKE
     assert done.history == ()
-    assert [note.startswith("passed over: ") for note in notes] == [True, True, False]
+    assert [note.startswith("skipped: ") for note in notes] == [True, True, False]
     assert notes[2].endswith("starting from the beginning; the files there stay")
     with pytest.raises(
         CheckpointError, match=r"no valid checkpoint in .*in format 99.*it is not a folder\. Start again in another"

@@ -43,7 +43,7 @@ def test_every_optimizer_can_be_made(name):
             {"model": "nielsen", "loss": "quadrtic"},
             r"unknown loss of the model nielsen 'quadrtic'.*did you mean 'quadratic'\?",
         ),
-        ({"model": "nielsen", "activation": "relu"}, r"the model nielsen has sigmoid neurons, got activation 'relu'"),
+        ({"model": "nielsen", "activation": "relu"}, r"the model nielsen has sigmoid neurons only, got activation 'relu'"),
         ({"hidden": (8, 0)}, r"hidden: layer 1 must be a positive int, got 0"),
         ({"l2": -1.0}, r"l2 must be at least 0, got -1.0"),
     ],

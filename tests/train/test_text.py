@@ -54,7 +54,7 @@ def test_a_small_network_learns_the_words_and_a_stopped_run_resumes_identically(
 def test_bad_input_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="steps must be a multiple of every, got 30 and 20"):
         run(30)
-    with pytest.raises(DataError, match=r"a window needs 5001 characters, there are 1836 to train on; shorten"):
+    with pytest.raises(DataError, match=r"a window needs 5001 characters, got 1836 to train on; shorten"):
         run(20, context=5000)
     with pytest.raises(TypeError, match=r"text must be a train\.Text, got str"):
         fit_text(None, None, "text", predict=MODEL.apply, steps=20, **HOW)

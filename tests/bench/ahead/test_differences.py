@@ -38,7 +38,7 @@ def said(least, messages, asked=()):
     }),
     ([need(AR, 800)], [sent(RS, 800), sent(AG, 800)], {
         AR: "exchanged: all as a reduce-scatter and an all-gather",
-        AG: "exchanged: 800 numbers in the place of all-reduce", RS: "exchanged: 800 numbers in the place of all-reduce",
+        AG: "exchanged: 800 numbers instead of all-reduce", RS: "exchanged: 800 numbers instead of all-reduce",
     }),
     ([need(AG, 800)], [sent(CP, 100, 7)], {
         AG: "exchanged: all from neighbour to neighbour", CP: "exchanged: 700 numbers in the place of all-gather",
@@ -55,9 +55,9 @@ def test_each_difference_is_named(least, messages, words):
 
 @pytest.mark.parametrize(("asked", "messages", "words"), [
     ([sent(AR, 200, 4)], [sent(AR, 800)], "the minimum"),
-    ([sent(AR, 200, 4)], [sent(AR, 400, 2)], "merged: 2 messages of 4, where the minimum is 1"),
-    ([sent(AR, 400, 2)], [sent(AR, 400, 2)], "as asked for: 2 messages, where the minimum is 1"),
-    ([sent(AR, 800)], [sent(AR, 500), sent(AR, 300)], "split: 2 messages of 1, where the minimum is 1"),
+    ([sent(AR, 200, 4)], [sent(AR, 400, 2)], "merged: 2 messages of 4, the minimum is 1"),
+    ([sent(AR, 400, 2)], [sent(AR, 400, 2)], "as asked for: 2 messages, the minimum is 1"),
+    ([sent(AR, 800)], [sent(AR, 500), sent(AR, 300)], "split: 2 messages of 1, the minimum is 1"),
 ])  # fmt: skip
 def test_as_many_numbers_in_other_messages(asked, messages, words):
     assert said([need(AR, 800)], messages, asked) == {AR: words}

@@ -39,7 +39,7 @@ def test_the_table_compares_the_three_and_names_the_differences(capsys):
     pods.show(POD)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 100
-    for words in ("shard=8: a batch of 64 sequences", "2.0 MB of parameters and moments, where 1/8 of all is 2.0 MB; 3.0 MB",
+    for words in ("shard=8: a batch of 64 sequences", "2.0 MB of parameters and moments (1/8 of all is 2.0 MB); 3.0 MB",
                   "minimum", "simulated", "compiled", "2 of 6,400", "simulated: the minimum, in number and bytes",
                   "compiled: shard all-gather: exchanged: all as all-reduces",
                   "a share of 100 numbers does not fill rows of 128"):  # fmt: skip

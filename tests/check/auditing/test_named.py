@@ -23,7 +23,7 @@ def test_a_function_is_found_where_the_command_runs(module):
     ("rest", "said"),
     [
         (":g", "has no function 'g'"),
-        (":value", "is no function"),
+        (":value", "must be a function"),
         (":needs", "takes arguments"),
         ("", "expected module:function"),
     ],

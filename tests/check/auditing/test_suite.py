@@ -81,8 +81,8 @@ def test_a_suite_fails_only_with_the_strict_option(project):
 @pytest.mark.slow
 def test_options_of_the_audit_need_it_and_files_need_a_folder(project):
     for options, word in (
-        (["--vjp-audit-strict"], "option of --vjp-audit"),
-        (["--vjp-audit", "--vjp-audit-report", "no/such/folder.json"], "no folder"),
+        (["--vjp-audit-strict"], "needs --vjp-audit"),
+        (["--vjp-audit", "--vjp-audit-report", "no/such/folder.json"], "does not exist"),
     ):
         code, out = project(*options)
         assert code != 0

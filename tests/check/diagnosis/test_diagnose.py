@@ -60,7 +60,7 @@ def test_another_leafs_gradient_is_named():
 
 def test_the_missing_transpose_of_a_square_matrix_is_named():
     through = np.random.default_rng(5).standard_normal((6, 6))
-    mistake = ("transposed", "equals the reference with w in the place of its transpose", {"x": through})
+    mistake = ("transposed", "equals the reference with w instead of its transpose", {"x": through})
     assert diagnose("x", through, budget(), Context(mistaken=lambda: [mistake])) == mistake[:2]
     assert diagnose("u", through, budget(), Context(mistaken=lambda: [mistake])).kind == "unknown"
 

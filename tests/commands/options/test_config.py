@@ -85,7 +85,7 @@ def test_files_that_are_missing_or_of_another_kind_are_refused(tmp_path):
     (tmp_path / "a.toml").mkdir()
     with pytest.raises(ValueError, match="cannot be read"):
         read(tmp_path / "a.toml", Train)
-    with pytest.raises(ValueError, match=r"is a file of \.toml, \.yaml, \.yml"):
+    with pytest.raises(ValueError, match=r"must end in \.toml, \.yaml, \.yml"):
         read(tmp_path / "a.json", Train)
 
 

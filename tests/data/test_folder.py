@@ -97,7 +97,7 @@ def _empty(path):
         (_transparent, "cat/3.png must be opaque"),
         (_deep, "cat/3.png must have 8 bits in a pixel"),
         (_text, "cat/notes.txt must be an image"),
-        (_nested, "got the folder 'more' in it"),
+        (_nested, "got the folder 'more'"),
         (_empty, "eel must hold images"),
     ],
 )

@@ -118,7 +118,7 @@ def test_calibrate_refuses_no_batches():
 def test_bad_input_is_refused():
     layer = nnjax.batch_norm(4)
     params = layer.init(jax.random.key(0))
-    with pytest.raises(ValueError, match=r"batch_norm: mean and var must both be given or both be None, got mean alone"):
+    with pytest.raises(ValueError, match=r"batch_norm: mean and var must both be given or both be None, got only mean"):
         layer.apply(params._replace(mean=jnp.zeros(4)), X)
     with pytest.raises(ValueError, match=r"batch_norm: var must have shape \(4,\), got float32 \(3,\)"):
         layer.fwd(params._replace(mean=jnp.zeros(4), var=jnp.ones(3)), X)

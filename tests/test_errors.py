@@ -133,7 +133,7 @@ def test_expectations_pass_what_is_right():
     errors.expect_same_dtype("layer", "x", x, "y", x)
     with pytest.raises(ValueError, match=r"must have shape \(3, 2\), got float32 \(2, 3\)"):
         errors.expect_shape("layer", "x", x, (3, 2))
-    with pytest.raises(TypeError, match=r"one dtype, got float32 and bfloat16"):
+    with pytest.raises(TypeError, match=r"same dtype, got float32 and bfloat16"):
         errors.expect_same_dtype("layer", "x", x, "y", x.astype(jnp.bfloat16))
 
 

@@ -45,7 +45,7 @@ own.mkdir()
 try:
     expect_shared(own, seconds=0.3)
 except CheckpointError as error:
-    assert "is not one folder for all processes: process 1 does not see what process 0 writes there" in str(error), error
+    assert "process 1 does not see what process 0 writes there" in str(error), error
     print("folders differ")
 assert list(own.iterdir()) == []
 """

@@ -42,7 +42,7 @@ def test_any_number_of_rows_gives_what_each_alone_gives(monkeypatch):
     np.testing.assert_allclose(alone.probabilities, whole.probabilities[20], rtol=1e-6)
     X2 = X.copy()
     X2[17] = np.nan
-    with pytest.raises(ValueError, match=r"the first in row 17"):
+    with pytest.raises(ValueError, match=r"the first is row 17"):
         predict(PARAMS, X2)
 
 

@@ -62,7 +62,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_measured(small, tmp_p
     for wrong, message in (
         (Bench(budget=-1.0), "bench: budget must be a positive number of seconds, got -1.0"),
         (Bench(budget=60.0, mesh=("data=8",)), "bench: --budget .*--mesh"),
-        (Bench("a:b", budget=60.0), "which module:function does not fit"),
+        (Bench("a:b", budget=60.0), "bench: --budget .*module:function"),
         (Bench("a:b", dtype=("bfloat16",)), "bench: --dtype is for nnjax's own cases, not for a:b"),
         (Bench(mesh=("data=8",), precision=("highest",)), "bench: --precision is for what is measured, --mesh for"),
         (Bench(dtype=(), device="cpu"), "bench: .*got none; name a --dtype"),

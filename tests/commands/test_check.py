@@ -189,8 +189,8 @@ def test_options_that_do_not_fit_a_budget_are_refused():
     for wrong, word in (
         (Check(budget=0.0), "check: budget must be a positive number of seconds, got 0.0"),
         (Check(budget=60.0, mesh="data=2"), "check: --budget .*--mesh"),
-        (Check(budget=60.0, full=True), "--full does not fit"),
-        (Check(budget=60.0, mutants=True), "--mutants does not fit"),
+        (Check(budget=60.0, full=True), "--budget .*--full"),
+        (Check(budget=60.0, mutants=True), "--budget .*--mutants"),
     ):
         with pytest.raises(ValueError, match=word):
             wrong.run()

@@ -58,7 +58,7 @@ def test_without_a_mesh_it_is_the_plain_command(capsys):
     ("how", "message"),
     [
         ({"mesh": "data"}, r"--mesh .*each axis once.* got 'data'"),
-        ({"mesh": "data=2,data=4"}, r"each once, .*got 'data=2,data=4'"),
+        ({"mesh": "data=2,data=4"}, r"each axis once.*got 'data=2,data=4'"),
         ({"mesh": "data=0"}, r"got 'data=0'"),
         ({"mesh": "data=2;model=2"}, r"got 'data=2;model=2'"),
         ({"mesh": "rows=2"}, r"unknown axis of a mesh 'rows'"),

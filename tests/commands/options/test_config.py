@@ -69,7 +69,7 @@ def test_the_file_is_found_among_the_words():
         ("folder = 3", "folder must be a path, got 3"),
         ("optimizer_args = 3", "optimizer_args must be a table of numbers, got 3"),
         ("optimizer_args = {b1 = 'x'}", "optimizer_args must be a number"),
-        ("[data]\nname = 'digits'", "data must be a text"),
+        ("[data]\nname = 'digits'", "data must be text"),
         ("epochs =", "not valid TOML: .*--print-config"),
     ],
 )

@@ -106,5 +106,5 @@ def load_weights(path: str | Path, like: Any) -> Any:
     for name in sorted({*found, *wanted}):
         came, want = (_as_here(d[name]) if name in d else "nothing" for d in (found, wanted))
         if came != want:
-            raise ValueError(f"{path}: {name} must be {want}, got {came}; load it into the model that it was saved from.")
+            raise ValueError(f"{path}: expected {want} as {name}, got {came}; load it into the model that it was saved from.")
     return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in wanted])

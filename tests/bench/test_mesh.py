@@ -57,7 +57,7 @@ def test_what_is_above_the_minimum_is_reported(capsys):
     (Bench(mesh=("data=8",), bandwidth=0.0), r"bench: bandwidth must be a positive number, got 0.0; 5e\+10 is usual"),
     (Bench(mesh=("data=8",), only="mlp"), r"bench: --only is for what is measured, --mesh for what is counted"),
     (Bench(mesh=("data=8",), peers=True), r"bench: --peers is for what is measured"),
-    (Bench(mesh=("data=8",), device="tpu"), r"bench: no device of platform 'tpu' here"),
+    (Bench(mesh=("data=8",), device="tpu"), r"bench: no device of platform 'tpu'"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(bench, message):
     jax.devices()  # which are as many from here on

@@ -133,7 +133,7 @@ def test_a_check_of_a_saturated_input_alone_proves_nothing_and_says_so():
     assert nnjax.check_layer(nnjax.softmax(), (), jnp.array([[1.0, -1.0, 0.0]])).ok
     nearly = nnjax.check_layer(nnjax.softmax(), (), jnp.array([[500.0, -500.0, 0.0]]))
     assert not nearly.ok
-    assert "every bound .*proves nothing" in str(nearly)
+    assert "proves nothing" in str(nearly)
 
 
 def test_the_verdict_does_not_depend_on_numpy_or_jax_inputs():

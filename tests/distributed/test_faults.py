@@ -52,7 +52,7 @@ def test_missing_psum():
     found = named(of_copies(lambda ct_params, ct_x: (ct_params, ct_x)))
     assert set(found) == {"params.w", "params.b"}
     for words in found.values():
-        assert words == "missing a sum over mesh axis data: devices differ, though its spec"
+        assert words.startswith("missing a sum over mesh axis data: devices differ")
 
 
 def test_missing_psum_of_a_value():

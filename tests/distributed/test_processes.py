@@ -209,7 +209,7 @@ def test_two_processes_of_one_id_are_refused():
     [
         ((None, None, None), None),
         (("host:1", None, 0), "needs --num-processes; give all three of --coordinator"),
-        ((None, None, 0), "needs --coordinator too"),
+        ((None, None, 0), "needs --coordinator"),
         (("host:1", 2, 2), r"--process-id must be from 0 to 1 for --num-processes 2, got 2"),
         (("host:1", 0, 0), r"num_processes must be a positive int, got 0"),
         (("host", 2, 0), r"--coordinator must be HOST:PORT, the address of process 0, got 'host'"),

@@ -142,8 +142,7 @@ def test_a_full_disk_at_any_file_is_one_sentence(tmp_path, monkeypatch, at):
         monkeypatch.setattr(checkpoint, "new_folder", full)
     else:
         monkeypatch.setattr(Path, at, full)
-    with pytest.raises(CheckpointError, match=r"checkpoint of step 2 could not be saved in .*No space left on device; that of "
-                                              r"step 1 is whole\. Free space"):  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"step 2 could not be saved in .*No space left on device; .*step 1 is whole"):
         save(tmp_path, trained(), step=2)
     monkeypatch.undo()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["00000001"]
@@ -197,8 +196,7 @@ def test_other_damage_is_named(tmp_path, change):
 def test_a_failure_while_saving_leaves_what_was_there(tmp_path, monkeypatch):
     save(tmp_path, trained(), step=1)
     monkeypatch.setattr(checkpoint_folder, "_sync", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(CheckpointError, match=r"checkpoint of step 2 could not be saved in .*No space left on device; that of "
-                                              r"step 1 is whole\. Free space"):  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"step 2 could not be saved in .*No space left on device; .*step 1 is whole"):
         save(tmp_path, trained(), step=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["00000001"]
     assert restore(tmp_path, trained()).step == 1

@@ -47,7 +47,7 @@ def test_a_card_is_written_as_its_compiler_reads_it():
 def test_a_mesh_has_as_many_places_as_the_machine():
     four = Target("v5e:2x2", "tpu", tuple(jax.devices("cpu")[:1] * 4))
     assert four.mesh({"data": 2, "model": 2}).shape == {"data": 2, "model": 2}
-    with pytest.raises(ValueError, match=r"mesh of 8 devices, and v5e:2x2 has 4"):
+    with pytest.raises(ValueError, match=r"mesh has 8 devices, but v5e:2x2 has 4"):
         four.mesh({"data": 8})
 
 

@@ -32,7 +32,7 @@ def changed(i, value):
         (changed((2, 3), 9), "partial", r"first at [2, 3], worst at [2, 3]: 9 instead of"),
         (np.roll(T, 1, 0), "permuted", "another order"),
         (changed((0, 1), np.nan), "not_finite", "1 of 36 entries not finite, though the reference is; first at [0, 1]"),
-        (np.random.default_rng(1).standard_normal((6, 6)), "unknown", "36 of 36 entries off"),
+        (np.random.default_rng(1).standard_normal((6, 6)), "unknown", "36 of 36 entries wrong"),
     ],
 )
 def test_kinds(h, kind, words):

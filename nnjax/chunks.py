@@ -26,6 +26,11 @@ def in_chunks(layer: Layer[jax.Array], size: int, *, axes: int, on: str | None =
     For layers that treat examples apart, draw nothing from a key, and take and give one array. The parameters were copied
     to every chunk: the backward sums their cotangents over the chunks. on: the platform on which it is worth it, as cpu,
     where two chunks go side by side; on others all examples go at once, if what the layer keeps has a row for each example.
+    Raises ValueError for sizes that are not positive ints and a platform that is not known, TypeError for what is no Layer.
+
+    >>> layer = nnjax.in_chunks(nnjax.dense(4, 3), 2, axes=1)
+    >>> layer.apply(layer.init(jax.random.key(0)), jnp.ones((5, 4))).shape
+    (5, 3)
     """
     expect_layer("in_chunks", layer)
     size, axes = expect_positive("in_chunks", size=size, axes=axes)

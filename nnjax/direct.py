@@ -30,6 +30,12 @@ def direct_value_and_grad(model: Layer, loss: Layer, key: jax.Array) -> ValueAnd
     weights before, through activations and pools, the error goes back by the transpose. The last layer's gradient is right.
     model: a serial, such as mlp or lenet, of layers that treat examples apart.  Has the signature of `value_and_grad`.
     Raises ValueError where the model is no serial or has no layer with weights, TypeError where key is no key.
+
+    >>> model, loss = nnjax.mlp([4, 8, 3]), nnjax.softmax_cross_entropy()
+    >>> f = nnjax.direct_value_and_grad(model, loss, jax.random.key(0))
+    >>> value, grads = f(model.init(jax.random.key(0)), jnp.ones((5, 4)), jnp.zeros(5, jnp.int32))
+    >>> grads[0].w.shape
+    (4, 8)
     """
     expect_model_and_loss("direct_value_and_grad", model, loss)
     expect_key("direct_value_and_grad", key)

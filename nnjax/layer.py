@@ -52,6 +52,16 @@ class Layer(NamedTuple, Generic[Y]):
                                                       without one
 
     The name is for people: nothing is decided by it. A layer of one's own needs neither parts nor what follows them.
+
+    >>> double = nnjax.Layer(
+    ...     "double",
+    ...     init=lambda key: (),
+    ...     apply=lambda params, x, *, key=None: 2 * x,
+    ...     fwd=lambda params, x, *, key=None: (2 * x, ()),
+    ...     bwd=lambda residuals, ct_y: ((), 2 * ct_y),
+    ... )
+    >>> nnjax.check_layer(double, (), jnp.ones(3), dtypes=["float32"], transforms=["jit"]).ok
+    True
     """
 
     name: str
@@ -104,6 +114,10 @@ def as_custom_vjp(layer: Layer[Y]) -> Function[Y]:
     Usable inside Flax, Equinox or plain JAX, under `jit`, `vmap` and `scan`. Forward mode (`jax.jvp`) raises in JAX, as
     it does for every `jax.custom_vjp`: differentiate `layer.apply` for that. Inside `jax.shard_map` the gradient of an argument
     that is the same on all devices is summed over those between which another argument varies, as JAX does.
+
+    >>> f = nnjax.as_custom_vjp(nnjax.tanh())
+    >>> jax.grad(lambda x: f((), x).sum())(jnp.zeros(2)).tolist()
+    [1.0, 1.0]
     """
     expect_layer("as_custom_vjp", layer)
 
@@ -213,6 +227,11 @@ def plain(layer: Layer[Y]) -> Layer[Y]:
 
     What else it runs on some platform, in the same program, is a faster spelling of that pair; `check` holds each against the
     other. A layer that has one pair is returned as it is.
+    Raises TypeError for what is no Layer.
+
+    >>> layer = nnjax.max_pool(2)
+    >>> layer.bwd is nnjax.plain(layer).bwd
+    False
     """
     expect_layer("plain", layer)
     if layer.plain is not None:

@@ -27,6 +27,9 @@ def check_transpose(
     linear(x) -> y and transpose(y) -> x, x and y pytrees; of x and y only shapes and integer leaves count, values are
     drawn. y may be left out: its shape is that of linear(x). The adjoint identity <y, A x> = <Aᵀ y, x> is a witness of
     its own. Raises TypeError where a map is no function, ValueError where y has not the shape of linear(x).
+
+    >>> nnjax.check_transpose(lambda x: x[::-1], lambda y: y[::-1], jnp.ones(3), dtypes=["float32"]).ok
+    True
     """
     for what, f in (("linear", linear), ("transpose", transpose)):
         if not callable(f):

@@ -44,6 +44,11 @@ def check_vjp(
     devices. Where autodiff does not run in the definition (a while_loop, a callback) differences of its values are what f is
     held against. Whatever f raises in a dtype or transform is a failed row, and what the definition raises is told as not
     compared. Raises TypeError where there is no reference, no differentiable argument, or no differentiable output.
+
+    >>> f = jax.custom_vjp(jnp.sin)
+    >>> f.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (ct * jnp.cos(x),))
+    >>> nnjax.check_vjp(f, jnp.linspace(-2, 2, 7), dtypes=["float32"], transforms=["jit"]).ok
+    True
     """
     if not callable(f):
         raise TypeError(f"check_vjp: f must be a function, got {describe(f)}; pass the function, then its arguments.")
@@ -136,6 +141,12 @@ def check_pair(
     derivative, static ones among them. What comes by keyword is passed by position, as JAX does. Besides what `check_vjp`
     compares, residuals must be arrays and every cotangent must have the shape, dtype and tree of its argument. The options
     are those of `check_vjp`.
+    Raises what `check_vjp` raises.
+
+    >>> fwd, bwd = lambda x: (jnp.sin(x), x), lambda x, ct: (-ct * jnp.cos(x),)
+    >>> report = nnjax.check_pair(fwd, bwd, jnp.ones(3), reference=jnp.sin, dtypes=["float32"], transforms=["jit"])
+    >>> report.failures[0].diagnosis.kind
+    'negated'
     """
     for what, f in (("fwd", fwd), ("bwd", bwd), ("reference", reference)):
         if not callable(f):
@@ -183,6 +194,12 @@ def compare_gradients(
     what the reference itself is off. The value is compared like a leaf.
     early: where every leaf is within what EARLY draws allow, take no more, each of which runs the reference
     in float64 too. More draws only allow more, so that a gradient that passes early passes: its budget is the smaller one.
+
+    >>> model, loss = nnjax.dense(4, 3), nnjax.softmax_cross_entropy()
+    >>> both = nnjax.value_and_grad(model, loss), nnjax.reference_value_and_grad(model, loss)
+    >>> batch = jax.random.normal(jax.random.key(0), (5, 4)), jnp.array([0, 1, 2, 0, 1])
+    >>> all(d.ok for d in nnjax.check.compare_gradients(*both, model.init(jax.random.key(0)), *batch))
+    True
     """
     spec, diff, other = split((params, *batch), {}, ("params", "x", "labels"))
 

@@ -1,4 +1,8 @@
-"""Data: images, tables and text, found, verified, and split before anything is trained on them."""
+"""Data: images, tables and text, found, verified, and split before anything is trained on them.
+
+>>> nnjax.data.load("digits").shape
+(8, 8)
+"""
 
 from .catalogue import load as load
 from .catalogue import load_files as load_files

@@ -82,6 +82,10 @@ def head_attention(
     """`nnjax.attention` by its heads: one all-reduce forward, behind W_out, and one backward, before W_qkv.
 
     Parameters are laid out as `by_heads` gives them.  Raises ValueError where heads is no multiple of the axis.
+
+    >>> mesh = nnjax.distributed.make_mesh(model=1)
+    >>> nnjax.distributed.head_attention(16, 4, mesh).specs.out.w
+    PartitionSpec('model', None)
     """
     opts = expect_attention(n, heads, causal=causal)
     expect_divides("head_attention", "heads", heads, mesh, axis)

@@ -25,7 +25,7 @@ class Sharded(NamedTuple):
     """layer: as described above; specs: a PartitionSpec for each parameter, in a tree like that of the parameters.
 
     summed: a frozenset for each, in a tree like that too: the mesh axes over which `bwd` has summed its gradient, as
-    `replicated` and `fully_sharded` do, so that none around them sums again; None: over none.
+    `replicated` and `fully_sharded` do, so that none around them sums again; None: over none. See `fully_sharded`.
     """
 
     layer: Layer
@@ -103,6 +103,7 @@ def serial(*parts: Sharded | Layer) -> Sharded:
     """`nnjax.serial`, of parts that may be sharded.
 
     Raises ValueError for an axis that some parts are cut over, and others have examples of their own along.
+    See `fully_sharded`.
     """
     found = [lifted("parallel.serial", part) for part in parts]
     layer = one_device.serial(*(s.layer for s in found))
@@ -112,13 +113,26 @@ def serial(*parts: Sharded | Layer) -> Sharded:
 
 
 def residual(part: Sharded | Layer) -> Sharded:
-    """`nnjax.residual`."""
+    """`nnjax.residual`.
+
+    Raises as that does.
+
+    >>> nnjax.distributed.residual(nnjax.distributed.serial(nnjax.dense(4, 4))).layer.name
+    'residual(serial(dense(4, 4)))'
+    """
     found = lifted("parallel.residual", part)
     return found._replace(layer=one_device.residual(found.layer))
 
 
 def scan_layers(block: Sharded | Layer, n: int, *, remat: bool = False) -> Sharded:
-    """`nnjax.scan_layers`: parameters are stacked along a new first axis, which no mesh axis shares."""
+    """`nnjax.scan_layers`: parameters are stacked along a new first axis, which no mesh axis shares.
+
+    Raises as that does.
+
+    >>> block = nnjax.distributed.serial(nnjax.dense(4, 4))
+    >>> nnjax.distributed.scan_layers(block, 6).layer.init(jax.random.key(0))[0].w.shape
+    (6, 4, 4)
+    """
     found = lifted("parallel.scan_layers", block)
     specs = jax.tree.map(_with_stack, found.specs, is_leaf=_is_spec)
     return found._replace(layer=one_device.scan_layers(found.layer, n, remat=remat), specs=specs)
@@ -128,6 +142,10 @@ def tied(embed: Sharded | Layer, body: Sharded | Layer, head: Sharded | Layer) -
     """`nnjax.tied`; the table lies as that of embed does, and a Sharded head has it so too.
 
     Raises ValueError where head does not: the sum of their two cotangents would be of different things.
+
+    >>> tied = nnjax.distributed.tied(nnjax.embedding(10, 4), nnjax.tanh(), nnjax.unembedding(10, 4))
+    >>> tied.layer.init(jax.random.key(0)).table.table.shape
+    (10, 4)
     """
     embed, body = lifted("parallel.tied", embed), lifted("parallel.tied", body)
     theirs = head if isinstance(head, Sharded) else embed._replace(layer=head, summed=None)
@@ -152,7 +170,7 @@ def replicated(part: Sharded | Layer, axis: Axis) -> Sharded:
 
     The transpose of the copies is the sum of their cotangents: one all-reduce of the gradients' bytes. Over an axis over
     which a `replicated` or `fully_sharded` inside has summed a gradient already it is not summed again.
-    Raises ValueError where the layers inside are cut over this axis, and so need the same examples.
+    Raises ValueError where the layers inside are cut over this axis, and so need the same examples. See `on_mesh`.
     """
     found = lifted("parallel.replicated", part)
     _expect_one_use("parallel.replicated", found, axis)
@@ -191,6 +209,10 @@ def fully_sharded(part: Sharded | Layer, mesh: Mesh, axis: str) -> Sharded:
     A parameter is cut along its first axis that the size of the mesh axis divides; one without stays whole. Those whose
     gradients a `fully_sharded` or `replicated` inside sums over this axis are left to it, whole ones too.
     Raises ValueError where the layers inside are cut over this axis, and so need the same examples.
+
+    >>> mesh = nnjax.distributed.make_mesh(data=1)
+    >>> nnjax.distributed.fully_sharded(nnjax.distributed.serial(nnjax.dense(4, 3)), mesh, "data").specs[0].w
+    PartitionSpec('data',)
     """
     found = lifted("parallel.fully_sharded", part)
     if not isinstance(axis, str):

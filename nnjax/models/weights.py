@@ -53,6 +53,11 @@ def save_weights(path: str | Path, params: Any) -> None:
 
     Arrays of JAX or NumPy, views of any kind among them.
     Raises ValueError where the file cannot be written, TypeError for what is no array or of a dtype that the file has not.
+
+    >>> params = nnjax.dense(4, 3).init(jax.random.key(0))
+    >>> nnjax.models.save_weights("dense.safetensors", params)
+    >>> bool((nnjax.models.load_weights("dense.safetensors", params).w == params.w).all())
+    True
     """
     path, library = expect_path("save_weights", path), _library()
     arrays = {name: _plain(name, x) for name, x in _named(params).items()}
@@ -102,7 +107,7 @@ def _as_here(x: Any) -> str:
 def load_weights(path: str | Path, like: Any) -> Any:
     """The parameters that `save_weights` wrote, in a tree like `like` (as `layer.init` makes it, or its shapes).
 
-    Raises ValueError where an array is missing, left over, or of another shape or dtype: it says which.
+    Raises ValueError where an array is missing, left over, or of another shape or dtype: it says which. See `save_weights`.
     """
     found, wanted = read_tensors(path), _named(like)
     for name in sorted({*found, *wanted}):

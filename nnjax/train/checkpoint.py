@@ -42,7 +42,8 @@ from .watching.plain import plain
 
 
 class Restored(NamedTuple):
-    """state: like the one asked for; step, configuration, metrics: as saved; skipped: a sentence for each damaged newer one."""
+    """state: like the one asked for; step, configuration, metrics: as saved; skipped: a sentence for each damaged newer one.
+    See `save`."""
 
     state: Any
     step: int
@@ -63,6 +64,9 @@ def save(
     In a run of several processes all of them call it, with a folder that all see: each writes what its own devices hold.
     Raises CheckpointError where it cannot be written: what was there before is left whole; ValueError or TypeError for a step
     or an entry that cannot be.
+
+    >>> folder = nnjax.train.save("run", {"w": jnp.ones(3)}, step=2)
+    >>> assert nnjax.train.restore("run", {"w": jnp.zeros(3)}).step == 2
     """
     (keep,) = expect_positive("save", keep=keep)
     step = _step(step)
@@ -149,7 +153,7 @@ def restore(folder: str | Path, like: Any, *, configuration: Mapping[str, Any] |
 
     One that is damaged, unreadable, of another version or none at all is passed over, and named in `skipped`.  Raises
     CheckpointError where there is no sound one, and where its arrays or `configuration`, if given, are not those of this run:
-    it says what differs.
+    it says what differs. See `save`.
     """
     folder = expect_path("restore", folder)
     if configuration is not None and not isinstance(configuration, Mapping):

@@ -21,6 +21,7 @@ class Epoch(NamedTuple):
     the evaluation out.
 
     measured: whatever else was asked for, by name; of targets that are numbers R² too, "validation_r2" and "test_r2".
+    See `fit`.
     """
 
     epoch: int
@@ -43,7 +44,7 @@ OnSteps = Callable[[int, float], object]  # how many steps have been taken, and 
 
 
 class Fit(NamedTuple):
-    """The last state, a record of every epoch, and why the run ended early: a signal's name, "patience", or ""."""
+    """The last state, a record of every epoch, and why the run ended early: a signal's name, "patience", or "". See `fit`."""
 
     state: TrainState
     history: tuple[Epoch, ...]
@@ -54,7 +55,7 @@ class Checkpoints(NamedTuple):
     """Where a run is saved.  every: after how many steps, or each epoch; keep: how many of the newest stay, beside the one
     of the best validation (or test) accuracy; configuration: what a run that resumes must share; resume: go on from the
     newest sound one, from the beginning where there is none; on_note: told of damaged ones, and where it begins; claimed: the
-    caller holds the folder (see `claim`); on_history: told the records of the epochs before where the run goes on.
+    caller holds the folder (see `claim`); on_history: told the records of the epochs before where the run goes on. See `save`.
     """
 
     folder: str | Path

@@ -26,6 +26,12 @@ def intended(rule: Rule, why: str) -> Rule:
     """The same rule, marked as one whose gradient differs from its body's on purpose: an audit waives it, and says why.
 
     Raises TypeError for what is no custom_vjp or custom_jvp function, and for a reason that is no sentence.
+
+    >>> straight = jax.custom_vjp(jnp.round)
+    >>> straight.defvjp(lambda x: (jnp.round(x), None), lambda _, ct: (ct,))
+    >>> straight = nnjax.intended(straight, "the gradient passes straight through the rounding")
+    >>> nnjax.audit(straight, jnp.array([0.2, 1.7])).ok
+    True
     """
     marked = rule_of(rule)
     if marked is None:
@@ -57,6 +63,10 @@ def audit(
     A rule met inside `jax.shard_map` is checked inside one, on drawn values; with check_vma=False, where JAX's own
     transposes of what communicates are no reference, such a rule is not checked, and the report says so.
     Raises TypeError where fn is not callable; what fn raises passes through.
+
+    >>> report = nnjax.audit(lambda x: jax.nn.relu(x).sum(), jnp.array([-1.0, 2.0]))
+    >>> report.ok
+    True
     """
     if not callable(fn):
         raise TypeError(f"audit: fn must be a function, got {describe(fn)}; pass the function, then its arguments.")

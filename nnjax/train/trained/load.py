@@ -27,6 +27,7 @@ class Trained:
     model: the Layer; of a lenet it takes images (n, height, width, channels), of others rows, prepared as in training. params:
     those that the run was scored with, its moving average if it kept one. step: of the checkpoint; history: its epochs until
     there; skipped: a sentence for each newer checkpoint that is damaged. record: all else that is known of the run.
+    See `load_run`.
     """
 
     folder: Path
@@ -103,6 +104,10 @@ def load_run(folder: str | Path, *, best: bool = False) -> Trained:
     do.
     By default the newest sound checkpoint; best: that of the best validation (or test) accuracy.
     Raises CheckpointError where there is no run, or no sound checkpoint in it.
+
+    >>> nnjax.train.load_run("a folder that is not there")
+    Traceback (most recent call last):
+    nnjax.train.checkpoint_folder.CheckpointError: ...
     """
     expect_flag("load_run", best=best)
     run, step = found_place("load_run", folder)

@@ -22,7 +22,7 @@ class Prediction(NamedTuple):
 
     classes: int32, the class with the largest output; probabilities: float32 (..., classes), as the loss reads the outputs: of
     softmax_cross_entropy their softmax, which sums to 1; of the others a number in 0 ... 1 for each class alone.
-    outputs: float32 (..., classes), what the network gave.
+    outputs: float32 (..., classes), what the network gave. See `load_run`.
     """
 
     classes: np.ndarray
@@ -34,7 +34,7 @@ class Numbers(NamedTuple):
     """NumPy arrays, a row for each example, of targets that are numbers.
 
     numbers: float32 (...,), or (..., targets) where the targets were such, in their own units, whatever --standardise-targets
-    made of them. outputs: float32 (..., targets), what the network gave.
+    made of them. outputs: float32 (..., targets), what the network gave. See `load_run`.
     """
 
     numbers: np.ndarray

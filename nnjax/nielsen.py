@@ -10,7 +10,9 @@ Backward, the error of neuron k sums over everyone who heard it, down column k: 
 
 >>> params = nnjax.nielsen.init(jax.random.key(0), [2, 3, 1])
 >>> x, y = jnp.array([0.5, -1.0]), jnp.array([1.0])
->>> [w.shape for w in nnjax.nielsen.backprop(params, x, y, nnjax.nielsen.cross_entropy).w]
+>>> for cost in (nnjax.nielsen.quadratic, nnjax.nielsen.cross_entropy):
+...     print([w.shape for w in nnjax.nielsen.backprop(params, x, y, cost).w])
+[(3, 2), (1, 3)]
 [(3, 2), (1, 3)]
 >>> nnjax.nielsen.BP2 is nnjax.nielsen.send_back and nnjax.nielsen.BP1 is nnjax.nielsen.output_error
 True

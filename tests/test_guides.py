@@ -1,4 +1,4 @@
-"""The guides of the site: every block runs, one after another in a folder of its own, and every command is one."""
+"""The guides of the site: every command is one, and every block runs, one after another in a folder of its own."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ FENCE = re.compile(r"^```(\w+) ?(\w*)\n(.*?)^```$", re.M | re.S)
 
 
 class Block(NamedTuple):
-    """when: "" for always, "slow" for the slow tests alone, "elsewhere" for what needs another machine."""
+    """when: "elsewhere" for what needs another machine, data from the network, or hours; "" for all else."""
 
     language: str
     when: str
@@ -59,7 +59,7 @@ def test_every_block_is_one_of_a_kind_that_is_tested():
     for name, text in PAGES.items():
         assert text.count("```") == 2 * len(blocks(text)), name
         assert {b.language for b in blocks(text)} <= {"python", "sh"}, name
-        assert {b.when for b in blocks(text)} <= {"", "slow", "elsewhere"}, name
+        assert {b.when for b in blocks(text)} <= {"", "elsewhere"}, name
         assert not [b for b in blocks(text) if b.language == "python" and b.when == "elsewhere"], name
 
 
@@ -81,14 +81,8 @@ def test_a_command_that_is_none_is_seen():
         expect_command(["python", "-m", "pip", "install", "-e", ".[cuda14]"], EXTRAS)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_python_runs(name, run_blocks, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run_blocks(name, [(b.language, b.text) for b in blocks(PAGES[name]) if b.language == "python" and not b.when])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
-def test_the_whole_page_runs_in_its_order(name, run_blocks, tmp_path, monkeypatch):
+def test_it_runs_block_by_block(name, run_blocks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_blocks(name, [(b.language, b.text) for b in blocks(PAGES[name]) if b.when != "elsewhere"])

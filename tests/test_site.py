@@ -62,6 +62,7 @@ def example(name: str, seen: tuple[str, ...] = ()) -> str:
 
 
 EXAMPLES = {doc: name for name in reversed(PUBLIC) if (doc := example(name))}  # each once
+SOME = 10  # of so many one runs by default, the others in the slow tests
 
 
 def test_every_public_name_has_an_example():
@@ -78,7 +79,10 @@ def failures(doc: str, name: str = "example") -> str:
     return out.getvalue() if failed else ""
 
 
-@pytest.mark.parametrize("doc", EXAMPLES, ids=EXAMPLES.get)
+@pytest.mark.parametrize(
+    "doc",
+    [pytest.param(doc, id=name, marks=[pytest.mark.slow] * (i % SOME > 0)) for i, (doc, name) in enumerate(EXAMPLES.items())],
+)
 def test_its_example_runs(doc, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert not failures(doc, EXAMPLES[doc])

@@ -84,8 +84,8 @@ def head_attention(
     Parameters are laid out as `by_heads` gives them.  Raises ValueError where heads is no multiple of the axis.
 
     >>> mesh = nnjax.distributed.make_mesh(model=1)
-    >>> nnjax.distributed.head_attention(16, 4, mesh).specs.out.w
-    PartitionSpec('model', None)
+    >>> tuple(nnjax.distributed.head_attention(16, 4, mesh).specs.out.w)
+    ('model', None)
     """
     opts = expect_attention(n, heads, causal=causal)
     expect_divides("head_attention", "heads", heads, mesh, axis)

@@ -37,8 +37,8 @@ def column_dense(
     Raises ValueError where n_out is no multiple of the axis.
 
     >>> mesh = nnjax.distributed.make_mesh(model=1)
-    >>> nnjax.distributed.column_dense(4, 3, mesh).specs.w
-    PartitionSpec(None, 'model')
+    >>> tuple(nnjax.distributed.column_dense(4, 3, mesh).specs.w)
+    (None, 'model')
     """
     n_in, n_out = expect_positive("column_dense", n_in=n_in, n_out=n_out)
     expect_divides("column_dense", "n_out", n_out, mesh, axis)
@@ -74,8 +74,8 @@ def row_dense(n_in: int, n_out: int, mesh: Mesh, axis: str = "model", *, init: C
     Raises ValueError where n_in is no multiple of the axis.
 
     >>> mesh = nnjax.distributed.make_mesh(model=1)
-    >>> nnjax.distributed.row_dense(4, 3, mesh).specs.w
-    PartitionSpec('model', None)
+    >>> tuple(nnjax.distributed.row_dense(4, 3, mesh).specs.w)
+    ('model', None)
     """
     n_in, n_out = expect_positive("row_dense", n_in=n_in, n_out=n_out)
     expect_divides("row_dense", "n_in", n_in, mesh, axis)

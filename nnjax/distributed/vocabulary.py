@@ -48,8 +48,8 @@ def vocabulary_embedding(vocab: int, n: int, mesh: Mesh, axis: str = "model", *,
     Raises ValueError where vocab is no multiple of the axis: make it one with rows that no id names.
 
     >>> mesh = nnjax.distributed.make_mesh(model=1)
-    >>> nnjax.distributed.vocabulary_embedding(10, 4, mesh).specs.table
-    PartitionSpec('model', None)
+    >>> tuple(nnjax.distributed.vocabulary_embedding(10, 4, mesh).specs.table)
+    ('model', None)
     """
     vocab, n = expect_positive("vocabulary_embedding", vocab=vocab, n=n)
     expect_divides("vocabulary_embedding", "vocab", vocab, mesh, axis)

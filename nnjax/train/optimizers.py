@@ -151,7 +151,7 @@ def make_optimizer(
     finite, and are skipped, before one is taken all the same.
     Raises ValueError for names and arguments that are not known, and for numbers that make no sense.
 
-    >>> optimizer = nnjax.train.make_optimizer("adam", 0.001, steps=100, schedule="cosine", clip=1.0)
+    >>> optimizer = nnjax.train.make_optimizer("adam", 0.001, steps=100, schedule="cosine_decay_schedule", clip=1.0)
     >>> state = optimizer.init(jnp.ones(3))
     """
     if not isinstance(name, str) or name not in OPTIMIZERS:

@@ -79,7 +79,8 @@ def fit_text(
     >>> model = nnjax.char_rnn(len(text.vocabulary), 16)
     >>> done = nnjax.train.fit_text(
     ...     nnjax.value_and_grad(model, nnjax.softmax_cross_entropy()), model.init(jax.random.key(0)), text,
-    ...     predict=model.apply, optimizer=optax.adam(0.01), steps=20, context=12, batch_size=8, key=jax.random.key(1),
+    ...     predict=model.apply, optimizer=optax.adam(0.01), steps=20, every=20, context=12, batch_size=8,
+    ...     key=jax.random.key(1),
     ... )
     >>> int(done.state.step)
     20

@@ -20,6 +20,7 @@ PAGE = NOTEBOOKS / "why_the_transpose.html"  # one file of its own, which is cop
 project, author = "nnjax", "The nnjax authors"
 version = release = nnjax.__version__
 root_doc = "index"
+smartquotes = False  # three dots of a shape stay three
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.extlinks", "sphinx.ext.viewcode", "sphinx_copybutton"]
 exclude_patterns = ["results", "**/.ipynb_checkpoints"]
 extlinks = {"source": (f"{SOURCE}/%s", "%s")}

@@ -27,7 +27,7 @@ def intended(rule: Rule, why: str) -> Rule:
 
     Raises TypeError for what is no custom_vjp or custom_jvp function, and for a reason that is no sentence.
 
-    >>> straight = jax.custom_vjp(jnp.round)
+    >>> straight = jax.custom_vjp(lambda x: jnp.round(x))
     >>> straight.defvjp(lambda x: (jnp.round(x), None), lambda _, ct: (ct,))
     >>> straight = nnjax.intended(straight, "the gradient passes straight through the rounding")
     >>> nnjax.audit(straight, jnp.array([0.2, 1.7])).ok

@@ -21,10 +21,11 @@ project, author = "nnjax", "The nnjax authors"
 version = release = nnjax.__version__
 root_doc = "index"
 smartquotes = False  # three dots of a shape stay three
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.extlinks", "sphinx.ext.viewcode", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.extlinks", "sphinx.ext.viewcode", "sphinx_copybutton", "mathml"]
 exclude_patterns = ["results", "**/.ipynb_checkpoints"]
 extlinks = {"source": (f"{SOURCE}/%s", "%s")}
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "nnjax"
 html_static_path = ["_static"]

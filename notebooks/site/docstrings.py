@@ -3,12 +3,15 @@
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 LABELS = r"[A-Za-z_]\w*(?:, [A-Za-z_]\w*)*: "  # `scale, offset: (n,)`
 ITEM = re.compile(rf"(?:(?<=[.;] )|^)(?={LABELS})")
-BREAK = re.compile(r" {2,}|(?<=[.)]) (?=Raises )")
+FIRST = re.compile(rf"({LABELS}[^;]*?\)), (?={LABELS}\()")  # the first of `x: (..., n), y: (...)`
+BREAK = re.compile(r" {2,}|(?<=[.)]) (?=Raises |See `)")
+WIDTH = 120  # of a docstring's lines, or a little more
 EQUATION = re.compile(r"[^.`]{1,70}? (=|->) ")
 PAIRS = {"nnjax.ops.attention": "nnjax.layers.attend.attend_bwd"}  # where the backward has another name than the function
 
@@ -34,6 +37,16 @@ def blocks(lines: list[str]) -> list[list[str]]:
     return [block for block in found if block]
 
 
+def joined(block: list[str]) -> str:
+    """The lines of a paragraph as one; a line that ends before it had to ends with a break."""
+    lines = [line.strip() for line in block]
+    text = lines[0]
+    for line, after in zip(lines, lines[1:]):
+        early = line.endswith((".", ";")) and len(line) + 1 + len(after.split()[0]) <= WIDTH
+        text += ("  " if early else " ") + after
+    return text
+
+
 def rows(block: list[str]) -> list[tuple[str, str]]:
     """The (term, text) of a paragraph in two columns, [] for any other."""
     left = min(len(line) - len(line.lstrip()) for line in block)
@@ -49,6 +62,15 @@ def rows(block: list[str]) -> list[tuple[str, str]]:
     return found
 
 
+def items(text: str) -> Iterator[str]:
+    """The parts of a sentence that begin with a name and a colon, each alone."""
+    for item in ITEM.split(text):
+        while first := FIRST.match(item):
+            yield first[1]
+            item = item[first.end() :]
+        yield item
+
+
 def paragraphs(text: str, first: bool) -> list[str]:
     """Sentences as the paragraphs, equations and items that they are."""
     made: list[str] = []
@@ -56,10 +78,10 @@ def paragraphs(text: str, first: bool) -> list[str]:
         if first and n == 0 and EQUATION.match(part):
             made += [".. container:: equation", "", f"    {escaped(part)}", ""]
             continue
-        for item in ITEM.split(part):
+        for item in items(part):
             label = re.match(LABELS, item)
             if label:
-                made.append(f"* ``{label[0][:-2]}``: {escaped(item[label.end() :].strip())}")
+                made.append(f"* ``{label[0][:-2]}``: {escaped(item[label.end() :].strip(' ;,'))}")
             elif item:
                 said = escaped(item.strip())
                 made += ["", re.sub(r"^Raises ", "**Raises** ", said), ""]
@@ -86,5 +108,5 @@ def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
         elif table := rows(block):
             made += [line for term, text in table for line in (f"``{term}``", f"    {escaped(text) or '..'}", "")]
         else:
-            made += paragraphs(" ".join(line.strip() for line in block), first=i == 0)
+            made += paragraphs(joined(block), first=i == 0)
     lines[:] = [*made, *by_hand(name, obj)]

@@ -119,7 +119,7 @@ def dead(folder: Path, source: str = "https://github.com/nnjax/nnjax/blob/main/"
     for path, page in pages.items():
         for link in page.links:
             if link.startswith(source):
-                found = (ROOT / unquote(urldefrag(link.removeprefix(source)).url)).exists()
+                found = (ROOT / unquote(urlparse(link.removeprefix(source)).path)).exists()
             elif urlparse(link).scheme or link.startswith("//"):
                 continue
             else:

@@ -44,6 +44,7 @@ copybutton_prompt_is_regexp = True
 nb_execution_mode = "off"  # they are stored executed, and a test runs them
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "substitution", "attrs_block"]
+myst_dmath_double_inline = True  # notebooks have formulas on lines of their own in the middle of a paragraph
 myst_heading_anchors = 4
 myst_url_schemes = {"http": None, "https": None, "as-it-is": "{{path}}"}  # the last: a file of `html_extra_path`
 myst_substitutions = measured.tables(NOTEBOOKS / "results") | commands.helped()
@@ -78,6 +79,22 @@ def with_readme(app, docname, source):
     source[0] = source[0].replace("@README@", re.sub(r"\]\(([^)]+)\)", moved, text)).replace("@PAGE@", page)
 
 
+def with_anchors(app, pagename, templatename, context, doctree):
+    """Of a page of source, the links back to the reference: viewcode takes one package for all names of a file."""
+    if not pagename.startswith("_modules/"):
+        return
+    objects = app.env.domains.python_domain.objects
+
+    def moved(link):
+        page, name = link.groups()
+        own = name.rpartition(".")[2]
+        here = [o.node_id for full, o in objects.items() if full.endswith(f".{own}") and page.endswith(f"{o.docname}.html")]
+        return link[0] if name in objects or not here else f'href="{page}#{here[0]}"'
+
+    context["body"] = re.sub(r'href="([^"#]+)#(nnjax[\w.]*)"', moved, context["body"])
+
+
 def setup(app):
     app.connect("source-read", with_readme)
+    app.connect("html-page-context", with_anchors)
     app.connect("autodoc-process-docstring", docstrings.process)

@@ -46,6 +46,7 @@ nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "substitution", "attrs_block"]
 myst_dmath_double_inline = True  # notebooks have formulas on lines of their own in the middle of a paragraph
 myst_heading_anchors = 4
+myst_heading_slug_func = lambda heading: heading.replace(" ", "-")  # as Jupyter has it, for the contents of notebooks
 myst_url_schemes = {"http": None, "https": None, "as-it-is": "{{path}}"}  # the last: a file of `html_extra_path`
 myst_substitutions = measured.tables(NOTEBOOKS / "results") | commands.helped()
 

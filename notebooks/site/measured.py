@@ -40,8 +40,8 @@ def where(found: Mapping[str, Any]) -> str:
 
 
 def bench(found: dict[str, Any]) -> dict[str, str]:
-    """Each case on the CPU, and how many are faster, slower and neither."""
-    rows, count = [], {"faster": 0, "same": 0, "slower": 0}
+    """Each case on the CPU, how many are faster, slower and neither, and the models beside those of other libraries."""
+    rows, peers, count = [], [], {"faster": 0, "same": 0, "slower": 0}
     for name, case in found["cases"].items():
         if "time_ratios" not in case:  # a loop of the book beside ours, which the notebook tells
             continue
@@ -54,12 +54,21 @@ def bench(found: dict[str, Any]) -> dict[str, str]:
             memory(case["temp_bytes"][HAND], case["temp_bytes"][PLAIN]),
             f"{ratio(best[0], 1)} {best[1]}" if best else "",
         ))  # fmt: skip
+        if case["peer_ratios"]:
+            peers.append((name, *(ratio(case["peer_ratios"].get(peer), 1) for peer in found["peers"])))
     heads = ("case", "ms by hand", "time / jax.grad", "noise", "memory / jax.grad", "time / the best other way")
     said = (
         f"Of {sum(count.values())} cases, faster than jax.grad by more than the noise: {count['faster']}; within it: "
         f"{count['same']}; slower: {count['slower']}."
     )
-    return {"bench": table(heads, rows), "bench_where": where(found), "bench_count": said}
+    versions = ", ".join(f"{peer} {how['version']} ({how['run']})" for peer, how in found["peers"].items())
+    return {
+        "bench": table(heads, rows),
+        "bench_where": where(found),
+        "bench_count": said,
+        "peers": table(("one step of", *found["peers"]), peers),
+        "peers_versions": versions,
+    }
 
 
 def compiled(found: dict[str, Any]) -> dict[str, str]:
@@ -144,7 +153,9 @@ def nanogpt(found: dict[str, Any]) -> dict[str, str]:
 
 
 FILES: dict[str, Callable[[Any], dict[str, str]]] = {
-    "bench_cpu": bench, "compiled": compiled, "pods": pods, "nielsen": nielsen, "feedback": feedback, "nanogpt": nanogpt,
+    "bench_cpu": bench,
+    "bench_cpu_jax_0.12": lambda found: {f"{name}_newer": text for name, text in bench(found).items()},
+    "compiled": compiled, "pods": pods, "nielsen": nielsen, "feedback": feedback, "nanogpt": nanogpt,
 }  # fmt: skip
 
 

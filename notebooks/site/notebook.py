@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers draw by themselves: the site loads nothing from elsewhere, and needs no network."""
+"""What notebooks need: formulas as MathML, which browsers draw by themselves, so that nothing is loaded from elsewhere; anchors."""
 
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
@@ -14,6 +14,11 @@ def block(self, node):
     """A formula on lines of its own."""
     self.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
     raise SkipNode
+
+
+def anchor(heading: str) -> str:
+    """The anchor of a heading as Jupyter has it, to which the contents of a notebook lead."""
+    return heading.replace(" ", "-")
 
 
 def setup(app):

@@ -21,7 +21,7 @@ project, author = "nnjax", "The nnjax authors"
 version = release = nnjax.__version__
 root_doc = "index"
 smartquotes = False  # three dots of a shape stay three
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.extlinks", "sphinx.ext.viewcode", "sphinx_copybutton", "notebook"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.extlinks", "sphinx.ext.viewcode", "sphinx_copybutton", "for_notebooks"]
 exclude_patterns = ["results", "**/.ipynb_checkpoints"]
 extlinks = {"source": (f"{SOURCE}/%s", "%s")}
 
@@ -46,7 +46,7 @@ nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "substitution", "attrs_block"]
 myst_dmath_double_inline = True  # notebooks have formulas on lines of their own in the middle of a paragraph
 myst_heading_anchors = 4
-myst_heading_slug_func = "notebook.anchor"
+myst_heading_slug_func = "for_notebooks.anchor"
 myst_url_schemes = {"http": None, "https": None, "as-it-is": "{{path}}"}  # the last: a file of `html_extra_path`
 myst_substitutions = measured.tables(NOTEBOOKS / "results") | commands.helped()
 

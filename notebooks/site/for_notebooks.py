@@ -1,4 +1,4 @@
-"""What notebooks need: formulas as MathML, which browsers draw by themselves, so that nothing is loaded from elsewhere; anchors."""
+"""What notebooks need: anchors, and formulas as MathML, which browsers draw by themselves, with nothing from elsewhere."""
 
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert

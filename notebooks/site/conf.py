@@ -21,7 +21,8 @@ project, author = "nnjax", "The nnjax authors"
 version = release = nnjax.__version__
 root_doc = "index"
 smartquotes = False  # three dots of a shape stay three
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.extlinks", "sphinx.ext.viewcode", "sphinx_copybutton", "for_notebooks"]
+extensions = ["myst_nb", "sphinx_copybutton", "for_notebooks"]
+extensions += [f"sphinx.ext.{name}" for name in ("autodoc", "extlinks", "viewcode")]
 exclude_patterns = ["results", "**/.ipynb_checkpoints"]
 extlinks = {"source": (f"{SOURCE}/%s", "%s")}
 

@@ -2,9 +2,8 @@
 
 Each is a `jax.custom_vjp`: its value is the layer's definition, its rule the layer's pair. Forward mode raises in JAX.
 
->>> q = k = v = jnp.ones((2, 9, 4, 8))  # (batch, positions, heads, features)
->>> jax.grad(lambda q: nnjax.ops.attention(q, k, v).sum())(q).shape
-(2, 9, 4, 8)
+>>> jax.grad(lambda x: nnjax.ops.max_pool(x, (2, 2)).sum())(jnp.ones((2, 4, 4, 3))).shape
+(2, 4, 4, 3)
 """
 
 import math

@@ -50,7 +50,7 @@ def joined(block: list[str]) -> str:
 def rows(block: list[str]) -> list[tuple[str, str]]:
     """The (term, text) of a paragraph in two columns, [] for any other."""
     left = min(len(line) - len(line.lstrip()) for line in block)
-    if not any(line[left] == " " or re.search(r"\S {3,}\S", line) for line in block):
+    if sum(line[left] == " " or re.search(r"\S {3,}\S", line) is not None for line in block) < 2:
         return []
     found: list[tuple[str, str]] = []
     for line in block:
@@ -75,7 +75,8 @@ def paragraphs(text: str, first: bool) -> list[str]:
     """Sentences as the paragraphs, equations and items that they are."""
     made: list[str] = []
     for n, part in enumerate(BREAK.split(text)):
-        if first and n == 0 and EQUATION.match(part):
+        left = EQUATION.match(part) if first and n == 0 else None
+        if left and "), " not in left[0]:
             made += [".. container:: equation", "", f"    {escaped(part)}", ""]
             continue
         for item in items(part):

@@ -1,6 +1,6 @@
 """What notebooks need: anchors, and formulas as MathML, which browsers draw by themselves, with nothing from elsewhere."""
 
-from docutils.nodes import SkipNode
+from docutils.nodes import SkipNode, paragraph
 from latex2mathml.converter import convert
 
 
@@ -12,7 +12,8 @@ def inline(self, node):
 
 def block(self, node):
     """A formula on lines of its own."""
-    self.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+    formula = f'<div class="math">{convert(node.astext(), display="block")}</div>'
+    self.body.append(f"</p>{formula}<p>" if isinstance(node.parent, paragraph) else formula)
     raise SkipNode
 
 

@@ -190,7 +190,8 @@ def test_every_public_name_is_in_it(built):
     assert "dense" not in known
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 WIDTHS = (390, 1280)
 LOOK = """<!doctype html><body><script>
 (async () => {

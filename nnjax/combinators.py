@@ -42,6 +42,11 @@ def serial(*layers: Layer[Y]) -> Layer[Y]:
 
     Backward: ct_x = J_1ᵀ J_2ᵀ ... J_nᵀ ct_y, last layer first. The key is split, one for each layer.
     Raises TypeError for parts that are not layers, or params without one entry for each layer.
+
+    >>> model = nnjax.serial(nnjax.dense(4, 8), nnjax.tanh(), nnjax.dense(8, 3))
+    >>> params = model.init(jax.random.key(0))
+    >>> len(params), model.apply(params, jnp.ones((5, 4))).shape
+    (3, (5, 3))
     """
     who = f"serial of {len(layers)}"
     for layer in layers:
@@ -86,6 +91,11 @@ def residual(f: Layer[Y]) -> Layer[Y]:
     """y = x + f(x).  params: those of f.  f must keep the shape of x.
 
     Backward: ct_x = ct_y + J_fᵀ ct_y; the transpose of the copy of x is the sum of the two cotangents.
+    Raises TypeError for what is no Layer, ValueError where f(x) has another shape or dtype than x.
+
+    >>> y, residuals = nnjax.residual(nnjax.tanh()).fwd((), jnp.zeros(2))
+    >>> nnjax.residual(nnjax.tanh()).bwd(residuals, jnp.ones(2))[1].tolist()
+    [2.0, 2.0]
     """
     expect_layer("residual", f)
 
@@ -121,6 +131,11 @@ def recompute(layer: Layer[Y]) -> Layer[Y]:
     """The same layer, keeping only its input: its backward calls `layer.fwd` again for the residuals, never `apply`.
 
     It saves memory across the boundary of a loop, as in `scan_layers`. In straight code XLA may merge the two calls again.
+    Raises TypeError for what is no Layer.
+
+    >>> layer = nnjax.recompute(nnjax.mlp([4, 8, 3]))
+    >>> layer.apply(layer.init(jax.random.key(0)), jnp.ones((5, 4))).shape
+    (5, 3)
     """
     expect_layer("recompute", layer)
 
@@ -140,6 +155,11 @@ def parallel(*layers: Layer) -> Layer:
     """x -> (f_1(x), ..., f_n(x)).  params: a tuple, one entry for each layer.
 
     Backward: ct_x = sum of J_iᵀ ct_y_i: x was copied, and the transpose of a copy is a sum (None adds nothing).
+    Raises TypeError for what is no Layer, ValueError for no layers.
+
+    >>> both = nnjax.parallel(nnjax.dense(4, 3), nnjax.dense(4, 2))
+    >>> [y.shape for y in both.apply(both.init(jax.random.key(0)), jnp.ones((5, 4)))]
+    [(5, 3), (5, 2)]
     """
     who = f"parallel of {len(layers)}"
     if not layers:
@@ -185,6 +205,11 @@ def scan_layers(block: Layer[Y], n: int, *, remat: bool = False) -> Layer[Y]:
     Backward: the same scan from the end, carrying only the cotangent of x. Residuals that are parameters are not kept
     again: the backward reads the stacked ones. With `remat` only each block's input is kept (`recompute`).
     On a GPU a step of the scan runs a few blocks in a row (`nnjax.fast.gpu.scan`).
+    Raises TypeError for what is no Layer, ValueError where block changes the shape or dtype of x, or params are not n sets.
+
+    >>> model = nnjax.scan_layers(nnjax.residual(nnjax.dense(4, 4)), 6)
+    >>> model.init(jax.random.key(0)).w.shape
+    (6, 4, 4)
     """
     expect_layer("scan_layers", block)
     expect_positive("scan_layers", n=n)
@@ -268,7 +293,7 @@ def scan_layers(block: Layer[Y], n: int, *, remat: bool = False) -> Layer[Y]:
 
 
 class TiedParams(NamedTuple):
-    """table: the parameters that embed and head share; body: those of the body."""
+    """table: the parameters that embed and head share; body: those of the body. See `tied`."""
 
     table: Any
     body: Any
@@ -279,6 +304,11 @@ def tied(embed: Layer, body: Layer, head: Layer[Y]) -> Layer[Y]:
 
     Backward: head gives ct_table_out and embed gives ct_table_in. The table's cotangent is their sum: the table was copied,
     and the transpose of a copy is a sum. The key is split in three.
+    Raises TypeError for what is no Layer, and for params that are not TiedParams.
+
+    >>> model = nnjax.tied(nnjax.embedding(10, 4), nnjax.tanh(), nnjax.unembedding(10, 4))
+    >>> model.apply(model.init(jax.random.key(0)), jnp.array([1, 7])).shape
+    (2, 10)
     """
     for layer in (embed, body, head):
         expect_layer("tied", layer)

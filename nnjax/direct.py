@@ -31,6 +31,12 @@ def direct_value_and_grad(model: Layer, loss: Layer, key: jax.Array) -> ValueAnd
     model: a serial, such as mlp or lenet, of layers that treat each example separately. The signature is that of
     `value_and_grad`.  Raises ValueError if the model is not a serial or has no layer with weights, TypeError if key is not a
     key.
+
+    >>> model, loss = nnjax.mlp([4, 8, 3]), nnjax.softmax_cross_entropy()
+    >>> f = nnjax.direct_value_and_grad(model, loss, jax.random.key(0))
+    >>> value, grads = f(model.init(jax.random.key(0)), jnp.ones((5, 4)), jnp.zeros(5, jnp.int32))
+    >>> grads[0].w.shape
+    (4, 8)
     """
     expect_model_and_loss("direct_value_and_grad", model, loss)
     expect_key("direct_value_and_grad", key)

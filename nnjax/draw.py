@@ -2,6 +2,10 @@
 
 Everything is drawn on a matplotlib axis that is passed in. Colours are Okabe and Ito's, which the colour-blind tell apart;
 numbers run from orange (negative) over white to blue.
+
+>>> from nnjax.draw import BLUE, GREEN, ORANGE, PALETTE, PINK, SKY, YELLOW
+>>> PALETTE[:6] == (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY)
+True
 """
 
 from collections.abc import Sequence
@@ -9,12 +13,22 @@ from typing import Any
 
 import numpy as np
 
+__all__ = [
+    "BLUE", "GREEN", "ORANGE", "PALETTE", "PINK", "SKY", "YELLOW", "arrows", "contours", "diverging", "layers", "matrix",
+    "transposes", "use_style",
+]  # fmt: skip
+
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = PALETTE[:6]
 
 
 def use_style() -> None:
-    """What every figure has in common: set once at the top of a notebook. 8 x 3.6 inches at 100 dots: 800 pixels wide."""
+    """What every figure has in common: set once at the top of a notebook. 8 x 3.6 inches at 100 dots: 800 pixels wide.
+
+    >>> import matplotlib
+    >>> with matplotlib.rc_context():
+    ...     nnjax.draw.use_style()
+    """
     import matplotlib as mpl
     from cycler import cycler
 
@@ -27,7 +41,11 @@ def use_style() -> None:
 
 
 def diverging() -> Any:
-    """Orange (negative), white (zero), blue (positive)."""
+    """Orange (negative), white (zero), blue (positive).
+
+    >>> nnjax.draw.diverging().name
+    'orange_blue'
+    """
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("orange_blue", [ORANGE, "#FFFFFF", BLUE])
@@ -41,6 +59,11 @@ def matrix(
 
     limit: the size at which colours are full, by default the largest entry's; rows, columns: a label for the axis, or one
     for each row or column; row, column: the number of one to frame.
+
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().subplots()
+    >>> nnjax.draw.matrix(ax, [[1.0, -2.0], [0.0, 3.0]], "w", row=0).get_array().shape
+    (2, 2)
     """
     values = np.asarray(values, float)
     values = values[:, None] if values.ndim == 1 else values
@@ -81,6 +104,12 @@ def layers(
 
     backward: the arrows point back. into: only what arrives at this neuron of the right layer, a row of w, is in colour;
     out_of: only what leaves this neuron of the left layer, a column of w.  left, right: what is written in the neurons.
+
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().subplots()
+    >>> nnjax.draw.layers(ax, [[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]], "forward", into=0)
+    >>> len(ax.lines)
+    5
     """
     w = np.asarray(w, float)
     n_out, n_in = w.shape
@@ -117,6 +146,12 @@ def transposes(
     """A matrix J on the first of two axes and its transpose on the second: rows and columns change places, and their labels.
 
     blocks: (rows, columns) of the blocks of J that lines mark off.
+
+    >>> from matplotlib.figure import Figure
+    >>> axes = Figure().subplots(1, 2)
+    >>> nnjax.draw.transposes(axes, [[1.0, 2.0, 3.0]], "J")
+    >>> [ax.images[0].get_array().shape for ax in axes]
+    [(1, 3), (3, 1)]
     """
     values = np.asarray(values, float)
     cut = blocks or values.shape
@@ -132,7 +167,14 @@ def transposes(
 
 
 def arrows(ax: Any, vectors: Any, start: Sequence[float] = (0.0, 0.0), colors: Sequence[str] = PALETTE) -> None:
-    """Vectors of the plane, (n, 2), as arrows of their true length from one point, each in a colour of its own."""
+    """Vectors of the plane, (n, 2), as arrows of their true length from one point, each in a colour of its own.
+
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().subplots()
+    >>> nnjax.draw.arrows(ax, [[1.0, 0.0], [0.5, 2.0]])
+    >>> len(ax.collections)
+    1
+    """
     vectors = np.asarray(vectors, float).reshape(-1, 2)
     x, y = np.broadcast_to(np.asarray(start, float), vectors.shape).T
     width = {"width": 2.6 / 72, "units": "inches"}
@@ -142,7 +184,14 @@ def arrows(ax: Any, vectors: Any, start: Sequence[float] = (0.0, 0.0), colors: S
 def contours(
     ax: Any, f: Any, x: tuple[float, float], y: tuple[float, float], levels: Any = 10, colors: Any = "#AAAAAA"
 ) -> Any:  # fmt: skip
-    """Lines of the rectangle x times y along which f: (points, 2) -> (points,) is constant; both axes to one scale."""
+    """Lines of the rectangle x times y along which f: (points, 2) -> (points,) is constant; both axes to one scale.
+
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().subplots()
+    >>> lines = nnjax.draw.contours(ax, lambda p: (p**2).sum(-1), (-1, 1), (-1, 1), levels=[0.5])
+    >>> len(lines.levels)
+    1
+    """
     grid = np.stack(np.meshgrid(np.linspace(*x, 81), np.linspace(*y, 81)), -1)
     values = np.asarray(f(grid.reshape(-1, 2))).reshape(81, 81)
     lines = ax.contour(grid[..., 0], grid[..., 1], values, levels=levels, colors=colors, linewidths=0.9)

@@ -5,6 +5,10 @@ in columns (`nielsen`) as `operator(w) @ delta`; for a convolution, w is the mat
 transpose gives the gradient: it alone satisfies <delta, w a> = <B delta, a> for every a and delta.
 `direct` feedback goes from the output straight to every layer. It does not belong to one layer, so it is a
 `value_and_grad` of its own (`nnjax.direct_value_and_grad`).
+
+>>> w, a, delta = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
+>>> float(delta @ (w @ a)) == float((nnjax.feedback.transpose(w) @ delta) @ a)
+True
 """
 
 import math
@@ -29,6 +33,8 @@ from .errors import (
     unknown_name,
 )
 from .linear import wide
+
+__all__ = ["angle", "for_layers", "inverse", "mirror", "named", "pseudo_inverse", "random", "sign_symmetric", "transpose"]
 
 Operator = Callable[[Array], Array]
 EQUAL, FIXED, REDRAWN = "equal", "fixed", "redrawn"
@@ -57,7 +63,13 @@ def like_the_transpose(who: str, feedback: Operator) -> Operator:
 
 
 def transpose(w: Array) -> Array:
-    """w: (m, n) -> w.T: (n, m), the one matrix B with <delta, w a> = <B delta, a> for every a and delta."""
+    """w: (m, n) -> w.T: (n, m), the one matrix B with <delta, w a> = <B delta, a> for every a and delta.
+
+    Raises TypeError for what is no array.
+
+    >>> nnjax.feedback.transpose(jnp.ones((2, 3))).shape
+    (3, 2)
+    """
     expect_array("feedback.transpose", "w", w)
     return w.T
 
@@ -67,6 +79,9 @@ def inverse(w: Array) -> Array:
 
     It equals the transpose only if w is orthogonal.  Raises ValueError if w is not square, or concrete and singular; if w is
     traced and singular, no entry is finite.
+
+    >>> nnjax.feedback.inverse(jnp.array([[2.0, 0.0], [0.0, 4.0]])).tolist()
+    [[0.5, 0.0], [0.0, 0.25]]
     """
     expect_float("feedback.inverse", "w", w)
     if w.ndim != 2 or w.shape[0] != w.shape[1] or not w.size:
@@ -91,6 +106,10 @@ def pseudo_inverse(w: Array) -> Array:
     """w: (m, n) -> w⁺: (n, m), Moore and Penrose's: of all changes of the inputs that come nearest, the smallest.
 
     It equals the inverse if there is one, and the transpose if every singular value is 0 or 1.
+    Raises ValueError for what is no matrix, TypeError for one that is not floating point.
+
+    >>> nnjax.feedback.pseudo_inverse(jnp.ones((2, 3))).shape
+    (3, 2)
     """
     _expect_matrix("feedback.pseudo_inverse", w)
     return jnp.linalg.pinv(w.astype(wide(w))).astype(w.dtype)
@@ -101,6 +120,10 @@ def random(key: Array) -> Operator:
 
     Feedback alignment: training turns w until the error that comes through B descends (Lillicrap et al. 2016).
     Raises TypeError if key is not a key of jax.random.
+
+    >>> operator = nnjax.feedback.random(jax.random.key(0))
+    >>> bool((operator(jnp.ones((2, 3))) == operator(jnp.zeros((2, 3)))).all())
+    True
     """
     expect_key("feedback.random", key)
     return lambda w: _drawn(key, w)
@@ -111,6 +134,10 @@ def sign_symmetric(magnitudes: str = EQUAL, key: Any = None) -> Operator:
 
     Liao, Leibo and Poggio 2016 call them uSF, frSF and brSF. equal: sqrt(2 / (m + n)), Glorot's deviation; the others are
     |M|, M normal of that deviation.  Raises ValueError for unknown magnitudes, TypeError for random ones without a key.
+
+    >>> w = jnp.array([[3.0, -0.1], [-2.0, 5.0]])
+    >>> bool((jnp.sign(nnjax.feedback.sign_symmetric()(w)) == jnp.sign(w.T)).all())
+    True
     """
     if not isinstance(magnitudes, str) or magnitudes not in MAGNITUDES:
         raise unknown_name("magnitudes of feedback.sign_symmetric", magnitudes, MAGNITUDES)
@@ -134,6 +161,10 @@ def mirror(w: Array) -> Array:
 
     Kolen and Pollack 1994: both get the same update, transposed, and both decay, so that B - wᵀ decays too (train with L2).
     It is not a function of w, so calling it raises TypeError.
+
+    >>> layer = nnjax.dense(4, 3, feedback=nnjax.feedback.mirror)
+    >>> layer.init(jax.random.key(0)).back.shape
+    (3, 4)
     """
     raise TypeError(
         "feedback.mirror: B is a parameter of its own, not a function of w; pass feedback=mirror to dense, conv, mlp or lenet, "
@@ -146,6 +177,9 @@ def named(name: str, key: Array, n: int = 1) -> tuple[Operator, ...]:
 
     transpose, inverse, pseudo_inverse, random, sign_symmetric, sign_symmetric_fixed, sign_symmetric_redrawn, mirror.
     Raises ValueError for an unknown name.
+
+    >>> len(nnjax.feedback.named("random", jax.random.key(0), 3))
+    3
     """
     (n,) = expect_positive("feedback.named", n=n)
     expect_key("feedback.named", key)
@@ -167,7 +201,11 @@ LOCAL: dict[str, Callable[[Array], Operator]] = {
 
 
 def for_layers(who: str, feedback: Operator | Sequence[Operator], n: int) -> tuple[Operator, ...]:
-    """One operator for each of n layers.  Raises ValueError for a different number of operators."""
+    """One operator for each of n layers.  Raises ValueError for a different number of operators.
+
+    >>> len(nnjax.feedback.for_layers("mine", nnjax.feedback.transpose, 3))
+    3
+    """
     if not callable(feedback) and not isinstance(feedback, (tuple, list)):
         expect_operator(who, feedback)
     found = (feedback,) * n if callable(feedback) else tuple(feedback)
@@ -183,6 +221,10 @@ def angle(u: Any, v: Any) -> Array:
     """Degrees between two arrays (or trees of them) as vectors: exactly 0 if they are equal, NaN if one is zero.
 
     2 atan2(|a - b|, |a + b|) of the vectors scaled to length 1, which stays accurate near 0 and 180 (Kahan 2006).
+    Raises ValueError for trees of another structure or shapes, TypeError for what is not floating point.
+
+    >>> round(float(nnjax.feedback.angle(jnp.array([1.0, 0.0]), jnp.array([0.0, 2.0]))))
+    90
     """
     if jax.tree.structure(u) != jax.tree.structure(v) or not jax.tree.leaves(u):
         raise ValueError(f"feedback.angle: u and v must be trees of one structure, with arrays in it, got {describe(u)} and "

@@ -70,6 +70,13 @@ def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> Grade
 
     value: (), the loss of the model's output; grads: a tree like params.  With `has_aux` the first result is
     (value, y), y the model's output, as in JAX.  Warns if a model with dropout gets no key.
+    Raises TypeError where model or loss is no Layer.
+
+    >>> model, loss = nnjax.dense(4, 3), nnjax.softmax_cross_entropy()
+    >>> params = model.init(jax.random.key(0))
+    >>> value, grads = nnjax.value_and_grad(model, loss)(params, jnp.ones((5, 4)), jnp.zeros(5, jnp.int32))
+    >>> value.shape, grads.w.shape
+    ((), (4, 3))
     """
     expect_model_and_loss("value_and_grad", model, loss)
     expect_flag("value_and_grad", has_aux=has_aux)
@@ -94,7 +101,16 @@ def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: bool) -> Gra
 
 
 def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> Graded[Any]:
-    """The same function, made by `jax.value_and_grad` of `model.apply` and `loss.apply`."""
+    """The same function, made by `jax.value_and_grad` of `model.apply` and `loss.apply`.
+
+    Raises as `value_and_grad` does, and for parameters that are not floating point.
+
+    >>> model, loss = nnjax.dense(4, 3), nnjax.softmax_cross_entropy()
+    >>> batch = model.init(jax.random.key(0)), jnp.ones((5, 4)), jnp.zeros(5, jnp.int32)
+    >>> by_hand, by_jax = nnjax.value_and_grad(model, loss)(*batch), nnjax.reference_value_and_grad(model, loss)(*batch)
+    >>> bool(jnp.allclose(by_hand[1].w, by_jax[1].w, atol=1e-6))
+    True
+    """
     expect_model_and_loss("reference_value_and_grad", model, loss)
     expect_flag("reference_value_and_grad", has_aux=has_aux)
 
@@ -119,6 +135,12 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
     weights, if the model treats each example separately.  The batch is the first axis of x, labels and weights.  Each part
     draws its own numbers from the key.  The sums are kept in float32 at least, whatever the dtype of the model.
     Raises ValueError for a batch that is not a multiple of `microbatches`, TypeError for an f with `has_aux`.
+
+    >>> model, loss = nnjax.dense(4, 3), nnjax.softmax_cross_entropy()
+    >>> f = nnjax.accumulate(nnjax.value_and_grad(model, loss), 2)
+    >>> value, grads = f(model.init(jax.random.key(0)), jnp.ones((6, 4)), jnp.zeros(6, jnp.int32))
+    >>> grads.w.shape
+    (4, 3)
     """
     (microbatches,) = expect_positive("accumulate", microbatches=microbatches)
 
@@ -176,6 +198,13 @@ def add_l2(f: Graded[V], coefficient: float) -> Graded[V]:
 
     Its gradient adds coefficient * w.  Nielsen's lambda is coefficient = lambda / n, n the number of training examples.
     With `has_aux` only the value, not the output, is changed.
+
+    >>> from nnjax.grad import add_l2
+    >>> f = add_l2(nnjax.value_and_grad(nnjax.dense(1, 1), nnjax.mean_squared_error()), 1.0)
+    >>> params = nnjax.DenseParams(jnp.array([[2.0]]), jnp.zeros(1))
+    >>> value, grads = f(params, jnp.zeros((1, 1)), jnp.zeros((1, 1)))
+    >>> float(value), float(grads.w[0, 0])
+    (2.0, 2.0)
     """
     (coefficient,) = expect_not_negative("add_l2", coefficient=coefficient)
 
@@ -192,6 +221,13 @@ def add_l1(f: Graded[V], coefficient: float) -> Graded[V]:
     """value + coefficient sum |w| over every weight (`nnjax.trees.parameters.is_weight`), not over biases and norms.
 
     Its gradient adds coefficient * sign(w), sign(0) = 0.  With `has_aux` only the value, not the output, is changed.
+
+    >>> from nnjax.grad import add_l1
+    >>> f = add_l1(nnjax.value_and_grad(nnjax.dense(1, 1), nnjax.mean_squared_error()), 1.0)
+    >>> params = nnjax.DenseParams(jnp.array([[-2.0]]), jnp.zeros(1))
+    >>> value, grads = f(params, jnp.zeros((1, 1)), jnp.zeros((1, 1)))
+    >>> float(value), float(grads.w[0, 0])
+    (2.0, -1.0)
     """
     (coefficient,) = expect_not_negative("add_l1", coefficient=coefficient)
 
@@ -209,6 +245,12 @@ def lower_precision(f: Graded[V], dtype: Any) -> Graded[V]:
     """f computed in `dtype` (bfloat16, float16): it casts parameters, inputs, floating labels and weights down first.
 
     Value and gradient come back in the dtypes of the parameters. The cast down is linear, its transpose the cast back up.
+
+    >>> from nnjax.grad import lower_precision
+    >>> f = lower_precision(nnjax.value_and_grad(nnjax.dense(4, 3), nnjax.mean_squared_error()), jnp.bfloat16)
+    >>> value, grads = f(nnjax.dense(4, 3).init(jax.random.key(0)), jnp.ones((5, 4)), jnp.ones((5, 3)))
+    >>> str(grads.w.dtype)
+    'float32'
     """
     try:
         low = jnp.dtype(dtype)

@@ -51,6 +51,16 @@ class Layer(NamedTuple, Generic[Y]):
     draws                                             whether it draws random numbers from its key, and so differs without one
 
     The name is for people: nothing is decided by it. Your own layer needs neither `parts` nor the fields after it.
+
+    >>> double = nnjax.Layer(
+    ...     "double",
+    ...     init=lambda key: (),
+    ...     apply=lambda params, x, *, key=None: 2 * x,
+    ...     fwd=lambda params, x, *, key=None: (2 * x, ()),
+    ...     bwd=lambda residuals, ct_y: ((), 2 * ct_y),
+    ... )
+    >>> nnjax.check_layer(double, (), jnp.ones(3), dtypes=["float32"], transforms=["jit"]).ok
+    True
     """
 
     name: str
@@ -103,6 +113,10 @@ def as_custom_vjp(layer: Layer[Y]) -> Function[Y]:
     Usable inside Flax, Equinox or plain JAX, under `jit`, `vmap` and `scan`. Forward mode (`jax.jvp`) raises in JAX, as
     it does for every `jax.custom_vjp`: differentiate `layer.apply` for that. Inside `jax.shard_map` an argument may be the
     same on all devices while another varies between some: its gradient is summed over those devices, as in JAX.
+
+    >>> f = nnjax.as_custom_vjp(nnjax.tanh())
+    >>> jax.grad(lambda x: f((), x).sum())(jnp.zeros(2)).tolist()
+    [1.0, 1.0]
     """
     expect_layer("as_custom_vjp", layer)
 
@@ -212,6 +226,11 @@ def plain(layer: Layer[Y]) -> Layer[Y]:
 
     On some platforms a layer runs a faster spelling of that pair; `check` compares the two. A layer that has only the plain
     pair is returned as it is.
+    Raises TypeError for what is no Layer.
+
+    >>> layer = nnjax.max_pool(2)
+    >>> layer.bwd is nnjax.plain(layer).bwd
+    False
     """
     expect_layer("plain", layer)
     if layer.plain is not None:

@@ -7,6 +7,17 @@ w[l][j, k] is the weight from neuron k of a layer to neuron j of the next, so ro
 to, and column k holds where neuron k is heard.
 Forward, z_j sums along row j:        z = w a + b.
 Backward, the error of neuron k sums over everyone who heard it, down column k: that is w.T @ delta.
+
+>>> params = nnjax.nielsen.init(jax.random.key(0), [2, 3, 1])
+>>> x, y = jnp.array([0.5, -1.0]), jnp.array([1.0])
+>>> for cost in (nnjax.nielsen.quadratic, nnjax.nielsen.cross_entropy):
+...     print([w.shape for w in nnjax.nielsen.backprop(params, x, y, cost).w])
+[(3, 2), (1, 3)]
+[(3, 2), (1, 3)]
+>>> nnjax.nielsen.BP2 is nnjax.nielsen.send_back and nnjax.nielsen.BP1 is nnjax.nielsen.output_error
+True
+>>> nnjax.nielsen.BP3 is nnjax.nielsen.bias_gradient and nnjax.nielsen.BP4 is nnjax.nielsen.weight_gradient
+True
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +28,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+__all__ = [
+    "BP1", "BP2", "BP3", "BP4", "Cost", "Params", "backprop", "bias_gradient", "cross_entropy", "feedforward", "init",
+    "objective", "output_error", "quadratic", "send_back", "send_back_by_components", "sigmoid", "sigmoid_prime",
+    "value_and_grad", "weight_gradient",
+]  # fmt: skip
+
 
 class Params(NamedTuple):
-    """w[l]: (neurons out, neurons in), b[l]: (neurons out,), l = 0 for the first layer that computes."""
+    """w[l]: (neurons out, neurons in), b[l]: (neurons out,), l = 0 for the first layer that computes. See `init`."""
 
     w: tuple[Array, ...]
     b: tuple[Array, ...]
@@ -28,19 +45,30 @@ class Params(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """value(a, y), and error(z, a, y), its output error delta^L (BP1 worked out for this cost), per column."""
+    """value(a, y), and error(z, a, y), its output error delta^L (BP1 worked out for this cost), per column.
+
+    See `output_error`.
+    """
 
     value: Callable[[Array, Array], Array]
     error: Callable[[Array, Array, Array], Array]
 
 
 def sigmoid(z: Array) -> Array:
-    """1 / (1 + exp(-z)), entry by entry."""
+    """1 / (1 + exp(-z)), entry by entry.
+
+    >>> float(nnjax.nielsen.sigmoid(jnp.zeros(())))
+    0.5
+    """
     return jax.nn.sigmoid(z)
 
 
 def sigmoid_prime(z: Array) -> Array:
-    """sigmoid(z) (1 - sigmoid(z)): the diagonal of the layer's Jacobian, so its transpose is itself."""
+    """sigmoid(z) (1 - sigmoid(z)): the diagonal of the layer's Jacobian, so its transpose is itself.
+
+    >>> float(nnjax.nielsen.sigmoid_prime(jnp.zeros(())))
+    0.25
+    """
     return sigmoid(z) * (1 - sigmoid(z))
 
 
@@ -64,6 +92,10 @@ def init(key: Array, sizes: Any, large: bool = False) -> Params:
     """Normal weights and biases: deviation 1 for biases and, for weights, 1 / sqrt(neurons in), or 1 if `large`.
 
     `large` is the initialisation of chapter 1, the default that of chapter 3.  Raises ValueError for fewer than two layers.
+
+    >>> params = nnjax.nielsen.init(jax.random.key(0), [784, 30, 10])
+    >>> [w.shape for w in params.w]
+    [(30, 784), (10, 30)]
     """
     if not isinstance(large, (bool, np.bool_)):
         raise TypeError(f"nielsen.init: large must be True or False, got {type(large).__name__}; pass one of them.")
@@ -169,13 +201,29 @@ def _expect_one_each(send_back, n):
 
 
 def feedforward(params: Params, x: Array) -> Array:
-    """a^L, from a^0 = x by a = sigmoid(w a + b).  x: (inputs,), result: (outputs,)."""
+    """a^L, from a^0 = x by a = sigmoid(w a + b).  x: (inputs,), result: (outputs,).
+
+    Raises TypeError and ValueError for params or x of another kind, shape or dtype.
+
+    >>> params = nnjax.nielsen.init(jax.random.key(0), [784, 30, 10])
+    >>> nnjax.nielsen.feedforward(params, jnp.ones(784)).shape
+    (10,)
+    """
     _expect("nielsen.feedforward", params, x)
     return _forward(params, x)[1][-1]
 
 
 def output_error(cost: Cost, z: Array, a: Array, y: Array) -> Array:
-    """BP1: delta^L = dC/da^L ⊙ sigmoid'(z^L), in the closed form of each cost."""
+    """BP1: delta^L = dC/da^L ⊙ sigmoid'(z^L), in the closed form of each cost.
+
+    Raises TypeError for what are no floating-point arrays of one dtype, ValueError for other shapes.
+
+    >>> z, a, y = jnp.zeros(2), jnp.array([0.5, 0.5]), jnp.array([0.0, 1.0])
+    >>> nnjax.nielsen.output_error(nnjax.nielsen.quadratic, z, a, y).tolist()
+    [0.125, -0.125]
+    >>> nnjax.nielsen.output_error(nnjax.nielsen.cross_entropy, z, a, y).tolist()
+    [0.5, -0.5]
+    """
     _expect_cost("nielsen.output_error", cost)
     _expect_arrays("nielsen.output_error", z=z, a=a, y=y)
     if not z.shape == a.shape == y.shape:
@@ -185,7 +233,14 @@ def output_error(cost: Cost, z: Array, a: Array, y: Array) -> Array:
 
 
 def send_back(w: Array, delta: Array, z: Array) -> Array:
-    """BP2: delta^l = ((w^{l+1})ᵀ delta^{l+1}) ⊙ sigmoid'(z^l).  w: (out, in), delta: (out,), z: (in,)."""
+    """BP2: delta^l = ((w^{l+1})ᵀ delta^{l+1}) ⊙ sigmoid'(z^l).  w: (out, in), delta: (out,), z: (in,).
+
+    Raises TypeError for what are no floating-point arrays of one dtype, ValueError for other shapes.
+
+    >>> w, delta, z = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1.0, 0.0]), jnp.zeros(2)
+    >>> nnjax.nielsen.send_back(w, delta, z).tolist()
+    [0.25, 0.5]
+    """
     _expect_back("nielsen.send_back", w, delta, z)
     return (w.T @ delta) * sigmoid_prime(z)
 
@@ -194,6 +249,11 @@ def send_back_by_components(w: Array, delta: Array, z: Array) -> Array:
     """BP2 before anyone wrote a matrix: delta_k = sum_j w[j, k] delta_j sigmoid'(z_k), over the neurons j that k feeds.
 
     The first index of w runs under the sum, so the sum goes down column k: as a matrix product, that is w.T @ delta.
+    Raises TypeError for what are no floating-point arrays of one dtype, ValueError for other shapes.
+
+    >>> w, delta, z = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1.0, 0.0]), jnp.zeros(2)
+    >>> nnjax.nielsen.send_back_by_components(w, delta, z).tolist()
+    [0.25, 0.5]
     """
     _expect_back("nielsen.send_back_by_components", w, delta, z)
     n_out, n_in = w.shape
@@ -201,7 +261,13 @@ def send_back_by_components(w: Array, delta: Array, z: Array) -> Array:
 
 
 def bias_gradient(delta: Array) -> Array:
-    """BP3: dC/db^l_j = delta^l_j, summed over the columns if there are several."""
+    """BP3: dC/db^l_j = delta^l_j, summed over the columns if there are several.
+
+    Raises TypeError and ValueError for what is no column of floating-point numbers, or several.
+
+    >>> nnjax.nielsen.bias_gradient(jnp.array([1.0, 2.0])).tolist()
+    [1.0, 2.0]
+    """
     _expect_arrays("nielsen.bias_gradient", delta=delta)
     _expect_axes("nielsen.bias_gradient", delta=delta)
     return delta if delta.ndim == 1 else delta.sum(1)
@@ -211,6 +277,10 @@ def weight_gradient(delta: Array, a: Array) -> Array:
     """BP4: dC/dw^l_jk = delta^l_j a^{l-1}_k.  delta: (out,), a: (in,), result: (out, in), like w.
 
     It is delta aᵀ, the adjoint of w -> w a; with several columns, delta @ a.T also sums over them.
+    Raises TypeError for what are no floating-point arrays of one dtype, ValueError for other shapes.
+
+    >>> nnjax.nielsen.weight_gradient(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])).tolist()
+    [[3.0, 4.0], [6.0, 8.0]]
     """
     _expect_arrays("nielsen.weight_gradient", delta=delta, a=a)
     _expect_axes("nielsen.weight_gradient", delta=delta, a=a)
@@ -235,6 +305,12 @@ def backprop(
     y: (outputs, batch), one example a column, for the sum of their gradients.
     send_back(w) is the matrix that carries the error back through w: the transpose, unless you try something else, such as the
     operators of `nnjax.feedback`; or one of them, or a matrix of the shape of w.T, for each w after the first.
+    Raises TypeError and ValueError for params, x, y, cost or send_back of another kind, shape or dtype.
+
+    >>> params = nnjax.nielsen.init(jax.random.key(0), [784, 30, 10])
+    >>> nabla = nnjax.nielsen.backprop(params, jnp.ones(784), jnp.zeros(10))
+    >>> [b.shape for b in nabla.b]
+    [(30,), (10,)]
     """
     _expect("nielsen.backprop", params, x)
     _expect_cost("nielsen.backprop", cost)
@@ -306,6 +382,11 @@ def objective(cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1) -> Callabl
     """f(params, x, y, weights=None) -> C, the mean cost of a batch plus (lmbda / 2n) sum w^2.
 
     x: (batch, inputs), y: (batch, outputs), weights: (batch,); n is the number of training examples.
+    Raises TypeError and ValueError for a cost, lmbda or n that is none, and for a batch of another kind or shape.
+
+    >>> params = nnjax.nielsen.init(jax.random.key(0), [784, 30, 10])
+    >>> nnjax.nielsen.objective()(params, jnp.ones((5, 784)), jnp.zeros((5, 10))).shape
+    ()
     """
     lmbda, count = _regularised("nielsen.objective", cost, lmbda, n)
 
@@ -327,6 +408,12 @@ def value_and_grad(
     """f(params, x, y, *, weights=None, key=None) -> (C, gradient) of `objective`, by backprop.
 
     It has the signature that `nnjax.train` takes; key is not used.
+    Raises what `objective` and `backprop` raise.
+
+    >>> params = nnjax.nielsen.init(jax.random.key(0), [784, 30, 10])
+    >>> value, nabla = nnjax.nielsen.value_and_grad()(params, jnp.ones((5, 784)), jnp.zeros((5, 10)))
+    >>> nabla.w[0].shape
+    (30, 784)
     """
     value = objective(cost, lmbda, n)
     lmbda, count = _regularised("nielsen.value_and_grad", cost, lmbda, n)

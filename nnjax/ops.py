@@ -1,6 +1,9 @@
 """Functional forms whose hand-written backward works inside anyone's `jax.grad`, under `jit`, `vmap` and `scan`.
 
 Each is a `jax.custom_vjp`: its value is the layer's definition, its rule the layer's pair. Forward mode raises in JAX.
+
+>>> jax.grad(lambda x: nnjax.ops.max_pool(x, (2, 2)).sum())(jnp.ones((2, 4, 4, 3))).shape
+(2, 4, 4, 3)
 """
 
 import math
@@ -74,6 +77,10 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool = True, mask: Array 
     its fast memory holds (6144 in float32, over the heads that share keys). Otherwise it has no effect. A program with
     kernels is exported for one platform at a time.
     Raises TypeError or ValueError where these do not fit.
+
+    >>> q = k = v = jnp.ones((2, 9, 4, 8))
+    >>> jax.grad(lambda q: nnjax.ops.attention(q, k, v).sum())(q).shape
+    (2, 9, 4, 8)
     """
     expect_flag("ops.attention", causal=causal, kernel=kernel)
     _expect_attention(q, k, v, causal, mask)
@@ -96,6 +103,10 @@ def linear_cross_entropy(h: Array, w: Array, labels: Array, *, weights: Array | 
     kernel: on a GPU or TPU, use Pallas kernels, which form scores block by block, three times over. They take float32,
     bfloat16 and, on a GPU, float16, at least two classes, and on a TPU as many features as its fast memory holds (4096 in
     float32). Otherwise it has no effect. A program with kernels is exported for one platform at a time.
+
+    >>> h, w, labels = jnp.zeros((2, 3)), jnp.ones((4, 3)), jnp.array([0, 3])
+    >>> jax.grad(nnjax.ops.linear_cross_entropy)(h, w, labels).shape
+    (2, 3)
     """
     expect_flag("ops.linear_cross_entropy", kernel=kernel)
     loss = _linear_cross_entropy(kernel)
@@ -120,6 +131,10 @@ def conv(
 
     x: (..., width, in) and w: (k, in / groups, out), or x: (..., height, width, in) and w: (k, l, in / groups, out).
     Raises as `nnjax.conv` does.
+
+    >>> x, w = jnp.ones((2, 28, 28, 3)), jnp.ones((5, 5, 3, 8))
+    >>> nnjax.ops.conv(x, w, padding="VALID").shape
+    (2, 24, 24, 8)
     """
     if getattr(w, "ndim", 0) not in (3, 4):
         raise ValueError(f"conv: w must have shape (k, in / groups, out) or (k, l, in / groups, out), got {describe(w)}.")
@@ -132,7 +147,13 @@ def conv(
 
 
 def max_pool(x: Array, window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Array:
-    """y[p] = max over i of x[p stride + i], i in the window: `nnjax.max_pool` of x.  x: (..., space, channels)."""
+    """y[p] = max over i of x[p stride + i], i in the window: `nnjax.max_pool` of x.  x: (..., space, channels).
+
+    Raises as `nnjax.max_pool` does.
+
+    >>> nnjax.ops.max_pool(jnp.ones((2, 28, 28, 3)), (2, 2)).shape
+    (2, 14, 14, 3)
+    """
     window = expect_per_axis("max_pool", "window", window)
     stride = window if stride is None else expect_per_axis("max_pool", "stride", stride, len(window))
     return _max_pool(window, stride)((), x)

@@ -135,6 +135,26 @@ def run_tests_in():
 
 
 @pytest.fixture
+def run_blocks(capsys):
+    """run_blocks(page, [(language, text), ...]) -> what was printed, the blocks of a page run one after another, as a reader
+    would: Python in one namespace, sh in the folder in which it runs."""
+
+    def run(page, blocks):
+        namespace: dict = {}
+        commands = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        for number, (language, text) in enumerate(blocks, 1):
+            if language == "python":
+                exec(compile(text, f"{page}, block {number}", "exec"), namespace)
+            else:
+                done = subprocess.run(["bash", "-ec", text], env=commands, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, f"{page}, block {number}: {text}{done.stdout}{done.stderr}"
+                print(done.stdout)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
 def save_run():
     """save_run(folder, record, params, steps=(1,), accuracies=(0.5,)): a run as `nnjax train --folder` leaves it; the
     parameters of a later step are that multiple of params."""

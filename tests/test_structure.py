@@ -191,7 +191,8 @@ def resolves(name: str) -> bool:
 
 REPOSITORY = Path(__file__).parent.parent
 TESTS = sorted(p for p in Path(__file__).parent.rglob("*.py") if p != Path(__file__))  # some run programs that they write
-WORDS = [*FILES, *TESTS, REPOSITORY / "README.md", *sorted((REPOSITORY / "notebooks").glob("*.ipynb"))]
+NOTEBOOKS = REPOSITORY / "notebooks"
+WORDS = [*FILES, *TESTS, REPOSITORY / "README.md", *sorted(NOTEBOOKS.glob("*.ipynb")), *sorted(NOTEBOOKS.rglob("*.md"))]
 
 
 @pytest.mark.parametrize("path", WORDS, ids=lambda p: str(p.relative_to(REPOSITORY)))

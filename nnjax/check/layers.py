@@ -106,6 +106,13 @@ def check_layer(
     The Report names leaf and layer, and describes the error. A wrong gradient raises nothing: call `.raise_if_failed()` for
     that. Raises TypeError if `layer` is not a Layer, or no leaf has a derivative, and ValueError for an unknown dtype,
     transform or witness, or for specs that do not fit.
+
+    >>> layer, x = nnjax.tanh(), jnp.linspace(-2, 2, 7)
+    >>> nnjax.check_layer(layer, (), x, dtypes=["float32"], transforms=["jit"]).ok
+    True
+    >>> wrong = layer._replace(bwd=lambda residuals, ct_y: ((), ct_y))
+    >>> nnjax.check_layer(wrong, (), x, dtypes=["float32"], transforms=["jit"]).ok
+    False
     """
     expect_layer("check_layer", layer)
     expect_sharding(mesh, specs, reference, devices)

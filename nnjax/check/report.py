@@ -13,7 +13,7 @@ ELSEWHERE = "not at your inputs"  # the note of a row that a search found at oth
 
 
 class Diagnosis(NamedTuple):
-    """Describes a wrong gradient: `kind` is one of KINDS, `detail` is a sentence."""
+    """Describes a wrong gradient: `kind` is one of KINDS, `detail` is a sentence. See `nnjax.check_pair`."""
 
     kind: str
     detail: str
@@ -25,7 +25,7 @@ class Row(NamedTuple):
     status: "ok"; "zero" (right, and zero up to rounding); "vacuous" (within a bound so wide that it proves nothing);
     "failed". witness: what it was compared with. layer: the layer inside a composition that owns the leaf. skipped: how many
     entries were not compared, as the reference is not finite there. relative: for a failed gradient, the error over the size
-    of the truth.
+    of the truth. See `nnjax.check_pair`.
     """
 
     case: str
@@ -79,7 +79,10 @@ class Where(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The rows of a check, and `missing`: what was asked for but not compared. `ok` needs rows, all right, and none missing."""
+    """The rows of a check, and `missing`: what was asked for but not compared. `ok` needs rows, all right, and none missing.
+
+    See `check_layer`.
+    """
 
     rows: tuple[Row, ...]
     missing: tuple[str, ...] = ()
@@ -167,7 +170,12 @@ def _likewise(rows: Iterable[Row]) -> str:
 
 
 def merged(reports: Iterable[Report]) -> Report:
-    """One report of several."""
+    """One report of several.
+
+    >>> report = nnjax.check_transpose(lambda x: x[::-1], lambda y: y[::-1], jnp.ones(3), dtypes=["float32"])
+    >>> len(nnjax.check.merged([report, report]).rows) == 2 * len(report.rows)
+    True
+    """
     reports = list(reports)
     return Report(
         tuple(row for r in reports for row in r.rows),

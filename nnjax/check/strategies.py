@@ -13,7 +13,11 @@ HARD = (0.0, -0.0, 0.5, 1.0, -1.0, 30.0, -30.0, 1e4, -1e4)
 
 
 def shapes(min_dims: int = 0, max_dims: int = 3, max_side: int = 7, empty: bool = True) -> st.SearchStrategy[tuple[int, ...]]:
-    """Shapes with few and small axes, also of size 0 (if `empty`) and 1."""
+    """Shapes with few and small axes, also of size 0 (if `empty`) and 1.
+
+    >>> from hypothesis import given
+    >>> given(nnjax.check.strategies.shapes(max_dims=2))(lambda shape: None)()
+    """
     return st.lists(st.integers(0 if empty else 1, max_side), min_size=min_dims, max_size=max_dims).map(tuple)
 
 
@@ -22,6 +26,11 @@ def arrays(draw: Any, shape: Any = None, dtype: Any = np.float32, subnormal: boo
     """Arrays of normal numbers with some ties, zeros, saturating and (if `subnormal`) subnormal numbers.
 
     shape: a tuple, or a strategy for one.
+
+    >>> from hypothesis import given
+    >>> @given(nnjax.check.strategies.arrays((3,)))
+    ... def test_it(x):
+    ...     assert nnjax.tanh().apply((), x).shape == (3,)
     """
     if shape is None:
         shape = draw(shapes())
@@ -36,7 +45,13 @@ def arrays(draw: Any, shape: Any = None, dtype: Any = np.float32, subnormal: boo
 
 
 def ids(shape: Sequence[int], vocab: int) -> st.SearchStrategy[np.ndarray]:
-    """int32 arrays of ids below `vocab`, most of them repeated."""
+    """int32 arrays of ids below `vocab`, most of them repeated.
+
+    >>> from hypothesis import given
+    >>> @given(nnjax.check.strategies.ids((5,), 10))
+    ... def test_it(ids):
+    ...     assert ids.max() < 10
+    """
 
     def make(seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)

@@ -27,6 +27,9 @@ def check_transpose(
     linear(x) -> y and transpose(y) -> x, x and y pytrees. Only shapes and integer leaves of x and y count; values are drawn.
     y may be left out: its shape is that of linear(x). The adjoint identity <y, A x> = <Aᵀ y, x> is a separate witness.
     Raises TypeError if a map is not a function, ValueError if y does not have the shape of linear(x).
+
+    >>> nnjax.check_transpose(lambda x: x[::-1], lambda y: y[::-1], jnp.ones(3), dtypes=["float32"]).ok
+    True
     """
     for what, f in (("linear", linear), ("transpose", transpose)):
         if not callable(f):

@@ -45,6 +45,11 @@ def check_vjp(
     the definition (a while_loop, a callback), f is compared with differences of its values. An error of f in a dtype or
     transform is a failed row; an error of the definition is reported as not compared. Raises TypeError if there is no
     reference, no differentiable argument, or no differentiable output.
+
+    >>> f = jax.custom_vjp(jnp.sin)
+    >>> f.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (ct * jnp.cos(x),))
+    >>> nnjax.check_vjp(f, jnp.linspace(-2, 2, 7), dtypes=["float32"], transforms=["jit"]).ok
+    True
     """
     if not callable(f):
         raise TypeError(f"check_vjp: f must be a function, got {describe(f)}; pass the function, then its arguments.")
@@ -137,6 +142,12 @@ def check_pair(
     derivative, such as a static one. Keyword arguments are passed by position, as JAX does. In addition to what `check_vjp`
     compares, residuals must be arrays and every cotangent must have the shape, dtype and tree of its argument. The options
     are those of `check_vjp`.
+    Raises what `check_vjp` raises.
+
+    >>> fwd, bwd = lambda x: (jnp.sin(x), x), lambda x, ct: (-ct * jnp.cos(x),)
+    >>> report = nnjax.check_pair(fwd, bwd, jnp.ones(3), reference=jnp.sin, dtypes=["float32"], transforms=["jit"])
+    >>> report.failures[0].diagnosis.kind
+    'negated'
     """
     for what, f in (("fwd", fwd), ("bwd", bwd), ("reference", reference)):
         if not callable(f):
@@ -184,6 +195,12 @@ def compare_gradients(
     the reference itself. The value is compared like a leaf.
     early: if every leaf is within what EARLY draws allow, take no more draws, each of which also runs the reference in
     float64. More draws only allow more, so a gradient that passes early would also pass later; its budget is smaller.
+
+    >>> model, loss = nnjax.dense(4, 3), nnjax.softmax_cross_entropy()
+    >>> both = nnjax.value_and_grad(model, loss), nnjax.reference_value_and_grad(model, loss)
+    >>> batch = jax.random.normal(jax.random.key(0), (5, 4)), jnp.array([0, 1, 2, 0, 1])
+    >>> all(d.ok for d in nnjax.check.compare_gradients(*both, model.init(jax.random.key(0)), *batch))
+    True
     """
     spec, diff, other = split((params, *batch), {}, ("params", "x", "labels"))
 

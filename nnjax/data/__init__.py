@@ -1,4 +1,8 @@
-"""Data: images, tables and text, which are found, verified and split before training."""
+"""Data: images, tables and text, which are found, verified and split before training.
+
+>>> nnjax.data.load("digits").shape
+(8, 8)
+"""
 
 from .catalogue import load as load
 from .catalogue import load_files as load_files

@@ -83,6 +83,10 @@ def load(name: str | Path, target: str | None = None, regression: bool = False) 
     $NNJAX_DATA, or from the cache folder, or are downloaded there.
     A name that ends in .npz, .csv, .parquet or .txt, or that is a folder, means your own data: see `load_files`.
     Pixels are scaled to 0 ... 1. Raises ValueError for an unknown name, DataError for data that is missing or damaged.
+
+    >>> digits = nnjax.train.load("digits")
+    >>> digits.train.x.shape, digits.classes
+    ((1257, 64), 10)
     """
     name = str(expect_path("load", name))
     if name not in _LOADERS and (Path(name).suffix.lower() in (*FILES, *OTHERS) or Path(name).is_dir()):
@@ -102,6 +106,12 @@ def load_files(path: str | Path, target: str | None = None, regression: bool = F
     target: the column of a table to predict, by default the last; regression: predict the whole numbers of a table or an
     .npz file as numbers rather than as classes.
     Raises DataError for a path that is missing, cannot be read, or holds unusable data.
+
+    >>> import numpy as np
+    >>> np.savez("mine.npz", x=np.random.rand(50, 6), y=np.arange(50) % 3)
+    >>> data = nnjax.train.load_files("mine.npz")
+    >>> data.train.x.shape, data.classes
+    ((40, 6), 3)
     """
     path = expect_path("load_files", path)
     suffix = path.suffix.lower()

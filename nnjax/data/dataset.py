@@ -17,12 +17,17 @@ SHARES = (0.8, 0.1, 0.1)  # of a file without a split
 
 
 class DataError(ValueError):
-    """Data that is missing, damaged or unusable; the message says what was expected, what came, and the remedy."""
+    """Data that is missing, damaged or unusable; the message says what was expected, what came, and the remedy.
+
+    >>> nnjax.train.load_files("missing.npz")
+    Traceback (most recent call last):
+    nnjax.data.dataset.DataError: ...
+    """
 
 
 class Split(NamedTuple):
     """x: float32 (examples, features); y: int32 (examples,), classes, or float32 (examples,) or (examples, targets), numbers
-    to predict. Both are NumPy arrays, or arrays on a device."""
+    to predict. Both are NumPy arrays, or arrays on a device. See `Dataset`."""
 
     x: Any
     y: Any
@@ -33,6 +38,12 @@ class Dataset(NamedTuple):
 
     shape: of an example before it became a row of x, such as (28, 28) or (32, 32, 3), if known.
     class_names: of each class, if they have names. features, targets: names of the columns of x and of y, for a table.
+
+    >>> import numpy as np
+    >>> x, y = np.zeros((30, 6), np.float32), np.arange(30, dtype=np.int32) % 3
+    >>> split = nnjax.train.Split(x, y)
+    >>> nnjax.train.Dataset("mine", split, split, split, classes=3).outputs
+    3
     """
 
     name: str
@@ -253,6 +264,11 @@ def standardise(data: Dataset, known: Moments | None = None) -> Dataset:
     """Give every feature mean 0 and deviation 1 over the training examples; one that never varies becomes 0.
 
     known: the `moments` to use, by default those of the training examples.
+    Raises TypeError for what is no Dataset.
+
+    >>> data = nnjax.train.standardise(nnjax.train.load("digits"))
+    >>> abs(float(data.train.x.mean())) < 1e-5
+    True
     """
     validated(data)
     known = moments(data.train.x) if known is None else known
@@ -265,6 +281,12 @@ def standardise_targets(data: Dataset) -> Dataset:
 
     If a network trained on them predicts z, the prediction in the original units is mean + deviation z, with the numbers of
     `moments(data.train.y)`.  Raises DataError for data with classes.
+
+    >>> import numpy as np
+    >>> split = nnjax.train.Split(np.ones((4, 2), np.float32), np.array([1, 2, 3, 6], np.float32))
+    >>> data = nnjax.train.standardise_targets(nnjax.train.Dataset("mine", split, split, split))
+    >>> abs(float(data.train.y.mean())) < 1e-6
+    True
     """
     validated(data)
     if not data.regression:

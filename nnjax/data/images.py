@@ -35,6 +35,9 @@ def expand(data: Dataset) -> Dataset:
     """Five times the training images: each as it is, and shifted by one pixel down, up, right and left, filled with zeros.
 
     As in Nielsen's chapter 3; a row of x is an image, grey or RGB.  Raises DataError if they are not images: see `image_shape`.
+
+    >>> len(nnjax.train.expand(nnjax.train.load("digits")).train.x) == 5 * 1257
+    True
     """
     expect_dataset("expand", data)
     shape = image_shape("expand", data)

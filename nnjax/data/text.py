@@ -14,7 +14,7 @@ SHARE = 0.9  # of a text, from its start, to train on; the rest is for validatio
 
 
 class Text(NamedTuple):
-    """train, validation: int32 ids of consecutive characters; vocabulary[id] is the character."""
+    """train, validation: int32 ids of consecutive characters; vocabulary[id] is the character. See `load_text`."""
 
     name: str
     train: np.ndarray
@@ -58,7 +58,14 @@ def make_text(name: str, text: str) -> Text:
 
 
 def load_text(path: str | Path) -> Text:
-    """The text in your own UTF-8 file: 90 % to train on, the last 10 % to validate. Raises DataError if it cannot be read."""
+    """The text in your own UTF-8 file: 90 % to train on, the last 10 % to validate. Raises DataError if it cannot be read.
+
+    >>> from pathlib import Path
+    >>> _ = Path("mine.txt").write_text("the cat sat on the mat, and the rat sat on the cat")
+    >>> text = nnjax.train.load_text("mine.txt")
+    >>> text.decode(text.encode("cat"))
+    'cat'
+    """
     path = expect_path("load_text", path)
     try:
         text = path.read_text(encoding="utf-8-sig")  # without the byte order mark that some editors write

@@ -1,4 +1,8 @@
-"""From one core to many devices: layers and training over a mesh, every collective beside its transpose."""
+"""From one core to many devices: layers and training over a mesh, every collective beside its transpose.
+
+>>> mesh = nnjax.distributed.make_mesh(data=jax.device_count())
+>>> copies = nnjax.distributed.replicated(nnjax.dense(4, 3), "data")
+"""
 
 from .attention import head_attention as head_attention
 from .dense import column_dense as column_dense

@@ -83,6 +83,10 @@ def head_attention(
     """`nnjax.attention` split by heads: one all-reduce forward, after W_out, and one backward, before W_qkv.
 
     Parameters are laid out by `by_heads`.  Raises ValueError if heads is not a multiple of the axis.
+
+    >>> mesh = nnjax.distributed.make_mesh(model=1)
+    >>> tuple(nnjax.distributed.head_attention(16, 4, mesh).specs.out.w)
+    ('model', None)
     """
     opts = expect_attention(n, heads, causal=causal)
     expect_divides("head_attention", "heads", heads, mesh, axis)

@@ -35,6 +35,10 @@ def column_dense(
     """`nnjax.dense` split by columns: the outputs lie on the devices of the axis. Forward sends nothing, backward sums ct_x.
 
     Raises ValueError if n_out is not a multiple of the axis.
+
+    >>> mesh = nnjax.distributed.make_mesh(model=1)
+    >>> tuple(nnjax.distributed.column_dense(4, 3, mesh).specs.w)
+    (None, 'model')
     """
     n_in, n_out = expect_positive("column_dense", n_in=n_in, n_out=n_out)
     expect_divides("column_dense", "n_out", n_out, mesh, axis)
@@ -68,6 +72,10 @@ def row_dense(n_in: int, n_out: int, mesh: Mesh, axis: str = "model", *, init: C
     """`nnjax.dense` split by rows: the inputs lie on the devices of the axis. Forward sums y, backward sends nothing.
 
     Raises ValueError if n_in is not a multiple of the axis.
+
+    >>> mesh = nnjax.distributed.make_mesh(model=1)
+    >>> tuple(nnjax.distributed.row_dense(4, 3, mesh).specs.w)
+    ('model', None)
     """
     n_in, n_out = expect_positive("row_dense", n_in=n_in, n_out=n_out)
     expect_divides("row_dense", "n_in", n_in, mesh, axis)

@@ -17,6 +17,9 @@ def make_mesh(**axes: int) -> Mesh:
     """A mesh with these axes, as in make_mesh(data=4, model=2), over the first devices that are present.
 
     Raises ValueError for sizes that are not positive ints, and for more devices than are present.
+
+    >>> dict(nnjax.distributed.make_mesh(data=1, model=1).shape)
+    {'data': 1, 'model': 1}
     """
     if not axes:
         raise ValueError("make_mesh: expected at least one axis, got none; name one with its size, as in make_mesh(data=8).")
@@ -36,6 +39,12 @@ def place(tree: Any, specs: Any, mesh: Mesh) -> Any:
     """The arrays of a tree, placed as their specs say: a PartitionSpec for each array, or for each part of the tree.
 
     Raises TypeError for anything but arrays, specs and a mesh, ValueError for specs of another tree or that do not fit.
+
+    >>> from jax.sharding import PartitionSpec
+    >>> mesh = nnjax.distributed.make_mesh(data=jax.device_count())
+    >>> x = nnjax.distributed.place(jnp.ones((jax.device_count(), 4)), PartitionSpec("data"), mesh)
+    >>> len(x.addressable_shards) == jax.device_count()
+    True
     """
     expect_placeable("place", "tree", tree, specs, mesh)
     return jax.device_put(tree, jax.tree.map(lambda s: NamedSharding(mesh, s), specs, is_leaf=lambda s: isinstance(s, P)))
@@ -76,6 +85,15 @@ def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") ->
     is spread over the devices of `axis`. Each of them draws its own random numbers from the key.
     Raises TypeError for a model that is not Sharded. Raises ValueError for an axis that the mesh lacks or that layers are
     split over, for a batch that is not a multiple of it, and for an f whose value or gradients differ between devices.
+
+    >>> from nnjax.distributed import make_mesh, mean_over, on_mesh, replicated
+    >>> copies = replicated(nnjax.dense(4, 3), "data")
+    >>> f = nnjax.value_and_grad(copies.layer, mean_over(nnjax.softmax_cross_entropy(), "data"))
+    >>> on_all = on_mesh(f, copies, make_mesh(data=jax.device_count()))
+    >>> params, n = copies.layer.init(jax.random.key(0)), 2 * jax.device_count()
+    >>> value, grads = jax.jit(on_all)(params, jnp.ones((n, 4)), jnp.zeros(n, jnp.int32))
+    >>> grads.w.shape
+    (4, 3)
     """
     if not isinstance(model, Sharded):
         raise TypeError(f"on_mesh: model must be Sharded, got {describe(model)}; make it one, as in replicated(model, 'data').")

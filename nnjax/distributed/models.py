@@ -30,6 +30,11 @@ def mlp(
 
     The parameters are those of `nnjax.mlp`; a last layer without a partner is whole on every device.
     Raises ValueError if the width between a pair is not a multiple of the axis.
+
+    >>> mesh = nnjax.distributed.make_mesh(data=1, model=1)
+    >>> model = nnjax.distributed.mlp([4, 8, 3], mesh)
+    >>> model.layer.init(jax.random.key(0))[0].w.shape
+    (4, 8)
     """
     act = sigmoid() if activation is None else activation
     pairs = list(zip(sizes[:-1], sizes[1:]))
@@ -55,6 +60,11 @@ def gpt(
     whole_table: every device of the axis model has the whole vocabulary, for `linear_cross_entropy`.
     The parameters are those of `nnjax.gpt`, laid out by `gpt_by_heads` if model is given.
     Raises ValueError if heads, 4 width or, without whole_table, vocab are not multiples of the axis model.
+
+    >>> mesh = nnjax.distributed.make_mesh(data=1)
+    >>> model = nnjax.distributed.gpt(65, 16, 2, 4, 32, mesh)
+    >>> model.layer.init(jax.random.key(0)).table.table.shape
+    (65, 32)
     """
     normal, small = gpt_initializers(layers)
     dropped = (drop(dropout),) if dropout else ()
@@ -79,17 +89,29 @@ def gpt(
 
 
 def gpt_by_heads(params: Any) -> Any:
-    """The parameters of `nnjax.gpt` as `gpt(..., model=)` takes them."""
+    """The parameters of `nnjax.gpt` as `gpt(..., model=)` takes them.
+
+    >>> params = nnjax.gpt(65, 16, 2, 4, 32).init(jax.random.key(0))
+    >>> back = nnjax.distributed.gpt_by_heads_t(nnjax.distributed.gpt_by_heads(params))
+    >>> jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), params, back))
+    True
+    """
     return _each(AttentionParams, by_heads, params)
 
 
 def gpt_by_heads_t(params: Any) -> Any:
-    """Back again."""
+    """Back again. See `gpt_by_heads`."""
     return _each(AttentionParams, by_heads_t, params)
 
 
 def gpt_stacked(params: Any) -> Any:
-    """The parameters of `nnjax.gpt(..., scan=False)` in the layout of scan=True: all blocks stacked along a new first axis."""
+    """The parameters of `nnjax.gpt(..., scan=False)` in the layout of scan=True: all blocks stacked along a new first axis.
+
+    >>> params = nnjax.gpt(65, 16, 2, 4, 32, scan=False).init(jax.random.key(0))
+    >>> back = nnjax.distributed.gpt_stacked_t(nnjax.distributed.gpt_stacked(params))
+    >>> jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), params, back))
+    True
+    """
 
     def stacked(p):
         *before, blocks, norm = p.body
@@ -99,7 +121,7 @@ def gpt_stacked(params: Any) -> Any:
 
 
 def gpt_stacked_t(params: Any) -> Any:
-    """Back again."""
+    """Back again. See `gpt_stacked`."""
 
     def apart(p):
         *before, stack, norm = p.body

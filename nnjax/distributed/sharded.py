@@ -25,7 +25,7 @@ class Sharded(NamedTuple):
     """layer: as described above; specs: a PartitionSpec for each parameter, in a tree like that of the parameters.
 
     summed: a frozenset for each parameter, in a tree of the same kind: the mesh axes over which `bwd` has summed its
-    gradient, as `replicated` and `fully_sharded` do, so that no outer one sums again; None: no axis.
+    gradient, as `replicated` and `fully_sharded` do, so that no outer one sums again; None: no axis. See `fully_sharded`.
     """
 
     layer: Layer
@@ -103,6 +103,7 @@ def serial(*parts: Sharded | Layer) -> Sharded:
     """`nnjax.serial`, for parts that may be sharded.
 
     Raises ValueError for an axis over which some parts are split while others have different examples along it.
+    See `fully_sharded`.
     """
     found = [lifted("parallel.serial", part) for part in parts]
     layer = one_device.serial(*(s.layer for s in found))
@@ -112,13 +113,26 @@ def serial(*parts: Sharded | Layer) -> Sharded:
 
 
 def residual(part: Sharded | Layer) -> Sharded:
-    """`nnjax.residual`."""
+    """`nnjax.residual`.
+
+    Raises as that does.
+
+    >>> nnjax.distributed.residual(nnjax.distributed.serial(nnjax.dense(4, 4))).layer.name
+    'residual'
+    """
     found = lifted("parallel.residual", part)
     return found._replace(layer=one_device.residual(found.layer))
 
 
 def scan_layers(block: Sharded | Layer, n: int, *, remat: bool = False) -> Sharded:
-    """`nnjax.scan_layers`: parameters are stacked along a new first axis, which is not split over the mesh."""
+    """`nnjax.scan_layers`: parameters are stacked along a new first axis, which is not split over the mesh.
+
+    Raises as that does.
+
+    >>> block = nnjax.distributed.serial(nnjax.dense(4, 4))
+    >>> nnjax.distributed.scan_layers(block, 6).layer.init(jax.random.key(0))[0].w.shape
+    (6, 4, 4)
+    """
     found = lifted("parallel.scan_layers", block)
     specs = jax.tree.map(_with_stack, found.specs, is_leaf=_is_spec)
     return found._replace(layer=one_device.scan_layers(found.layer, n, remat=remat), specs=specs)
@@ -128,6 +142,10 @@ def tied(embed: Sharded | Layer, body: Sharded | Layer, head: Sharded | Layer) -
     """`nnjax.tied`; the table has the specs of embed, and a Sharded head must have the same.
 
     Raises ValueError if it does not, as the two cotangents could not be added.
+
+    >>> tied = nnjax.distributed.tied(nnjax.embedding(10, 4), nnjax.tanh(), nnjax.unembedding(10, 4))
+    >>> tied.layer.init(jax.random.key(0)).table.table.shape
+    (10, 4)
     """
     embed, body = lifted("parallel.tied", embed), lifted("parallel.tied", body)
     theirs = head if isinstance(head, Sharded) else embed._replace(layer=head, summed=None)
@@ -152,7 +170,7 @@ def replicated(part: Sharded | Layer, axis: Axis) -> Sharded:
 
     The transpose of the copies is the sum of their cotangents: one all-reduce of the gradients. A gradient that an inner
     `replicated` or `fully_sharded` has already summed over this axis is not summed again.
-    Raises ValueError if the layers inside are split over this axis, and so need the same examples.
+    Raises ValueError if the layers inside are split over this axis, and so need the same examples. See `on_mesh`.
     """
     found = lifted("parallel.replicated", part)
     _expect_one_use("parallel.replicated", found, axis)
@@ -191,6 +209,10 @@ def fully_sharded(part: Sharded | Layer, mesh: Mesh, axis: str) -> Sharded:
     A parameter is split along its first axis that the size of the mesh axis divides; without such an axis it stays whole. An
     inner `fully_sharded` or `replicated` that sums gradients over this axis keeps its parameters, whole ones too.
     Raises ValueError if the layers inside are split over this axis, and so need the same examples.
+
+    >>> mesh = nnjax.distributed.make_mesh(data=1)
+    >>> tuple(nnjax.distributed.fully_sharded(nnjax.distributed.serial(nnjax.dense(4, 3)), mesh, "data").specs[0].w)
+    ('data', None)
     """
     found = lifted("parallel.fully_sharded", part)
     if not isinstance(axis, str):

@@ -46,6 +46,10 @@ def vocabulary_embedding(vocab: int, n: int, mesh: Mesh, axis: str = "model", *,
     """`nnjax.embedding` split by rows: one all-reduce forward, nothing backward.
 
     Raises ValueError if vocab is not a multiple of the axis: pad it with unused rows.
+
+    >>> mesh = nnjax.distributed.make_mesh(model=1)
+    >>> tuple(nnjax.distributed.vocabulary_embedding(10, 4, mesh).specs.table)
+    ('model', None)
     """
     vocab, n = expect_positive("vocabulary_embedding", vocab=vocab, n=n)
     expect_divides("vocabulary_embedding", "vocab", vocab, mesh, axis)
@@ -109,6 +113,9 @@ def vocabulary_cross_entropy(axis: str = "model") -> Layer[Array]:
     """`nnjax.linear_cross_entropy` with the rows of w on the devices of the axis; x as there.
 
     Forward one all-reduce for the largest score and one for two sums, a number or two for each row; backward one of ct_h.
+
+    >>> nnjax.distributed.vocabulary_cross_entropy("model").name
+    'vocabulary_cross_entropy'
     """
     return Layer(
         "vocabulary_cross_entropy",

@@ -60,7 +60,13 @@ def sigmoid_bwd(residuals: Any, ct_y: Array) -> Any:
 
 
 def sigmoid() -> Layer[Array]:
-    """y = 1 / (1 + exp(-x)).  x, y: any shape."""
+    """y = 1 / (1 + exp(-x)).  x, y: any shape.
+
+    Raises TypeError for an x that is not real floating point.
+
+    >>> nnjax.sigmoid().apply((), jnp.array([0.0])).tolist()
+    [0.5]
+    """
     return _activation("sigmoid", sigmoid_apply, sigmoid_fwd, sigmoid_bwd)
 
 
@@ -80,7 +86,13 @@ def tanh_bwd(residuals: Any, ct_y: Array) -> Any:
 
 
 def tanh() -> Layer[Array]:
-    """y = tanh(x).  x, y: any shape."""
+    """y = tanh(x).  x, y: any shape.
+
+    Raises TypeError for an x that is not real floating point.
+
+    >>> nnjax.tanh().apply((), jnp.array([0.0])).tolist()
+    [0.0]
+    """
     return _activation("tanh", tanh_apply, tanh_fwd, tanh_bwd)
 
 
@@ -99,7 +111,15 @@ def relu_bwd(residuals: Any, ct_y: Array) -> Any:
 
 
 def relu() -> Layer[Array]:
-    """y = max(x, 0), with relu'(0) = 0.  x, y: any shape."""
+    """y = max(x, 0), with relu'(0) = 0.  x, y: any shape.
+
+    Raises TypeError for an x that is not real floating point.
+
+    >>> y, residuals = nnjax.relu().fwd((), jnp.array([-1.0, 0.0, 2.0]))
+    >>> _, ct_x = nnjax.relu().bwd(residuals, jnp.ones(3))
+    >>> y.tolist(), ct_x.tolist()
+    ([0.0, 0.0, 2.0], [0.0, 0.0, 1.0])
+    """
     return _activation("relu", relu_apply, relu_fwd, relu_bwd)
 
 
@@ -121,6 +141,9 @@ def leaky_relu(slope: float = 0.01) -> Layer[Array]:
     """y = x where x > 0, else slope x; the derivative at 0 is `slope`.  x, y: any shape.
 
     Raises ValueError for a slope that is not a finite number.
+
+    >>> nnjax.leaky_relu(0.25).apply((), jnp.array([-4.0, 2.0])).tolist()
+    [-1.0, 2.0]
     """
     number = real_number(slope)
     if number is None or not math.isfinite(number):
@@ -149,7 +172,13 @@ def elu_bwd(residuals: Any, ct_y: Array) -> Any:
 
 
 def elu() -> Layer[Array]:
-    """y = x where x > 0, else exp(x) - 1.  x, y: any shape.  Clevert et al. 2016, eq. 15 with alpha = 1."""
+    """y = x where x > 0, else exp(x) - 1.  x, y: any shape.  Clevert et al. 2016, eq. 15 with alpha = 1.
+
+    Raises TypeError for an x that is not real floating point.
+
+    >>> nnjax.elu().apply((), jnp.array([0.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
     return _activation("elu", elu_apply, elu_fwd, elu_bwd)
 
 
@@ -203,6 +232,10 @@ def gelu(approximate: bool = False) -> Layer[Array]:
     """y = x P(x), with P the standard normal distribution function, or its tanh approximation.
 
     x, y: any shape.  Hendrycks and Gimpel 2016, eq. 1 and 2.
+    Raises TypeError for an x that is not real floating point.
+
+    >>> nnjax.gelu(approximate=True).apply((), jnp.zeros(2)).tolist()
+    [0.0, 0.0]
     """
     expect_flag("gelu", approximate=approximate)
     if approximate:
@@ -227,7 +260,13 @@ def silu_bwd(residuals: Any, ct_y: Array) -> Any:
 
 
 def silu() -> Layer[Array]:
-    """y = x sigmoid(x).  x, y: any shape."""
+    """y = x sigmoid(x).  x, y: any shape.
+
+    Raises TypeError for an x that is not real floating point.
+
+    >>> nnjax.silu().apply((), jnp.array([0.0])).tolist()
+    [0.0]
+    """
     return _activation("silu", silu_apply, silu_fwd, silu_bwd)
 
 
@@ -247,7 +286,13 @@ def softplus_bwd(residuals: Any, ct_y: Array) -> Any:
 
 
 def softplus() -> Layer[Array]:
-    """y = log(1 + exp(x)).  x, y: any shape."""
+    """y = log(1 + exp(x)).  x, y: any shape.
+
+    Raises TypeError for an x that is not real floating point.
+
+    >>> round(float(nnjax.softplus().apply((), jnp.zeros(()))), 4)
+    0.6931
+    """
     return _activation("softplus", softplus_apply, softplus_fwd, softplus_bwd)
 
 
@@ -280,7 +325,11 @@ def softmax_bwd(residuals: Any, ct_y: Array) -> Any:
 
 
 def softmax() -> Layer[Array]:
-    """y = exp(x) / sum exp(x) over the last axis.  x, y: (..., n).  Raises ValueError for a scalar x."""
+    """y = exp(x) / sum exp(x) over the last axis.  x, y: (..., n).  Raises ValueError for a scalar x.
+
+    >>> nnjax.softmax().apply((), jnp.zeros(4)).tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
     return _activation("softmax", softmax_apply, softmax_fwd, softmax_bwd, axis=-1)
 
 
@@ -302,5 +351,9 @@ def log_softmax_bwd(residuals: Any, ct_y: Array) -> Any:
 
 
 def log_softmax() -> Layer[Array]:
-    """y = x - log sum exp(x) over the last axis.  x, y: (..., n).  Raises ValueError for a scalar x."""
+    """y = x - log sum exp(x) over the last axis.  x, y: (..., n).  Raises ValueError for a scalar x.
+
+    >>> round(float(nnjax.log_softmax().apply((), jnp.zeros(4))[0]), 4)
+    -1.3863
+    """
     return _activation("log_softmax", log_softmax_apply, log_softmax_fwd, log_softmax_bwd, axis=-1)

@@ -18,7 +18,10 @@ from .dense import DenseParams, dense, dense_apply, dense_bwd, dense_fwd
 
 
 class AttentionParams(NamedTuple):
-    """qkv: (n, (heads + 2 kv_heads) n / heads), the columns of the queries, then the keys, then the values; out: (n, n)."""
+    """qkv: (n, (heads + 2 kv_heads) n / heads), the columns of the queries, then the keys, then the values; out: (n, n).
+
+    See `attention`.
+    """
 
     qkv: DenseParams
     out: DenseParams
@@ -215,6 +218,10 @@ def attention(
     feature i + d/2 (Su et al. 2021). key_mask: x is (x, mask), see `attention_apply`. init and init_out make the two
     matrices, by default as `dense` does. kernel: use Pallas kernels on a GPU or TPU, as in `nnjax.ops.attention`.
     Raises ValueError if heads does not divide n, kv_heads does not divide heads, or rope gets an odd number of features.
+
+    >>> layer = nnjax.attention(16, 4)
+    >>> layer.apply(layer.init(jax.random.key(0)), jnp.ones((2, 9, 16))).shape
+    (2, 9, 16)
     """
     expect_flag("attention", kernel=kernel)
     opts = expect_attention(n, heads, kv_heads, causal, rope, key_mask)

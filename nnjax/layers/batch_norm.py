@@ -15,7 +15,7 @@ from .norm import expect_norm, standardise_apply, standardise_fwd
 
 
 class BatchNormParams(NamedTuple):
-    """scale, offset: (n,); mean, var: (n,), the frozen statistics, or both None to use those of the batch."""
+    """scale, offset: (n,); mean, var: (n,), the frozen statistics, or both None to use those of the batch. See `calibrate`."""
 
     scale: Array
     offset: Array
@@ -81,6 +81,11 @@ def batch_norm(n: int, *, eps: float = 1e-5) -> Layer[Array]:
     calls. Frozen statistics are parameters and have true cotangents, so leave them out of the optimizer if you train further.
     Ioffe and Szegedy 2015, algorithms 1 and 2.  Raises TypeError and ValueError for params or x of another kind, shape or
     dtype, and if only one of mean and var is given.
+
+    >>> layer = nnjax.batch_norm(4)
+    >>> y = layer.apply(layer.init(jax.random.key(0)), jnp.arange(8.0).reshape(2, 4))
+    >>> abs(float(y.mean())) < 1e-6
+    True
     """
     (n,), (eps,) = expect_positive("batch_norm", n=n), expect_not_negative("batch_norm", eps=eps)
 
@@ -110,6 +115,12 @@ def calibrate(model: Layer, params: Any, batches: Iterable[Any]) -> Any:
     replaced. There is no key, so dropout does nothing. The activations of all batches at one layer are in memory at the same
     time.  batches: inputs of the model, without labels.
     Raises ValueError for no batches, and for a composition that does not say what its parts meet.
+
+    >>> model = nnjax.serial(nnjax.dense(4, 3), nnjax.batch_norm(3))
+    >>> params = model.init(jax.random.key(0))
+    >>> frozen = nnjax.calibrate(model, params, [jnp.ones((8, 4))])
+    >>> params[1].mean is None, frozen[1].mean.shape
+    (True, (3,))
     """
     expect_layer("calibrate", model)
     if not isinstance(batches, Iterable):

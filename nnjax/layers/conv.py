@@ -47,7 +47,7 @@ OVER_THE_BATCH = {
 
 
 class ConvParams(NamedTuple):
-    """w: (*kernel, in_channels / groups, out_channels), b: (out_channels,) or None."""
+    """w: (*kernel, in_channels / groups, out_channels), b: (out_channels,) or None. See `conv`."""
 
     w: Array
     b: Array | None
@@ -219,6 +219,10 @@ def conv(
     out_channels), by default from Glorot's uniform distribution; b: (out_channels,), initially zero, or none (`bias=False`).
     feedback: as in `dense`, for the matrix with one row for each entry of a window.
     Raises ValueError for sizes that are not positive ints, and for groups that do not divide the channels.
+
+    >>> layer = nnjax.conv(3, 8, (5, 5), stride=2)
+    >>> layer.apply(layer.init(jax.random.key(0)), jnp.ones((2, 28, 28, 3))).shape
+    (2, 14, 14, 8)
     """
     sizes = expect_positive("conv", in_channels=in_channels, out_channels=out_channels, groups=groups)
     in_channels, out_channels, groups = sizes

@@ -28,7 +28,7 @@ from .mirrored import carried_by
 
 
 class DenseParams(NamedTuple):
-    """w: (n_in, n_out), b: (n_out,) or None."""
+    """w: (n_in, n_out), b: (n_out,) or None. See `dense`."""
 
     w: Array
     b: Array | None
@@ -103,6 +103,13 @@ def dense(
     (Glorot and Bengio 2010, eq. 16); b starts at zero. feedback(W) is the matrix that sends the error back; only the
     transpose gives the gradient (see `nnjax.feedback`).
     Raises ValueError for sizes that are not positive ints, TypeError for an init or feedback that is not a function.
+
+    >>> layer = nnjax.dense(4, 3)
+    >>> params = layer.init(jax.random.key(0))
+    >>> y, residuals = layer.fwd(params, jnp.ones((5, 4)))
+    >>> ct_params, ct_x = layer.bwd(residuals, jnp.ones((5, 3)))
+    >>> y.shape, ct_params.w.shape, ct_x.shape
+    ((5, 3), (4, 3), (5, 4))
     """
     n_in, n_out = expect_positive("dense", n_in=n_in, n_out=n_out)
     init = jax.nn.initializers.glorot_uniform() if init is None else init

@@ -51,6 +51,12 @@ def dropout(rate: float) -> Layer[Array]:
 
     rate is the share dropped.  The same key gives the same mask in `apply` and `fwd`.  Raises ValueError unless
     0 <= rate < 1.  Srivastava et al. 2014, scaled in training so that inference needs no scale.
+
+    >>> layer = nnjax.dropout(0.5)
+    >>> layer.apply((), jnp.ones(4)).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    >>> set(layer.apply((), jnp.ones(99), key=jax.random.key(0)).tolist()) == {0.0, 2.0}
+    True
     """
     share = expect_rate("dropout", rate)
     return leaf(

@@ -26,7 +26,7 @@ from ..linear import broadcast, broadcast_t, fold, leading, leading_t, scatter_a
 
 
 class EmbeddingParams(NamedTuple):
-    """table: (vocab, n), or (context, n) for positions."""
+    """table: (vocab, n), or (context, n) for positions. See `embedding`."""
 
     table: Array
 
@@ -66,6 +66,10 @@ def embedding(vocab: int, n: int, *, init: Callable[..., Array] | None = None) -
     init(key, shape, dtype) makes the table: by default normal with standard deviation 1 / sqrt(n), so that a row has length
     about 1.  Raises TypeError for ids that are not integers, ValueError for an id out of range whose value is known; under
     `jit` its row is NaN, and no row has a gradient from it.
+
+    >>> layer = nnjax.embedding(10, 4)
+    >>> layer.apply(layer.init(jax.random.key(0)), jnp.array([1, 1, 7])).shape
+    (3, 4)
     """
     vocab, n = expect_positive("embedding", vocab=vocab, n=n)
     init = jax.nn.initializers.normal(n**-0.5) if init is None else init
@@ -107,6 +111,10 @@ def learned_positions(context: int, n: int, *, init: Callable[..., Array] | None
 
     init(key, shape, dtype) makes the table: by default normal with standard deviation 0.02.
     Raises ValueError for T > context and features that are not n, TypeError for another dtype.
+
+    >>> layer = nnjax.learned_positions(8, 4)
+    >>> layer.apply(layer.init(jax.random.key(0)), jnp.zeros((2, 5, 4))).shape
+    (2, 5, 4)
     """
     context, n = expect_positive("learned_positions", context=context, n=n)
     name = "learned_positions"
@@ -194,6 +202,10 @@ def unembedding(vocab: int, n: int, *, fused: bool = False) -> Layer:
 
     Its parameters are those of `embedding(vocab, n)`, so that `tied` can share one table between both.
     Raises TypeError or ValueError for other parameters, or an h of other features.
+
+    >>> layer = nnjax.unembedding(10, 4)
+    >>> layer.apply(layer.init(jax.random.key(0)), jnp.zeros((3, 4))).shape
+    (3, 10)
     """
     vocab, n = expect_positive("unembedding", vocab=vocab, n=n)
     expect_flag("unembedding", fused=fused)

@@ -15,7 +15,10 @@ from .recurrent import fast_pair, gate_weights, one_earlier, recurrent, time_fir
 
 
 class GRUParams(NamedTuple):
-    """w: (n_in, 3 n_hidden), u: (n_hidden, 3 n_hidden), b: (3 n_hidden,), b_u: (n_hidden,); gates in the order r, z, n."""
+    """w: (n_in, 3 n_hidden), u: (n_hidden, 3 n_hidden), b: (3 n_hidden,), b_u: (n_hidden,); gates in the order r, z, n.
+
+    See `gru`.
+    """
 
     w: Array
     u: Array
@@ -100,6 +103,10 @@ def gru(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
     h: (..., n_hidden) the state before the first step and after the last; h=None is the zero state.
     Each gate's W starts as in Glorot and Bengio 2010 (eq. 16), its U orthogonal, the biases at zero.
     Raises TypeError and ValueError for params, x or state of another kind, shape or dtype.
+
+    >>> layer = nnjax.gru(3, 5)
+    >>> layer.apply(layer.init(jax.random.key(0)), jnp.ones((2, 7, 3))).shape
+    (2, 7, 5)
     """
     n_in, n_hidden = expect_positive("gru", n_in=n_in, n_hidden=n_hidden)
     shapes = {"w": (n_in, 3 * n_hidden), "u": (n_hidden, 3 * n_hidden), "b": (3 * n_hidden,), "b_u": (n_hidden,)}

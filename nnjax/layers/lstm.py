@@ -15,7 +15,7 @@ from .recurrent import fast_pair, gate_weights, one_earlier, recurrent, time_fir
 
 
 class LSTMParams(NamedTuple):
-    """w: (n_in, 4 n_hidden), u: (n_hidden, 4 n_hidden), b: (4 n_hidden,); gates in the order i, f, g, o."""
+    """w: (n_in, 4 n_hidden), u: (n_hidden, 4 n_hidden), b: (4 n_hidden,); gates in the order i, f, g, o. See `lstm`."""
 
     w: Array
     u: Array
@@ -25,7 +25,7 @@ class LSTMParams(NamedTuple):
 
 
 class LSTMState(NamedTuple):
-    """h, c: (..., n_hidden): the output of the previous step, and its cell."""
+    """h, c: (..., n_hidden): the output of the previous step, and its cell. See `lstm`."""
 
     h: Array
     c: Array
@@ -107,6 +107,11 @@ def lstm(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
     Each gate's W starts as in Glorot and Bengio 2010 (eq. 16), its U orthogonal, b at zero, except 1 for the forget gate
     (Jozefowicz et al. 2015, section 2.2).
     Raises TypeError and ValueError for params, x or state of another kind, shape or dtype.
+
+    >>> layer = nnjax.lstm(3, 5, carry=True)
+    >>> y, state = layer.apply(layer.init(jax.random.key(0)), (jnp.ones((2, 7, 3)), None))
+    >>> y.shape, state.c.shape
+    ((2, 7, 5), (2, 5))
     """
     n_in, n_hidden = expect_positive("lstm", n_in=n_in, n_hidden=n_hidden)
     shapes = {"w": (n_in, 4 * n_hidden), "u": (n_hidden, 4 * n_hidden), "b": (4 * n_hidden,)}

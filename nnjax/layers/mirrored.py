@@ -15,7 +15,12 @@ from ..linear import fold
 
 
 class MirrorParams(NamedTuple):
-    """forward: the parameters of the layer itself; back: B, of the shape of fold(w).T."""
+    """forward: the parameters of the layer itself; back: B, of the shape of fold(w).T.
+
+    >>> params = nnjax.dense(4, 3, feedback=nnjax.feedback.mirror).init(jax.random.key(0))
+    >>> params.forward.w.shape, params.back.shape
+    ((4, 3), (3, 4))
+    """
 
     forward: Any
     back: Array

@@ -28,7 +28,7 @@ from ..linear import broadcast, broadcast_t, fold, widened
 
 
 class NormParams(NamedTuple):
-    """scale, offset: (n,); offset is None for rms_norm."""
+    """scale, offset: (n,); offset is None for rms_norm. See `layer_norm`."""
 
     scale: Array
     offset: Array | None
@@ -109,6 +109,11 @@ def layer_norm(n: int, *, eps: float = 1e-5) -> Layer[Array]:
     """y = scale (x - mean) / sqrt(variance + eps) + offset, over the last axis.  x, y: (..., n); scale, offset: (n,).
 
     Ba et al. 2016, eq. 4.  Raises TypeError and ValueError for params or x of another kind, shape or dtype.
+
+    >>> layer = nnjax.layer_norm(4)
+    >>> y = layer.apply(layer.init(jax.random.key(0)), jnp.arange(8.0).reshape(2, 4))
+    >>> abs(float(y.mean())) < 1e-6
+    True
     """
     (n,), (eps,) = expect_positive("layer_norm", n=n), expect_not_negative("layer_norm", eps=eps)
 
@@ -156,6 +161,11 @@ def rms_norm(n: int, *, eps: float = 1e-5) -> Layer[Array]:
     """y = scale x / sqrt(mean(x^2) + eps), over the last axis.  x, y: (..., n); scale: (n,).
 
     Zhang and Sennrich 2019, eq. 4.  Raises TypeError and ValueError for params or x of another kind, shape or dtype.
+
+    >>> layer = nnjax.rms_norm(4)
+    >>> y = layer.apply(layer.init(jax.random.key(0)), jnp.array([3.0, 3.0, 3.0, 3.0]))
+    >>> [round(v, 3) for v in y.tolist()]
+    [1.0, 1.0, 1.0, 1.0]
     """
     (n,), (eps,) = expect_positive("rms_norm", n=n), expect_not_negative("rms_norm", eps=eps)
 
@@ -212,6 +222,11 @@ def group_norm(groups: int, n: int, *, eps: float = 1e-5) -> Layer[Array]:
     x, y: (batch, ..., n); scale, offset: (n,).  Group k holds channels k n/groups to (k + 1) n/groups - 1.
     Wu and He 2018, eq. 1 to 7.  Raises ValueError if groups does not divide n, TypeError and ValueError for params or x
     of another kind, shape or dtype.
+
+    >>> layer = nnjax.group_norm(2, 4)
+    >>> y = layer.apply(layer.init(jax.random.key(0)), jnp.arange(8.0).reshape(2, 4))
+    >>> abs(float(y.mean())) < 1e-6
+    True
     """
     (groups, n), (eps,) = expect_positive("group_norm", groups=groups, n=n), expect_not_negative("group_norm", eps=eps)
     if n % groups:

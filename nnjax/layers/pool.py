@@ -89,6 +89,10 @@ def max_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None
     x: (..., width, channels) for an int or (k,), (..., height, width, channels) for (k, l); the stride is the window
     unless given. If several entries tie, the first in row-major order gets the whole cotangent, as in `jax.grad`.
     Raises ValueError for sizes that are not positive ints, and for an x smaller than the window.
+
+    >>> x = jnp.array([1.0, 3.0, 2.0, 0.0])[:, None]
+    >>> nnjax.max_pool(2).apply((), x).ravel().tolist()
+    [3.0, 2.0]
     """
     fast = (fast_max_pool_fwd, fast_max_pool_bwd)
     return _pool("max_pool", window, stride, max_pool_apply, max_pool_fwd, max_pool_bwd, fast, lambda x: x)
@@ -126,6 +130,10 @@ def avg_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None
 
     x: (..., width, channels) for an int or (k,), (..., height, width, channels) for (k, l); the stride is the window
     unless given.  Raises ValueError for sizes that are not positive ints, and for an x smaller than the window.
+
+    >>> x = jnp.array([1.0, 3.0, 2.0, 0.0])[:, None]
+    >>> nnjax.avg_pool(2).apply((), x).ravel().tolist()
+    [2.0, 1.0]
     """
     fast = (avg_pool_fwd, fast_avg_pool_bwd)
     return _pool("avg_pool", window, stride, avg_pool_apply, avg_pool_fwd, avg_pool_bwd, fast, outlined)
@@ -174,6 +182,9 @@ def global_avg_pool(axes: int = 2) -> Layer[Array]:
     """y = mean of x over its `axes` axes of space.  x: (..., height, width, channels), or (..., width, channels) for 1.
 
     y: (..., channels).  Raises ValueError if x has fewer axes, or no entries to average.
+
+    >>> nnjax.global_avg_pool().apply((), jnp.ones((2, 7, 7, 3))).shape
+    (2, 3)
     """
     expect_positive("global_avg_pool", axes=axes)
     fs = (global_avg_pool_apply, global_avg_pool_fwd, global_avg_pool_bwd)
@@ -210,6 +221,9 @@ def flatten(axes: int | None = None) -> Layer[Array]:
 
     x: (batch, ...), y: (batch, n); with axes=3, x: (..., height, width, channels), y: (..., n).
     Raises ValueError if x has fewer axes.
+
+    >>> nnjax.flatten().apply((), jnp.ones((2, 28, 28, 1))).shape
+    (2, 784)
     """
     if axes is not None:
         expect_positive("flatten", axes=axes)

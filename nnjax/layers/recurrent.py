@@ -24,7 +24,7 @@ from ..linear import affine, broadcast_t, fold
 
 
 class RNNParams(NamedTuple):
-    """w: (n_in, n_hidden), u: (n_hidden, n_hidden), b: (n_hidden,)."""
+    """w: (n_in, n_hidden), u: (n_hidden, n_hidden), b: (n_hidden,). See `rnn`."""
 
     w: Array
     u: Array
@@ -95,6 +95,10 @@ def rnn(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
     h: (..., n_hidden) the state before the first step and after the last; h=None is the zero state.
     W starts as in Glorot and Bengio 2010 (eq. 16), U orthogonal, b at zero.
     Raises TypeError and ValueError for params, x or state of another kind, shape or dtype.
+
+    >>> layer = nnjax.rnn(3, 5)
+    >>> layer.apply(layer.init(jax.random.key(0)), jnp.ones((2, 7, 3))).shape
+    (2, 7, 5)
     """
     n_in, n_hidden = expect_positive("rnn", n_in=n_in, n_hidden=n_hidden)
     shapes = {"w": (n_in, n_hidden), "u": (n_hidden, n_hidden), "b": (n_hidden,)}

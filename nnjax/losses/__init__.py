@@ -1,4 +1,8 @@
-"""Losses: layers without parameters; one of them includes the last linear map."""
+"""Losses: layers without parameters; one of them includes the last linear map.
+
+>>> nnjax.losses.mean_squared_error is nnjax.mean_squared_error
+True
+"""
 
 from .fused import linear_cross_entropy as linear_cross_entropy
 from .means import binary_cross_entropy as binary_cross_entropy

@@ -134,6 +134,11 @@ def linear_cross_entropy(*, kernel: bool = False) -> Layer[Array]:
     A label out of range raises ValueError when its value is known; under `jit` its row has loss NaN and no gradient.
     kernel: on a GPU or TPU, use Pallas kernels, as in `nnjax.ops.linear_cross_entropy`.
     Raises TypeError or ValueError where h, w, labels and weights do not fit.
+
+    >>> loss = nnjax.linear_cross_entropy()
+    >>> h, w = jnp.zeros((2, 3)), jnp.ones((4, 3))
+    >>> round(float(loss.apply((), ((h, w), jnp.array([0, 3])))), 4)
+    1.3863
     """
     expect_flag(NAME, kernel=kernel)
     of_rows = partial(fast_gradient_of_rows, kernel=kernel)

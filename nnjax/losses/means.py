@@ -199,7 +199,14 @@ def mean_squared_error_bwd(residuals: Any, ct_losses: Any) -> Any:
 
 
 def mean_squared_error() -> Layer[Array]:
-    """The mean over examples and outputs of (y - t)^2.  y, labels t: (..., n); weights: (...)."""
+    """The mean over examples and outputs of (y - t)^2.  y, labels t: (..., n); weights: (...).
+
+    Raises TypeError and ValueError where y, labels and weights are not of one dtype and of these shapes.
+
+    >>> loss = nnjax.mean_squared_error()
+    >>> float(loss.apply((), (jnp.zeros((2, 3)), jnp.ones((2, 3)))))
+    1.0
+    """
     name = "mean_squared_error"
     return _loss(name, _expect_targets(name), mean_squared_error_apply, mean_squared_error_fwd, mean_squared_error_bwd)
 
@@ -243,6 +250,11 @@ def binary_cross_entropy() -> Layer[Array]:
     """The mean over examples and outputs of the cross-entropy of labels t in [0, 1] with sigmoid(y).
 
     y are logits.  y, labels t: (..., n); weights: (...).
+    Raises TypeError and ValueError where y, labels and weights are not of one dtype and of these shapes.
+
+    >>> loss = nnjax.binary_cross_entropy()
+    >>> round(float(loss.apply((), (jnp.zeros((2, 3)), jnp.ones((2, 3))))), 4)
+    0.6931
     """
     name = "binary_cross_entropy"
     return _loss(name, _expect_targets(name), binary_cross_entropy_apply, binary_cross_entropy_fwd, binary_cross_entropy_bwd)
@@ -296,6 +308,10 @@ def softmax_cross_entropy(*, label_smoothing: float = 0.0) -> Layer[Array]:
     A label out of range raises ValueError when its value is known; under `jit` its example has loss NaN and no gradient.
     A logit of -inf gives its class the probability 0: an example of that class, or with smoothing any example, has loss inf;
     the gradient is still softmax(y) - q. A row of only -inf has no softmax and gives NaN.
+
+    >>> loss = nnjax.softmax_cross_entropy()
+    >>> round(float(loss.apply((), (jnp.zeros((2, 4)), jnp.array([0, 3])))), 4)
+    1.3863
     """
     name = "softmax_cross_entropy"
     smoothing = real_number(label_smoothing)

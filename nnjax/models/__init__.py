@@ -1,4 +1,10 @@
-"""Models: compositions of layers, without new mathematics; reading and writing their weights; and generating text."""
+"""Models: compositions of layers, without new mathematics; reading and writing their weights; and generating text.
+
+>>> nnjax.models.mlp([784, 30, 10]).init(jax.random.key(0))[0].w.shape
+(784, 30)
+>>> nnjax.models.BLOCK[0]  # the arrays of a block of GPT-2, as the Hugging Face layout names them
+'ln_1.weight'
+"""
 
 from .char_rnn import char_rnn as char_rnn
 from .decode import generate_gpt as generate_gpt

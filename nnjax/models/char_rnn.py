@@ -30,6 +30,10 @@ def char_rnn(vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, car
     is (y, state), with one entry of state for each recurrent layer; state=None is the zero state. The parameters are the
     same in both: train with one, generate with the other.
     Raises ValueError for an unknown cell or sizes that are not positive ints.
+
+    >>> model = nnjax.char_rnn(65, 32, cell="gru")
+    >>> model.apply(model.init(jax.random.key(0)), jnp.array([[1, 2, 3]])).shape
+    (1, 3, 65)
     """
     vocab, width, layers = expect_positive("char_rnn", vocab=vocab, width=width, layers=layers)
     expect_flag("char_rnn", carry=carry)

@@ -104,6 +104,10 @@ def generate_gpt(
     without one, or at temperature 0, it is the most probable, the first one if several tie.
     Pure: the same arguments give the same ids, also under `jit` (with only params, prompt and key traced).
     Raises ValueError if s + length - 1 is more than the context, TypeError for a prompt that is not integers.
+
+    >>> params = nnjax.gpt(65, context=16, layers=2, heads=4, width=32).init(jax.random.key(0))
+    >>> nnjax.generate_gpt(params, jnp.array([1, 2]), 5, heads=4).shape
+    (5,)
     """
     expect_request("generate_gpt", prompt, length, key, temperature)
     decode = decoder(params, heads=heads, activation=activation, eps=eps)

@@ -55,6 +55,10 @@ def generate(model: Layer, params: Any, prompt: Array, length: int, *, key: Any 
     Pure: the same arguments give the same ids, also under `jit` (with model, length and temperature static).
     Raises ValueError for an empty prompt or a negative temperature, TypeError for a prompt that is not integers
     or a model without a state.
+
+    >>> model = nnjax.char_rnn(65, 32, carry=True)
+    >>> nnjax.generate(model, model.init(jax.random.key(0)), jnp.array([1, 2]), 5).shape
+    (5,)
     """
     expect_layer("generate", model)
     expect_request("generate", prompt, length, key, temperature)

@@ -17,7 +17,12 @@ from ..layers.norm import layer_norm
 
 
 def gpt_initializers(layers: int) -> tuple[jax.nn.initializers.Initializer, jax.nn.initializers.Initializer]:
-    """Normal with deviation 0.02, and that divided by sqrt(2 layers) for weights into the residual sum."""
+    """Normal with deviation 0.02, and that divided by sqrt(2 layers) for weights into the residual sum.
+
+    >>> init, into_the_sum = nnjax.models.gpt_initializers(2)
+    >>> init(jax.random.key(0), (4, 3), jnp.float32).shape
+    (4, 3)
+    """
     return jax.nn.initializers.normal(0.02), jax.nn.initializers.normal(0.02 / math.sqrt(2 * layers))
 
 
@@ -25,7 +30,14 @@ def gpt_block(
     layers: int, heads: int, width: int, *, dropout: float = 0.0, activation: Layer | None = None, eps: float = 1e-5,
     hidden: int | None = None, kernel: bool = False,
 ) -> Layer:  # fmt: skip
-    """One of the `layers` blocks of a `gpt`: x + attention(norm(x)), then x + mlp(norm(x))."""
+    """One of the `layers` blocks of a `gpt`: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    x, y: (..., s, width).  Raises as `gpt` does.
+
+    >>> block = nnjax.models.gpt_block(2, 4, 32)
+    >>> block.apply(block.init(jax.random.key(0)), jnp.ones((1, 3, 32))).shape
+    (1, 3, 32)
+    """
     normal, small = gpt_initializers(layers)
     dropped = (drop(dropout),) if dropout else ()
     hidden = 4 * width if hidden is None else hidden
@@ -64,6 +76,11 @@ def gpt(
     weights, which are never formed as a whole here).  The blocks run under `scan_layers`, with stacked parameters, and with
     `remat` they are recomputed in the backward; scan=False runs them in a row, with a tuple of parameters.  kernel: as in
     `attention`.  Weights start normal with deviation 0.02, those into the residual sum divided by sqrt(2 layers).
+    Raises ValueError for sizes that are not positive ints, heads that do not divide width, and remat without scan.
+
+    >>> model = nnjax.gpt(65, context=16, layers=2, heads=4, width=32)
+    >>> model.apply(model.init(jax.random.key(0)), jnp.array([[1, 2, 3]])).shape
+    (1, 3, 65)
     """
     sizes = {"vocab": vocab, "context": context, "layers": layers, "heads": heads, "width": width}
     vocab, context, layers, heads, width = expect_positive("gpt", **sizes)

@@ -230,7 +230,7 @@ def _cast(path: Path, arrays: dict[str, jax.Array], dtype: Any) -> dict[str, jax
 def gpt2_options(path: str | Path, *, heads: int | None = None) -> dict[str, Any]:
     """The options with which `gpt` makes the model of these files, see `gpt2_from_safetensors`.
 
-    `generate_gpt` takes three of them: heads, activation and eps.
+    `generate_gpt` takes three of them: heads, activation and eps. See `gpt2_from_safetensors`.
     """
     return read_gpt2(path, heads)[0]
 
@@ -247,6 +247,10 @@ def gpt2_from_safetensors(
     those in the file.  dtype: of the parameters, by default that of the file.  dropout, fused, remat, scan: as in `gpt`; the
     dropout of the config is ignored.
     Raises ValueError for files that cannot be read, contradict each other, lack an array, or need options that `gpt` lacks.
+
+    >>> nnjax.models.gpt2_from_safetensors("a folder that is not there")
+    Traceback (most recent call last):
+    ValueError: ...
     """
     options, found = read_gpt2(path, heads, dtype)
     model = gpt(**options, dropout=dropout, fused=fused, remat=remat, scan=scan)

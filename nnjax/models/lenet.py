@@ -37,6 +37,10 @@ def lenet(
     dense layers between, each followed by the activation (relu by default); dropout: before each dense layer; feedback:
     as in `mlp`.  Two conv-pool layers are LeNet (LeCun et al. 1998), and chapter 6 of Nielsen's book.
     Raises ValueError for sizes that are not positive ints, and for an image too small for the kernels.
+
+    >>> model = nnjax.lenet(10, image=(28, 28, 1))
+    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((2, 28, 28, 1))).shape
+    (2, 10)
     """
     (classes,) = expect_positive("lenet", classes=classes)
     width = whole_number(hidden)

@@ -20,6 +20,10 @@ def mlp(sizes: Sequence[int], activation: Layer | None = None, *, feedback: Feed
     x: (..., sizes[0]), y: (..., sizes[-1]).  The activation defaults to sigmoid.  feedback: one operator of `nnjax.feedback`,
     or one for each layer after the first, which sends no error back.
     Raises ValueError for fewer than two sizes or one that is not a positive int.
+
+    >>> model = nnjax.mlp([784, 30, 10])
+    >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 784))).shape
+    (5, 10)
     """
     sizes = expect_sizes("mlp", "sizes", sizes, "[784, 30, 10]")
     if len(sizes) < 2:

@@ -51,6 +51,11 @@ def save_weights(path: str | Path, params: Any) -> None:
 
     They may be arrays of JAX or NumPy, including views of any kind.
     Raises ValueError if the file cannot be written, TypeError for a leaf that is not an array or has an unsupported dtype.
+
+    >>> params = nnjax.dense(4, 3).init(jax.random.key(0))
+    >>> nnjax.models.save_weights("dense.safetensors", params)
+    >>> bool((nnjax.models.load_weights("dense.safetensors", params).w == params.w).all())
+    True
     """
     path, library = expect_path("save_weights", path), _library()
     arrays = {name: _plain(name, x) for name, x in _named(params).items()}
@@ -100,7 +105,7 @@ def _as_here(x: Any) -> str:
 def load_weights(path: str | Path, like: Any) -> Any:
     """The parameters that `save_weights` wrote, in a tree like `like` (as `layer.init` makes it, or its shapes).
 
-    Raises ValueError, which names the array, if one is missing, left over, or of another shape or dtype.
+    Raises ValueError, which names the array, if one is missing, left over, or of another shape or dtype. See `save_weights`.
     """
     found, wanted = read_tensors(path), _named(like)
     for name in sorted({*found, *wanted}):

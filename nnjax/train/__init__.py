@@ -1,4 +1,9 @@
-"""Data, optimisation steps, and the training loop: `load` or make a `Dataset`, then `fit`."""
+"""Data, optimisation steps, and the training loop: `load` or make a `Dataset`, then `fit`.
+
+>>> digits = nnjax.train.load("digits")
+>>> digits.train.x.shape
+(1257, 64)
+"""
 
 from ..data.catalogue import load as load
 from ..data.catalogue import load_files as load_files

@@ -42,7 +42,8 @@ from .watching.plain import plain
 
 
 class Restored(NamedTuple):
-    """state: like the one given; step, configuration, metrics: as saved; skipped: a sentence for each newer, damaged one."""
+    """state: like the one given; step, configuration, metrics: as saved; skipped: a sentence for each newer, damaged one.
+    See `save`."""
 
     state: Any
     step: int
@@ -63,6 +64,9 @@ def save(
     In a run of several processes all call it, with a folder that all can see; each writes what its own devices hold.
     Raises CheckpointError if it cannot be written (earlier checkpoints stay whole), ValueError or TypeError for an invalid
     step or entry.
+
+    >>> folder = nnjax.train.save("run", {"w": jnp.ones(3)}, step=2)
+    >>> assert nnjax.train.restore("run", {"w": jnp.zeros(3)}).step == 2
     """
     (keep,) = expect_positive("save", keep=keep)
     step = _step(step)
@@ -149,7 +153,7 @@ def restore(folder: str | Path, like: Any, *, configuration: Mapping[str, Any] |
 
     Checkpoints that are damaged, unreadable or of another version are skipped, and named in `skipped`.  Raises
     CheckpointError if none is valid, or if its arrays or its configuration, if given, are not those of this run: the message
-    says what differs.
+    says what differs. See `save`.
     """
     folder = expect_path("restore", folder)
     if configuration is not None and not isinstance(configuration, Mapping):

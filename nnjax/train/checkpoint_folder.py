@@ -19,7 +19,10 @@ PARTS: dict[str, type] = {"step": int, "leaves": list, "configuration": dict, "m
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be written, is damaged, or does not fit; the message says which, and the remedy."""
+    """A checkpoint that cannot be written, is damaged, or does not fit; the message says which, and the remedy.
+
+    See `load_run`.
+    """
 
 
 class Damaged(CheckpointError):

@@ -24,6 +24,10 @@ def one_hot(classes: int) -> Callable[[np.ndarray], np.ndarray]:
     """Labels (n,) -> float32 rows (n, classes), for losses that compare outputs with targets.
 
     Raises ValueError or TypeError for labels that are not integers in 0 ... classes - 1.
+
+    >>> import numpy as np
+    >>> nnjax.train.one_hot(3)(np.array([0, 2])).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
     (classes,) = expect_positive("one_hot", classes=classes)
 
@@ -121,6 +125,15 @@ def fit(
     placement: for several devices that share each batch; each reads only its part.
     Raises DataError for unusable data, ValueError for sizes that do not fit it, FloatingPointError if the loss is not
     finite, CheckpointError if the run cannot be saved or resumed.
+
+    >>> import optax
+    >>> digits, model = nnjax.train.load("digits"), nnjax.mlp([64, 32, 10], nnjax.relu())
+    >>> done = nnjax.train.fit(
+    ...     nnjax.value_and_grad(model, nnjax.softmax_cross_entropy()), model.init(jax.random.key(0)), digits,
+    ...     predict=model.apply, optimizer=optax.adam(0.003), epochs=2, batch_size=32, key=jax.random.key(1),
+    ... )
+    >>> len(done.history), done.history[-1].test_accuracy > 0.5
+    (2, True)
     """
     expect_dataset("fit", data)
     expect_value_and_grad("fit", value_and_grad)

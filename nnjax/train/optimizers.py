@@ -95,6 +95,13 @@ def average_parameters(decay: float) -> optax.GradientTransformation:
 
     Put it last in a chain, where the updates are what is added to the parameters. `averaged` finds the average in the
     optimizer's state. It is kept in float32 at least: bfloat16 is too coarse for a step of one part in a thousand.
+    Raises ValueError for a decay that does not lie between 0 and 1.
+
+    >>> import optax
+    >>> optimizer = optax.chain(optax.sgd(1.0), nnjax.train.average_parameters(0.5))
+    >>> updates, state = optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)), jnp.ones(2))
+    >>> nnjax.train.averaged(state, jnp.zeros(2)).tolist()
+    [0.5, 0.5]
     """
     given, decay = decay, _number(decay)
     if not 0 < decay < 1:
@@ -115,7 +122,10 @@ def _widened(p: Any) -> jax.Array:
 
 
 def averaged(opt_state: Any, params: Any) -> Any:
-    """The average that `average_parameters` keeps in this state, in the dtypes of params; params itself if there is none."""
+    """The average that `average_parameters` keeps in this state, in the dtypes of params; params itself if there is none.
+
+    See `average_parameters`.
+    """
     found = [s for s in jax.tree.leaves(opt_state, is_leaf=lambda s: isinstance(s, Averaged)) if isinstance(s, Averaged)]
     return jax.tree.map(lambda a, p: a.astype(p.dtype), found[0].average, params) if found else params
 
@@ -140,6 +150,9 @@ def make_optimizer(
     Loshchilov and Hutter 2019); average: see `average_parameters`; skip: how many gradients in a row that are not finite are
     skipped before one is applied anyway.
     Raises ValueError for unknown names and arguments, and for numbers out of range.
+
+    >>> optimizer = nnjax.train.make_optimizer("adam", 0.001, steps=100, schedule="cosine_decay_schedule", clip=1.0)
+    >>> state = optimizer.init(jnp.ones(3))
     """
     if not isinstance(name, str) or name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, OPTIMIZERS)

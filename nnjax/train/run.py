@@ -21,6 +21,7 @@ class Epoch(NamedTuple):
     do not include the evaluation.
 
     measured: other measurements, by name; for targets that are numbers also R², "validation_r2" and "test_r2".
+    See `fit`.
     """
 
     epoch: int
@@ -43,7 +44,7 @@ OnSteps = Callable[[int, float], object]  # (steps taken, mean loss of the last 
 
 
 class Fit(NamedTuple):
-    """The last state, a record of every epoch, and why the run ended early: a signal's name, "patience", or ""."""
+    """The last state, a record of every epoch, and why the run ended early: a signal's name, "patience", or "". See `fit`."""
 
     state: TrainState
     history: tuple[Epoch, ...]
@@ -55,7 +56,7 @@ class Checkpoints(NamedTuple):
     with the best validation (or test) accuracy; configuration: what a resumed run must share; resume: start from the newest
     valid checkpoint, or from the beginning if there is none; on_note: called with notes on damaged checkpoints and on where
     the run starts; claimed: the caller holds the folder (see `claim`); on_history: called with the records of the epochs
-    before the one where the run resumes.
+    before the one where the run resumes. See `save`.
     """
 
     folder: str | Path

@@ -14,7 +14,10 @@ from ..linear import wide
 
 
 class TrainState(NamedTuple):
-    """All that changes in training. step: int32 (), the number of steps taken; key: the run's key, which stays the same."""
+    """All that changes in training. step: int32 (), the number of steps taken; key: the run's key, which stays the same.
+
+    See `make_step`.
+    """
 
     params: Any
     opt_state: Any
@@ -61,6 +64,7 @@ def init_state(params: Any, optimizer: optax.GradientTransformation, key: jax.Ar
     """A state at step 0. The parameters are copied, as `make_epoch` gives their memory to the next state.
 
     Raises TypeError for parameters that are not arrays, an optimizer that is not one of optax, or an invalid key.
+    See `make_step`.
     """
     expect_arrays("init_state", "params", params, "make them with layer.init(key)")
     expect_optimizer("init_state", optimizer)
@@ -95,6 +99,14 @@ def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformat
 
     value_and_grad is `nnjax.value_and_grad(model, loss)`, its reference, or any function of that signature.
     Raises TypeError if it is not a function, or if the optimizer is not one of optax.
+
+    >>> import optax
+    >>> model, optimizer = nnjax.dense(4, 3), optax.sgd(0.1)
+    >>> step = nnjax.train.make_step(nnjax.value_and_grad(model, nnjax.softmax_cross_entropy()), optimizer)
+    >>> state = nnjax.train.init_state(model.init(jax.random.key(0)), optimizer, jax.random.key(1))
+    >>> state, value = jax.jit(step)(state, jnp.ones((5, 4)), jnp.array([0, 1, 2, 0, 1]))
+    >>> int(state.step)
+    1
     """
     expect_value_and_grad("make_step", value_and_grad)
     expect_optimizer("make_step", optimizer)
@@ -146,6 +158,14 @@ def make_epoch(step: Step, batch_size: int, unroll: int = 4) -> Steps:
 
     The state's buffers are donated: use the state that comes back.
     Raises TypeError if step is not a function, ValueError for fewer examples than a batch.
+
+    >>> import optax
+    >>> model, optimizer = nnjax.dense(4, 3), optax.sgd(0.1)
+    >>> step = nnjax.train.make_step(nnjax.value_and_grad(model, nnjax.mean_squared_error()), optimizer)
+    >>> state = nnjax.train.init_state(model.init(jax.random.key(0)), optimizer, jax.random.key(1))
+    >>> state, value = nnjax.train.make_epoch(step, 5)(state, jnp.ones((20, 4)), jnp.zeros((20, 3)))
+    >>> int(state.step)
+    4
     """
     expect_callable("make_epoch", "step", step, "make it with make_step(value_and_grad, optimizer)")
     batch_size, unroll = expect_positive("make_epoch", batch_size=batch_size, unroll=unroll)

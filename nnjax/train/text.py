@@ -71,6 +71,19 @@ def fit_text(
     Every `every` steps count as an epoch: its record has the validation accuracy, and measured["validation_loss"], over the
     whole validation text.  predict(params, ids) -> logits (n, context, characters).
     Raises what `fit` raises.
+
+    >>> import optax
+    >>> from pathlib import Path
+    >>> _ = Path("words.txt").write_text("the cat sat on the mat. " * 40)
+    >>> text = nnjax.train.load_text("words.txt")
+    >>> model = nnjax.char_rnn(len(text.vocabulary), 16)
+    >>> done = nnjax.train.fit_text(
+    ...     nnjax.value_and_grad(model, nnjax.softmax_cross_entropy()), model.init(jax.random.key(0)), text,
+    ...     predict=model.apply, optimizer=optax.adam(0.01), steps=20, every=20, context=12, batch_size=8,
+    ...     key=jax.random.key(1),
+    ... )
+    >>> int(done.state.step)
+    20
     """
     if not isinstance(text, Text):
         raise TypeError(f"fit_text: text must be a train.Text, got {describe(text)}; make one with train.load_text(path).")

@@ -26,6 +26,12 @@ def intended(rule: Rule, why: str) -> Rule:
     """The same rule, marked as one whose gradient differs from its body's on purpose: an audit waives it, and says why.
 
     Raises TypeError if rule is not a custom_vjp or custom_jvp function, or if why is not a sentence.
+
+    >>> straight = jax.custom_vjp(lambda x: jnp.round(x))
+    >>> straight.defvjp(lambda x: (jnp.round(x), None), lambda _, ct: (ct,))
+    >>> straight = nnjax.intended(straight, "the gradient passes straight through the rounding")
+    >>> nnjax.audit(straight, jnp.array([0.2, 1.7])).ok
+    True
     """
     marked = rule_of(rule)
     if marked is None:
@@ -58,6 +64,10 @@ def audit(
     A rule inside `jax.shard_map` is checked inside one, on drawn values. With check_vma=False JAX's own transposes of
     collectives are not a reference; such a rule is not checked, and the report says so.
     Raises TypeError if fn is not callable; errors of fn pass through.
+
+    >>> report = nnjax.audit(lambda x: jax.nn.relu(x).sum(), jnp.array([-1.0, 2.0]))
+    >>> report.ok
+    True
     """
     if not callable(fn):
         raise TypeError(f"audit: fn must be a function, got {describe(fn)}; pass the function, then its arguments.")

@@ -27,6 +27,7 @@ class Trained:
     model: the Layer; a lenet takes images (n, height, width, channels), others take rows, prepared as in training. params:
     those that the run was scored with, its moving average if it kept one. step: of the checkpoint; history: the epochs up to
     it; skipped: a sentence for each newer checkpoint that is damaged. record: everything else that is known about the run.
+    See `load_run`.
     """
 
     folder: Path
@@ -102,6 +103,10 @@ def load_run(folder: str | Path, *, best: bool = False) -> Trained:
     folder: of the run; or one inside it, such as that of a checkpoint, which is then used; or one that holds a single run.
     By default the newest valid checkpoint; best: the one with the best validation (or test) accuracy.
     Raises CheckpointError if there is no run, or no valid checkpoint in it.
+
+    >>> nnjax.train.load_run("a folder that is not there")
+    Traceback (most recent call last):
+    nnjax.train.checkpoint_folder.CheckpointError: ...
     """
     expect_flag("load_run", best=best)
     run, step = found_place("load_run", folder)

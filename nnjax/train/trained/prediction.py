@@ -22,7 +22,7 @@ class Prediction(NamedTuple):
 
     classes: int32, the class with the largest output; probabilities: float32 (..., classes), as the loss reads the outputs:
     for softmax_cross_entropy their softmax, which sums to 1; for other losses a number in 0 ... 1 for each class separately.
-    outputs: float32 (..., classes), the outputs of the network.
+    outputs: float32 (..., classes), the outputs of the network. See `load_run`.
     """
 
     classes: np.ndarray
@@ -34,7 +34,7 @@ class Numbers(NamedTuple):
     """NumPy arrays, a row for each example, for targets that are numbers.
 
     numbers: float32 (...,), or (..., targets) if the targets had that shape, in their own units, also after
-    --standardise-targets. outputs: float32 (..., targets), the outputs of the network.
+    --standardise-targets. outputs: float32 (..., targets), the outputs of the network. See `load_run`.
     """
 
     numbers: np.ndarray

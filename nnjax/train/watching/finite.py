@@ -19,6 +19,12 @@ def first_not_finite(model: Layer, loss: Layer, params: Any, x: Any, labels: Any
     """A sentence on the first layer at which NaN or infinity appears in value or gradient; "" if there is none.
 
     It walks the forward from the first layer to the last, then the backward from the last to the first.
+    Raises TypeError for a model or loss that is no Layer, and for what are no arrays.
+
+    >>> model = nnjax.serial(nnjax.tanh(), nnjax.softplus())
+    >>> y = jnp.zeros(2)
+    >>> nnjax.train.first_not_finite(model, nnjax.mean_squared_error(), ((), ()), jnp.array([jnp.inf, 0]), y) == ""
+    True
     """
     expect_model_and_loss("first_not_finite", model, loss)
     for name, tree in (("params", params), ("x", x), ("labels", labels)):

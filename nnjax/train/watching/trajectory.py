@@ -25,7 +25,19 @@ def trajectory(
     hand: ValueAndGrad, reference: ValueAndGrad, params: Any, x: jax.Array, labels: jax.Array, *,
     optimizer: optax.GradientTransformation, batch_size: int, steps: int, key: jax.Array,
 ) -> Drift:  # fmt: skip
-    """Run `steps` steps twice, on the batches that `fit` would take, each run from its own parameters."""
+    """Run `steps` steps twice, on the batches that `fit` would take, each run from its own parameters.
+
+    Raises TypeError and ValueError for what `fit` would refuse, and where x and labels are not as many.
+
+    >>> import optax
+    >>> model, loss = nnjax.dense(4, 3), nnjax.mean_squared_error()
+    >>> drift = nnjax.train.trajectory(
+    ...     nnjax.value_and_grad(model, loss), nnjax.reference_value_and_grad(model, loss), model.init(jax.random.key(0)),
+    ...     jnp.ones((20, 4)), jnp.zeros((20, 3)), optimizer=optax.sgd(0.1), batch_size=5, steps=6, key=jax.random.key(1),
+    ... )
+    >>> drift.params_apart.shape, bool(drift.params_apart.max() < 1e-5)
+    ((6,), True)
+    """
     steps, batch_size = expect_positive("trajectory", steps=steps, batch_size=batch_size)
     expect_value_and_grad("trajectory", hand)
     expect_value_and_grad("trajectory", reference)

@@ -60,6 +60,7 @@ def project_mistakes(residuals, ct_y) -> Mistakes:
                 side_by_side @ jnp.moveaxis(w, 0, 1).reshape(c, heads * d).T
             ),
             "only the first head sends something back: x fed all of them": ct_y[:, 0] @ w[0].T,
+            "the heads are averaged: x fed each of them, so it is a sum": jnp.einsum("bhtd,hcd->btc", ct_y, w) / heads,
         },
         "w": {
             "c and d have changed places": jnp.einsum("bhtd,btc->hdc", ct_y, x),

@@ -41,6 +41,7 @@ def through_time(carry=True, by=lambda u: u.T, xs_in=1, cut=True, h0=1):
 FORGOTTEN = "what comes back from later steps is missing"
 
 
+@pytest.mark.repeats
 @pytest.mark.parametrize(
     ("name", "bwd", "said"),
     [

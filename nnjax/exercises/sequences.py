@@ -11,7 +11,10 @@ from .exercise import Mistakes
 
 
 def attend(q, k, v):
-    """softmax(q kᵀ / sqrt(d)) v.  q, k: (time, d), v: (time, n), y: (time, n)."""
+    """softmax(q kᵀ / sqrt(d)) v.
+
+    q, k: (time, d), v: (time, n), y: (time, n).
+    """
     return jax.nn.softmax(q @ k.T / math.sqrt(q.shape[1])) @ v
 
 
@@ -49,7 +52,10 @@ def attend_mistakes(residuals, ct_y) -> Mistakes:
 
 
 def recurrence(u, w, h0, xs):
-    """h_t = tanh(h_{t-1} u + x_t w).  u: (n, n), w: (c, n), h0: (n,), xs: (time, c), all the h_t: (time, n)."""
+    """h_t = tanh(h_{t-1} u + x_t w).
+
+    u: (n, n), w: (c, n), h0: (n,), xs: (time, c), all the h_t: (time, n).
+    """
 
     def step(h, x):
         h = jnp.tanh(h @ u + x @ w)
@@ -116,7 +122,10 @@ OWN = "the cut takes the step's own cotangent too: only what goes back to h_{t-1
 
 
 def in_pieces(u, w, h0, xs):
-    """The same recurrence, and nothing goes back beyond the start of a piece of 4 steps (t = 4, 8, ...; h0 is not cut off)."""
+    """The same recurrence, and nothing goes back beyond the start of a piece of 4 steps.
+
+    Pieces start at t = 4, 8, ...; h0 is not cut off from the first.
+    """
 
     def step(h, at):
         x, start = at

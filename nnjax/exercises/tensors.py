@@ -12,7 +12,10 @@ from .exercise import Mistakes
 
 
 def shares(x):
-    """The shares of a row in its sum, and the logarithm of the sum.  x: (rows, n), all positive."""
+    """The shares of a row in its sum, and the logarithm of the sum.
+
+    x: (rows, n), all positive.
+    """
     s = x.sum(-1, keepdims=True)
     return x / s, jnp.log(s)
 
@@ -40,7 +43,10 @@ def shares_mistakes(residuals, ct_y) -> Mistakes:
 
 
 def project(x, w):
-    """Every head's projection of every position.  x: (batch, time, c), w: (heads, c, d), y: (batch, heads, time, d)."""
+    """Every head's projection of every position.
+
+    x: (batch, time, c), w: (heads, c, d), y: (batch, heads, time, d).
+    """
     return jnp.einsum("btc,hcd->bhtd", x, w)
 
 
@@ -70,7 +76,10 @@ def project_mistakes(residuals, ct_y) -> Mistakes:
 
 
 def cross_entropy(scores, labels):
-    """The mean over examples of -log softmax(scores)[label].  scores: (n, classes), labels: (n,) integers."""
+    """The mean over examples of -log softmax(scores)[label].
+
+    scores: (n, classes), labels: (n,) integers.
+    """
     chosen = jnp.take_along_axis(jax.nn.log_softmax(scores), labels[:, None], 1)
     return -chosen.mean()
 
@@ -103,7 +112,10 @@ EPSILON = 1e-5
 
 
 def batch_norm(x, gamma, beta):
-    """(x - mean) / s · gamma + beta, mean and s over the batch.  x: (batch, n), gamma, beta: (n,)."""
+    """(x - mean) / s · gamma + beta, mean and s over the batch.
+
+    x: (batch, n), gamma, beta: (n,).
+    """
     x_hat = (x - x.mean(0, keepdims=True)) / jnp.sqrt(x.var(0, keepdims=True) + EPSILON)
     return x_hat * broadcast(gamma, x.shape) + broadcast(beta, x.shape)
 
@@ -150,13 +162,19 @@ STRIDE = 2
 
 
 def windows(x, width: int, stride: int):
-    """What each window sees, (width, windows, channels).  x: (positions, channels)."""
+    """What each window sees, (width, windows, channels).
+
+    x: (positions, channels).
+    """
     last = stride * ((len(x) - width) // stride)  # where the last window begins
     return jnp.stack([lax.slice_in_dim(x, j, j + last + 1, stride) for j in range(width)])
 
 
 def convolve(x, w):
-    """y[p, o] = the sum over j and c of x[2 p + j, c] w[j, c, o].  x: (positions, c), w: (width, c, o)."""
+    """y[p, o] = the sum over j and c of x[2 p + j, c] w[j, c, o].
+
+    x: (positions, c), w: (width, c, o).
+    """
     return jnp.einsum("jpc,jco->po", windows(x, len(w), STRIDE), w)
 
 

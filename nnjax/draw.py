@@ -167,7 +167,8 @@ def smallest_text(figure: Any) -> float:
     figure.canvas.draw()
     width = figure.get_tightbbox().width  # inches, as notebooks crop it
     shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    return min((text.get_fontsize() for text in shown), default=float("inf")) * _NARROW / (72 * width)
+    smallest = min((text.get_fontsize() for text in shown), default=float("inf"))
+    return float(smallest * _NARROW / (72 * width))
 
 
 def show(words: str) -> None:

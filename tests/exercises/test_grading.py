@@ -52,7 +52,7 @@ def test_what_is_raised_is_told_with_its_line():
 
 def test_a_wrong_shape_and_a_wrong_number_of_cotangents_are_told():
     found = exercises.grade("batch_norm", lambda residuals, ct_y: (ct_y, (ct_y * residuals[0]).sum(0), ct_y))
-    assert "broadcast's sum missing" in found.said["ct_beta"]
+    assert "broadcast" in found.said["ct_beta"]
     assert found.said["ct_gamma"] == RIGHT
     short = exercises.grade("batch_norm", lambda residuals, ct_y: (ct_y, ct_y.sum(0)))
     assert "a tuple of 3" in short.said["cotangents"]
@@ -69,7 +69,7 @@ def test_what_is_printed_has_a_line_for_each_cotangent_and_the_report():
     lines = str(exercises.grade("batch_norm", lambda residuals, ct_y: (..., ..., ct_y.mean(0)))).splitlines()
     assert lines[:3] == ["batch_norm: not right yet", f"  ct_x      {EMPTY}", f"  ct_gamma  {EMPTY}"]
     assert "a mean over the batch" in lines[3]
-    assert "smaller by 6, the batch size" in lines[5]
+    assert "smaller by 6" in lines[5]
 
 
 def test_names_and_functions_are_expected():

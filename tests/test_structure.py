@@ -23,7 +23,7 @@ FLOORS = [
     {"grad", "cases"},
     {"direct"},
     {"check"},
-    {"train"},
+    {"train", "exercises"},
     {"distributed"},
     {"bench"},
     {"reproduce"},

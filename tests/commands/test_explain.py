@@ -97,14 +97,15 @@ def test_an_orthogonal_w_is_said_to_be_one(monkeypatch, capsys):
     assert "is wrong" not in out
 
 
-def test_an_inverse_that_agrees_by_accident_does_not_make_w_orthogonal(monkeypatch, capsys):
+def test_an_inverse_that_agrees_by_accident_does_not_make_w_orthogonal(x64, monkeypatch, capsys):
     params, x, _ = network((2, 2, 2))
-    w = np.diag([1.0, 2.0])
-    done = nielsen.feedforward(nielsen.Params((params.w[0], w), params.b), x)
-    y = np.array([0.0, float(done[1])])  # the second neuron is right: its error is 0, and only the stretch by 1 matters
-    net = Network(nielsen.Params((params.w[0].astype("f4"), w), params.b), x, y)
-    monkeypatch.setattr(explain, "network", lambda sizes, seed: net)
-    assert "(4) agrees too, for this delta" in " ".join(printed(capsys).split())
+    params = nielsen.Params((params.w[0], np.diag([1.0, 2.0])), params.b)
+    y = np.array(nielsen.feedforward(params, x))
+    y[0] = 0.0  # of the second neuron, which w stretches, the error is 0
+    monkeypatch.setattr(explain, "network", lambda sizes, seed: Network(params, x, y))
+    out = printed(capsys)
+    assert "(4) agrees too, for this delta" in " ".join(out.split())
+    assert row(out, "(4) inverse") == row(out, "(2) transpose")
 
 
 def test_one_neuron_in_each_layer_is_its_own_row_and_column(capsys):

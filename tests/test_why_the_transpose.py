@@ -10,7 +10,7 @@ import pytest
 
 import nnjax
 from nnjax import feedback, nielsen, ops, train
-from nnjax.commands.explaining.numbers import Network, network, numbers, with_weights
+from nnjax.commands.explaining.numbers import Network, numbers, with_weights
 from nnjax.commands.explaining.web import address, find_page
 
 PAGE = find_page()
@@ -174,9 +174,10 @@ def test_a_network_forward_and_backward_by_every_carrier(page, seed, x64):
 
 
 def test_its_random_numbers_are_normal_and_of_glorots_deviation(page):
-    B = np.array(call(page, "carriers.random", np.zeros((150, 250)).tolist(), 5))
-    np.testing.assert_allclose(B.std(), math.sqrt(2 / 400), rtol=0.02)
-    assert abs(B.mean()) < 0.01 * B.std() * 3
+    B = np.array(call(page, "carriers.random", np.zeros((60, 100)).tolist(), 5))
+    np.testing.assert_allclose(B.std(), math.sqrt(2 / 160), rtol=0.03)
+    assert abs(B.mean()) < 3 * B.std() / math.sqrt(B.size)
+    assert 2.5 < np.mean((B / B.std()) ** 4) < 3.5
     params = call(page, "start", [64, 10, 10, 10])
     assert [np.shape(w) for w in params["w"]] == [(10, 64), (10, 10), (10, 10)]
     np.testing.assert_allclose(np.std(params["w"][0]), 1 / 8, rtol=0.1)
@@ -319,7 +320,7 @@ def held_as_shown(page, net):
         try:
             back = np.asarray(operator(jnp.asarray(w)))
         except ValueError:
-            assert "there is none" in page.inner_text(f'[data-carrier="{name}"]')
+            assert "none" in page.inner_text(f'[data-carrier="{name}"]')
             assert "cannot say" in page.inner_text("#question-worth")
             continue
         sent = back @ n.delta
@@ -350,9 +351,8 @@ def test_ten_random_networks_that_are_typed_in_are_computed(open_at, width, x64)
 
 
 def test_the_network_of_the_command_line_is_shown(open_at, x64):
-    for net in (network((2, 3, 2), 1), with_weights(np.array([[0.8, -0.5], [0.3, 1.2]]))):
-        n = numbers(net)
-        held_as_shown(open_at(address(n)), Network(nielsen.Params((n.w,), (n.b,)), n.z, n.y))
+    n = numbers(with_weights(np.array([[0.8, -0.5], [0.3, 1.2]]), (2, 2, 2)))
+    held_as_shown(open_at(address(n)), Network(nielsen.Params((n.w,), (n.b,)), n.z, n.y))
 
 
 @pytest.mark.parametrize("wrong", ["{", '{"w":[[1,2],[3]]}', '{"w":[[1]],"u":[1],"b":[0],"y":["a"]}', '{"w":[]}', "{null}"])
@@ -385,6 +385,7 @@ def test_what_is_no_number_is_said_and_changes_nothing(open_at):
     assert shown(page)["z_1"] != before["z_1"]
 
 
+@pytest.mark.slow
 def test_the_parts_on_convolution_attention_and_batch_norm_show_what_they_compute(open_at, x64):
     page = open_at()
     page.fill('#conv-controls [data-field="kernel_2"]', "-3")
@@ -537,7 +538,7 @@ WIDER = """() => [...document.querySelectorAll("body *")].filter(e => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", [360, pytest.param(1280, marks=pytest.mark.slow)])
 def test_nothing_is_wider_than_the_window_and_both_schemes_have_colours_of_their_own(open_at, width, scheme, tmp_path):
     page = open_at(width=width, color_scheme=scheme, reduced_motion="reduce")
     for preset in ("", "3 neurons", "One weak"):

@@ -451,7 +451,7 @@ def test_training_in_the_page_draws_a_curve_for_each_carrier(open_at):
 CONTROLS = "a[href], button:not(:disabled), select, input, summary, [tabindex='0']"
 FOCUSABLE = f"""() => [...document.querySelectorAll("{CONTROLS}")].filter(e => e.type !== "radio" || e.checked).length"""
 NAMELESS = """() => [...document.querySelectorAll("button, select, input, [role=button], svg, canvas")].filter(e =>
-  !(e.getAttribute("aria-label") || (e.localName === "button" && e.textContent.trim())
+  !(e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || (e.localName === "button" && e.textContent.trim())
     || [...(e.labels ?? [])].some(l => l.textContent.trim()))).map(e => e.outerHTML)"""
 OUTLINED = """() => {
   const e = document.activeElement;

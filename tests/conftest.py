@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -120,6 +121,24 @@ def ipv6():
     except OSError:
         return False
     return True
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium of this system, driven by playwright: nothing is downloaded. $CHROMIUM names another one.
+
+    Of a module, not of the session: while it is there an event loop is running, which other modules would trip over.
+    """
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip(f"none of {', '.join(names)} is installed here, and $CHROMIUM names no other: pages are not tried in one")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pages are not tried in a browser")
+    flags = ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]  # as root it has no sandbox
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=flags)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

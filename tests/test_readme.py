@@ -1,4 +1,4 @@
-"""What the README says is so: its Python blocks run, the report it shows is printed, its table has the figures that were measured."""
+"""What the README says is so: its blocks run, its report is what is printed, and its table has the measured figures."""
 
 import json
 import re

@@ -87,8 +87,8 @@ def _rows_and_columns(page: _Page, w: np.ndarray, here: str, following: str) -> 
     ]
     page.table(["", *(f"from {j + 1}" for j in range(n_out)), ""], lines)
     if w.size == 1:
-        page.say("With one neuron in each layer, row and column are the same number, and w.T is w itself: here nothing has to "
-                 "be turned. That the inverse is another matter shows all the same.")  # fmt: skip
+        page.say("With one neuron in each layer, row and column are the same number, and w.T is w itself. The inverse, if w "
+                 "is not 0, is 1 / w.")  # fmt: skip
 
 
 def _forward(page: _Page, n: Numbers, here: str, following: str) -> None:
@@ -133,8 +133,8 @@ def _compared(page: _Page, n: Numbers, here: str, following: str) -> None:
         return
     orthogonal = np.allclose(n.w.T @ n.w, np.eye(len(n.a)), rtol=0, atol=1e-12)
     if np.allclose(n.inverse_sent, n.sent, rtol=1e-9, atol=0):
-        page.say("(4) agrees too: this w is orthogonal, and of such a w alone the inverse is the transpose." if orthogonal else
-                 "(4) agrees too, for this delta: inverse and transpose are one only where w is orthogonal.")  # fmt: skip
+        page.say("(4) agrees too: this w is orthogonal, and only then is the inverse the transpose." if orthogonal else
+                 "(4) agrees too, for this delta: inverse and transpose are the same only if w is orthogonal.")  # fmt: skip
     else:
         page.say("(4) is wrong.")
     page.say(f"The inverse answers another question: which change of the a of {here} would change the z of {following} by "
@@ -147,13 +147,13 @@ class Explain:
     """Show in numbers why the error goes back through the transpose of the weights, and not through their inverse."""
 
     sizes: str | None = None
-    """Neurons in each layer, separated by commas; shown are the last two layers. By default 2,2,2, or as --weights has it."""
+    """Neurons in each layer, separated by commas; the last two layers are shown. Default: 2,2,2, or the sizes of --weights."""
     seed: int | None = None
     """Draw the numbers from this seed; by default 2,2,2 has round numbers written by hand, others those of seed 0."""
     weights: str | None = None
     """The weights of the last layer, a matrix in JSON such as [[0.8,-0.5],[0.3,1.2]], a row for each of its neurons."""
     web: bool = False
-    """Open the page to play with, notebooks/why_the_transpose.html, in a browser: it shows this network, and loads nothing."""
+    """Open the interactive page notebooks/why_the_transpose.html in a browser, with this network; it loads nothing else."""
 
     def run(self) -> int:
         """Print the weights, the numbers forward and those backward; or open the page."""

@@ -1,4 +1,4 @@
-"""The small network that `nnjax explain` shows, of sizes or weights that are asked for, and all of its numbers."""
+"""The small network that `nnjax explain` shows, from sizes or weights, and all of its numbers."""
 
 import json
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def parse_sizes(text: str) -> tuple[int, ...]:
 def parse_weights(text: str) -> np.ndarray:
     """ "[[0.8, -0.5], [0.3, 1.2]]" -> that matrix, a row for each neuron out.
 
-    Raises ValueError for what is no matrix in JSON of 1 to 5 rows of 1 to 5 numbers from -100 to 100.
+    Raises ValueError unless it is a matrix in JSON of 1 to 5 rows of 1 to 5 numbers from -100 to 100.
     """
 
     def refuse(came: str) -> ValueError:
@@ -84,7 +84,7 @@ def parse_weights(text: str) -> np.ndarray:
     except (ValueError, TypeError, RecursionError):
         raise refuse(repr(text if not isinstance(text, str) or len(text) <= 40 else f"{text[:40]}...")) from None
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise refuse("no list of lists")
+        raise refuse("another structure")
     lengths = sorted({len(row) for row in rows})
     if not 1 <= len(rows) <= MOST or len(lengths) != 1 or not 1 <= lengths[0] <= MOST:
         raise refuse(f"{len(rows)} rows of {' and '.join(map(str, lengths)) or 'no'} numbers")
@@ -111,9 +111,9 @@ def network(sizes: Sequence[int], seed: int | None = None) -> Network:
 
 
 def with_weights(w: np.ndarray, sizes: Sequence[int] | None = None, seed: int | None = None) -> Network:
-    """The network whose last layer has these weights, (neurons out, neurons in), and no biases; by default of two layers.
+    """The network whose last layer has these weights, (neurons out, neurons in), and zero biases; two layers by default.
 
-    Raises ValueError where the last two sizes are not those of w.
+    Raises ValueError if the last two sizes are not those of w.
     """
     own = w.shape[::-1]
     if sizes is not None and tuple(sizes[-2:]) != own:

@@ -1,4 +1,4 @@
-"""The page on which the answer can be played with: found, pointed at a network, opened."""
+"""The interactive page of `nnjax explain --web`: find it, give it a network, open it."""
 
 import json
 import webbrowser
@@ -12,17 +12,17 @@ PACKAGE = Path(__file__).parents[2]
 
 
 def find_page(folders: tuple[Path, ...] = (PACKAGE, PACKAGE.parent / "notebooks")) -> Path:
-    """The file of the page: a wheel has it in the package, a checkout among the notebooks.  Raises FileNotFoundError."""
+    """The file of the page: in the package of a wheel, among the notebooks of a checkout.  Raises FileNotFoundError."""
     for folder in folders:
         if (folder / PAGE).is_file():
             return folder / PAGE
     raise FileNotFoundError(
-        f"explain: --web shows the page {PAGE}, which is in none of {', '.join(map(str, folders))}; install nnjax again."
+        f"explain: --web needs the page {PAGE}, which is not in {' or '.join(map(str, folders))}; reinstall nnjax."
     )
 
 
 def address(n: Numbers | None = None) -> str:
-    """The page's address as a file; with the last two layers of a network, the page begins with that one."""
+    """The address of the page's file; given the numbers of a network, the page starts with that network."""
     page = find_page().as_uri()
     if n is None:
         return page
@@ -31,9 +31,9 @@ def address(n: Numbers | None = None) -> str:
 
 
 def open_page(n: Numbers | None = None) -> int:
-    """Open the page in a browser, or say where it is."""
+    """Open the page in a browser, or print its path if there is none."""
     if webbrowser.open(address(n)):
         print(f"The page is open in a browser: {find_page()}")
     else:
-        print(f"No browser was found here. Open this file in one, on this machine or another: {find_page()}")
+        print(f"No browser was found. Open this file in one: {find_page()}")
     return 0

@@ -74,8 +74,8 @@ def test_weights_are_read():
 @pytest.mark.parametrize(
     ("text", "came"),
     [
-        ("x", "'x'"), ("", "''"), ("[[1,2]", r"\[\[1,2\]"), ("[" * 9000, r"\[\[\[\.\.\."), ("{}", "no list of lists"),
-        ("[1, 2]", "no list of lists"), ("[[1,2],[3]]", "2 rows of 1 and 2 numbers"), ("[]", "0 rows"), ("[[]]", "1 rows of 0"),
+        ("x", "'x'"), ("", "''"), ("[[1,2]", r"\[\[1,2\]"), ("[" * 9000, r"\[\[\[\.\.\."), ("{}", "structure"),
+        ("[1, 2]", "structure"), ("[[1,2],[3]]", "2 rows of 1 and 2 numbers"), ("[]", "0 rows"), ("[[]]", "1 rows of 0"),
         ("[[1,2,3,4,5,6]]", "of 6 numbers"), ("[[1],[1],[1],[1],[1],[1]]", "6 rows"), ("[[true]]", "entry True"),
         ('[["a"]]', "entry 'a'"), ("[[null]]", "entry None"), ("[[NaN]]", "entry nan"), ("[[-Infinity]]", "entry -inf"),
         ("[[100.5]]", "entry 100.5"), (f"[[1{'0' * 400}]]", "entry 1000"),

@@ -26,7 +26,7 @@ def test_a_checkout_finds_the_page_among_the_notebooks_and_a_wheel_in_the_packag
 
 
 def test_a_page_that_is_missing_is_one_sentence(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"explain: --web shows the page {PAGE}.*install"):
+    with pytest.raises(FileNotFoundError, match=f"--web.*{PAGE}.*reinstall"):
         find_page((tmp_path,))
 
 

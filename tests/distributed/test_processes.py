@@ -201,7 +201,7 @@ def test_two_processes_of_one_id_are_refused():
     twice = ended([command(*at, "--process-id", 1), command(*at, "--process-id", 1)], 60)
     said = {sentence(done) for done in twice}
     assert all("no two have the same id" in s or "was replaced by another with id 1" in s for s in said)
-    assert "did not see all 3 come" in sentence(*ended([first], 60))
+    assert "did not see all 3 connect" in sentence(*ended([first], 60))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from nnjax.exercises.grading import EMPTY, RIGHT, WRONG
         lambda residuals, ct_y: (jnp.tanh(...), ..., ...),
         lambda residuals, ct_y: ((...).mean(0), ..., ...),
     ],
-    ids=str,
+    ids=["ellipses", "one ellipsis", "None", "arithmetic", "a function", "a method"],
 )
 def test_what_is_not_filled_in_is_no_mistake(bwd):
     found = exercises.grade("batch_norm", bwd)

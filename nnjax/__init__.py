@@ -63,7 +63,7 @@ from .models.lenet import lenet
 from .models.mlp import mlp
 
 if TYPE_CHECKING:
-    from . import data, distributed, draw, models, train
+    from . import data, distributed, draw, exercises, models, train
 
 __version__ = "0.1.0"
 
@@ -106,6 +106,7 @@ __all__ = [
     "dropout",
     "elu",
     "embedding",
+    "exercises",
     "feedback",
     "flatten",
     "gelu",
@@ -152,7 +153,7 @@ __all__ = [
     "value_and_grad",
 ]
 
-LATER = ("data", "distributed", "draw", "models", "train")  # imported when they are first asked for
+LATER = ("data", "distributed", "draw", "exercises", "models", "train")  # imported on first use
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,7 @@ __all__ = [
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = PALETTE[:6]
+_NARROW, _LEGIBLE = 500, 8  # pixels: a phone's width, and the height of a letter that can still be read there
 
 
 def use_style() -> None:
@@ -73,7 +74,7 @@ def matrix(
     if numbers if numbers is not None else values.size <= 64:
         for (i, j), v in np.ndenumerate(values):
             dark = np.isfinite(v) and abs(v) > 0.7 * limit
-            ax.text(j, i, f"{v:.3g}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
+            ax.text(j, i, f"{v:.3g}", ha="center", va="center", fontsize=9.5, color="white" if dark else "black")
     for axis, labels in ((ax.yaxis, rows), (ax.xaxis, columns)):
         if isinstance(labels, str):
             axis.set_ticks([])
@@ -127,13 +128,13 @@ def layers(
             if numbers and shown:
                 at = 0.62 if backward else 0.3  # near where the arrow starts, so that crossing arrows keep their numbers
                 at = at if n_in * n_out > 1 else 0.5
-                ax.text(2 * at, y_in[k] + at * (y_out[j] - y_in[k]), f"{w[j, k]:.3g}", fontsize=8, ha="center", va="center",
+                ax.text(2 * at, y_in[k] + at * (y_out[j] - y_in[k]), f"{w[j, k]:.3g}", fontsize=9.5, ha="center", va="center",
                         zorder=4, bbox={"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none"})  # fmt: skip
     for x, ys, labels in ((0.0, y_in, left), (2.0, y_out, right)):
         for i, y in enumerate(ys):
             ax.plot(x, y, "o", ms=26, mfc="white", mec="black", mew=1.2, zorder=3)
             if labels is not None:
-                ax.text(x, y, labels[i], ha="center", va="center", fontsize=9, zorder=5)
+                ax.text(x, y, labels[i], ha="center", va="center", fontsize=10, zorder=5)
     ax.set(xlim=(-0.5, 2.5), ylim=(min(y_in.min(), y_out.min()) - 0.6, max(y_in.max(), y_out.max()) + 0.6), title=title)
     ax.set_aspect("equal")
     ax.axis("off")
@@ -197,3 +198,48 @@ def contours(
     lines = ax.contour(grid[..., 0], grid[..., 1], values, levels=levels, colors=colors, linewidths=0.9)
     ax.set(aspect="equal", xlim=x, ylim=y)
     return lines
+
+
+def smallest_text(figure: Any) -> float:
+    """The size of a figure's smallest text, in pixels, where the figure is shown 500 pixels wide.
+
+    Indices and exponents of a formula are smaller than the formula's size, which counts.
+
+    >>> from matplotlib.figure import Figure
+    >>> figure = Figure(figsize=(5, 3))
+    >>> axes = figure.subplots()
+    >>> nnjax.draw.smallest_text(figure) > 8
+    True
+    """
+    from matplotlib.text import Text
+
+    figure.canvas.draw()
+    width = figure.get_tightbbox().width  # inches, as notebooks crop it
+    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    smallest = min((text.get_fontsize() for text in shown), default=float("inf"))
+    return float(smallest * _NARROW / (72 * width))
+
+
+def show(words: str) -> None:
+    """Show the current figure in a notebook, with words for those who cannot see it, and close it.
+
+    Raises ValueError without words, and where text would be less than 8 pixels high in a figure 500 pixels wide.
+
+    >>> nnjax.draw.show("")
+    Traceback (most recent call last):
+    ValueError: draw.show: expected a sentence for those who cannot see the figure, got none; say what it shows.
+    """
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    if not words.strip():
+        raise ValueError("draw.show: expected a sentence for those who cannot see the figure, got none; say what it shows.")
+    figure = plt.gcf()
+    size = smallest_text(figure)
+    if size < _LEGIBLE:
+        raise ValueError(
+            f"draw.show: the smallest text is {size:.1f} pixels high where the figure is {_NARROW} pixels wide, expected at "
+            f"least {_LEGIBLE}; make the text larger or the figure narrower."
+        )
+    display(figure, metadata={"image/png": {"alt": words}})
+    plt.close(figure)

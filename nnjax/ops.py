@@ -1,4 +1,4 @@
-"""Functional forms whose hand-written backward serves anyone's `jax.grad`, under `jit`, `vmap` and `scan`.
+"""Functional forms whose hand-written backward works inside anyone's `jax.grad`, under `jit`, `vmap` and `scan`.
 
 Each is a `jax.custom_vjp`: its value is the layer's definition, its rule the layer's pair. Forward mode raises in JAX.
 
@@ -61,7 +61,7 @@ def _expect_attention(q, k, v, causal: bool, mask) -> None:
     if mask is not None:
         if not hasattr(mask, "dtype") or mask.dtype != jnp.bool_:
             raise TypeError(
-                f"ops.attention: mask must be boolean, True where a key may be looked at, got {describe(mask)}; "
+                f"ops.attention: mask must be boolean, True where a key may be attended to, got {describe(mask)}; "
                 "convert it, as in mask != 0."
             )
         expect_shape("ops.attention", "mask", mask, k.shape[:-2])
@@ -71,11 +71,11 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool = True, mask: Array 
     """y_i = sum_j softmax_j(q_i . k_j / sqrt(d)) v_j for each head, block by block.
 
     q, y: (..., s, heads, d); k, v: (..., t, kv_heads, d), kv_heads a divisor of heads; causal: query i sees keys 0 ... i, and
-    s = t; mask: bool (..., t), False for keys that nobody may look at. A query that sees no key gives 0.
-    kernel: on a GPU or TPU in Pallas kernels, forward and backward, which keep nothing of the size s t. They take float32,
-    bfloat16 and, on a GPU, float16, without a mask; heads of up to 256 features on a GPU, and on a TPU as many positions as its
-    fast memory holds (6144 in float32, over the heads that share keys). For all else, and elsewhere, nothing changes. A program
-    with kernels is exported for one platform at a time.
+    s = t; mask: bool (..., t), False for masked keys. A query without a visible key gives 0.
+    kernel: on a GPU or TPU, use Pallas kernels forward and backward, which keep nothing of size s t. They take float32,
+    bfloat16 and, on a GPU, float16, without a mask; heads of up to 256 features on a GPU, and on a TPU as many positions as
+    its fast memory holds (6144 in float32, over the heads that share keys). Otherwise it has no effect. A program with
+    kernels is exported for one platform at a time.
     Raises TypeError or ValueError where these do not fit.
 
     >>> q = k = v = jnp.ones((2, 9, 4, 8))
@@ -97,12 +97,12 @@ _linear_cross_entropy = lru_cache(lambda kernel: as_custom_vjp(fused_loss.linear
 
 
 def linear_cross_entropy(h: Array, w: Array, labels: Array, *, weights: Array | None = None, kernel: bool = False) -> Array:
-    """The (weighted) mean of -log softmax(h wᵀ)[label], in chunks of rows that never exist all at once.
+    """The (weighted) mean of -log softmax(h wᵀ)[label], in chunks of rows, so that the scores never exist all at once.
 
-    h: (..., n), w: (vocabulary, n), labels: integers (...), weights: (...).  Raises and refuses as the loss of that name.
-    kernel: on a GPU or TPU in Pallas kernels, in which scores exist block by block alone, and are formed three times. They take
-    float32, bfloat16 and, on a GPU, float16, at least two classes, and on a TPU as many features as its fast memory holds (4096
-    in float32). For all else, and elsewhere, nothing changes. A program with kernels is exported for one platform at a time.
+    h: (..., n), w: (vocabulary, n), labels: integers (...), weights: (...).  Raises like the loss of that name.
+    kernel: on a GPU or TPU, use Pallas kernels, which form scores block by block, three times over. They take float32,
+    bfloat16 and, on a GPU, float16, at least two classes, and on a TPU as many features as its fast memory holds (4096 in
+    float32). Otherwise it has no effect. A program with kernels is exported for one platform at a time.
 
     >>> h, w, labels = jnp.zeros((2, 3)), jnp.ones((4, 3)), jnp.array([0, 3])
     >>> jax.grad(nnjax.ops.linear_cross_entropy)(h, w, labels).shape
@@ -141,7 +141,7 @@ def conv(
     dims = w.ndim - 2
     (groups,), amounts = expect_positive("conv", groups=groups), expect_padding(padding, dims)
     stride, dilation = (expect_per_axis("conv", n, v, dims) for n, v in (("stride", stride), ("dilation", dilation)))
-    how = {"stride": stride, "padding": amounts, "dilation": dilation, "groups": groups}  # hashable, and ints alone
+    how = {"stride": stride, "padding": amounts, "dilation": dilation, "groups": groups}  # hashable, and only ints
     layer = _conv(w.shape[-2] * groups, w.shape[-1], tuple(w.shape[:-2]), **how)
     return layer(*together((layers.ConvParams(w, b), x)))
 

@@ -44,3 +44,33 @@ def test_backward_arrows_point_back_and_a_column_is_in_colour(ax):
     draw.layers(ax, np.array([[0.1, -0.2], [0.3, 0.4]]), backward=True, out_of=1)
     assert [t.get_text() for t in ax.texts if t.get_text()] == ["-0.2", "0.4"]
     assert all(t.xy[0] < t.xyann[0] for t in ax.texts if t.get_text() == "")
+
+
+def test_a_figure_is_shown_with_its_words_and_closed(ax, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda figure, metadata: shown.append((figure, metadata)))
+    ax.plot([1, 2])
+    draw.show("a line that rises")
+    assert shown == [(ax.figure, {"image/png": {"alt": "a line that rises"}})]
+    assert not plt.fignum_exists(ax.figure.number)
+    with pytest.raises(ValueError, match="cannot see"):
+        draw.show(" ")
+
+
+def test_text_too_small_for_a_phone_is_not_shown(ax, monkeypatch):
+    monkeypatch.setattr("IPython.display.display", lambda figure, metadata: None)
+    ax.figure.set_size_inches(8, 3)
+    ax.text(0.5, 0.5, "small", fontsize=8)
+    assert draw.smallest_text(ax.figure) == pytest.approx(8 * 500 / (72 * 8), rel=0.05)
+    with pytest.raises(ValueError, match=r"pixels .*larger"):
+        draw.show("a small word")
+    ax.figure.set_size_inches(6, 3)
+    draw.show("the same word in a narrower figure")
+
+
+def test_text_that_is_hidden_or_empty_does_not_count(ax):
+    before = draw.smallest_text(ax.figure)
+    ax.text(0.5, 0.5, "", fontsize=2)
+    ax.text(0.5, 0.5, "hidden", fontsize=2).set_visible(False)
+    assert draw.smallest_text(ax.figure) == pytest.approx(before, rel=0.01)
+    assert before > 8

@@ -1,6 +1,6 @@
-"""hypothesis strategies for gradient checks: shapes, and the inputs at which hand-written gradients go wrong.
+"""hypothesis strategies for gradient checks: shapes, and inputs at which hand-written gradients often go wrong.
 
-They need hypothesis, of the test extra.
+They need hypothesis, from the test extra.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ HARD = (0.0, -0.0, 0.5, 1.0, -1.0, 30.0, -30.0, 1e4, -1e4)
 
 
 def shapes(min_dims: int = 0, max_dims: int = 3, max_side: int = 7, empty: bool = True) -> st.SearchStrategy[tuple[int, ...]]:
-    """Shapes with few and small axes, of size 0 (if `empty`) and 1 too.
+    """Shapes with few and small axes, also of size 0 (if `empty`) and 1.
 
     >>> from hypothesis import given
     >>> given(nnjax.check.strategies.shapes(max_dims=2))(lambda shape: None)()
@@ -23,7 +23,7 @@ def shapes(min_dims: int = 0, max_dims: int = 3, max_side: int = 7, empty: bool 
 
 @st.composite
 def arrays(draw: Any, shape: Any = None, dtype: Any = np.float32, subnormal: bool = True) -> np.ndarray:
-    """Arrays of normal numbers among which there are ties, zeros, saturating and (if `subnormal`) subnormal numbers.
+    """Arrays of normal numbers with some ties, zeros, saturating and (if `subnormal`) subnormal numbers.
 
     shape: a tuple, or a strategy for one.
 

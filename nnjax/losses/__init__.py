@@ -1,4 +1,4 @@
-"""Losses: layers without parameters, and the one that takes the last linear map into itself.
+"""Losses: layers without parameters; one of them includes the last linear map.
 
 >>> nnjax.losses.mean_squared_error is nnjax.mean_squared_error
 True

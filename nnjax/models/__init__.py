@@ -1,4 +1,4 @@
-"""Models: compositions of layers, no mathematics of their own; their weights, read and written; and text made by them.
+"""Models: compositions of layers, without new mathematics; reading and writing their weights; and generating text.
 
 >>> nnjax.models.mlp([784, 30, 10]).init(jax.random.key(0))[0].w.shape
 (784, 30)

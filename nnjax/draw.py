@@ -15,7 +15,7 @@ import numpy as np
 
 __all__ = [
     "BLUE", "GREEN", "ORANGE", "PALETTE", "PINK", "SKY", "YELLOW", "arrows", "contours", "diverging", "layers", "matrix",
-    "transposes", "use_style",
+    "show", "smallest_text", "transposes", "use_style",
 ]  # fmt: skip
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")

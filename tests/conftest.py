@@ -155,8 +155,8 @@ def run_tests_in():
 
 @pytest.fixture
 def run_blocks(capsys):
-    """run_blocks(page, [(language, text), ...]) -> what was printed, the blocks of a page run one after another, as a reader
-    would: Python in one namespace, sh in the folder in which it runs."""
+    """run_blocks(page, [(language, text), ...]) -> (what was printed, the names in Python), the blocks of a page run one after
+    another, as a reader would: Python in one namespace, sh in the folder in which it runs."""
 
     def run(page, blocks):
         namespace: dict = {}
@@ -168,7 +168,7 @@ def run_blocks(capsys):
                 done = subprocess.run(["bash", "-ec", text], env=commands, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, f"{page}, block {number}: {text}{done.stdout}{done.stderr}"
                 print(done.stdout)
-        return capsys.readouterr().out
+        return capsys.readouterr().out, namespace
 
     return run
 

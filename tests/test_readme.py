@@ -17,12 +17,9 @@ def results(name):
     return json.loads((ROOT / "notebooks/results" / name).read_text())
 
 
-def test_every_block_runs(capsys):
+def test_every_block_runs(run_blocks):
     assert len(BLOCKS) >= 3
-    namespace: dict = {}
-    for number, block in enumerate(BLOCKS):
-        exec(compile(block, f"README.md, block {number + 1}", "exec"), namespace)
-    out = capsys.readouterr().out
+    out, namespace = run_blocks("README.md", [("python", block) for block in BLOCKS])
     shown = REPORT.rstrip().removesuffix("...").splitlines()
     assert len(shown) >= 3
     assert [line for line in shown if line not in out.splitlines()] == []

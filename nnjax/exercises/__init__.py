@@ -2,6 +2,8 @@
 
 >>> print(nnjax.exercises.grade("shares", lambda residuals, ct_y: ...))
 shares: not filled in yet
+>>> "batch_norm" in nnjax.exercises.EXERCISES
+True
 """
 
 from .grading import Grade, grade, show

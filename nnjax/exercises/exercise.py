@@ -11,6 +11,7 @@ class Exercise(NamedTuple):
     """forward(*arguments()) is the definition; fwd gives the same value and the residuals, which `kept` names.
 
     mistakes(residuals, ct_y) -> what the cotangents would be under mistakes that are common. helpers: what forward calls.
+    See `show`.
     """
 
     name: str

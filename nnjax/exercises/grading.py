@@ -20,7 +20,8 @@ SAME = 1e-4  # of the size of a known mistake: rounding in float32 is far below,
 
 
 class Grade(NamedTuple):
-    """What `grade` found. said: a line for each cotangent, by its name (ct_x), or for the whole; report: of the check."""
+    """What `grade` found. said: a line for each cotangent, by its name (ct_x), or for the whole; report: of the check.
+    See `grade`."""
 
     exercise: str
     status: str

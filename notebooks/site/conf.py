@@ -44,7 +44,7 @@ copybutton_prompt_is_regexp = True
 
 nb_execution_mode = "off"  # they are stored executed, and a test runs them
 nb_merge_streams = True
-myst_enable_extensions = ["dollarmath", "substitution", "attrs_block"]
+myst_enable_extensions = ["dollarmath", "substitution"]
 myst_dmath_double_inline = True  # notebooks have formulas on lines of their own in the middle of a paragraph
 myst_heading_anchors = 4
 myst_heading_slug_func = "for_notebooks.anchor"
@@ -77,7 +77,7 @@ def with_readme(app, docname, source):
             return f"]({SOURCE}/{to})"
         return f"](as-it-is:{path})" if path.endswith(".html") else f"]({path})"
 
-    page = f"[The question, and its answer, in one page that moves](as-it-is:{PAGE.name})" if PAGE.exists() else ""
+    page = f"[The page: the question and its answer, to play with](as-it-is:{PAGE.name})" if PAGE.exists() else ""
     source[0] = source[0].replace("@README@", re.sub(r"\]\(([^)]+)\)", moved, text)).replace("@PAGE@", page)
 
 

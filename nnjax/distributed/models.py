@@ -69,7 +69,7 @@ def gpt(
     normal, small = gpt_initializers(layers)
     dropped = (drop(dropout),) if dropout else ()
     if model is None:
-        block = lifted("parallel.gpt", gpt_block(layers, heads, width, dropout=dropout))
+        block = lifted("distributed.gpt", gpt_block(layers, heads, width, dropout=dropout))
     else:
         attend = serial(layer_norm(width), head_attention(width, heads, mesh, model, init=normal, init_out=small), *dropped)
         out = serial(gelu(approximate=True), row_dense(4 * width, width, mesh, model, init=small))
@@ -77,7 +77,7 @@ def gpt(
         feed = serial(layer_norm(width), column_dense(width, 4 * width, mesh, model, init=normal), out, *dropped)
         block = serial(residual(attend), residual(feed))
     if model is None or whole_table:
-        embed = lifted("parallel.gpt", embedding(vocab, width, init=normal))
+        embed = lifted("distributed.gpt", embedding(vocab, width, init=normal))
     else:
         embed = vocabulary_embedding(vocab, width, mesh, model, init=normal)
     head = Sharded(unembedding(vocab, width, fused=True), embed.specs)

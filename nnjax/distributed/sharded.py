@@ -105,10 +105,10 @@ def serial(*parts: Sharded | Layer) -> Sharded:
     Raises ValueError for an axis over which some parts are split while others have different examples along it.
     See `fully_sharded`.
     """
-    found = [lifted("parallel.serial", part) for part in parts]
+    found = [lifted("distributed.serial", part) for part in parts]
     layer = one_device.serial(*(s.layer for s in found))
     whole = Sharded(layer, tuple(s.specs for s in found), tuple(_summed(s) for s in found))
-    _expect_one_use("parallel.serial", whole)
+    _expect_one_use("distributed.serial", whole)
     return whole
 
 
@@ -120,7 +120,7 @@ def residual(part: Sharded | Layer) -> Sharded:
     >>> nnjax.distributed.residual(nnjax.distributed.serial(nnjax.dense(4, 4))).layer.name
     'residual'
     """
-    found = lifted("parallel.residual", part)
+    found = lifted("distributed.residual", part)
     return found._replace(layer=one_device.residual(found.layer))
 
 
@@ -133,7 +133,7 @@ def scan_layers(block: Sharded | Layer, n: int, *, remat: bool = False) -> Shard
     >>> nnjax.distributed.scan_layers(block, 6).layer.init(jax.random.key(0))[0].w.shape
     (6, 4, 4)
     """
-    found = lifted("parallel.scan_layers", block)
+    found = lifted("distributed.scan_layers", block)
     specs = jax.tree.map(_with_stack, found.specs, is_leaf=_is_spec)
     return found._replace(layer=one_device.scan_layers(found.layer, n, remat=remat), specs=specs)
 
@@ -147,21 +147,21 @@ def tied(embed: Sharded | Layer, body: Sharded | Layer, head: Sharded | Layer) -
     >>> tied.layer.init(jax.random.key(0)).table.table.shape
     (10, 4)
     """
-    embed, body = lifted("parallel.tied", embed), lifted("parallel.tied", body)
+    embed, body = lifted("distributed.tied", embed), lifted("distributed.tied", body)
     theirs = head if isinstance(head, Sharded) else embed._replace(layer=head, summed=None)
     if [*map(_trimmed, _specs(theirs))] != [*map(_trimmed, _specs(embed))]:
         raise ValueError(
-            f"parallel.tied: embed and head share one table, so its specs must agree, got {_specs(embed)} for embed and "
+            f"distributed.tied: embed and head share one table, so its specs must agree, got {_specs(embed)} for embed and "
             f"{_specs(theirs)} for head; shard both alike."
         )
     if jax.tree.leaves(_summed(theirs)) != jax.tree.leaves(_summed(embed)):
         raise ValueError(
-            "parallel.tied: embed and head share one table, but only one of them sums its gradient over mesh axes; make the "
+            "distributed.tied: embed and head share one table, but only one of them sums its gradient over mesh axes; make the "
             "whole tied model replicated or fully_sharded, or both of them."
         )
     layer = one_device.tied(embed.layer, body.layer, theirs.layer)
     whole = Sharded(layer, TiedParams(embed.specs, body.specs), TiedParams(_summed(embed), _summed(body)))
-    _expect_one_use("parallel.tied", whole)
+    _expect_one_use("distributed.tied", whole)
     return whole
 
 
@@ -172,8 +172,8 @@ def replicated(part: Sharded | Layer, axis: Axis) -> Sharded:
     `replicated` or `fully_sharded` has already summed over this axis is not summed again.
     Raises ValueError if the layers inside are split over this axis, and so need the same examples. See `on_mesh`.
     """
-    found = lifted("parallel.replicated", part)
-    _expect_one_use("parallel.replicated", found, axis)
+    found = lifted("distributed.replicated", part)
+    _expect_one_use("distributed.replicated", found, axis)
     layer, done = found.layer, _summed(found)
     left = [tuple(name for name in names(axis) if name not in d) for d in jax.tree.leaves(done)]
     if left and not any(left):
@@ -214,14 +214,14 @@ def fully_sharded(part: Sharded | Layer, mesh: Mesh, axis: str) -> Sharded:
     >>> tuple(nnjax.distributed.fully_sharded(nnjax.distributed.serial(nnjax.dense(4, 3)), mesh, "data").specs[0].w)
     ('data', None)
     """
-    found = lifted("parallel.fully_sharded", part)
+    found = lifted("distributed.fully_sharded", part)
     if not isinstance(axis, str):
         raise TypeError(
-            f"parallel.fully_sharded: axis must be the name of one mesh axis, got {axis!r}; for two, nest one "
+            f"distributed.fully_sharded: axis must be the name of one mesh axis, got {axis!r}; for two, nest one "
             "fully_sharded in another."
         )
-    expect_mesh("parallel.fully_sharded", mesh, axis)
-    _expect_one_use("parallel.fully_sharded", found, axis)
+    expect_mesh("distributed.fully_sharded", mesh, axis)
+    _expect_one_use("distributed.fully_sharded", found, axis)
     layer, shapes = found.layer, jax.tree.leaves(jax.eval_shape(found.layer.init, jax.random.key(0)))
     specs, treedef = jax.tree.flatten(found.specs, is_leaf=_is_spec)
     own = [i for i, done in enumerate(jax.tree.leaves(_summed(found))) if axis not in done]

@@ -70,7 +70,7 @@ CASES = {
     "a grouped product for empty groups": (grouped, grouped_bwd, (normal(8, 4), normal(3, 4, 5), np.int32([3, 2, 3])), "group"),
     "a kernel where no block fits": (lambda x: jax.nn.softmax(x), softmax_bwd, (normal(4, 128),), "length"),
     "attention for a row that is hidden": (
-        attends, attends_bwd, (normal(5, 8), normal(5, 8), normal(5, 8), np.tri(5, dtype=bool)), "hides"
+        attends, attends_bwd, (normal(5, 8), normal(5, 8), normal(5, 8), np.tri(5, dtype=bool)), "masked row"
     ),
 }  # fmt: skip
 ONCE = {"dtypes": ["float32"], "transforms": ["jit"]}

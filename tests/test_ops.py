@@ -15,7 +15,7 @@ Q, K, V = normal(2, 5, 4, 3), normal(2, 5, 2, 3, seed=1), normal(2, 5, 2, 3, see
 
 
 def test_dir_shows_the_public_names_alone():
-    assert dir(ops) == ["attention", "conv", "linear_cross_entropy", "max_pool"]
+    assert dir(ops) == ["attention", "conv", "dot_product_attention", "linear_cross_entropy", "max_pool"]
 
 
 def plain(q, k, v, causal, mask=None):

@@ -18,7 +18,7 @@ from .layer import as_custom_vjp
 from .layers.attend import attend_apply, fast_bwd, fast_fwd
 from .layers.conv import expect_padding
 from .layers.options import Causal, Sizes, asks_for_more, expect_causal, extras, scoring
-from .layers.scored import scored_apply, scored_bwd, scored_fwd
+from .layers import scored
 from .losses import fused as fused_loss
 from .trees.varying import together
 
@@ -39,12 +39,12 @@ _attend.defvjp(lambda q, k, v, keep, causal, kernel: fast_fwd(q, k, v, keep, cau
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _scored(q, k, v, extras, how):
-    return scored_apply(q, k, v, extras, how=how)
+    return scored.scored_apply(q, k, v, extras, how=how)
 
 
 _scored.defvjp(
-    lambda q, k, v, extras, how: scored_fwd(q, k, v, extras, how=how),
-    lambda how, residuals, cts: scored_bwd(residuals, cts, how=how),
+    lambda q, k, v, extras, how: scored.fast_fwd(q, k, v, extras, how=how),
+    lambda how, residuals, cts: scored.fast_bwd(residuals, cts, how=how),
 )
 
 

@@ -5,6 +5,8 @@ transposes in reverse: a copy becomes a sum, a diagonal map stays itself, and so
 mask of keys are asked for, `attend` does the same in less time.
 """
 
+import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +15,8 @@ from jax import Array
 
 from ..fast.attend_hidden import clear, finite, hide, numbers, told
 from ..fast.attend_products import contract
+from ..fast.choose import by_platform
+from ..fast.cpu import scored as cpu
 from ..linear import broadcast, broadcast_t
 from .dropout import keep_share
 
@@ -112,9 +116,18 @@ def _steep(slopes: Array, s: Array) -> Array:
     return broadcast(slopes.astype(s.dtype)[None, :, :, None, None], s.shape)
 
 
+def kept(keys: Any, shape: tuple[int, int, int], rate: float) -> Array:
+    """bool (heads, s, t), False for a share `rate`: of each head from a key of its own, so that few can be drawn at a time."""
+    return jax.vmap(lambda key: keep_share(key, shape[1:], rate))(keys)
+
+
 def _dropped(p: Array, key: Any, rate: float) -> Array:
     """D p, D diagonal with 1 / (1 - rate) where kept, else 0: its own transpose.  p as it is without a key."""
-    return p if key is None or not rate else jnp.where(keep_share(key, p.shape, rate), p * (1 / (1 - rate)), jnp.zeros_like(p))
+    if key is None or not rate:
+        return p
+    heads = math.prod(p.shape[:3])
+    keep = kept(jax.random.split(key, heads), (heads, *p.shape[3:]), rate).reshape(p.shape)
+    return jnp.where(keep, p * (1 / (1 - rate)), jnp.zeros_like(p))
 
 
 def scored_apply(q: Array, k: Array, v: Array, extras: Extras, *, how: Scoring) -> tuple[Array, Array]:
@@ -136,11 +149,12 @@ def scored_apply(q: Array, k: Array, v: Array, extras: Extras, *, how: Scoring) 
 
 
 def scored_fwd(q: Array, k: Array, v: Array, extras: Extras, *, how: Scoring) -> Any:
-    return scored_apply(q, k, v, extras, how=how), (q, k, v, extras)
+    y, log_z = scored_apply(q, k, v, extras, how=how)
+    return (y, log_z), (q, k, v, extras, y, log_z)
 
 
 def scored_bwd(residuals: Any, cts: Any, *, how: Scoring) -> Any:
-    q, k, v, extras = residuals
+    q, k, v, extras, _, _ = residuals
     ct_y, ct_log_z = cts
     s, slope, seen = _scores(q, k, v, extras, how)
     p = clear(jax.nn.softmax(s, axis=-1), seen)
@@ -162,3 +176,26 @@ def scored_bwd(residuals: Any, cts: Any, *, how: Scoring) -> Any:
     ct_q = contract("bhgqk,bhkd->bhgqd", ct_s, k).astype(q.dtype)  # forward, q k summed over features d; back, over keys k
     ct_k = contract("bhgqk,bhgqd->bhkd", ct_s, q).astype(k.dtype)  # and over queries q, and the g heads k was copied to
     return ct_q, ct_k, ct_v.astype(v.dtype), Extras(ct_bias, ct_slopes)
+
+
+def fast_fwd(q: Array, k: Array, v: Array, extras: Extras, *, how: Scoring) -> Any:
+    """`scored_fwd` in the spelling of the platform."""
+    extras = extras if how.rate else extras._replace(key=None)
+    draw = partial(kept, rate=how.rate)
+    y, log_z = by_platform(
+        q, k, v, extras, plain=partial(scored_apply, how=how), cpu=partial(cpu.scored_fwd, how=how, kept=draw)
+    )  # fmt: skip
+    return (y, log_z), (q, k, v, extras, y, log_z)
+
+
+def fast_bwd(residuals: Any, cts: Any, *, how: Scoring) -> Any:
+    """`scored_bwd` in the spelling of the platform."""
+
+    def plain(residuals, cts):
+        ct_q, ct_k, ct_v, ct = scored_bwd(residuals, cts, how=how)
+        return ct_q, ct_k, ct_v, ct.bias, ct.slopes
+
+    ct_q, ct_k, ct_v, *ct = by_platform(
+        residuals, cts, plain=plain, cpu=partial(cpu.scored_bwd, how=how, kept=partial(kept, rate=how.rate))
+    )
+    return ct_q, ct_k, ct_v, Extras(*ct)

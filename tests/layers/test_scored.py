@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnjax.layers.scored import Extras, Scoring, scored_apply, scored_bwd, scored_fwd
+from nnjax.fast.cpu import scored as cpu
+from nnjax.layers.scored import Extras, Scoring, fast_bwd, fast_fwd, scored_bwd, scored_fwd
 
 BAD = [np.nan, np.inf, -np.inf]
 SIZES = [(2, 2, 2, 3, 5, 2, 3), (2, 1, 3, 4, 4, 3, 1), (1, 2, 1, 1, 3, 1, 2), (3, 1, 1, 4, 1, 2, 2)]  # b, h, g, s, t, d, e
@@ -85,26 +86,48 @@ def drawn(seed):
 
 
 def both(seed):
-    """(names, by hand, by jax.grad of the plain one), values and cotangents."""
+    """(names, plain, fast, by jax.grad of each query by itself), values and cotangents."""
     with jax.enable_x64(True):
         q, k, v, x, how, cts, seen = drawn(seed)
         q, k, v, x, cts = jax.tree.map(jnp.asarray, (q, k, v, x, cts))
-        kept = jax.random.uniform(x.key, seen.shape, jnp.float32) >= jnp.float32(how.rate) if how.rate else None
+        kept = None
+        if how.rate:
+            keys = jax.random.split(x.key, int(np.prod(seen.shape[:3])))
+            draws = [jax.random.uniform(key, seen.shape[3:], jnp.float32) >= jnp.float32(how.rate) for key in keys]
+            kept = jnp.stack(draws).reshape(seen.shape)
         with jax.numpy_dtype_promotion("standard"):
-            values, pull = jax.vjp(lambda *a: plain(*a, seen, how, kept), q, k, v, x.bias, x.slopes)
-            blind = jnp.asarray(~seen.any(-1))
-            theirs = (*values, *pull((cts[0], jnp.where(blind, 0.0, cts[1]))))
-        y, residuals = scored_fwd(q, k, v, x, how=how)
-        ct_q, ct_k, ct_v, ct_x = scored_bwd(residuals, cts, how=how)
-        return ("y", "log_z", "q", "k", "v", "bias", "slopes"), (*y, ct_q, ct_k, ct_v, ct_x.bias, ct_x.slopes), theirs
+
+            @jax.jit
+            def reference(q, k, v, bias, slopes, ct_y, ct_log_z):
+                values, pull = jax.vjp(lambda *a: plain(*a, seen, how, kept), q, k, v, bias, slopes)
+                return *values, *pull((ct_y, jnp.where(jnp.asarray(~seen.any(-1)), 0.0, ct_log_z)))
+
+            theirs = reference(q, k, v, x.bias, x.slopes, *cts)
+        found = []
+        for fwd, bwd in ((scored_fwd, scored_bwd), (fast_fwd, fast_bwd)):
+
+            def pair(q, k, v, x, cts, fwd=fwd, bwd=bwd):
+                y, residuals = fwd(q, k, v, x, how=how)
+                ct_q, ct_k, ct_v, ct_x = bwd(residuals, cts, how=how)
+                return *y, ct_q, ct_k, ct_v, ct_x.bias, ct_x.slopes
+
+            found.append(jax.jit(pair)(q, k, v, x, cts))
+        return ("y", "log_z", "q", "k", "v", "bias", "slopes"), *found, theirs
 
 
 def agree(seed):
-    for name, ours, theirs in zip(*both(seed)):
-        if theirs is None:
-            assert ours is None
-        else:
-            np.testing.assert_allclose(ours, theirs, atol=1e-12, rtol=1e-12, err_msg=name)
+    for name, *ours, theirs in zip(*both(seed)):
+        for tier, x in zip(("plain", "fast"), ours):
+            if theirs is None:
+                assert x is None
+            else:
+                np.testing.assert_allclose(x, theirs, atol=1e-12, rtol=1e-12, err_msg=f"{tier} {name}")
+
+
+@pytest.fixture(autouse=True)
+def small_rows_and_chunks(monkeypatch):
+    monkeypatch.setattr(cpu, "ROW", 2)
+    monkeypatch.setattr(cpu, "PRODUCTS", 20)
 
 
 @pytest.mark.parametrize("seed", range(8))

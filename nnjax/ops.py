@@ -15,10 +15,10 @@ from jax import Array
 from . import layers
 from .errors import describe, expect_flag, expect_float, expect_per_axis, expect_positive, expect_same_dtype, expect_shape
 from .layer import as_custom_vjp
+from .layers import scored
 from .layers.attend import attend_apply, fast_bwd, fast_fwd
 from .layers.conv import expect_padding
 from .layers.options import Causal, Sizes, asks_for_more, expect_causal, extras, scoring
-from .layers import scored
 from .losses import fused as fused_loss
 from .trees.varying import together
 
@@ -148,14 +148,16 @@ def dot_product_attention(
 ) -> Any:
     """`attention` under the names and defaults of `jax.nn.dot_product_attention`, whose place it can take.
 
-    query: (batch, s, heads, d) or (s, heads, d); mask and bias are 4-D or 3-D, (batch, heads, s, t), each axis of that size or 1.
-    They differ where a query sees no key: it gives 0 here, and the mean of all values there.
+    query: (batch, s, heads, d) or (s, heads, d); mask and bias: (batch, heads, s, t) or (heads, s, t), an axis may be 1.
+    They differ where a query sees no key: it gives 0 here, and the mean of all values there. The residual has no gradient, as
+    there; that of `attention` has.
     """
     expect_flag("ops.dot_product_attention", is_causal=is_causal)
-    return attention(
+    found = attention(
         query, key, value, bias, mask, scale=scale, causal="start" if is_causal else False, query_seq_lengths=query_seq_lengths,
         key_value_seq_lengths=key_value_seq_lengths, local_window_size=local_window_size, return_residual=return_residual,
     )  # fmt: skip
+    return (found[0], jax.lax.stop_gradient(found[1])) if return_residual else found
 
 
 _linear_cross_entropy = lru_cache(lambda kernel: as_custom_vjp(fused_loss.linear_cross_entropy(kernel=kernel)))

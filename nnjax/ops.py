@@ -15,10 +15,10 @@ from jax import Array
 from . import layers
 from .errors import describe, expect_flag, expect_float, expect_per_axis, expect_positive, expect_same_dtype, expect_shape
 from .layer import as_custom_vjp
-from .layers import scored
 from .layers.attend import attend_apply, fast_bwd, fast_fwd
+from .layers.attending import scored
+from .layers.attending.options import Causal, Sizes, asks_for_more, expect_causal, extras, scoring
 from .layers.conv import expect_padding
-from .layers.options import Causal, Sizes, asks_for_more, expect_causal, extras, scoring
 from .losses import fused as fused_loss
 from .trees.varying import together
 

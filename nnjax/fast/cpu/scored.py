@@ -171,7 +171,7 @@ def _at(x: Array | None, of: Array | None, queries: slice, keys: slice) -> Array
 
 
 def scored_fwd(q: Array, k: Array, v: Array, extras: Any, *, how: Any, kept: Any) -> tuple[Array, Array]:
-    """(y, log z): what is new of what `nnjax.layers.scored.scored_fwd` gives.
+    """(y, log z): what is new of what `nnjax.layers.attending.scored.scored_fwd` gives.
 
     kept(keys, (c, s, t)): the mask of dropout, of each head.
     """

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..fast.attend_hidden import clear, finite, hide, numbers, told
-from ..fast.attend_products import contract
-from ..fast.choose import by_platform
-from ..fast.cpu import scored as cpu
-from ..linear import broadcast, broadcast_t
-from .dropout import keep_share
+from ...fast.attend_hidden import clear, finite, hide, numbers, told
+from ...fast.attend_products import contract
+from ...fast.choose import by_platform
+from ...fast.cpu import scored as cpu
+from ...linear import broadcast, broadcast_t
+from ..dropout import keep_share
 
 
 class Scoring(NamedTuple):

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..errors import describe, expect_float, expect_key, expect_shape, real_number, whole_number
-from ..linear import broadcast
-from .dropout import expect_rate
+from ...errors import describe, expect_float, expect_key, expect_shape, real_number, whole_number
+from ...linear import broadcast
+from ..dropout import expect_rate
 from .scored import Extras, Scoring
 
 Causal = bool | Literal["start", "end"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nnjax.fast.cpu import scored as cpu
-from nnjax.layers.scored import Extras, Scoring, fast_bwd, fast_fwd, scored_bwd, scored_fwd
+from nnjax.layers.attending.scored import Extras, Scoring, fast_bwd, fast_fwd, scored_bwd, scored_fwd
 
 BAD = [np.nan, np.inf, -np.inf]
 SIZES = [(2, 2, 2, 3, 5, 2, 3), (2, 1, 3, 4, 4, 3, 1), (1, 2, 1, 1, 3, 1, 2), (3, 1, 1, 4, 1, 2, 2)]  # b, h, g, s, t, d, e

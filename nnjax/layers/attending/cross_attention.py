@@ -128,7 +128,7 @@ def cross_attention(
     bias: bool = True,
     init: Callable[..., Array] | None = None,
 ) -> Layer[Array]:
-    """Multi-head attention of x: (..., s, n) to a memory: (..., t, m), given as (x, memory).  Vaswani et al. 2017, section 3.2.3.
+    """Multi-head attention of x: (..., s, n) to a memory: (..., t, m), given as (x, memory).  Vaswani et al. 2017.
 
     kv_heads < heads shares each head of keys and values. mask: x is (x, memory, mask), see `cross_attention_apply`. scale:
     1 / sqrt(n / heads) by default; softcap: the bound of the scores. init makes the three matrices, by default as `dense` does.
@@ -149,9 +149,8 @@ def cross_attention(
     def init_params(key):
         return CrossAttentionParams(*(part.init(k) for part, k in zip(parts, jax.random.split(key, 3))))
 
+    fwd, bwd = partial(cross_attention_fwd, opts=opts), partial(cross_attention_bwd, opts=opts)
     return leaf(
-        f"cross_attention({n}, {m}, {heads})", init_params, partial(cross_attention_apply, opts=opts),
-        partial(cross_attention_fwd, opts=opts), partial(cross_attention_bwd, opts=opts),
-        lambda residuals: outlined(residuals[-1]),
-        fast=(partial(cross_attention_fwd, opts=opts, attend=fast_fwd), partial(cross_attention_bwd, opts=opts, attend=fast_bwd)),
+        f"cross_attention({n}, {m}, {heads})", init_params, partial(cross_attention_apply, opts=opts), fwd, bwd,
+        lambda residuals: outlined(residuals[-1]), fast=(partial(fwd, attend=fast_fwd), partial(bwd, attend=fast_bwd)),
     )  # fmt: skip

@@ -123,11 +123,13 @@ def attention(
     )  # fmt: skip
     q = q.reshape(b, s, h, heads // h, d).transpose(0, 2, 3, 1, 4)
     k, v = (jnp.swapaxes(x.reshape(b, t, h, x.shape[-1]), 1, 2) for x in (k, v))
+    y: Any
+    log_z: Any = None
     if return_residual or asks_for_more(how, found, d, e) or (how.causal is not None and s != t):
         y, log_z = _scored(*together((q, k, v, found)), how)
     else:
-        keep = None if found.mask is None else found.mask.reshape(-1, t)
-        y, log_z = _attend(*together((q, k, v, keep)), how.causal is not None, kernel), None
+        keep = None if found.mask is None else found.mask.reshape(b, t)
+        y = _attend(*together((q, k, v, keep)), how.causal is not None, kernel)
     y = y.transpose(0, 3, 1, 2, 4).reshape(*lead, s, heads, e)
     return (y, log_z.transpose(0, 3, 1, 2).reshape(*lead, s, heads)) if return_residual else y
 

@@ -64,7 +64,7 @@ class Shared(NamedTuple):
     mask: Array | None
 
 
-def _split(extras: Any, groups: tuple[int, int, int]) -> tuple[Heads, Shared]:
+def _split(extras: Any, groups: tuple[int, ...]) -> tuple[Heads, Shared]:
     """What each of the (b, h, g) heads has, and what they share."""
 
     def each(x, axes):
@@ -120,7 +120,7 @@ def _seen(heads: Heads, mask: Array | None, bias: Array | None, queries: slice, 
         return None
     seen = rules[0]
     for rule in rules[1:]:
-        both = jnp.broadcast_shapes(seen.shape, rule.shape)
+        both: Any = jnp.broadcast_shapes(seen.shape, rule.shape)
         seen = broadcast(seen, both) & broadcast(rule, both)
     return seen
 
@@ -249,7 +249,7 @@ def scored_bwd(residuals: Any, cts: Any, *, how: Any, kept: Any) -> Any:
             ct_s = clear(p * (ct_p - broadcast(delta[:, None, queries], p.shape)), seen)
             if ct_bias is not None:
                 ct_bias = _add_bias(ct_bias, t(ct_s), heads.bias, queries, keys)
-            if ct_slopes is not None:
+            if ct_slopes is not None and far is not None:
                 ct_slopes = ct_slopes - (ct_s * broadcast(far[None], ct_s.shape)).sum((1, 2))
             ct_s = (ct_s if slope is None else clear(ct_s * slope, seen)).astype(q.dtype)
             ct_ks.append(contract("ckq,cqd->ckd", ct_s, q[:, queries]))  # forward, q k summed over features d; back, over q

@@ -125,6 +125,8 @@ def _counts(who: str, name: str, n: Any, lead: tuple[int, ...]) -> Array | None:
 
 
 def _segments(who: str, segments: Any, sizes: Sizes) -> tuple[Array, Array]:
+    of_q: Any
+    of_k: Any
     of_q, of_k = segments if isinstance(segments, tuple) and len(segments) == 2 else (segments, segments)
     for name, x, n in (("segment_ids", of_q, sizes.s), ("segment_ids of the keys", of_k, sizes.t)):
         _expect_integers(who, name, x)

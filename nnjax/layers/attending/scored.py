@@ -116,7 +116,7 @@ def _steep(slopes: Array, s: Array) -> Array:
     return broadcast(slopes.astype(s.dtype)[None, :, :, None, None], s.shape)
 
 
-def kept(keys: Any, shape: tuple[int, int, int], rate: float) -> Array:
+def kept(keys: Any, shape: tuple[int, ...], rate: float) -> Array:
     """bool (heads, s, t), False for a share `rate`: of each head from a key of its own, so that few can be drawn at a time."""
     return jax.vmap(lambda key: keep_share(key, shape[1:], rate))(keys)
 

@@ -156,7 +156,7 @@ __all__ = [
     "value_and_grad",
 ]
 
-LATER = ("data", "distributed", "draw", "models", "train")  # imported when they are first asked for
+LATER = ("data", "distributed", "draw", "models", "train")  # imported on first use
 
 
 def __getattr__(name: str) -> Any:

@@ -26,7 +26,7 @@ LEADS = ((), (0,), (1,), (7,), (2, 3))  # no leading axis, an empty batch, batch
 
 
 class Case(NamedTuple):
-    """A layer and its inputs: inputs(rng, lead) -> x. keyed: whether it draws random numbers."""
+    """A layer and its inputs: inputs(rng, lead) -> x. keyed: whether the layer draws random numbers."""
 
     name: str
     layer: Layer
@@ -34,14 +34,14 @@ class Case(NamedTuple):
     keyed: bool = False
 
     def make(self, seed: int, lead: tuple[int, ...] = (7,)) -> tuple[Any, Any, Any]:
-        """(params, x, key) of this seed."""
+        """(params, x, key) drawn from this seed."""
         params = quickly(self.layer.init, jax.random.key(seed))
         x = self.inputs(np.random.default_rng(seed), lead)
         return params, x, jax.random.key(seed + 1) if self.keyed else None
 
 
 def quickly(f: Callable[..., Any], *args: Any) -> Any:
-    """f(*args) as one program that XLA optimises little: over one that draws random numbers it takes seconds otherwise."""
+    """f(*args) as one program, compiled with few optimisations: with all, one that draws random numbers takes seconds."""
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(f, compiler_options=options)(*args)
 
@@ -72,7 +72,7 @@ def _targets(n: int, weighted: bool) -> Callable[..., Any]:
 
 
 def _classes(n: int, weighted: bool, absent: bool = False, dtype: Any = np.int32) -> Callable[..., Any]:
-    """absent: some classes that are no label have the logit -inf."""
+    """absent: some classes that are not a label have the logit -inf."""
 
     def inputs(rng, lead):
         y, labels = hard(rng, (*lead, n)), jnp.asarray(rng.integers(0, n, lead).astype(dtype))
@@ -88,7 +88,7 @@ def _classes(n: int, weighted: bool, absent: bool = False, dtype: Any = np.int32
 
 
 def _weights(rng, lead):
-    """Weights some of which are 0, the first of several for sure, and whose sum over a batch float16 cannot hold."""
+    """Weights, some of them 0 (always the first of several), whose sum over a batch is too large for float16."""
     weights = 16384 * rng.integers(0, 3, lead).astype(np.float32)
     if weights.size > 1:
         weights.flat[0] = 0
@@ -96,7 +96,7 @@ def _weights(rng, lead):
 
 
 def _unseen(x, weights, value):
-    """x with this value where nobody may look."""
+    """x with this value wherever the weight is 0."""
     return jnp.where(broadcast((weights == 0)[..., None], x.shape), jnp.full_like(x, value), x)
 
 
@@ -125,9 +125,9 @@ def _positions(s: int, n: int, masked: bool = False) -> Callable[..., Any]:
 
 
 def _spoilt_attention() -> Layer:
-    """Causal attention proper, NaN and infinity in keys and values that nobody may look at and in queries that see none.
+    """Causal attention, with NaN and infinity in keys and values that are masked and in queries that see no key.
 
-    x: (q, k, v, mask), (..., s, 2) each and (..., s).  What was spoilt has no gradient.
+    x: (q, k, v, mask), (..., s, 2) each and (..., s).  The spoilt entries have no gradient.
     """
 
     def spoilt(x):
@@ -164,7 +164,7 @@ def _heads(s: int) -> Callable[..., Any]:
 
 
 def jittered(layer: Layer) -> Layer:
-    """The layer with an init that adds noise: a scale of 1 or a bias of 0 would hide that it was forgotten."""
+    """The layer with an init that adds noise: a backward that forgets a scale of 1 or a bias of 0 would pass otherwise."""
 
     def init(key):
         leaves, treedef = jax.tree.flatten(layer.init(key))
@@ -175,7 +175,7 @@ def jittered(layer: Layer) -> Layer:
 
 
 def frozen(layer: Layer) -> Layer:
-    """A batch_norm whose init gives statistics."""
+    """A batch_norm whose init also makes statistics."""
 
     def init(key):
         params = layer.init(key)

@@ -1,4 +1,4 @@
-"""Examples a few at a time: the same layer in less memory, and so in less time where memory is what takes it."""
+"""A few examples at a time: the same layer in less memory, and so in less time where memory is the bottleneck."""
 
 import math
 from functools import partial
@@ -15,17 +15,18 @@ from .linear import wide
 from .trees.residuals import with_parameters, without_parameters
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-# Chunks in a step of the loop, on the platform for which they are cut: what one leaves of a CPU's cores the other takes, as
-# `lenet` of the bench shows.
+# Chunks in a step of the loop, on the platform for which they are cut: one uses the CPU cores that the other leaves idle.
+# The bench case `lenet` shows it.
 TOGETHER = {"cpu": 2}
 
 
 def in_chunks(layer: Layer[jax.Array], size: int, *, axes: int, on: str | None = None) -> Layer[jax.Array]:
-    """The same layer, for at most `size` examples at a time, each of `axes` axes; x: (..., and those axes).
+    """The same layer, computed for at most `size` examples at a time, each with `axes` axes; x: (..., and those axes).
 
-    For layers that treat examples apart, draw nothing from a key, and take and give one array. The parameters were copied
-    to every chunk: the backward sums their cotangents over the chunks. on: the platform on which it is worth it, as cpu,
-    where two chunks go side by side; on others all examples go at once, if what the layer keeps has a row for each example.
+    For layers that treat each example separately, draw no random numbers, and map one array to one array. Forward, the
+    parameters are copied to every chunk, so the backward sums their cotangents over the chunks. on: the platform where
+    chunks pay, such as cpu, where two run side by side. Elsewhere all examples run at once, if the residuals have a row for
+    each example.
     """
     expect_layer("in_chunks", layer)
     size, axes = expect_positive("in_chunks", size=size, axes=axes)
@@ -56,7 +57,7 @@ def in_chunks(layer: Layer[jax.Array], size: int, *, axes: int, on: str | None =
     def fwd(params, x, *, key=None):
         expect_array("in_chunks", "x", x)
         if x.ndim < axes:
-            raise ValueError(f"in_chunks: x must have the {axes} axes of an example, got {describe(x)}; add what is missing.")
+            raise ValueError(f"in_chunks: x must have at least the {axes} axes of an example, got {describe(x)}; add axes.")
         lead = x.shape[: x.ndim - axes]
         rows = math.prod(lead)
         each = max((n for n in range(1, min(size, rows) + 1) if rows % n == 0), default=0)
@@ -67,7 +68,7 @@ def in_chunks(layer: Layer[jax.Array], size: int, *, axes: int, on: str | None =
         else:
             how = {"rows_each": each, "whole": whole}
             y, kept = by_platform(params, x, how=how, **platforms(at_once, chunked, whole))
-        # An empty array carries what bwd has to know of the shapes, for nothing.
+        # An empty array tells bwd the shapes, at no cost.
         return y.reshape(*lead, *y.shape[1:]), (kept, params, jnp.zeros((0, int(whole), each, *lead), x.dtype))
 
     def bwd(residuals, ct_y):
@@ -95,19 +96,19 @@ def in_chunks(layer: Layer[jax.Array], size: int, *, axes: int, on: str | None =
 
 
 def by_rows(kept: Any, rows: int) -> bool:
-    """Whether all that is kept has a row for each example, or only carries the shape of such: then it can be cut and joined."""
+    """Whether every residual has a row for each example, or only carries such a shape: then residuals can be cut and joined."""
     return all(r.shape[:1] == (rows,) or r.shape[:2] == (0, rows) for r in jax.tree.leaves(kept))
 
 
 def cut(x: jax.Array, rows_each: int) -> jax.Array:
-    """(rows, ...) in chunks, (rows / rows_each, rows_each, ...); what carries a shape alone, (0, rows, ...), likewise."""
+    """(rows, ...) -> chunks (rows / rows_each, rows_each, ...); likewise what only carries a shape, (0, rows, ...)."""
     if x.shape[0]:
         return x.reshape(x.shape[0] // rows_each, rows_each, *x.shape[1:])
     return x.reshape(x.shape[1] // rows_each, 0, rows_each, *x.shape[2:])
 
 
 def joined(x: jax.Array) -> jax.Array:
-    """The rows of all chunks in one axis again: it only renames entries, so it is its own way back (`cut`)."""
+    """The rows of all chunks in one axis again. It only renames entries, so its transpose is the way back, `cut`."""
     if x.shape[1]:
         return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
     return x.reshape(0, x.shape[0] * x.shape[2], *x.shape[3:])

@@ -10,7 +10,7 @@ from typing import Any
 
 from .commands.waiting import waiting, wrapped
 
-FULL = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")  # in what JAX raises where memory does not suffice
+FULL = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")  # in JAX's error where memory runs out
 
 COMMANDS = (
     "train",
@@ -22,7 +22,7 @@ COMMANDS = (
     "reproduce",
     "plot",
     "explain",
-)  # each a module of `commands`, and a class in it
+)  # command: its module in `commands`, and the class in it
 
 
 def _loaded(name: str) -> Any:
@@ -33,12 +33,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command `nnjax`: exit code 0, 1 for a check that failed, 2 for bad input (one sentence)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows another, and no run ends by it
+            stream.reconfigure(errors="replace")  # a character that the terminal cannot show must not end a run
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         sys.exit(_run(argv))
-    except BrokenPipeError:  # as of `nnjax bench --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails once more at its end
+    except BrokenPipeError:  # as after `nnjax bench --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python fails again when it exits
         sys.exit(1)
 
 
@@ -50,7 +50,7 @@ def _run(argv: list[str]) -> Any:
     if argv == ["--version"]:
         return print(f"nnjax {metadata.version('nnjax')}, JAX {metadata.version('jax')}")
     try:
-        if argv and argv[0] in COMMANDS:  # the others need not be imported
+        if argv and argv[0] in COMMANDS:  # the other commands need not be imported
             with waiting("starting", quiet=argv[0] != "train" or "--quiet" in argv):
                 loaded = _loaded(argv[0])
             own = getattr(loaded, "parse", None)
@@ -71,8 +71,8 @@ def _run(argv: list[str]) -> Any:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(word in str(error) for word in FULL):
             raise
-        reason = (str(error).splitlines() or ["the machine has no more"])[0]
-        print(f"nnjax: error: memory does not suffice: {reason}; make the model or the batch smaller.", file=sys.stderr)
+        reason = (str(error).splitlines() or ["the machine has no more of it"])[0]
+        print(f"nnjax: error: out of memory: {reason}; make the model or the batch smaller.", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("nnjax: interrupted", file=sys.stderr)

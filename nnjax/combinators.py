@@ -2,7 +2,7 @@
 
     y = A B x    pulls a cotangent back as    ct_x = (A B)ᵀ ct_y = Bᵀ Aᵀ ct_y
 
-so every combinator here calls the parts' `bwd` in the reverse of the order in which it called their `fwd`.
+so every combinator calls the `bwd` of its parts in the opposite order of their `fwd`.
 """
 
 from functools import partial
@@ -41,7 +41,7 @@ def serial(*layers: Layer[Y]) -> Layer[Y]:
     """y = f_n(... f_2(f_1(x))).  params: a tuple, one entry for each layer.
 
     Backward: ct_x = J_1ᵀ J_2ᵀ ... J_nᵀ ct_y, last layer first. The key is split, one for each layer.
-    Raises TypeError for parts that are not layers or params that are not one entry for each.
+    Raises TypeError for parts that are not layers, or params without one entry for each layer.
     """
     who = f"serial of {len(layers)}"
     for layer in layers:
@@ -83,7 +83,7 @@ def serial(*layers: Layer[Y]) -> Layer[Y]:
 
 
 def residual(f: Layer[Y]) -> Layer[Y]:
-    """y = x + f(x).  params: those of f.  f keeps the shape of x.
+    """y = x + f(x).  params: those of f.  f must keep the shape of x.
 
     Backward: ct_x = ct_y + J_fᵀ ct_y; the transpose of the copy of x is the sum of the two cotangents.
     """
@@ -118,10 +118,9 @@ def residual(f: Layer[Y]) -> Layer[Y]:
 
 
 def recompute(layer: Layer[Y]) -> Layer[Y]:
-    """The same layer, keeping its input alone: its backward calls `layer.fwd` again for the residuals, never `apply`.
+    """The same layer, keeping only its input: its backward calls `layer.fwd` again for the residuals, never `apply`.
 
-    It saves memory where it crosses the boundary of a loop, as in `scan_layers`; in straight code XLA may merge the two
-    calls again.
+    It saves memory across the boundary of a loop, as in `scan_layers`. In straight code XLA may merge the two calls again.
     """
     expect_layer("recompute", layer)
 
@@ -144,7 +143,7 @@ def parallel(*layers: Layer) -> Layer:
     """
     who = f"parallel of {len(layers)}"
     if not layers:
-        raise ValueError("parallel: expected at least one layer, got none; without one there is nothing to copy x for.")
+        raise ValueError("parallel: expected at least one layer, got none; pass the layers that x is copied to.")
     for layer in layers:
         expect_layer(who, layer)
 
@@ -182,10 +181,10 @@ def parallel(*layers: Layer) -> Layer:
 def scan_layers(block: Layer[Y], n: int, *, remat: bool = False) -> Layer[Y]:
     """y = block(... block(x)), n times with n sets of parameters, compiled once.
 
-    params: those of block, stacked along a new first axis of length n.  block keeps the shape and dtype of x.
-    Backward: the same scan run from the end, carrying the cotangent of x only. Residuals that are parameters are not kept
-    a second time: the backward reads the stacked ones. With `remat` only each block's input is kept (`recompute`).
-    On a GPU a step of the scan takes a few blocks in a row (`nnjax.fast.gpu.scan`).
+    params: those of block, stacked along a new first axis of length n.  block must keep the shape and dtype of x.
+    Backward: the same scan from the end, carrying only the cotangent of x. Residuals that are parameters are not kept
+    again: the backward reads the stacked ones. With `remat` only each block's input is kept (`recompute`).
+    On a GPU a step of the scan runs a few blocks in a row (`nnjax.fast.gpu.scan`).
     """
     expect_layer("scan_layers", block)
     expect_positive("scan_layers", n=n)
@@ -235,7 +234,7 @@ def scan_layers(block: Layer[Y], n: int, *, remat: bool = False) -> Layer[Y]:
     def scan_bwd(ct_y, residuals, at_a_time=1):
         return lax.scan(bwd_step, ct_y, residuals, n, reverse=True, unroll=at_a_time)
 
-    def in_a_row(f):  # there, what is formed again would be merged with what it was formed from, and be kept
+    def in_a_row(f):  # in a row, XLA would merge the recomputed values with the first ones, and so keep them
         return f if remat else partial(f, at_a_time=min(n, AT_A_TIME))
 
     def init(key):
@@ -278,8 +277,8 @@ class TiedParams(NamedTuple):
 def tied(embed: Layer, body: Layer, head: Layer[Y]) -> Layer[Y]:
     """y = head(table, body(embed(table, x))): one table used twice.
 
-    Backward: head gives ct_table_out, embed gives ct_table_in, and the table's cotangent is their sum: the table was
-    copied, and the transpose of a copy is a sum. The key is split in three.
+    Backward: head gives ct_table_out and embed gives ct_table_in. The table's cotangent is their sum: the table was copied,
+    and the transpose of a copy is a sum. The key is split in three.
     """
     for layer in (embed, body, head):
         expect_layer("tied", layer)

@@ -1,4 +1,4 @@
-"""Direct feedback: the error of the output, sent straight to every hidden layer through a fixed random matrix."""
+"""Direct feedback: the output error, sent straight to every hidden layer through a fixed random matrix."""
 
 import math
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from .linear import fold, fold_t
 
 
 class Step(NamedTuple):
-    """What a layer met, y and residuals of its fwd; inside: its parts' steps in the place of residuals, in a chain."""
+    """What a layer met, and y and residuals of its fwd. For a chain, `inside` holds the steps of its parts, not residuals."""
 
     met: Met
     y: Any
@@ -23,13 +23,14 @@ class Step(NamedTuple):
 
 
 def direct_value_and_grad(model: Layer, loss: Layer, key: jax.Array) -> ValueAndGrad:
-    """f(params, x, labels, *, weights=None, key=None) -> (value, what stands for the gradient): direct feedback alignment.
+    """f(params, x, labels, *, weights=None, key=None) -> (value, substitute for the gradient): direct feedback alignment.
 
-    ct_h_l = e B_l in the place of ct_h_l = J_l+1ᵀ ... J_Lᵀ e, where e = dC/dy is the error of the output, h_l what enters the
-    l-th layer with weights, and B_l a fixed matrix drawn from `key` (Nøkland 2016, eq. 7). From there to the layer with
-    weights before, through activations and pools, the error goes back by the transpose. The last layer's gradient is right.
-    model: a serial, such as mlp or lenet, of layers that treat examples apart.  Has the signature of `value_and_grad`.
-    Raises ValueError where the model is no serial or has no layer with weights, TypeError where key is no key.
+    ct_h_l = e B_l instead of ct_h_l = J_l+1ᵀ ... J_Lᵀ e, where e = dC/dy is the output error, h_l the input of the l-th layer
+    with weights, and B_l a fixed matrix drawn from `key` (Nøkland 2016, eq. 7). From h_l back to the previous layer with
+    weights, through activations and pools, the error passes by the transpose. The last layer's gradient is exact.
+    model: a serial, such as mlp or lenet, of layers that treat each example separately. The signature is that of
+    `value_and_grad`.  Raises ValueError if the model is not a serial or has no layer with weights, TypeError if key is not a
+    key.
     """
     expect_model_and_loss("direct_value_and_grad", model, loss)
     expect_key("direct_value_and_grad", key)
@@ -55,7 +56,7 @@ def direct_value_and_grad(model: Layer, loss: Layer, key: jax.Array) -> ValueAnd
         ct, cts = error, [None] * len(steps)
         for i in reversed(range(len(steps))):
             cts[i], ct = steps[i].met.layer.bwd(steps[i].residuals, ct)
-            if i in keys:  # what this layer would send back is not used: its place takes what comes from the output
+            if i in keys:  # what comes from the output replaces what this layer would send back
                 ct = _sent(error, steps[i].met.x, keys[i])
         return value, _joined(whole, iter(cts))
 
@@ -64,7 +65,7 @@ def direct_value_and_grad(model: Layer, loss: Layer, key: jax.Array) -> ValueAnd
 
 def _no_serial(model: Layer) -> ValueError:
     return ValueError(
-        f"direct_value_and_grad: the model must be a serial, between whose parts an error can enter, got {model.name}; "
+        f"direct_value_and_grad: the model must be a serial, so that an error can enter between its parts, got {model.name}; "
         "compose it by serial, mlp or lenet."
     )
 
@@ -76,7 +77,7 @@ def _sent(error, h, key):
 
 
 def _step(at: Met) -> Step:
-    """A layer's fwd; of a chain, those of its parts, one by one."""
+    """Run a layer's fwd; of a chain, the fwd of its parts, one by one."""
     if not is_chain(at.layer, at.params, at.x, at.key):
         return Step(at, *at.layer.fwd(at.params, at.x, key=at.key))
     inside = []

@@ -1,6 +1,6 @@
-"""The few checks of arguments that every layer makes on entry, and the wording they share.
+"""The checks of arguments that every layer makes on entry, and their common wording.
 
-Each message names who refuses, what was expected, what came, and the remedy.
+Each message names the function that raises, what was expected, what came, and the remedy.
 """
 
 import difflib
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-MOST = 2**31 - 1  # of a size: what an int32 index reaches
+MOST = 2**31 - 1  # the largest size that an int32 index can reach
 
 
 def describe(x: Any) -> str:
@@ -26,7 +26,7 @@ def describe(x: Any) -> str:
 
 
 def is_array(x: Any) -> bool:
-    """Whether x is an array of JAX, of NumPy, or of a kind that JAX takes for one; of NumPy's, one of numbers."""
+    """Whether x is an array of JAX, of numbers in NumPy, or of another kind that JAX accepts."""
     if isinstance(x, (np.ndarray, np.generic)):
         return x.dtype.kind not in "OSUMm"
     return isinstance(x, jax.Array) or (hasattr(x, "__jax_array__") and hasattr(x, "dtype"))
@@ -39,7 +39,7 @@ def expect_array(who: str, what: str, x: Any) -> None:
 
 
 def expect_arrays(who: str, what: str, tree: Any, remedy: str = "convert it with jnp.asarray") -> None:
-    """Raise TypeError unless every leaf of the tree is an array of numbers or keys; there may be none."""
+    """Raise TypeError unless every leaf of the tree is an array of numbers or keys; an empty tree passes."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not is_array(leaf):
             where = jax.tree_util.keystr(path)
@@ -47,14 +47,14 @@ def expect_arrays(who: str, what: str, tree: Any, remedy: str = "convert it with
 
 
 def expect_callable(who: str, what: str, f: Any, remedy: str) -> None:
-    """Raise TypeError unless f can be called; a Layer cannot."""
+    """Raise TypeError unless f can be called. A Layer cannot."""
     if not callable(f):
         came = repr(f) if isinstance(f, (str, int, float)) else describe(f)
         raise TypeError(f"{who}: {what} must be a function, got {came}; {remedy}.")
 
 
 def expect_init(who: str, init: Any) -> None:
-    """Raise TypeError unless init is a function, as jax.nn.initializers has them."""
+    """Raise TypeError unless init is a function like those of jax.nn.initializers."""
     expect_callable(who, "init", init, "pass init(key, shape, dtype), such as jax.nn.initializers.normal(0.02)")
 
 
@@ -75,21 +75,21 @@ def expect_shape(who: str, what: str, x: Any, shape: tuple[int, ...]) -> None:
 
 
 def expect_same_dtype(who: str, x_name: str, x: Any, y_name: str, y: Any) -> None:
-    """Raise TypeError unless x and y are arrays of one dtype: a cotangent has that of its primal, so none is converted."""
+    """Raise TypeError unless x and y have the same dtype: a cotangent has the dtype of its primal, so neither is converted."""
     expect_array(who, x_name, x)
     expect_array(who, y_name, y)
     if x.dtype != y.dtype:
         raise TypeError(
-            f"{who}: {x_name} and {y_name} must have one dtype, got {x.dtype} and {y.dtype}; "
+            f"{who}: {x_name} and {y_name} must have the same dtype, got {x.dtype} and {y.dtype}; "
             f"convert one of them, as in {x_name}.astype({y_name}.dtype)."
         )
 
 
 def expect_params(who: str, params: Any, kind: type) -> None:
-    """Raise TypeError unless params is the NamedTuple `kind`, or () where `kind` is tuple."""
+    """Raise TypeError unless params is the NamedTuple `kind`, or () if `kind` is tuple."""
     if kind is tuple:
         if not isinstance(params, tuple) or params:
-            raise TypeError(f"{who}: has no parameters and expects (), got {describe(params)}; pass ().")
+            raise TypeError(f"{who}: params must be (), as it has no parameters, got {describe(params)}; pass ().")
     elif not isinstance(params, kind):
         fields = ", ".join(getattr(kind, "_fields", ()))
         first = "params come before x; " if is_array(params) else ""
@@ -99,19 +99,19 @@ def expect_params(who: str, params: Any, kind: type) -> None:
 
 
 def expect_key(who: str, key: Any) -> None:
-    """Raise TypeError unless key is one key of jax.random, typed or of the older uint32 kind."""
+    """Raise TypeError unless key is a single key of jax.random, typed or of the older uint32 kind."""
     typed = is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if typed and key.shape:
-        raise TypeError(f"{who}: key must be one key of jax.random, got {describe(key)}; pass one of them, such as key[0].")
+        raise TypeError(f"{who}: key must be a single key of jax.random, got {describe(key)}; pass one, such as key[0].")
     if not typed and not (is_array(key) and key.dtype == jnp.uint32 and key.shape == (2,)):
         seed = int(key) if isinstance(key, (int, np.integer)) else 0
         raise TypeError(f"{who}: key must be a key of jax.random, got {describe(key)}; pass jax.random.key({seed}).")
 
 
 def whole_number(n: Any) -> int | None:
-    """n as an int of Python, where it is a whole number of Python, NumPy or JAX; None where it is not. A bool is none.
+    """n as a Python int if it is a whole number of Python, NumPy or JAX, else None. A bool does not count.
 
-    A scalar of NumPy has a dtype, and would widen what it meets.
+    A NumPy scalar has a dtype, which could widen the arrays that it is combined with.
     """
     try:
         return None if isinstance(n, bool) else operator.index(n)
@@ -120,30 +120,30 @@ def whole_number(n: Any) -> int | None:
 
 
 def real_number(x: Any) -> float | None:
-    """x as a float of Python, where it is a real number of Python, NumPy or JAX; None where it is not. A bool is none."""
+    """x as a Python float if it is a real number of Python, NumPy or JAX, else None. A bool does not count."""
     dtype = getattr(x, "dtype", None)
     if isinstance(x, bool) or (dtype is None and not isinstance(x, numbers.Real)) or getattr(x, "shape", ()) != ():
         return None
     try:
         real = dtype is None or jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
         return float(x) if real else None
-    except (TypeError, OverflowError):  # a traced number is not known yet
+    except (TypeError, OverflowError):  # the value of a traced number is not known yet
         return None
 
 
 def expect_positive(who: str, **sizes: Any) -> tuple[int, ...]:
-    """The sizes as ints of Python. Raise ValueError unless every one is a whole number of at least 1."""
+    """The sizes as Python ints. Raise ValueError unless every one is a whole number of at least 1."""
     found = tuple(map(whole_number, sizes.values()))
     for name, n in zip(sizes, found):
         if n is not None and n > MOST:
-            raise ValueError(f"{who}: {name} must be at most {MOST}, got {n}; no array is so long.")
+            raise ValueError(f"{who}: {name} must be at most {MOST}, got {n}; no array can be longer.")
         if n is None or n < 1:
             raise ValueError(f"{who}: {name} must be a positive int, got {sizes[name]!r}; pass 1 or more.")
     return tuple(n for n in found if n is not None)
 
 
 def expect_not_negative(who: str, **amounts: Any) -> tuple[float, ...]:
-    """The amounts as floats of Python. Raise ValueError unless every one is finite and at least 0."""
+    """The amounts as Python floats. Raise ValueError unless every one is finite and at least 0."""
     found = tuple(map(real_number, amounts.values()))
     for name, x in zip(amounts, found):
         if x is None or not 0 <= x < math.inf:
@@ -152,7 +152,7 @@ def expect_not_negative(who: str, **amounts: Any) -> tuple[float, ...]:
 
 
 def expect_flag(who: str, **flags: Any) -> None:
-    """Raise TypeError unless every one is True or False; 1 and 0 mean the same."""
+    """Raise TypeError unless every one is True or False; 1 and 0 are accepted too."""
     for name, flag in flags.items():
         if not isinstance(flag, (bool, np.bool_)) and not (isinstance(flag, int) and flag in (0, 1)):
             came = repr(flag) if isinstance(flag, (str, int, float)) else describe(flag)
@@ -160,20 +160,20 @@ def expect_flag(who: str, **flags: Any) -> None:
 
 
 def expect_sizes(who: str, name: str, sizes: Any, example: str) -> tuple[int, ...]:
-    """The sizes, in a list, a tuple or a vector, as ints of Python. Raise ValueError unless they are whole and at least 1."""
+    """The sizes in a list, tuple or vector, as Python ints. Raise ValueError unless they are whole numbers of at least 1."""
     if not isinstance(sizes, (tuple, list)) and not (is_array(sizes) and sizes.ndim == 1):
         raise ValueError(f"{who}: {name} must be a list of positive ints, got {describe(sizes)}; pass e.g. {example}.")
     return expect_positive(who, **{f"{name}[{i}]": n for i, n in enumerate(sizes)})
 
 
 def expect_folder(file: Path | None) -> None:
-    """Raise ValueError, before any work is done, where the folder of a file to be written does not exist."""
+    """Raise ValueError, before any work is done, if the folder of a file to be written does not exist."""
     if file is not None and not file.parent.is_dir():
-        raise ValueError(f"cannot write {file}: there is no folder {file.parent}; make it first, or name another file.")
+        raise ValueError(f"cannot write {file}: the folder {file.parent} does not exist; make it first, or name another file.")
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
-    """The error for a name that is not in a table, with the nearest one that is."""
+    """The error for an unknown name; it suggests the nearest known one."""
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else "pick one of these."
@@ -182,7 +182,7 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
 
 
 def expect_per_axis(who: str, name: str, value: Any, axes: int | None = None) -> tuple[int, ...]:
-    """One positive int for each axis: a number stands for all `axes` of them, or for one where `axes` is None.
+    """One positive int for each axis: a single number is repeated for all `axes`, or stands for one axis if `axes` is None.
 
     Raises ValueError for anything else.
     """

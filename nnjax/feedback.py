@@ -1,10 +1,10 @@
-"""What carries the error back through a weight matrix: the transpose, and what people have tried in its place.
+"""What carries the error back through a weight matrix: the transpose, and what people have tried instead.
 
 An operator maps w to a matrix of the shape of `w.T`. In rows (`dense`) the error is sent back as `ct_y @ operator(w)`,
-in columns (`nielsen`) as `operator(w) @ delta`; of a convolution, w is the matrix that its windows are multiplied by. Only
-the transpose gives the gradient: it alone satisfies <delta, w a> = <B delta, a> for every a and delta.
-`direct` feedback goes from the output straight to every layer: it is no operator of one, but a `value_and_grad` of its own
-(`nnjax.direct_value_and_grad`).
+in columns (`nielsen`) as `operator(w) @ delta`; for a convolution, w is the matrix that multiplies its windows. Only the
+transpose gives the gradient: it alone satisfies <delta, w a> = <B delta, a> for every a and delta.
+`direct` feedback goes from the output straight to every layer. It does not belong to one layer, so it is a
+`value_and_grad` of its own (`nnjax.direct_value_and_grad`).
 """
 
 import math
@@ -36,7 +36,7 @@ MAGNITUDES = (EQUAL, FIXED, REDRAWN)
 
 
 def expect_operator(who: str, feedback: Any) -> None:
-    """Raise TypeError unless feedback is a function of w; the name of one, and one not yet drawn, are the common mistakes."""
+    """Raise TypeError unless feedback is a function of w. Common mistakes: its name, and `random` without a key."""
     if any(feedback is made for made in (random, sign_symmetric, named)):
         raise TypeError(f"{who}: feedback must be an operator, got feedback.{feedback.__name__} itself; call it, as in "
                         f"feedback.{feedback.__name__}({'key' if feedback is random else '...'}).")  # fmt: skip
@@ -44,13 +44,13 @@ def expect_operator(who: str, feedback: Any) -> None:
 
 
 def like_the_transpose(who: str, feedback: Operator) -> Operator:
-    """The operator, refusing with ValueError to give what has not the shape of w.T."""
+    """The operator, raising ValueError if its result does not have the shape of w.T."""
 
     def operator(w):
         back = feedback(w)
         if not is_array(back) or back.shape != w.shape[::-1]:
-            raise ValueError(f"{who}: feedback(w) must have the shape of w.T, {w.shape[::-1]}, got {describe(back)}; the error "
-                             "goes back from the outputs to the inputs.")  # fmt: skip
+            raise ValueError(f"{who}: feedback(w) must have the shape of w.T, {w.shape[::-1]}, got {describe(back)}; it "
+                             "maps the error of the outputs to that of the inputs.")  # fmt: skip
         return back
 
     return operator
@@ -65,8 +65,8 @@ def transpose(w: Array) -> Array:
 def inverse(w: Array) -> Array:
     """w: (n, n) -> w⁻¹: what undoes w. It sends a *change* of the outputs back to the change of the inputs that makes it.
 
-    It is the transpose where w is orthogonal, and only there.  Raises ValueError where w is not square, or is singular and
-    no tracer; where a tracer is singular, no entry is finite.
+    It equals the transpose only if w is orthogonal.  Raises ValueError if w is not square, or concrete and singular; if w is
+    traced and singular, no entry is finite.
     """
     expect_float("feedback.inverse", "w", w)
     if w.ndim != 2 or w.shape[0] != w.shape[1] or not w.size:
@@ -77,7 +77,7 @@ def inverse(w: Array) -> Array:
     widened = w.astype(wide(w))
     found = jnp.linalg.inv(widened)
     if not isinstance(w, Tracer):
-        # Rounding can hide an exact zero among the pivots: beyond 1 / eps nothing of an inverse is right.
+        # Rounding can hide an exact zero among the pivots: beyond 1 / eps no digit of an inverse is right.
         condition = jnp.linalg.norm(widened, 1) * jnp.linalg.norm(found, 1)
         if not bool(condition < 1 / jnp.finfo(found.dtype).eps):
             raise ValueError(
@@ -90,17 +90,17 @@ def inverse(w: Array) -> Array:
 def pseudo_inverse(w: Array) -> Array:
     """w: (m, n) -> w⁺: (n, m), Moore and Penrose's: of all changes of the inputs that come nearest, the smallest.
 
-    It is the inverse where there is one, and the transpose where every singular value is 0 or 1.
+    It equals the inverse if there is one, and the transpose if every singular value is 0 or 1.
     """
     _expect_matrix("feedback.pseudo_inverse", w)
     return jnp.linalg.pinv(w.astype(wide(w))).astype(w.dtype)
 
 
 def random(key: Array) -> Operator:
-    """w: (m, n) -> a fixed B: (n, m), drawn once from the key with Glorot's variance 2 / (m + n): it never looks at w.
+    """w: (m, n) -> a fixed B: (n, m), drawn once from the key with Glorot's variance 2 / (m + n), independent of w.
 
     Feedback alignment: training turns w until the error that comes through B descends (Lillicrap et al. 2016).
-    Raises TypeError where key is no key of jax.random.
+    Raises TypeError if key is not a key of jax.random.
     """
     expect_key("feedback.random", key)
     return lambda w: _drawn(key, w)
@@ -110,8 +110,7 @@ def sign_symmetric(magnitudes: str = EQUAL, key: Any = None) -> Operator:
     """w -> sign(w.T) times magnitudes that are not w's: "equal" ones, "fixed" random ones, or ones "redrawn" at each step.
 
     Liao, Leibo and Poggio 2016 call them uSF, frSF and brSF. equal: sqrt(2 / (m + n)), Glorot's deviation; the others are
-    |M|, M normal of that deviation.  Raises ValueError for magnitudes that are not known, TypeError for random ones without
-    a key.
+    |M|, M normal of that deviation.  Raises ValueError for unknown magnitudes, TypeError for random ones without a key.
     """
     if not isinstance(magnitudes, str) or magnitudes not in MAGNITUDES:
         raise unknown_name("magnitudes of feedback.sign_symmetric", magnitudes, MAGNITUDES)
@@ -123,7 +122,7 @@ def sign_symmetric(magnitudes: str = EQUAL, key: Any = None) -> Operator:
 
     def redrawn(w):
         _expect_matrix("feedback.sign_symmetric('redrawn')", w)
-        # A step changes w, and so the numbers that its bits choose.
+        # The bits of w choose the numbers, and each step changes w.
         bits = lax.bitcast_convert_type(w.astype(jnp.float32).sum(), jnp.uint32)
         return jnp.sign(w.T) * jnp.abs(_normal(jax.random.fold_in(key, bits), w))
 
@@ -134,7 +133,7 @@ def mirror(w: Array) -> Array:
     """A name to pass as `dense(..., feedback=mirror)`: B is a parameter beside w, and learns what w learns.
 
     Kolen and Pollack 1994: both get the same update, transposed, and both decay, so that B - wᵀ decays too (train with L2).
-    It is no function of w: called, it raises TypeError.
+    It is not a function of w, so calling it raises TypeError.
     """
     raise TypeError(
         "feedback.mirror: B is a parameter of its own, not a function of w; pass feedback=mirror to dense, conv, mlp or lenet, "
@@ -143,10 +142,10 @@ def mirror(w: Array) -> Array:
 
 
 def named(name: str, key: Array, n: int = 1) -> tuple[Operator, ...]:
-    """Operators for n layers by name, each with random numbers of its own.
+    """Operators for n layers by name, each with its own random numbers.
 
     transpose, inverse, pseudo_inverse, random, sign_symmetric, sign_symmetric_fixed, sign_symmetric_redrawn, mirror.
-    Raises ValueError for a name that is not known.
+    Raises ValueError for an unknown name.
     """
     (n,) = expect_positive("feedback.named", n=n)
     expect_key("feedback.named", key)
@@ -168,7 +167,7 @@ LOCAL: dict[str, Callable[[Array], Operator]] = {
 
 
 def for_layers(who: str, feedback: Operator | Sequence[Operator], n: int) -> tuple[Operator, ...]:
-    """One operator for each of n layers.  Raises ValueError for another number of them."""
+    """One operator for each of n layers.  Raises ValueError for a different number of operators."""
     if not callable(feedback) and not isinstance(feedback, (tuple, list)):
         expect_operator(who, feedback)
     found = (feedback,) * n if callable(feedback) else tuple(feedback)
@@ -181,9 +180,9 @@ def for_layers(who: str, feedback: Operator | Sequence[Operator], n: int) -> tup
 
 
 def angle(u: Any, v: Any) -> Array:
-    """Degrees between two arrays (or trees of them) taken as vectors: 0 exactly where they are one, NaN where one is zero.
+    """Degrees between two arrays (or trees of them) as vectors: exactly 0 if they are equal, NaN if one is zero.
 
-    2 atan2(|a - b|, |a + b|) of the vectors scaled to length 1, which loses nothing at 0 and 180 (Kahan 2006).
+    2 atan2(|a - b|, |a + b|) of the vectors scaled to length 1, which stays accurate near 0 and 180 (Kahan 2006).
     """
     if jax.tree.structure(u) != jax.tree.structure(v) or not jax.tree.leaves(u):
         raise ValueError(f"feedback.angle: u and v must be trees of one structure, with arrays in it, got {describe(u)} and "
@@ -213,5 +212,5 @@ def _normal(key, w):
 
 
 def _drawn(key, w):
-    with jax.ensure_compile_time_eval():  # a constant of the compiled program, not drawn again at each step
+    with jax.ensure_compile_time_eval():  # a constant of the compiled program, not drawn at each step
         return _normal(key, w)

@@ -1,4 +1,4 @@
-"""The gradient of a whole model, by hand, and the same by `jax.grad`: one signature, so that either goes anywhere.
+"""The gradient of a whole model, by hand and by `jax.grad`, with one signature, so that either can be used anywhere.
 
 f(params, x, labels, *, weights=None, key=None) -> (value, grads)
 """
@@ -29,13 +29,13 @@ V = TypeVar("V", covariant=True)
 
 
 class Graded(Protocol[V]):
-    """f(params, x, labels, *, weights=None, key=None) -> (value, grads); all but the value are pytrees."""
+    """f(params, x, labels, *, weights=None, key=None) -> (value, grads); everything but the value is a pytree."""
 
     def __call__(self, params: Any, x: Any, labels: Any, /, *, weights: Any = None, key: Any = None) -> tuple[V, Any]: ...
 
 
 ValueAndGrad = Graded[jax.Array]
-WithAux = Graded[tuple[jax.Array, Any]]  # of a value, and the model's output beside it
+WithAux = Graded[tuple[jax.Array, Any]]  # the value comes with the model's output
 
 
 def expect_model_and_loss(who: str, model: Layer, loss: Layer) -> None:
@@ -66,10 +66,10 @@ def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool) -> Graded[Any]: 
 
 
 def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> Graded[Any]:
-    """f(params, x, labels, *, weights=None, key=None) -> (value, grads), through the hand-written backward alone.
+    """f(params, x, labels, *, weights=None, key=None) -> (value, grads), through the hand-written backward only.
 
     value: (), the loss of the model's output; grads: a tree like params.  With `has_aux` the first result is
-    (value, y), y the model's output, as in JAX.  Warns where a model with dropout is given no key.
+    (value, y), y the model's output, as in JAX.  Warns if a model with dropout gets no key.
     """
     expect_model_and_loss("value_and_grad", model, loss)
     expect_flag("value_and_grad", has_aux=has_aux)
@@ -113,11 +113,11 @@ def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False
 
 
 def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
-    """The same value and gradient, from `microbatches` equal parts of the batch one after another: less memory at a time.
+    """The same value and gradient, from `microbatches` equal parts of the batch, one after another, which takes less memory.
 
     sum_k W_k (value_k, grads_k) / sum_k W_k, W_k the total weight of part k: exactly that of the whole batch, whatever the
-    weights, for a model that treats examples apart.  The batch is the first axis of x, labels and weights.  Each part draws
-    its own numbers from the key.  The sums are kept in float32 at least, whatever the dtype of the model.
+    weights, if the model treats each example separately.  The batch is the first axis of x, labels and weights.  Each part
+    draws its own numbers from the key.  The sums are kept in float32 at least, whatever the dtype of the model.
     Raises ValueError for a batch that is not a multiple of `microbatches`, TypeError for an f with `has_aux`.
     """
     (microbatches,) = expect_positive("accumulate", microbatches=microbatches)
@@ -132,7 +132,7 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
         for leaf in jax.tree.leaves(batch):
             if jnp.ndim(leaf) < 1 or jnp.shape(leaf)[0] % microbatches:
                 raise ValueError(
-                    f"accumulate: a batch of {describe(leaf)} cannot be shared among {microbatches} equal parts; "
+                    f"accumulate: a batch must split into {microbatches} equal parts, got {describe(leaf)}; "
                     "choose a number that divides its first axis."
                 )
         split = jax.tree.map(lambda a: a.reshape(microbatches, a.shape[0] // microbatches, *a.shape[1:]), batch)
@@ -142,9 +142,9 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
             (x, labels, weights), k = batch_key
             value, grads = f(params, x, labels, weights=weights, key=k)
             if isinstance(value, tuple):
-                raise TypeError("accumulate: f must give (value, grads), got an output beside the value; leave out has_aux.")
+                raise TypeError("accumulate: f must return (value, grads), got an output beside the value; leave out has_aux.")
             w = jnp.ones_like(value, dtype=wide(value)) if weights is None else weights.sum(dtype=wide(weights))
-            value = jnp.where(w == 0, jnp.zeros_like(value), value)  # the mean of nothing is NaN, and counts for nothing
+            value = jnp.where(w == 0, jnp.zeros_like(value), value)  # the mean of an empty part is NaN, and its weight is 0
             return w, (value, grads)
 
         def part(carry, batch_key):
@@ -163,7 +163,7 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
 
 
 def _plus(value: Any, factor: float, summands: Iterable[jax.Array]) -> Any:
-    """value + factor times the summands' sum, which is taken in float32 at least; only the value where an output is beside."""
+    """value + factor times the sum of the summands, taken in float32 at least; a model's output beside the value stays."""
     if isinstance(value, tuple):
         return (_plus(value[0], factor, summands), *value[1:])
     acc = wide(value)
@@ -206,7 +206,7 @@ def add_l1(f: Graded[V], coefficient: float) -> Graded[V]:
 
 
 def lower_precision(f: Graded[V], dtype: Any) -> Graded[V]:
-    """f computed in `dtype` (bfloat16, float16) of parameters, inputs, floating labels and weights that stay as they are.
+    """f computed in `dtype` (bfloat16, float16): it casts parameters, inputs, floating labels and weights down first.
 
     Value and gradient come back in the dtypes of the parameters. The cast down is linear, its transpose the cast back up.
     """
@@ -214,7 +214,7 @@ def lower_precision(f: Graded[V], dtype: Any) -> Graded[V]:
         low = jnp.dtype(dtype)
     except (TypeError, ValueError):
         name = dtype if isinstance(dtype, str) else describe(dtype)
-        raise unknown_name("dtype to compute in", name, ("bfloat16", "float16", "float32")) from None
+        raise unknown_name("compute dtype", name, ("bfloat16", "float16", "float32")) from None
     if not jnp.issubdtype(low, jnp.floating):
         raise ValueError(f"lower_precision: dtype must be floating, got {low}; pass bfloat16.")
 

@@ -1,4 +1,4 @@
-"""A layer is a definition and its hand-written pair; and the ways into a composition of layers."""
+"""A layer is a definition and its hand-written pair; and functions that look inside a composition of layers."""
 
 from collections.abc import Callable, Generator
 from functools import partial
@@ -12,7 +12,7 @@ from .trees.varying import communicates, together
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    Y = TypeVar("Y", covariant=True, default=Any)  # what a layer gives: an Array, of most; Any: some pytree
+    Y = TypeVar("Y", covariant=True, default=Any)  # what a layer returns: mostly an Array; Any: some pytree
 else:
     from typing import TypeVar
 
@@ -24,7 +24,7 @@ Key = Any  # a key of jax.random, or None
 
 
 class Met(NamedTuple):
-    """A part of a composition, and what it meets there. name: its place, as `1` in a serial or `head` in a tied."""
+    """A part of a composition, and what it meets there. name: its place, such as `1` in a serial or `head` in a tied."""
 
     name: str
     layer: "Layer"
@@ -44,14 +44,13 @@ class Layer(NamedTuple, Generic[Y]):
     fwd(params, x, *, key=None) -> (y, residuals)     the same value, keeping what bwd needs
     bwd(residuals, ct_y) -> (ct_params, ct_x)         the transposed Jacobian, applied to a cotangent
     parts                                             what a combinator combined, so that a check can name the layer inside
-    walk(params, x, key)                              yields what each part meets (`Met`), takes back (its params, its y), and
-                                                      returns (params, y) put together of these: see `walked`
+    walk(params, x, key)                              yields what each part meets (`Met`), receives (its params, its y), and
+                                                      returns (params, y) of the whole: see `walked`
     remade(*parts)                                    the same composition of other parts
-    plain                                             the layer with its plain pair alone, where it has a faster one: `plain`
-    draws                                             whether it draws random numbers from its key, so that it does other things
-                                                      without one
+    plain                                             the layer with only its plain pair, if it has a faster one: `plain`
+    draws                                             whether it draws random numbers from its key, and so differs without one
 
-    The name is for people: nothing is decided by it. A layer of one's own needs neither parts nor what follows them.
+    The name is for people: nothing is decided by it. Your own layer needs neither `parts` nor the fields after it.
     """
 
     name: str
@@ -67,7 +66,7 @@ class Layer(NamedTuple, Generic[Y]):
 
 
 def expect_layer(who: str, layer: Any) -> None:
-    """Raise TypeError unless `layer` is a Layer; a factory that was not called is the common mistake."""
+    """Raise TypeError unless `layer` is a Layer. A common mistake is a factory that was not called."""
     if not isinstance(layer, Layer):
         name = getattr(layer, "__name__", None)
         remedy = f"call the factory, as in {name}(...)" if name else "make one with a factory such as nnjax.dense(4, 3)"
@@ -75,7 +74,7 @@ def expect_layer(who: str, layer: Any) -> None:
 
 
 def split_key(key: Key, n: int) -> Any:
-    """n keys from one, or n times None. Raises TypeError for a seed, or anything else that is no key."""
+    """n keys from one, or n times None. Raises TypeError for a seed, or anything else that is not a key."""
     if key is not None:
         expect_key("layer", key)
     return (None,) * n if key is None else jax.random.split(key, n)
@@ -102,8 +101,8 @@ def as_custom_vjp(layer: Layer[Y]) -> Function[Y]:
     """f(params, x, key=None) -> y whose gradient, under anyone's `jax.grad`, is the layer's own `bwd`.
 
     Usable inside Flax, Equinox or plain JAX, under `jit`, `vmap` and `scan`. Forward mode (`jax.jvp`) raises in JAX, as
-    it does for every `jax.custom_vjp`: differentiate `layer.apply` for that. Inside `jax.shard_map` the gradient of an argument
-    that is the same on all devices is summed over those between which another argument varies, as JAX does.
+    it does for every `jax.custom_vjp`: differentiate `layer.apply` for that. Inside `jax.shard_map` an argument may be the
+    same on all devices while another varies between some: its gradient is summed over those devices, as in JAX.
     """
     expect_layer("as_custom_vjp", layer)
 
@@ -139,12 +138,12 @@ Visit = Callable[[Met], tuple[Any, Any]]
 
 
 def walked(layer: Layer, params: Any, x: Any, key: Any, visit: Visit) -> tuple[Any, Any]:
-    """(params, y) of a composition, put together of visit(met) -> (params, y) of each part, in the order in which they act.
+    """(params, y) of a composition, assembled from visit(met) -> (params, y) of each part, in the order in which they act.
 
     Raises ValueError for a layer that does not say what its parts meet.
     """
     if layer.walk is None:
-        raise ValueError(f"{layer.name}: it does not say what its parts meet, as nnjax.serial, residual, parallel, scan_layers "
+        raise ValueError(f"{layer.name}: it must say what its parts meet, as nnjax.serial, residual, parallel, scan_layers "
                          "and tied do; compose it of these.")  # fmt: skip
     walk = layer.walk(params, x, key)
     try:
@@ -156,7 +155,7 @@ def walked(layer: Layer, params: Any, x: Any, key: Any, visit: Visit) -> tuple[A
 
 
 def met(layer: Layer, params: Any, x: Any, key: Any = None) -> list[Met]:
-    """What every part meets, in the order in which they act; [] for a layer that is no composition."""
+    """What every part meets, in the order in which they act; [] for a layer that is not a composition."""
     found: list[Met] = []
 
     def visit(part):
@@ -169,9 +168,9 @@ def met(layer: Layer, params: Any, x: Any, key: Any = None) -> list[Met]:
 
 
 def is_chain(layer: Layer, params: Any, x: Any, key: Any = None) -> bool:
-    """Whether each part takes what the one before gives, none shares parameters with another, and y is what the last one gives.
+    """Whether each part's input is the output of the one before, no two share parameters, and y is the last output.
 
-    So it is in a `serial`, under whatever name, and in `scan_layers`.
+    This holds for a `serial`, whatever its name, and for `scan_layers`.
     """
     if layer.walk is None:
         return False
@@ -197,22 +196,22 @@ def is_chain(layer: Layer, params: Any, x: Any, key: Any = None) -> bool:
 
 
 def with_part(layer: Layer[Y], i: int, part: Layer) -> Layer[Y]:
-    """The composition with fwd and bwd of another i-th part; the definition stays that of the right one.
+    """The composition with fwd and bwd of a different i-th part; the definition stays that of the original.
 
-    Raises ValueError for a layer that cannot be made again of other parts.
+    Raises ValueError for a layer that cannot be composed again of other parts.
     """
     if layer.remade is None:
-        raise ValueError(f"{layer.name}: it cannot be made again of other parts, as nnjax.serial, residual, parallel, "
+        raise ValueError(f"{layer.name}: it cannot be composed again of other parts, as nnjax.serial, residual, parallel, "
                          "scan_layers and tied can; compose it of these.")  # fmt: skip
     made = layer.remade(*layer.parts[:i], part, *layer.parts[i + 1 :])
     return layer._replace(fwd=made.fwd, bwd=made.bwd, parts=made.parts, walk=made.walk, remade=made.remade)
 
 
 def plain(layer: Layer[Y]) -> Layer[Y]:
-    """The layer, and every layer inside it, with the plain pair alone: the backward that stands under its definition.
+    """The layer, and every layer inside it, with only the plain pair: the backward under its definition.
 
-    What else it runs on some platform, in the same program, is a faster spelling of that pair; `check` holds each against the
-    other. A layer that has one pair is returned as it is.
+    On some platforms a layer runs a faster spelling of that pair; `check` compares the two. A layer that has only the plain
+    pair is returned as it is.
     """
     expect_layer("plain", layer)
     if layer.plain is not None:

@@ -1,7 +1,7 @@
-"""What stands around the functions of every layer that is no composition, so that these hold mathematics alone.
+"""The checks around the functions of every layer that is not a composition, so that these hold only mathematics.
 
-NumPy's arrays become JAX's on entry. `init` refuses what is no key, and `bwd` a cotangent that is not like the output.
-Shapes and dtypes are known while a program is made: under `jit` nothing of this is left.
+NumPy arrays become JAX arrays on entry. `init` refuses what is not a key, and `bwd` a cotangent that is not like the output.
+Shapes and dtypes are known while a program is traced: under `jit` the checks cost nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,24 +18,24 @@ from .layer import Layer, Y
 
 @dataclass(frozen=True)
 class Like:
-    """What an output is. dtype: None where the residuals do not tell it."""
+    """Shape and dtype of an output. dtype: None if the residuals do not show it."""
 
     shape: tuple[int, ...]
     dtype: Any = None
 
 
 def outline(x: Any) -> Any:
-    """An empty array that carries the shape and dtype of x among residuals, for nothing: (0, *shape)."""
+    """An empty array, (0, *shape), that carries the shape and dtype of x among the residuals at no cost."""
     return jnp.zeros((0, *x.shape), x.dtype)
 
 
 def outlined(kept: Any) -> Like:
-    """Of the x of which `outline` was kept."""
+    """Shape and dtype of the x whose `outline` was kept."""
     return Like(kept.shape[1:], kept.dtype)
 
 
 def entered(tree: Any) -> Any:
-    """The tree with its NumPy arrays as JAX's, which know `.at`, and promote as all else does; anything else as it is."""
+    """The tree with its NumPy arrays as JAX arrays, which have `.at` and JAX's promotion; anything else as it is."""
 
     def one(leaf):
         known = isinstance(leaf, (np.ndarray, np.generic)) and (leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jnp.number))
@@ -45,7 +45,7 @@ def entered(tree: Any) -> Any:
 
 
 def expect_cotangent(who: str, what: str, ct: Any, like: Any) -> None:
-    """Raise unless ct has the shape and dtype of `like`: an array, a `Like`, or a tuple of them; None where it is not known."""
+    """Raise unless ct has the shape and dtype of `like`: an array, a `Like`, or a tuple of them; None if it is not known."""
     if like is None:
         return
     if isinstance(like, tuple):
@@ -69,7 +69,7 @@ def expect_cotangent(who: str, what: str, ct: Any, like: Any) -> None:
 
 
 def refusing(who: str, bwd: Callable[..., Any], output: Callable[[Any], Any]) -> Callable[..., Any]:
-    """bwd(residuals, ct_y), refusing residuals that no `fwd` of this layer gave, and a ct_y that is not like the output.
+    """bwd(residuals, ct_y), which raises for residuals that are not from this layer's `fwd`, and for a ct_y unlike the output.
 
     output(residuals) -> what `expect_cotangent` compares with.
     """
@@ -78,7 +78,7 @@ def refusing(who: str, bwd: Callable[..., Any], output: Callable[[Any], Any]) ->
         try:
             like = output(residuals)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-            raise TypeError(f"{who}: residuals must be what fwd of this layer gave beside y, got {describe(residuals)}; "
+            raise TypeError(f"{who}: residuals must come from fwd of this layer, got {describe(residuals)}; "
                             "call bwd(residuals, ct_y), in this order.") from None  # fmt: skip
         ct_y = entered(ct_y)
         expect_cotangent(who, "ct_y", ct_y, like)
@@ -97,10 +97,10 @@ def leaf(
     *,
     fast: Sequence[Callable[..., Any]] | None = None,
 ) -> Layer[Y]:
-    """The Layer of these functions, behind what is checked of every layer. output: as in `refusing`.
+    """The Layer of these functions, with the checks that every layer has. output: as in `refusing`.
 
-    fast: (fwd, bwd) that give the same from the same residuals, in the spelling of the platform: the layer's pair then, while
-    the plain one is that of `nnjax.plain`.
+    fast: (fwd, bwd) with the same results and residuals, spelled for the platform. It is then the layer's pair, and
+    `nnjax.plain` gives the plain one.
     """
 
     def checked_init(key):

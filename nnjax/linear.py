@@ -17,7 +17,7 @@ Amounts = tuple[tuple[int, int], ...]  # (before, after) for each axis
 def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
     """y = x copied along new leading axes and along axes of size 1.  x: any shape that broadcasts to `shape`.
 
-    Its transpose is a sum over the copies (`broadcast_t`). Raises ValueError where x does not broadcast to `shape`.
+    Its transpose is a sum over the copies (`broadcast_t`). Raises ValueError if x does not broadcast to `shape`.
     """
     return jnp.broadcast_to(x, shape)
 
@@ -39,7 +39,7 @@ def fold(x: Array) -> Array:
 
 
 def fold_t(ct_y: Array, shape: tuple[int, ...]) -> Array:
-    """ct_y: (rows, n) -> `shape`, that of the x that was folded."""
+    """ct_y: (rows, n) -> `shape`, the shape of the x that was folded."""
     return ct_y.reshape(shape)
 
 
@@ -75,7 +75,7 @@ def take(table: Array, ids: Array) -> Array:
 
 
 def scatter_add(ct_y: Array, ids: Array, rows: int) -> Array:
-    """ct_table: (rows, n): every row of ct_y: (..., n) added at its id, so that repeated ids add up; none from outside.
+    """ct_table: (rows, n): every row of ct_y: (..., n) added at its id, so that repeated ids add up; ids outside add nothing.
 
     The sum is taken in float32 at least.
     """
@@ -95,12 +95,12 @@ def leading_t(ct_y: Array, rows: int) -> Array:
 
 
 def pad(x: Array, amounts: Amounts) -> Array:
-    """y = x with that many zeros before and after it along each axis.  Its transpose cuts them off again (`crop`)."""
+    """y = x with this many zeros before and after it along each axis.  Its transpose cuts them off again (`crop`)."""
     return lax.pad(x, jnp.zeros((), x.dtype), [(before, after, 0) for before, after in amounts])
 
 
 def crop(ct_y: Array, amounts: Amounts) -> Array:
-    """ct_x = what `pad` had put zeros around."""
+    """ct_x = ct_y without the entries that `pad` added."""
     stops = [n - after for n, (_, after) in zip(ct_y.shape, amounts)]
     return lax.slice(ct_y, [before for before, _ in amounts], stops)
 
@@ -108,7 +108,7 @@ def crop(ct_y: Array, amounts: Amounts) -> Array:
 def shift(x: Array, axis: int, start: int, n: int, step: int = 1) -> Array:
     """y[i] = x[start + i step] for i < n, along one axis.
 
-    Its transpose puts each entry back where it was read, and zeros where nothing was (`shift_t`).
+    Its transpose puts each entry back where it was read, and zeros elsewhere (`shift_t`).
     """
     return lax.slice_in_dim(x, start, start + (n - 1) * step + 1, step, axis)
 
@@ -123,7 +123,7 @@ def shift_t(ct_y: Array, axis: int, start: int, size: int, step: int = 1) -> Arr
 def tiles(x: Array, window: tuple[int, ...]) -> Array:
     """x: (..., space, channels) cut into windows side by side: (..., n1, k1, n2, k2, channels) for two axes of space.
 
-    What fits into no window is left out, so the transpose puts zeros there (`tiles_t`).
+    Entries that fit into no window are left out, so the transpose puts zeros there (`tiles_t`).
     """
     first = x.ndim - 1 - len(window)
     for i, k in enumerate(window):
@@ -134,7 +134,7 @@ def tiles(x: Array, window: tuple[int, ...]) -> Array:
 
 
 def tiles_t(ct_y: Array, shape: tuple[int, ...]) -> Array:
-    """ct_x of this shape: every window back at its place."""
+    """ct_x of this shape: every window back in its place."""
     dims = ct_y.ndim - len(shape)
     lead, channels = ct_y.shape[: len(shape) - 1 - dims], ct_y.shape[-1:]
     whole = tuple(n * k for n, k in zip(ct_y.shape[-1 - 2 * dims : -1 : 2], ct_y.shape[-2 * dims : -1 : 2]))
@@ -152,7 +152,7 @@ def windows(x: Array, axis: int, k: int, dilation: int = 1) -> Array:
 
 
 def windows_t(ct_y: Array, axis: int, dilation: int = 1) -> Array:
-    """ct_x[p + j dilation] = the sum of every ct_y[j, p] that was read there; added up in place."""
+    """ct_x[p + j dilation] = the sum of every ct_y[j, p] that was read there, added up in place."""
     k, n = ct_y.shape[0], ct_y.shape[axis + 1]
     ct_x = jnp.zeros((*ct_y.shape[1 : axis + 1], n + (k - 1) * dilation, *ct_y.shape[axis + 2 :]), ct_y.dtype)
     for j in range(k):
@@ -167,5 +167,5 @@ def wide(x: Array) -> np.dtype:
 
 
 def widened(x: Array) -> Array:
-    """x in that dtype."""
+    """x in the dtype of `wide`."""
     return x.astype(wide(x))

@@ -1,6 +1,6 @@
 """Chapter 2 of Nielsen's "Neural Networks and Deep Learning", in the book's own symbols.
 
-One example at a time, in column vectors; batch by `jax.vmap`, or by standing several columns side by side (the book's
+One example at a time, in column vectors; batch with `jax.vmap`, or by putting several columns side by side (the book's
 "matrix-based" exercise): the four equations are the same, letter for letter.
 
 w[l][j, k] is the weight from neuron k of a layer to neuron j of the next, so row j of w[l] holds what neuron j listens
@@ -63,7 +63,7 @@ cross_entropy = Cost(value=_cross_entropy_value, error=lambda z, a, y: a - y)
 def init(key: Array, sizes: Any, large: bool = False) -> Params:
     """Normal weights and biases: deviation 1 for biases and, for weights, 1 / sqrt(neurons in), or 1 if `large`.
 
-    `large` is chapter 1's initialisation, the default chapter 3's.  Raises ValueError for fewer than two layers.
+    `large` is the initialisation of chapter 1, the default that of chapter 3.  Raises ValueError for fewer than two layers.
     """
     if not isinstance(large, (bool, np.bool_)):
         raise TypeError(f"nielsen.init: large must be True or False, got {type(large).__name__}; pass one of them.")
@@ -100,9 +100,9 @@ def _expect_arrays(who, **arrays):
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise TypeError(f"{who}: {name} must be real floating point, got {x.dtype} {x.shape}; convert it with "
                             f"{name}.astype(jnp.float32).")  # fmt: skip
-    dtypes = {name: str(jnp.result_type(x)) for name, x in arrays.items()}  # NumPy's float64 is float32 outside x64
+    dtypes = {name: str(jnp.result_type(x)) for name, x in arrays.items()}  # without x64, NumPy's float64 counts as float32
     if len(set(dtypes.values())) > 1:
-        raise TypeError(f"{who}: {' and '.join(dtypes)} must have one dtype, got {', '.join(dtypes.values())}; convert one of "
+        raise TypeError(f"{who}: {' and '.join(dtypes)} must share one dtype, got {', '.join(dtypes.values())}; convert one of "
                         "them with astype.")  # fmt: skip
 
 
@@ -133,8 +133,8 @@ def _expect(who, params, x):
     if not isinstance(params, Params):
         raise TypeError(f"{who}: params must be Params(w, b), got {type(params).__name__}; make them with nielsen.init.")
     if not isinstance(params.w, tuple) or not isinstance(params.b, tuple) or len(params.w) != len(params.b) or not params.w:
-        raise TypeError(f"{who}: params must hold a tuple w and a tuple b of as many arrays, got others; make them with "
-                        "nielsen.init.")  # fmt: skip
+        raise TypeError(f"{who}: params must hold a tuple w and a tuple b with as many arrays each, got others; make them "
+                        "with nielsen.init.")  # fmt: skip
     for i, (w, b) in enumerate(zip(params.w, params.b)):
         _expect_arrays(who, **{f"w[{i}]": w, f"b[{i}]": b})
         n_in = params.w[i - 1].shape[0] if i else None
@@ -146,7 +146,7 @@ def _expect(who, params, x):
     _expect_arrays(who, x=x)
     dtypes = {str(jnp.result_type(a)) for a in (x, *params.w, *params.b)}
     if len(dtypes) > 1:
-        raise TypeError(f"{who}: params and x must have one dtype, got {', '.join(sorted(dtypes))}; convert one of them with "
+        raise TypeError(f"{who}: params and x must share one dtype, got {', '.join(sorted(dtypes))}; convert one of them with "
                         "astype.")  # fmt: skip
     if x.ndim not in (1, 2) or x.shape[:1] != params.w[0].shape[1:]:
         n_in = params.w[0].shape[1]
@@ -179,7 +179,7 @@ def output_error(cost: Cost, z: Array, a: Array, y: Array) -> Array:
     _expect_cost("nielsen.output_error", cost)
     _expect_arrays("nielsen.output_error", z=z, a=a, y=y)
     if not z.shape == a.shape == y.shape:
-        raise ValueError(f"nielsen.output_error: z, a and y must have one shape, got {z.shape}, {a.shape} and {y.shape}; each "
+        raise ValueError(f"nielsen.output_error: z, a and y must share one shape, got {z.shape}, {a.shape} and {y.shape}; each "
                          "has an entry for each output neuron.")  # fmt: skip
     return cost.error(z, a, y)
 
@@ -201,7 +201,7 @@ def send_back_by_components(w: Array, delta: Array, z: Array) -> Array:
 
 
 def bias_gradient(delta: Array) -> Array:
-    """BP3: dC/db^l_j = delta^l_j, summed over columns where there are several."""
+    """BP3: dC/db^l_j = delta^l_j, summed over the columns if there are several."""
     _expect_arrays("nielsen.bias_gradient", delta=delta)
     _expect_axes("nielsen.bias_gradient", delta=delta)
     return delta if delta.ndim == 1 else delta.sum(1)
@@ -210,14 +210,14 @@ def bias_gradient(delta: Array) -> Array:
 def weight_gradient(delta: Array, a: Array) -> Array:
     """BP4: dC/dw^l_jk = delta^l_j a^{l-1}_k.  delta: (out,), a: (in,), result: (out, in), like w.
 
-    It is delta aᵀ, the adjoint of w -> w a; of several columns, delta @ a.T also sums over them.
+    It is delta aᵀ, the adjoint of w -> w a; with several columns, delta @ a.T also sums over them.
     """
     _expect_arrays("nielsen.weight_gradient", delta=delta, a=a)
     _expect_axes("nielsen.weight_gradient", delta=delta, a=a)
     if delta.shape[1:] != a.shape[1:]:
         raise ValueError(
-            f"nielsen.weight_gradient: delta and a must have as many columns, got {delta.shape} and {a.shape}; pass both of "
-            "one example, or of one batch."
+            f"nielsen.weight_gradient: delta and a must have the same number of columns, got {delta.shape} and {a.shape}; pass "
+            "both for one example, or for one batch."
         )
     return jnp.outer(delta, a) if delta.ndim == 1 else delta @ a.T
 
@@ -257,7 +257,7 @@ def backprop(
                 f"nielsen.backprop: send_back must give {params.w[l + 1].shape[::-1]}, the shape of w[{l + 1}].T, got "
                 f"{getattr(back, 'shape', type(back).__name__)}; pass e.g. jnp.transpose."
             )
-        delta = BP2(back.T, delta, z[l])  # by default back = w.T, so that back.T is w itself
+        delta = BP2(back.T, delta, z[l])  # by default back = w.T, so back.T is w itself
         nabla_w.insert(0, BP4(delta, a[l]))
         nabla_b.insert(0, BP3(delta))
     return Params(tuple(nabla_w), tuple(nabla_b))
@@ -269,7 +269,7 @@ def _shares(x, weights):
 
 
 def _regularised(who, cost, lmbda, n):
-    """lmbda and n as floats of Python, which widen nothing."""
+    """lmbda and n as Python floats, which do not widen arrays."""
     _expect_cost(who, cost)
     for name, value, least in (("lmbda", lmbda, 0), ("n", n, 1)):
         number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
@@ -291,14 +291,14 @@ def _expect_batch(who, params, x, y, weights):
 
 
 def _cost(cost, z, a, y):
-    """C for each column.  Where sigmoid has been rounded to 0 or 1, ln a or ln(1 - a) is lost, and z still tells."""
+    """C for each column.  Where sigmoid is rounded to 0 or 1, ln a or ln(1 - a) is lost, so they are computed from z."""
     if cost.value is not _cross_entropy_value:
         return cost.value(a, y)
     return -(y * jax.nn.log_sigmoid(z) + (1 - y) * jax.nn.log_sigmoid(-z)).sum(0)  # 1 - sigmoid(z) = sigmoid(-z)
 
 
 def _counted(x, weights):
-    """x with zeros for the examples of weight 0: whatever they hold, 0 times it is to be 0."""
+    """x with zeros for the examples of weight 0: 0 times NaN or infinity would not be 0."""
     return x if weights is None else jnp.where((weights != 0)[:, None], x, jnp.zeros_like(x))
 
 
@@ -314,7 +314,7 @@ def objective(cost: Cost = quadratic, lmbda: float = 0.0, n: int = 1) -> Callabl
         x, y = _counted(x, weights), _counted(y, weights)
         z, a = _forward(params, x.T)
         mean = jnp.vdot(_shares(x, weights), _cost(cost, z[-1], a[-1], y.T))
-        if not lmbda:  # XLA does not leave out 0 times the weights: an epoch of [784, 100, 10] takes 0.87 of the time
+        if not lmbda:  # XLA keeps 0 times the weights; without it an epoch of [784, 100, 10] takes 0.87 of the time
             return mean
         return mean + sum(((lmbda / (2 * count)) * jnp.vdot(w, w) for w in params.w), start=0.0)
 
@@ -334,7 +334,7 @@ def value_and_grad(
     def f(params, x, y, *, weights=None, key=None):
         _expect_batch("nielsen.value_and_grad", params, x, y, weights)
         x, y = _counted(x, weights), _counted(y, weights)
-        # A gradient is linear in the output error: weigh that, and the sum over columns is the mean.
+        # The gradient is linear in the output error: with weighted errors, the sum over columns is the mean.
         share = _shares(x, weights)[None, :]
         nabla = backprop(params, x.T, y.T, cost._replace(error=lambda z, a, y: cost.error(z, a, y) * share), send_back)
         if lmbda:

@@ -1,4 +1,4 @@
-"""Functional forms whose hand-written backward serves anyone's `jax.grad`, under `jit`, `vmap` and `scan`.
+"""Functional forms whose hand-written backward works inside anyone's `jax.grad`, under `jit`, `vmap` and `scan`.
 
 Each is a `jax.custom_vjp`: its value is the layer's definition, its rule the layer's pair. Forward mode raises in JAX.
 """
@@ -104,10 +104,10 @@ def attention(
     return_residual: (y, log z), log z: (..., s, heads), the logarithm of each softmax's denominator, -inf where no key is seen;
     it has a gradient too.
 
-    kernel: on a GPU or TPU in Pallas kernels, forward and backward, which keep nothing of the size s t. They take float32,
-    bfloat16 and, on a GPU, float16, causal order alone; heads of up to 256 features on a GPU, and on a TPU as many positions as
-    its fast memory holds (6144 in float32, over the heads that share keys). For all else, and elsewhere, nothing changes. A
-    program with kernels is exported for one platform at a time.
+    kernel: on a GPU or TPU, use Pallas kernels forward and backward, which keep nothing of size s t. They take float32,
+    bfloat16 and, on a GPU, float16, and causal order alone; heads of up to 256 features on a GPU, and on a TPU as many
+    positions as its fast memory holds (6144 in float32, over the heads that share keys). Otherwise it has no effect. A program
+    with kernels is exported for one platform at a time.
     Raises TypeError or ValueError where these do not fit.
     """
     who = "ops.attention"
@@ -166,12 +166,12 @@ _linear_cross_entropy = lru_cache(lambda kernel: as_custom_vjp(fused_loss.linear
 
 
 def linear_cross_entropy(h: Array, w: Array, labels: Array, *, weights: Array | None = None, kernel: bool = False) -> Array:
-    """The (weighted) mean of -log softmax(h wᵀ)[label], in chunks of rows that never exist all at once.
+    """The (weighted) mean of -log softmax(h wᵀ)[label], in chunks of rows, so that the scores never exist all at once.
 
-    h: (..., n), w: (vocabulary, n), labels: integers (...), weights: (...).  Raises and refuses as the loss of that name.
-    kernel: on a GPU or TPU in Pallas kernels, in which scores exist block by block alone, and are formed three times. They take
-    float32, bfloat16 and, on a GPU, float16, at least two classes, and on a TPU as many features as its fast memory holds (4096
-    in float32). For all else, and elsewhere, nothing changes. A program with kernels is exported for one platform at a time.
+    h: (..., n), w: (vocabulary, n), labels: integers (...), weights: (...).  Raises like the loss of that name.
+    kernel: on a GPU or TPU, use Pallas kernels, which form scores block by block, three times over. They take float32,
+    bfloat16 and, on a GPU, float16, at least two classes, and on a TPU as many features as its fast memory holds (4096 in
+    float32). Otherwise it has no effect. A program with kernels is exported for one platform at a time.
     """
     expect_flag("ops.linear_cross_entropy", kernel=kernel)
     loss = _linear_cross_entropy(kernel)
@@ -202,7 +202,7 @@ def conv(
     dims = w.ndim - 2
     (groups,), amounts = expect_positive("conv", groups=groups), expect_padding(padding, dims)
     stride, dilation = (expect_per_axis("conv", n, v, dims) for n, v in (("stride", stride), ("dilation", dilation)))
-    how = {"stride": stride, "padding": amounts, "dilation": dilation, "groups": groups}  # hashable, and ints alone
+    how = {"stride": stride, "padding": amounts, "dilation": dilation, "groups": groups}  # hashable, and only ints
     layer = _conv(w.shape[-2] * groups, w.shape[-1], tuple(w.shape[:-2]), **how)
     return layer(*together((layers.ConvParams(w, b), x)))
 

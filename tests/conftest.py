@@ -19,24 +19,24 @@ from nnjax.check.running.compiling import compiled_lightly
 
 PROGRAMS = "NNJAX_TESTS_PROGRAMS"
 TURN, TURNS = "NNJAX_TESTS_TURN", 4
-MUCH = 3 << 29  # bytes of compiled programs and all else, beyond which a worker drops the former
+MUCH = 3 << 29  # bytes of memory beyond which a worker drops its compiled programs
 LARGEST: list[int] = []  # resident memory of each worker, in kB
 ENDED = itertools.count(1)  # the tests of this worker
 
-jax.config.update("jax_num_cpu_devices", 8)  # for tests/parallel; the others use the first
+jax.config.update("jax_num_cpu_devices", 8)  # for tests/distributed; the others use the first
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_configure(config):
-    """Nearly all the time goes into compiling. A program that was compiled before, for another test of the same worker, is
-    read from a folder; and all run programs that XLA has optimised less, but those that ask for `optimised`."""
+    """Nearly all the time goes into compiling. A program that was compiled for another test of the same worker is read from a
+    folder; and tests run programs that XLA has optimised less, except those that use `optimised`."""
     if not hasattr(config, "workerinput"):  # the process that outlives its workers
         folder = tempfile.TemporaryDirectory(prefix="nnjax-tests-", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
         os.environ[PROGRAMS] = folder.name
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder.name}/of-commands"  # that tests start: the user's is left alone
-        os.environ.setdefault(TURN, str(date.today().toordinal() % TURNS))  # the workers' day too
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder.name}/of-commands"  # the user's cache stays
+        os.environ.setdefault(TURN, str(date.today().toordinal() % TURNS))  # the same day in all workers
     jax.config.update("jax_compilation_cache_dir", f"{os.environ[PROGRAMS]}/{os.getpid()}")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     light = compiled_lightly()
@@ -46,7 +46,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Of a proof that `repeats` every third is not slow. Of slow ones that are repeated, each day runs every fourth;
+    """Every third case of a test that `repeats` is not slow. Each day runs every fourth of the slow ones that are `in_turn`;
     NNJAX_TESTS_TURN=all runs all."""
     for _, alike in itertools.groupby(items, lambda item: item.nodeid.partition("[")[0]):
         for i, item in enumerate(alike):
@@ -77,7 +77,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def resident() -> int:
-    """The bytes of memory that this process has now, 0 where the system does not tell."""
+    """The bytes of memory that this process uses now, 0 if the system does not tell."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:
@@ -86,10 +86,10 @@ def resident() -> int:
 
 @pytest.fixture(autouse=True)
 def programs_dropped():
-    """A worker runs many of the modules, and all that they compile is more than a process should keep."""
+    """A worker runs many modules, which together compile more than a process should keep."""
     yield
     ended = next(ENDED)
-    if resident() > MUCH or (ended % 16 == 0 and crowded()):  # to count the maps takes milliseconds
+    if resident() > MUCH or (ended % 16 == 0 and crowded()):  # counting the maps takes milliseconds
         forget()
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):
@@ -124,7 +124,7 @@ def ipv6():
 
 @pytest.fixture
 def run_tests_in():
-    """run_tests_in(folder, *options) -> (exit code, what was printed) of a pytest of its own on the tests in a folder."""
+    """run_tests_in(folder, *options) -> (exit code, output) of a separate pytest on the tests in a folder."""
 
     def run(folder, *options):
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
@@ -136,8 +136,8 @@ def run_tests_in():
 
 @pytest.fixture
 def save_run():
-    """save_run(folder, record, params, steps=(1,), accuracies=(0.5,)): a run as `nnjax train --folder` leaves it; of later
-    steps the parameters are so many times those."""
+    """save_run(folder, record, params, steps=(1,), accuracies=(0.5,)): a run as `nnjax train --folder` leaves it; the
+    parameters of a later step are that multiple of params."""
 
     def save(folder, record, params, steps=(1,), accuracies=(0.5,), average=None):
         from nnjax.train import Epoch, init_state, make_optimizer

@@ -27,13 +27,13 @@ def run(case, lead, seeds, transforms=TRANSFORMS, dtypes=DTYPES):
 
 
 def loops(case, lead):
-    """Whether the pair has a loop in it, which eager execution compiles anew at each call."""
+    """Whether the pair has a loop in it, which eager execution compiles again at each call."""
     params, x, key = case.make(0, lead)
     return "scan[" in str(jax.make_jaxpr(lambda p: case.layer.fwd(p, x, key=key))(params))
 
 
 def is_factory(module, name):
-    """Whether a public function of this module gives a Layer."""
+    """Whether a public function of this module returns a Layer."""
     f = getattr(module, name)
     own = getattr(f, "__module__", "").startswith(module.__name__)
     return own and not name.startswith("_") and getattr(f, "__annotations__", {}).get("return") in (nnjax.Layer, "Layer")
@@ -44,7 +44,7 @@ def test_names_are_unique_and_every_public_layer_has_a_case():
     assert len(set(names)) == len(names)
     made = {name.split("(")[0].split(",")[0].split(" ")[0] for name in names}
     public = {name for module in (layers, losses, models, fused_loss) for name in dir(module) if is_factory(module, name)}
-    public -= {"gpt_block"}  # what a gpt is made of
+    public -= {"gpt_block"}  # parts of a gpt
     assert public | {"residual", "parallel", "scan_layers"} <= made, public - made
 
 
@@ -57,7 +57,7 @@ def test_hard_inputs_hold_zeros_ties_and_saturation():
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_case_passes_its_check(case):
-    run(case, (7,), [0], ["jit"])  # an operation compiled alone takes as long as a small program
+    run(case, (7,), [0], ["jit"])  # compiling one operation takes as long as a small program
 
 
 @pytest.mark.slow
@@ -88,7 +88,7 @@ for case in cases()[int(sys.argv[1]) :: 16]:
 @pytest.mark.in_turn
 @pytest.mark.parametrize("start", range(16))
 def test_every_case_passes_as_xla_optimises_by_default(start):
-    """In a process of its own: XLA reads once how much it is to optimise, and reads it for all the other tests."""
+    """In a separate process: XLA reads only once how much to optimise, and the other tests share that."""
     env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(start)], capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr

@@ -59,7 +59,7 @@ def test_chunks_go_side_by_side_on_a_cpu_for_which_they_are_cut_and_nowhere_else
     assert unrolled(layer.fwd, params, x) == unrolled(layer.bwd, residuals, y) == together
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_arguments_are_refused():
     with pytest.raises(ValueError, match=r"in_chunks: size must be a positive int, got 0"):
         nnjax.in_chunks(PLAIN, 0, axes=2)
     with pytest.raises(TypeError, match=r"in_chunks: expected a Layer, got dense"):
@@ -67,7 +67,7 @@ def test_what_cannot_be_is_refused():
 
 
 def scaled_by_its_largest():
-    """y = 3 x, keeping a number for all rows besides: no row for each example."""
+    """y = 3 x, with a residual that is one number for all rows, not a row for each example."""
 
     def fwd(params, x, *, key=None):
         return 3 * x, (jnp.full((), 3.0, x.dtype),)
@@ -88,6 +88,6 @@ def test_it_is_the_same_on_every_platform_and_whatever_is_kept(on, inner, x64):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_a_platform_that_is_none_is_refused():
+def test_an_unknown_platform_is_refused():
     with pytest.raises(ValueError, match=r"unknown platform of in_chunks 'gpus'"):
         nnjax.in_chunks(PLAIN, 2, axes=2, on="gpus")

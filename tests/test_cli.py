@@ -22,7 +22,7 @@ def run(*args, capsys):
     return caught.value.code, *capsys.readouterr()
 
 
-def test_train_prints_what_came_of_it(capsys):
+def test_train_prints_the_result(capsys):
     code, out, err = run("train", "--epochs", "2", "--hidden", "8", "4", capsys=capsys)
     assert code == 0, err
     assert "mlp [64, 8, 4, 10], softmax_cross_entropy, adam" in out
@@ -57,11 +57,11 @@ def test_train_prints_what_came_of_it(capsys):
         (("--dropout", "0.5"), "--dropout is an option of lenet and gpt, got it with mlp; leave it out"),
         (("--heads", "2"), "--heads is an option of gpt, got it with mlp; leave it out"),
         (("--model", "nielsen", "--channels", "2"), "--channels is an option of lenet, got it with nielsen"),
-        (("--model", "nielsen", "--activation", "relu"), "the model nielsen has sigmoid neurons, got activation 'relu'"),
-        (("--data", "mine.npz"), "mine.npz is not there"),
-        (("--tensorboard",), "--tensorboard is about a run that is saved"),
+        (("--model", "nielsen", "--activation", "relu"), "the model nielsen has sigmoid neurons only, got activation 'relu'"),
+        (("--data", "mine.npz"), "mine.npz does not exist"),
+        (("--tensorboard",), "--tensorboard needs a folder"),
         (("--l2", "-1"), "l2 must be at least 0"),
-        (("--resume",), "--resume is about a run that is saved; name its place by --folder"),
+        (("--resume",), "--resume needs a folder for the run; add --folder"),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_exit_code_2(args, message, capsys):
@@ -90,7 +90,7 @@ def test_options_that_do_not_exist_or_do_not_parse_exit_with_2(capsys):
         (("--save-every", "0", "--folder", "run"), "save_every must be a positive int, got 0"),
         (("--skip-non-finite", "-1"), "skip_non_finite must be at least 0 and less"),
         (("--epochs", str(10**30)), "epochs must be at most 2147483647, got 1000000"),
-        (("--epochs", str(2**31 - 1)), "epochs of 39 steps are more than 2147483647 steps; pass fewer"),
+        (("--epochs", str(2**31 - 1)), "got 2147483647 epochs of 39; pass fewer"),
         (("--batch-size", "0"), "batch_size must be a positive int, got 0"),
         (("--learning-rate", "nan"), "learning rate must be a finite number, got nan"),
         (("--learning-rate", "inf"), "learning rate must be a finite number, got inf"),
@@ -102,27 +102,27 @@ def test_options_that_do_not_exist_or_do_not_parse_exit_with_2(capsys):
         (("--average", "nan"), "average must be a finite number, got nan"),
         (("--model", "lenet", "--dropout", "1"), "from 0 to less than 1, got 1.0"),
         (("--optimizer-args", "b1", "nan"), "the argument b1 of the optimizer must be a finite number"),
-        (("--optimizer-args", "learning_rate", "1"), "the learning rate is an option of its own"),
+        (("--optimizer-args", "learning_rate", "1"), "pass --learning-rate"),
         (("--optimizer-args", "mu_dtype", "3"), "the optimizer adam"),
-        (("--schedule-args", "decay_steps", "3"), "schedule arguments decay_steps were given without a schedule"),
+        (("--schedule-args", "decay_steps", "3"), "schedule arguments decay_steps need a schedule"),
         (("--hidden", str(10**12)), "hidden layer 0 must be at most 2147483647, got 1000000"),
         (("--hidden", str(2**31 - 1)), "the parameters and their gradient alone take"),
         (("--data", "tiny_shakespeare", "--layers", "5000"), "layers must be at most 1000, got 5000"),
         (("--data", "tiny_shakespeare", "--width", "30"), "--width must be a multiple of --heads, got 30 and 4"),
-        (("--data", "tiny_shakespeare", "--grad", "both", "--compute-dtype", "bfloat16"), "--grad both holds the gradients to"),
+        (("--data", "tiny_shakespeare", "--grad", "both", "--compute-dtype", "bfloat16"), "--grad both compares"),
         (
             ("--data", "tiny_shakespeare", "--model", "mlp"),
             "mlp is a model of images and tables, and tiny_shakespeare",
         ),
-        (("--feedback", "random", "--grad", "jax"), "--feedback random gives no gradient for jax.grad to compute"),
-        (("--folder", __file__), "is no folder; name another place"),
-        (("--save-every", "3"), "--save-every is about a run that is saved"),
-        (("--devices", "2", "--coordinator", "127.0.0.1:1"), "needs --num-processes too"),
+        (("--feedback", "random", "--grad", "jax"), "--feedback random gives no gradient"),
+        (("--folder", __file__), "--folder must be a folder"),
+        (("--save-every", "3"), "--save-every needs a folder"),
+        (("--devices", "2", "--coordinator", "127.0.0.1:1"), "needs --num-processes"),
         (("--connect-seconds", "0"), "connect_seconds must be a positive int, got 0"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_before_any_work(args, message, capsys, monkeypatch):
-    if "epochs of 39" not in message and "alone take" not in message:  # these two depend on what the data hold
+    if "epochs of 39" not in message and "alone take" not in message:  # these two depend on the data
         monkeypatch.setattr(command, "load", lambda *_: pytest.fail("data were read"))
     for module in (train_images, train_text):
         monkeypatch.setattr(module, "compare_gradients", lambda *_, **__: pytest.fail("something was compiled"))
@@ -136,8 +136,8 @@ def test_options_that_make_no_sense_are_refused_before_any_work(args, message, c
 
 
 @pytest.mark.slow
-def test_what_is_wrong_is_said_soon_after_the_imports():
-    """In processor time, and beside what importing JAX takes, as machines differ and another process may be in the way."""
+def test_errors_are_printed_soon_after_the_imports():
+    """In processor time, relative to that of importing JAX, as machines differ and other processes may run."""
 
     def seconds(code, expected):
         start = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -169,14 +169,14 @@ def test_a_character_that_the_terminal_lacks_is_replaced(monkeypatch):
     "error",
     [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8000000000000 bytes.\nat")],
 )
-def test_a_lack_of_memory_is_one_sentence(error, capsys, monkeypatch):
+def test_running_out_of_memory_is_one_sentence(error, capsys, monkeypatch):
     def raises(self):
         raise error
 
     monkeypatch.setattr(Train, "run", raises)
     code, _, err = run("train", capsys=capsys)
     assert code == 2
-    assert err.startswith("nnjax: error: memory does not suffice: ")
+    assert err.startswith("nnjax: error: out of memory: ")
     assert len(err.splitlines()) == 1
     monkeypatch.setattr(Train, "run", lambda self: (_ for _ in ()).throw(RuntimeError("of another kind")))
     with pytest.raises(RuntimeError, match="of another kind"):
@@ -207,7 +207,7 @@ def test_the_version_is_printed(capsys):
     assert out.startswith("nnjax 0")
 
 
-def test_every_command_is_there_without_what_the_tests_alone_need():
+def test_every_command_works_without_the_packages_that_only_tests_need():
     code = (
         "import sys\n"
         "for name in ('pytest', '_pytest', 'hypothesis', 'chex', 'equinox', 'flax', 'nbclient', 'torch'):\n"

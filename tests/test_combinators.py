@@ -113,7 +113,7 @@ def test_scan_layers_keeps_no_second_copy_of_its_parameters():
     assert memory.temp_size_in_bytes < 8 * 256 * 256 * 4 / 2
 
 
-def test_recompute_keeps_the_input_alone_and_runs_fwd_again_with_the_same_key():
+def test_recompute_keeps_only_the_input_and_runs_fwd_again_with_the_same_key():
     layer = nnjax.serial(nnjax.dense(4, 4), nnjax.dropout(0.5), nnjax.tanh())
     params, x, key = layer.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (3, 4)), jax.random.key(2)
     y, residuals = layer.fwd(params, x, key=key)
@@ -181,7 +181,7 @@ def test_params_that_do_not_fit_the_parts_are_refused():
         nnjax.tied(embed, nnjax.tanh(), head).apply((), jnp.ones(5))
 
 
-def test_shapes_that_a_combinator_cannot_join_are_refused():
+def test_shapes_that_a_combinator_cannot_combine_are_refused():
     layer = nnjax.residual(nnjax.dense(4, 3))
     with pytest.raises(
         ValueError,

@@ -55,7 +55,7 @@ def test_a_real_number_of_any_kind_is_a_float(x):
 
 
 @pytest.mark.parametrize("x", [*NO_NUMBERS, np.array([0.5]), 10**400, np.complex64(1)], ids=lambda x: repr(x)[:20])
-def test_what_is_no_real_number_is_none(x):
+def test_anything_but_a_real_number_is_none(x):
     assert errors.real_number(x) is None
     with pytest.raises(ValueError, match=r"add_l2: coefficient must be at least 0, got"):
         errors.expect_not_negative("add_l2", coefficient=x)
@@ -99,7 +99,7 @@ WITH_NUMPY_NUMBERS = {
 
 
 @pytest.mark.parametrize("name", WITH_NUMPY_NUMBERS)
-def test_numpy_numbers_widen_nothing(name):
+def test_numpy_numbers_do_not_widen_arrays(name):
     def made(n):
         layer = WITH_NUMPY_NUMBERS[name](n)
 
@@ -133,7 +133,7 @@ def test_expectations_pass_what_is_right():
     errors.expect_same_dtype("layer", "x", x, "y", x)
     with pytest.raises(ValueError, match=r"must have shape \(3, 2\), got float32 \(2, 3\)"):
         errors.expect_shape("layer", "x", x, (3, 2))
-    with pytest.raises(TypeError, match=r"one dtype, got float32 and bfloat16"):
+    with pytest.raises(TypeError, match=r"same dtype, got float32 and bfloat16"):
         errors.expect_same_dtype("layer", "x", x, "y", x.astype(jnp.bfloat16))
 
 

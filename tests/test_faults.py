@@ -1,4 +1,4 @@
-"""What goes wrong around a run, from the command line: one sentence, exit code 2, and earlier checkpoints left whole."""
+"""Errors in the surroundings of a run, from the command line: one sentence, exit code 2, and earlier checkpoints stay whole."""
 
 import subprocess
 import sys
@@ -74,9 +74,9 @@ def test_a_test_split_that_is_empty(refused, tmp_path):
 
 def test_a_place_that_cannot_be_written_to(refused, tmp_path):
     (tmp_path / "file").write_text("x")
-    assert "is no folder" in refused(*QUICK, "2", "--folder", str(tmp_path / "file"))
+    assert "must be a folder" in refused(*QUICK, "2", "--folder", str(tmp_path / "file"))
     if sys.platform == "linux":
-        assert "cannot be written to" in refused(*QUICK, "2", "--folder", "/proc/nnjax")  # read-only for root too
+        assert "cannot be written to" in refused(*QUICK, "2", "--folder", "/proc/nnjax")  # read-only even for root
 
 
 def test_two_runs_in_one_folder(refused, trained):
@@ -85,7 +85,7 @@ def test_two_runs_in_one_folder(refused, trained):
     sound(trained)
 
 
-def test_a_checkpoint_of_another_version_is_passed_over_and_stays(trained, monkeypatch, capsys):
+def test_a_checkpoint_of_another_version_is_skipped_and_stays(trained, monkeypatch, capsys):
     monkeypatch.setattr(checkpoint_folder, "FORMAT", 99)
     with pytest.raises(SystemExit) as caught:
         main([*QUICK, "1", "--folder", str(trained), "--resume"])
@@ -105,7 +105,7 @@ def test_a_checkpoint_of_another_model(refused, trained):
 
 @pytest.mark.slow
 def test_a_full_disk(trained):
-    """As far as a process can see: no file may grow past 2 kB, which the checkpoints of the first two epochs were."""
+    """A full disk, as a process sees it: no file may grow past 2 kB, the size of the checkpoints of the first two epochs."""
     program = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
@@ -116,5 +116,5 @@ main([*{QUICK!r}, "4", "--folder", {str(trained)!r}, "--resume"])
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "could not be saved" in done.stderr
-    assert "that of step 78 is whole" in done.stderr
+    assert "the one of step 78 is whole" in done.stderr
     sound(trained)

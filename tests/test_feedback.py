@@ -7,7 +7,7 @@ import nnjax
 from nnjax import feedback, nielsen
 
 KEY = jax.random.key(0)
-V = jnp.array([3.0, 2, 1, 1, 1])  # of squared length 16: this reflection is orthogonal without any rounding
+V = jnp.array([3.0, 2, 1, 1, 1])  # squared length 16, so this reflection is orthogonal without rounding
 REFLECTION = jnp.eye(5) - jnp.outer(V, V) / 8
 W = jnp.asarray(np.random.default_rng(0).standard_normal((4, 4)), jnp.float32)
 THIN = W[:3]
@@ -27,7 +27,7 @@ def test_inverse_undoes_and_is_the_transpose_of_orthogonal_weights_only():
     assert float(feedback.angle(feedback.inverse(W), W.T)) > 10
 
 
-def test_inverse_of_what_has_none_is_refused():
+def test_inverse_of_a_matrix_without_one_is_refused():
     with pytest.raises(ValueError, match=r"w must be square to have an inverse, got float32 \(3, 4\); use transpose"):
         feedback.inverse(THIN)
     singular = W.at[3].set(2 * W[0] - W[1])  # no exact zero among its pivots
@@ -82,7 +82,7 @@ def test_operators_by_name_have_random_numbers_of_their_own():
     assert feedback.named("mirror", KEY) == (feedback.mirror,)
 
 
-def test_angle_loses_nothing_at_its_ends():
+def test_angle_is_accurate_at_its_ends():
     assert float(feedback.angle(W, W)) == 0
     assert float(feedback.angle(W, -W)) == 180
     np.testing.assert_allclose(feedback.angle(jnp.array([1.0, 0]), jnp.array([1.0, 1e-6])), np.rad2deg(1e-6), rtol=1e-3)
@@ -135,7 +135,7 @@ def test_the_check_rejects_every_other_operator(name):
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.repeats
 def test_on_orthogonal_weights_inverse_and_pseudo_inverse_coincide_with_the_transpose(name):
-    # At these weights and no others: vmap, scan, the Hessian and the Taylor remainder look beside them as well.
+    # Only at these weights: vmap, scan, the Hessian and the Taylor remainder also use points near them.
     only = {"dtypes": ("float64", "float32"), "transforms": ("jit", "checkpoint"), "witnesses": ("adjoint",)}
     report = report_of(OPERATORS[name], REFLECTION, **only)
     assert report.ok == (name in ("transpose", "inverse", "pseudo_inverse"))
@@ -171,7 +171,7 @@ def test_whole_models_take_operators_one_for_each_layer_after_the_first():
     operators = (feedback.transpose, feedback.transpose, feedback.random(KEY))
     _, found = nnjax.value_and_grad(make(operators), loss)(params, x, labels)
     same = [bool(jnp.array_equal(a.w, b.w)) for a, b in zip(_with_weights(right), _with_weights(found))]
-    assert same == [False, False, False, True]  # what lies below the layer of the random matrix differs, and only that
+    assert same == [False, False, False, True]  # only the layers below the one with the random matrix differ
 
 
 def _with_weights(grads):

@@ -1,4 +1,4 @@
-"""Calls with mutated right arguments: each works, or is refused in a sentence of nnjax's own, never by JAX, NumPy or Python."""
+"""Calls with mutated right arguments: each works, or nnjax refuses it with a sentence, never JAX, NumPy or Python."""
 
 import dis
 import random
@@ -48,14 +48,14 @@ def _of_case(case, kind: str) -> tuple:
 
 @cache
 def calls(folder: Path) -> dict:
-    """name -> a function that gives (function, right arguments, right keyword arguments)."""
+    """name -> a function that returns (function, right arguments, right keyword arguments)."""
     found = {}
 
     def call(name, f, *args, **kwargs):
         found[name] = lambda: (f, args, kwargs)
 
     for case in cases():
-        # init is wrapped in the table itself, and attention over NaN stands in it as bare functions
+        # the table itself wraps init, and holds attention over NaN as bare functions
         for kind in () if "nobody looks" in case.name else ("apply", "fwd", "bwd", "jit"):
             found[f"{case.name}: {kind}"] = partial(_of_case, case, kind)
     call("dense", nnjax.dense, 3, 2, bias=True, init=jax.nn.initializers.normal(), feedback=feedback.transpose)
@@ -248,7 +248,7 @@ def _file(folder, name, text):
 
 
 def junk(rng: random.Random):
-    """Something that is hardly what was asked for."""
+    """Something that is hardly a right argument."""
     return rng.choice(
         (
             None,
@@ -297,7 +297,7 @@ def junk(rng: random.Random):
 
 
 def other_array(rng: random.Random, x):
-    """The array in another shape, dtype or kind, or with other numbers."""
+    """The array with another shape, dtype or kind, or with other numbers."""
     changes = [
         lambda: x[None],
         lambda: x.T,
@@ -324,12 +324,12 @@ def other_array(rng: random.Random, x):
     try:
         with jax.numpy_dtype_promotion("standard"):
             return rng.choice(changes)()
-    except (TypeError, ValueError, NotImplementedError):  # of a key there are no strings
+    except (TypeError, ValueError, NotImplementedError):  # a key cannot become strings
         return junk(rng)
 
 
 def other_tree(rng: random.Random, tree):
-    """The tree with a leaf changed, with an entry too few or too many, or of another kind."""
+    """The tree with a changed leaf, with an entry too few or too many, or of another kind."""
     leaves, treedef = jax.tree.flatten(tree)
     if leaves and rng.random() < 0.6:
         i = rng.randrange(len(leaves))
@@ -361,7 +361,7 @@ def mutated(rng: random.Random, args: tuple, kwargs: dict) -> tuple[tuple, dict]
 
 
 def raw(error: BaseException) -> str:
-    """Where the error was raised; empty for a statement of nnjax's own that raises a ValueError, TypeError or OSError."""
+    """Where the error was raised; empty if nnjax itself raises a ValueError, TypeError or OSError."""
     trace = error.__traceback__
     assert trace is not None
     while trace.tb_next is not None:
@@ -374,7 +374,7 @@ def raw(error: BaseException) -> str:
 
 
 def tried(folder: Path, name: str, seed: int) -> str:
-    """What went wrong when the function of this name was called with the arguments of this seed."""
+    """The fault when the function of this name is called with the arguments of this seed."""
     f, args, kwargs = calls(folder)[name]()
     args, kwargs = mutated(random.Random(f"{name} {seed}"), args, kwargs)
     with warnings.catch_warnings():
@@ -388,7 +388,7 @@ def tried(folder: Path, name: str, seed: int) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where files are; tracebacks are whole meanwhile."""
+    """A folder with files; tracebacks are complete in it."""
     before = jax.config.jax_traceback_filtering
     jax.config.update("jax_traceback_filtering", "off")
     yield tmp_path_factory.mktemp("fuzz")

@@ -89,22 +89,22 @@ def test_microbatches_of_nothing_and_with_keys():
 
 def test_microbatches_that_do_not_divide_the_batch_are_refused():
     f = nnjax.value_and_grad(MODEL, LOSS)
-    with pytest.raises(ValueError, match=r"accumulate: a batch of float32 \(5, 4\) cannot be shared among 2 equal parts"):
+    with pytest.raises(ValueError, match=r"accumulate: a batch .* 2 equal parts, got float32 \(5, 4\)"):
         accumulate(f, 2)(PARAMS, X, LABELS)
     with pytest.raises(ValueError, match=r"accumulate: microbatches must be a positive int, got 0"):
         accumulate(f, 0)
-    with pytest.raises(TypeError, match=r"accumulate: f must give \(value, grads\).*leave out has_aux"):
+    with pytest.raises(TypeError, match=r"accumulate: f must return \(value, grads\).*leave out has_aux"):
         accumulate(nnjax.value_and_grad(MODEL, LOSS, has_aux=True), 1)(PARAMS, X, LABELS)
 
 
 def test_eight_batches_of_16_are_one_of_128_within_the_error_budget_ragged_too():
     model = nnjax.serial(nnjax.embedding(7, 5), nnjax.tanh(), nnjax.dense(5, 7))
     ids = jax.random.randint(jax.random.key(0), (128, 6), 0, 7, jnp.int32)
-    lengths = jax.random.randint(jax.random.key(1), (128, 1), 0, 7, jnp.int32)  # tokens that count, of each text
+    lengths = jax.random.randint(jax.random.key(1), (128, 1), 0, 7, jnp.int32)  # tokens that count in each text
     ragged = (jnp.broadcast_to(jnp.arange(6, dtype=jnp.int32)[None], (128, 6)) < lengths).astype(jnp.float32)
     params, labels = model.init(jax.random.key(2)), jnp.roll(ids, 1, 1)
 
-    def weighted(f):  # in float64 the truth is computed, and a weight has the dtype of what it weighs
+    def weighted(f):  # the truth is computed in float64, and weights must have the dtype of the values
         return lambda p, x, y: f(p, x, y, weights=ragged.astype(p[0].table.dtype))
 
     hand, reference = nnjax.value_and_grad(model, LOSS), nnjax.reference_value_and_grad(model, LOSS)
@@ -153,11 +153,11 @@ def test_lower_precision_passes_the_check_at_its_dtype_and_a_wrong_one_does_not(
     assert not report(wrong).ok
     with pytest.raises(ValueError, match="dtype must be floating, got int8"):
         lower_precision(lowered, "int8")
-    with pytest.raises(ValueError, match=r"unknown dtype to compute in 'bflot16'.*did you mean 'bfloat16'"):
+    with pytest.raises(ValueError, match=r"unknown compute dtype 'bflot16'.*did you mean 'bfloat16'"):
         lower_precision(lowered, "bflot16")
 
 
-def test_a_model_or_loss_that_is_no_layer_is_named():
+def test_a_model_or_loss_that_is_not_a_layer_is_named():
     with pytest.raises(TypeError, match=r"value_and_grad: loss: expected a Layer, got softmax_cross_entropy; call the factory"):
         nnjax.value_and_grad(MODEL, nnjax.softmax_cross_entropy)
     with pytest.raises(TypeError, match=r"reference_value_and_grad: model: expected a Layer, got str"):
@@ -229,7 +229,7 @@ def test_penalties_over_parameters_of_several_dtypes_and_over_none():
 @pytest.mark.parametrize("penalty", [add_l2, add_l1])
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.repeats
-def test_penalties_are_of_weights_alone_however_often_they_are_stacked(penalty, times, x64):
+def test_only_weights_have_penalties_however_often_they_are_stacked(penalty, times, x64):
     model = nnjax.serial(nnjax.layer_norm(3), nnjax.dense(3, 3), nnjax.tanh())
     for _ in range(times):
         model = nnjax.scan_layers(model, 2)

@@ -17,7 +17,7 @@ IDS = jnp.array([[0, 1, 2, 3, 2, 1, 0, 4]])
 
 
 def wrong(layer, factor=1.5):
-    """The layer with the cotangents of its parameters, or of x where it has none, too large."""
+    """The layer with too large cotangents of its parameters, or of x if it has none."""
 
     def change(right, residuals, ct_y):
         ct_params, ct_x = right
@@ -47,7 +47,7 @@ def test_a_walk_gives_the_parameters_and_the_value_of_the_definition(name):
 
 @pytest.mark.parametrize("name", COMPOSED)
 @pytest.mark.repeats
-def test_a_composition_made_again_of_its_own_parts_is_the_same(name):
+def test_a_composition_made_again_from_its_own_parts_is_the_same(name):
     layer = CASES[name].layer
     params, x, key = CASES[name].make(0, (2,))
     made = layer.remade(*layer.parts)
@@ -83,13 +83,13 @@ def test_a_wrong_part_of_a_model_is_named(model, path, where):
         bad, model.init(jax.random.key(0)), IDS, dtypes=["float32"], transforms=["jit"], witnesses=["adjoint"]
     )
     assert {row.layer for row in report.failures} == {where}
-    assert "every part is right" not in str(report)
+    assert "every part alone is right" not in str(report)
 
 
 def test_a_wrong_convolution_inside_a_lenet_is_named():
     model = nnjax.lenet(3, channels=(2,), hidden=4, image=(8, 9, 1))
     bad = exchanged(model, (0, 0), wrong)
-    x = jax.random.normal(jax.random.key(1), (9, 8, 9, 1))  # 9 images go through in chunks
+    x = jax.random.normal(jax.random.key(1), (9, 8, 9, 1))  # 9 images run in chunks
     report = nnjax.check_layer(bad, model.init(jax.random.key(0)), x, dtypes=["float32"], transforms=["jit"], witnesses=())
     assert {row.layer for row in report.failures} == {"0/0:conv(1, 2, (5, 5))"}
 
@@ -122,7 +122,7 @@ def test_what_is_a_chain():
         (nnjax.residual(dense), False),
         (nnjax.parallel(dense), False),
         (nnjax.parallel(dense, dense), False),
-        (nnjax.tied(dense, nnjax.tanh(), dense), False),  # a chain but for the table that two of them share
+        (nnjax.tied(dense, nnjax.tanh(), dense), False),  # a chain except for the table that two of them share
         (dense, False),
     ):
         assert is_chain(layer, layer.init(jax.random.key(0)), x) is chain
@@ -164,11 +164,11 @@ def test_direct_feedback_enters_between_blocks_that_are_scanned_as_between_the_s
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, (same[0], stacked, same[3]))
 
 
-def test_a_layer_that_is_no_composition_is_not_walked():
+def test_a_layer_that_is_not_a_composition_is_not_walked():
     dense = nnjax.dense(3, 3)
     params = dense.init(jax.random.key(0))
     assert met(dense, params, jnp.ones(3)) == []
     with pytest.raises(ValueError, match=r"dense\(3, 3\): .*what its parts meet"):
         walked(dense, params, jnp.ones(3), None, lambda at: (at.params, at.x))
-    with pytest.raises(ValueError, match=r"dense\(3, 3\): .*made again of other parts"):
+    with pytest.raises(ValueError, match=r"dense\(3, 3\): .*composed again of other parts"):
         with_part(dense, 0, dense)

@@ -14,7 +14,7 @@ FEW = ("dense", "max_pool", "layer_norm", "embedding", "softmax_cross_entropy", 
 
 
 @pytest.mark.parametrize("some", [lambda c: c.name in FEW, pytest.param(lambda c: True, marks=pytest.mark.slow)])
-def test_numpy_arrays_are_good_wherever_arrays_are_taken(some):
+def test_numpy_arrays_are_accepted_wherever_arrays_are(some):
     for case in filter(some, CASES.values()):
         params, x, key = case.make(0)
         p, v = jax.tree.map(np.asarray, (params, x))
@@ -37,11 +37,11 @@ def test_numpy_arrays_of_float64_are_taken_in_the_dtype_of_jax():
     assert layer.bwd(residuals, np.ones((4, 2)))[1].dtype == jnp.float32
 
 
-# Of a dropout without a key nothing is kept, so nothing tells the shape.
+# A dropout without a key keeps no residuals, so the shape is unknown.
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"dropout without a key"}))
 @pytest.mark.repeats
 def test_bwd_refuses_a_cotangent_that_is_not_like_the_output(name):
-    """Another shape, another dtype, no array: the layer and what was expected are named, under jit too."""
+    """Another shape, another dtype, not an array: the error names the layer and what was expected, also under jit."""
     case = CASES[name]
     x, key = case.inputs(np.random.default_rng(0), (7,)), jax.random.key(0)
 
@@ -81,15 +81,15 @@ def test_bwd_of_another_feedback_refuses_too(feedback):
         layer.bwd(residuals, jnp.ones((2, 4)))
 
 
-def test_bwd_refuses_what_fwd_did_not_give():
+def test_bwd_refuses_residuals_that_are_not_from_fwd():
     layer = nnjax.dense(3, 2)
     _, residuals = layer.fwd(layer.init(jax.random.key(0)), jnp.ones((4, 3)))
     for wrong in (jnp.ones((4, 2)), None, (), (jnp.ones(3),)):
-        with pytest.raises(TypeError, match=r"dense\(3, 2\): residuals must be what fwd of this layer gave beside y, got"):
+        with pytest.raises(TypeError, match=r"dense\(3, 2\): residuals must come from fwd .*, got"):
             layer.bwd(wrong, residuals)
 
 
-def test_a_seed_is_no_key():
+def test_a_seed_is_not_a_key():
     for layer in (
         nnjax.dense(3, 2),
         nnjax.lstm(2, 2),
@@ -98,7 +98,7 @@ def test_a_seed_is_no_key():
         nnjax.gpt(5, 4, 1, 1, 2),
     ):
         for seed in (0, np.int32(7), None, "0", jax.random.split(jax.random.key(0), 3)):
-            with pytest.raises(TypeError, match=r"key must be (a|one) key of jax.random, got"):
+            with pytest.raises(TypeError, match=r"key must be .*key of jax.random, got"):
                 layer.init(seed)
 
 
@@ -113,7 +113,7 @@ def test_a_cotangent_is_compared_part_by_part():
         expect_cotangent("f", "ct", (jnp.ones(2), jnp.ones(2)), nnjax.LSTMState(jnp.ones(2), jnp.ones(2)))
 
 
-def test_an_outline_carries_shape_and_dtype_for_nothing():
+def test_an_outline_carries_shape_and_dtype_at_no_cost():
     kept = outline(jnp.ones((2, 0, 3), jnp.bfloat16))
     assert kept.size == 0
     assert outlined(kept) == Like((2, 0, 3), jnp.bfloat16)

@@ -32,7 +32,7 @@ def numpy_backprop(w, b, x, y, cost):
 
 
 def by_components(params, x, y, cost):
-    """The whole backward with `send_back_by_components` in the place of `send_back`."""
+    """The whole backward with `send_back_by_components` instead of `send_back`."""
     z, a = [], [x]
     for w, b in zip(params.w, params.b):
         z.append(w @ a[-1] + b)
@@ -100,7 +100,7 @@ def test_the_seeds_example_two_layers_of_two_neurons():
     np.testing.assert_allclose(error, nielsen.send_back_by_components(w, delta, z) / nielsen.sigmoid_prime(z), rtol=1e-6)
 
     np.testing.assert_allclose(error, jax.grad(lambda a: jnp.vdot(delta, w @ a))(a), rtol=1e-6)
-    assert not np.allclose(error, jnp.linalg.inv(w) @ delta, rtol=0.1)  # why not the inverse: it is another vector
+    assert not np.allclose(error, jnp.linalg.inv(w) @ delta, rtol=0.1)  # why not the inverse: it gives another vector
     assert not np.allclose(error, w @ delta, rtol=0.1)
 
 
@@ -207,7 +207,7 @@ def test_the_cross_entropy_of_a_saturated_neuron_is_finite_and_has_the_gradient_
         np.testing.assert_allclose(np.float64(np.squeeze(gradient.w[0])), slope, atol=2 * eps)
 
 
-def test_another_cost_is_taken_at_its_word():
+def test_another_cost_is_used_as_given():
     cost = nielsen.Cost(lambda a, y: jnp.abs(a - y).sum(0), lambda z, a, y: jnp.sign(a - y) * nielsen.sigmoid_prime(z))
     params = nielsen.init(jax.random.key(0), [4, 3])
     x, y = jax.random.normal(jax.random.key(1), (5, 4)), jnp.ones((5, 3))
@@ -219,7 +219,7 @@ def test_another_cost_is_taken_at_its_word():
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 @pytest.mark.parametrize("cost", ["quadratic", "cross_entropy"])
 @pytest.mark.repeats
-def test_an_example_of_weight_zero_is_not_looked_at(cost, bad):
+def test_an_example_of_weight_zero_is_ignored(cost, bad):
     c, params = getattr(nielsen, cost), nielsen.init(jax.random.key(0), [4, 5, 3])
     x, y = jax.random.normal(jax.random.key(1), (3, 4)), jax.random.uniform(jax.random.key(2), (3, 3))
     weights = jnp.array([1.0, 0.0, 2.0])
@@ -229,7 +229,7 @@ def test_an_example_of_weight_zero_is_not_looked_at(cost, bad):
     close(jax.value_and_grad(nielsen.objective(c))(params, x, y, weights), expected, 1e-5)
 
 
-def test_coefficients_of_numpy_widen_nothing():
+def test_numpy_coefficients_do_not_widen_arrays():
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), nielsen.init(jax.random.key(0), np.array([4, 3])))
     x, y = jnp.ones((2, 4), jnp.bfloat16), jnp.ones((2, 3), jnp.bfloat16)
     value, grads = nielsen.value_and_grad(lmbda=np.float64(0.5), n=np.int64(10))(params, x, y)

@@ -1,4 +1,4 @@
-"""Every notebook in a fresh kernel: no assertion fails, and cells marked `checked` print what is stored."""
+"""Every notebook in a fresh kernel: no assertion fails, and cells marked `checked` print the stored output."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def test_cells_are_short_and_stored_with_their_outputs(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_and_prints_what_is_stored(path, monkeypatch):
     monkeypatch.setenv("NNJAX_DATA", "")  # shipped data only
-    monkeypatch.delenv("XLA_FLAGS", raising=False)  # its numbers are those of programs as XLA optimises them by default
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # its numbers need XLA's default optimisations
     before = {file: file.read_bytes() for file in FOLDER.glob("*.png")}
     notebook = nbformat.read(path, as_version=4)
     for library in notebook.metadata.get("needs", ()):

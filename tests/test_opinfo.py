@@ -1,4 +1,4 @@
-"""PyTorch's own samples of its operations (OpInfo), in float64: output and gradients against ours, where we can say it."""
+"""PyTorch's own samples of its operations (OpInfo), in float64: output and gradients against ours, where we support them."""
 
 import math
 import warnings
@@ -15,15 +15,15 @@ from nnjax import layers, ops
 from nnjax.layer import as_custom_vjp
 
 pytestmark = pytest.mark.slow
-MOST = 1e-10  # of the size of what is compared
+MOST = 1e-10  # relative to the size of the compared numbers
 
 
 class CannotExpress(Exception):
-    """A sample that asks for what nnjax has not; its words are the option."""
+    """A sample with an option that nnjax does not have; the message is the option."""
 
 
 def without(**options) -> None:
-    """Raise for the first option that has another value than the one at which it does nothing."""
+    """Raise for the first option with a value that has an effect."""
     for name, (value, nothing) in options.items():
         if value != nothing:
             raise CannotExpress(name)
@@ -102,7 +102,7 @@ def group_norm(x, groups, weight=None, bias=None, eps=1e-5):
     n = x.shape[1]
     params = _scaled(n, weight, jnp.zeros(n) if bias is None else bias)
     spread = channels_last(x)
-    flat = spread.reshape(x.shape[0], math.prod(x.shape[2:]), 1, n)  # an image, of height as many as there are places
+    flat = spread.reshape(x.shape[0], math.prod(x.shape[2:]), 1, n)  # an image, whose height is the number of places
     return channels_first(call(nnjax.group_norm(groups, n, eps=eps), params, flat).reshape(spread.shape))
 
 
@@ -117,7 +117,7 @@ def batch_norm(x, mean, var, weight=None, bias=None, training=False, momentum=0.
 
 
 def _reduced(losses: Callable, weights, total, reduction: str, shape):
-    """By the weighted mean: itself, as many times, or each alone."""
+    """By the weighted mean: the mean, the sum, or each alone."""
     if reduction == "none":
         each = [losses(slice(i, i + 1), jnp.ones(1)) * weights[i] for i in range(len(weights))]
         return jnp.stack(each).reshape(shape) if each else jnp.zeros(shape)
@@ -178,7 +178,7 @@ def linear(x, w, b=None):
 def embedding(w, ids, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False):
     without(
         padding_idx=(padding_idx, None), max_norm=(max_norm, None), scale_grad_by_freq=(scale_grad_by_freq, False)
-    )  # sparse: another way to hold the same gradient
+    )  # sparse: another storage of the same gradient
     layer = nnjax.embedding(*w.shape)
     return call(layer, type(layer.init(jax.random.key(0)))(w), ids)
 

@@ -14,7 +14,7 @@ def normal(*shape, seed=0):
 Q, K, V = normal(2, 5, 4, 3), normal(2, 5, 2, 3, seed=1), normal(2, 5, 2, 3, seed=2)
 
 
-def test_dir_shows_the_public_names_alone():
+def test_dir_shows_only_the_public_names():
     assert dir(ops) == ["attention", "conv", "dot_product_attention", "linear_cross_entropy", "max_pool"]
 
 
@@ -82,7 +82,7 @@ def test_linear_cross_entropy_serves_anyones_gradient():
             r"k's heads divide q's, got q: float32 \(2, 5, 3, 3\), k: float32 \(2, 5, 2, 3\)",
         ),
         ((Q[:, :4], K, V), {}, ValueError, r"as many queries as keys, got 4 and 5; pass causal=False"),
-        ((Q, K.astype(jnp.bfloat16), V), {}, TypeError, r"k and q must have one dtype"),
+        ((Q, K.astype(jnp.bfloat16), V), {}, TypeError, r"k and q must have the same dtype"),
         ((Q, K, V), {"mask": jnp.ones((2, 5))}, TypeError, r"mask must be boolean, .*got float32 \(2, 5\)"),
         ((Q, K, V), {"mask": jnp.ones((2, 4), bool)}, ValueError, r"mask must have shape \(2, 5\), got bool \(2, 4\)"),
     ],
@@ -93,7 +93,7 @@ def test_bad_arguments_are_refused(args, options, error, message):
 
 
 def _network(attend, pool, dense, x):
-    """(batch, 6, 6, 4) -> (batch, 3): pooling, then attention over the places that are left."""
+    """(batch, 6, 6, 4) -> (batch, 3): pooling, then attention over the remaining places."""
     places = pool(x).reshape(x.shape[0], 9, 4)
     q, k, v = (dense(i, places).reshape(x.shape[0], 9, 2, 2) for i in range(3))
     return dense(3, attend(q, k, v).reshape(x.shape[0], 36))
@@ -160,7 +160,7 @@ def test_windows_are_numbers_or_lists_of_any_kind(two):
     np.testing.assert_array_equal(got, expected)
 
 
-def test_a_bool_is_no_size_even_after_a_one():
+def test_a_bool_is_not_a_size_even_after_a_one():
     x, w = normal(1, 4, 5, 2), normal(3, 2, 2, 4)
     ops.conv(x, w, stride=1, groups=1)
     ops.max_pool(x, (1, 1), 1)

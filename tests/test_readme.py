@@ -1,4 +1,4 @@
-"""Every Python block of the README runs, one after another, as a reader would run them; its two commands stand in it."""
+"""Every Python block of the README runs, one after another, as a reader would run them; and it has its two commands."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_every_block_runs(capsys):
     assert float(out.splitlines()[-1]) > 0.9
 
 
-def test_the_two_commands_stand_in_it_word_for_word():
+def test_the_two_commands_are_in_it_word_for_word():
     assert "\n    python -m pip install -e '.[train]' && nnjax train\n" in README
     assert "\n    python -m pip install -e '.[test]' && python -m pytest\n" in README
 

@@ -1,4 +1,4 @@
-"""The order of the floors: no file imports upward or in a circle; and no automatic differentiation where a `bwd` is."""
+"""The order of the floors: no file imports upward or in a circle; and files with a `bwd` have no automatic differentiation."""
 
 import ast
 import importlib
@@ -61,7 +61,7 @@ def module(path: Path) -> str:
 
 
 def imported(path: Path, inside_functions: bool = True) -> set[str]:
-    """Everything of nnjax that a file imports, as `layers.dense`; names of a module's own after it."""
+    """Everything of nnjax that a file imports, as `layers.dense`, with names inside a module appended."""
     package = path.relative_to(ROOT).parent.parts
     found = set()
     tree = ast.parse(path.read_text())
@@ -115,7 +115,7 @@ def test_no_two_files_import_each_other():
 
 
 def has_a_bwd(path: Path) -> bool:
-    """Whether a file defines a backward, or composes of layers that do."""
+    """Whether a file defines a backward, or composes layers that do."""
     own = path.relative_to(ROOT).parts[0].removesuffix(".py")
     defined = [node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
     by_hand = any(name == "bwd" or name.endswith(("_bwd", "_t")) for name in defined)
@@ -190,7 +190,7 @@ def resolves(name: str) -> bool:
 
 
 REPOSITORY = Path(__file__).parent.parent
-TESTS = sorted(p for p in Path(__file__).parent.rglob("*.py") if p != Path(__file__))  # some start programs that they write
+TESTS = sorted(p for p in Path(__file__).parent.rglob("*.py") if p != Path(__file__))  # some run programs that they write
 WORDS = [*FILES, *TESTS, REPOSITORY / "README.md", *sorted((REPOSITORY / "notebooks").glob("*.ipynb"))]
 
 
@@ -208,7 +208,7 @@ def test_a_name_that_has_moved_is_seen():
 
 
 def generators_called_for_nothing(text: str) -> list[str]:
-    """Functions with a yield that are called as statements: nothing of them runs, and a test of them cannot fail."""
+    """Functions with a yield that are called as statements: they never run, so such a test cannot fail."""
 
     def yields(function: ast.FunctionDef) -> bool:
         todo: list[ast.AST] = list(function.body)

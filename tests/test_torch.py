@@ -30,7 +30,7 @@ def torch_recurrent(kind):
         table, cell, out = params
         n_in, n_hidden = cell.w.shape[0], cell.u.shape[0]
         bias_hh = torch.zeros_like(cell.b)
-        if kind == "GRU":  # its candidate has a bias of its own beside the state
+        if kind == "GRU":  # its candidate has a separate bias for the state
             bias_hh = torch.cat([bias_hh[: 2 * n_hidden], cell.b_u])
         given = {"weight_ih_l0": cell.w.T, "weight_hh_l0": cell.u.T, "bias_ih_l0": cell.b, "bias_hh_l0": bias_hh}
         module = getattr(torch.nn, kind)(n_in, n_hidden, batch_first=True).double()

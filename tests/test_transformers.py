@@ -64,6 +64,6 @@ def test_logits_and_gradients_are_those_of_transformers(tmp_path, options):
     scale = 1.0 if config.scale_attn_weights else (128 / config.n_head) ** 0.5
     for name, ours in zip(array_names(3, config.tie_word_embeddings, scan=False), jax.tree.leaves(grads), strict=True):
         ours = np.array(ours)
-        if "c_attn" in name:  # our queries are theirs times so much: the gradient with respect to theirs is as much more
+        if "c_attn" in name:  # our queries are theirs times this factor, so their gradient is larger by it
             ours[..., :128] *= scale / (int(name.split(".")[1]) + 1 if config.scale_attn_by_inverse_layer_idx else 1)
         close(ours, named[name], name)

@@ -65,7 +65,7 @@ def test_the_program_runs():
 
 
 @pytest.mark.slow
-def test_pyright_finds_nothing_to_say_of_the_program(program):
+def test_pyright_finds_no_error_in_the_program(program):
     pytest.importorskip("pyright")
     settings = {"include": ["program.py"], "extraPaths": [str(ROOT)], "typeCheckingMode": "standard"}
     (program.parent / "pyrightconfig.json").write_text(json.dumps(settings))
@@ -77,7 +77,7 @@ def test_pyright_finds_nothing_to_say_of_the_program(program):
 
 
 @pytest.mark.slow
-def test_mypy_finds_nothing_to_say_of_the_program(program):
+def test_mypy_finds_no_error_in_the_program(program):
     pytest.importorskip("mypy")
     command = [sys.executable, "-m", "mypy", "--strict", "program.py"]
     done = subprocess.run(command, cwd=program.parent, capture_output=True, text=True)

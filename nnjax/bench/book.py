@@ -1,4 +1,4 @@
-"""The book's epoch, beside the loop that its first chapter would write: NumPy, one example at a time."""
+"""The book's epoch, compared with the loop of its first chapter: NumPy, one example at a time."""
 
 import time
 from typing import Any
@@ -37,7 +37,7 @@ def numpy_backprop(
 def numpy_epoch(
     w: list[np.ndarray], b: list[np.ndarray], x: np.ndarray, y: np.ndarray, eta: float, batch_size: int, order: np.ndarray
 ) -> Any:
-    """(w, b) after one epoch: one example at a time, the gradients of a minibatch added up, all in NumPy's float64.
+    """(w, b) after one epoch: one example at a time, with the gradients of a minibatch summed, all in NumPy's float64.
 
     x: (examples, inputs, 1), y: (examples, outputs, 1): column vectors, as in the book.
     """

@@ -1,4 +1,4 @@
-"""How long a training step takes on many devices, from what it sends, the speed of the links and of the arithmetic."""
+"""Predict the time of a training step on many devices, from its messages, the speed of the links and of the arithmetic."""
 
 import math
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from typing import NamedTuple
 from .minimum import Need, Sizes, block_numbers, end_numbers, minimum
 
 COUNTS = (8, 64, 512, 4096)  # devices
-STRONG = 4096  # sequences in a batch that stays the same: one for each of the most devices
+STRONG = 4096  # sequences in a batch of fixed size: one for each device at most
 
 
 class Links(NamedTuple):
-    """bandwidth: bytes a second that a device sends while it receives as many; latency: seconds of a message; rate:
-    floating-point operations a second that a device does."""
+    """bandwidth: bytes that a device sends in a second while it receives as many; latency: seconds for each message; rate:
+    floating-point operations that a device does in a second."""
 
     bandwidth: float = 50e9
     latency: float = 5e-6
@@ -20,7 +20,7 @@ class Links(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """A step: seconds of arithmetic, and of messages by rings and by trees. batch: sequences on all devices."""
+    """A step: seconds for arithmetic, and for messages by rings and by trees. batch: sequences on all devices."""
 
     scaling: str
     mesh: dict[str, int]
@@ -31,12 +31,12 @@ class Prediction(NamedTuple):
 
     @property
     def devices(self) -> int:
-        """How many the mesh has."""
+        """The number of devices of the mesh."""
         return math.prod(self.mesh.values())
 
     @property
     def step(self) -> float:
-        """Arithmetic, then the faster of the two ways to send."""
+        """The time for arithmetic, then for the faster of the two ways to send."""
         return self.compute + min(self.ring, self.tree)
 
     @property
@@ -56,9 +56,9 @@ def ring_seconds(kind: str, n: float, devices: int, links: Links) -> float:
 
 
 def tree_seconds(kind: str, n: float, devices: int, links: Links) -> float:
-    """By halves and doubles: as many bytes as in a ring, ceil(log2 p) latencies in the place of p - 1.
+    """By recursive halving and doubling: as many bytes as in a ring, but ceil(log2 p) latencies instead of p - 1.
 
-    An all-reduce of few bytes goes faster whole: ceil(log2 p) (a + n/b).
+    An all-reduce of few bytes is faster as a whole: ceil(log2 p) (a + n/b).
     Thakur, Rabenseifner and Gropp 2005: recursive doubling gathers, recursive halving scatters, Rabenseifner's all-reduce does
     both.
     """
@@ -70,19 +70,19 @@ def tree_seconds(kind: str, n: float, devices: int, links: Links) -> float:
 
 
 def flops(sizes: Sizes) -> float:
-    """Of a step on the whole batch: for each token 6 for a parameter, and 12 layers width context for attention.
+    """The flops of a step on the whole batch: for each token 6 for each parameter, and 12 layers width context for attention.
 
-    Chowdhery et al. 2022, appendix B.  Positions are looked up, not multiplied; the table is, at the head.
+    Chowdhery et al. 2022, appendix B.  Positions are looked up, not multiplied; the table is multiplied at the head.
     """
     numbers = sizes.layers * block_numbers(sizes.width) + end_numbers(sizes) - sizes.context * sizes.width
     return sizes.batch * sizes.context * (6.0 * numbers + 12.0 * sizes.layers * sizes.width * sizes.context)
 
 
 def predict(sizes: Sizes, mesh: Mapping[str, int], links: Links, scaling: str) -> list[Prediction]:
-    """Steps on 8, 64, 512 and 4,096 devices, as far as the mesh divides them: along data, or else shard, there are more.
+    """Steps on 8, 64, 512 and 4,096 devices, if the mesh divides them; the axis data, or else shard, grows.
 
-    weak: a device keeps its share of the batch; strong: the batch stays, at 4,096 sequences. Messages are the minimum;
-    nothing is sent while something is computed, all links are as fast, and adding numbers up on the way takes no time.
+    weak: a device keeps its share of the batch; strong: the batch stays at 4,096 sequences. Messages are the minimum;
+    sending and computing do not overlap, all links are equally fast, and adding numbers on the way takes no time.
     Raises ValueError for speeds that are not positive.
     """
     expect_speeds(links)

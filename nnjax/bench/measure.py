@@ -1,4 +1,4 @@
-"""Programs against each other: interleaved pairs in one process, compiled ahead, and exact counts beside the times."""
+"""Compare programs: interleaved pairs in one process, compiled ahead, with exact counts besides the times."""
 
 import time
 from collections.abc import Callable
@@ -7,23 +7,23 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-PAIRS = 5  # at least, where nothing is in a hurry
+PAIRS = 5  # at least, without a budget
 
 
 class Program(NamedTuple):
-    """A compiled program with its arguments, and what is exact about it."""
+    """A compiled program with its arguments, and its exact counts."""
 
     run: Callable[[], Any]
     compile_seconds: float
     flops: float
     temp_bytes: int
-    least_bytes: int = 0  # of its arguments and results: what it must move at least
+    least_bytes: int = 0  # of its arguments and results, which it must move at least
 
 
 class Comparison(NamedTuple):
-    """Hand-written over reference. The counts and `spread` are against the first reference, the plain definition.
+    """Hand-written over reference. Counts and `spread` use the first reference, the plain definition.
 
-    time_ratios: of every reference. spread: that reference against itself, 5th to 95th percentile of ratios of medians.
+    time_ratios: to every reference. spread: of that reference to itself, 5th to 95th percentile of ratios of medians.
     """
 
     case: str
@@ -39,7 +39,7 @@ class Comparison(NamedTuple):
 
     @property
     def time_ratio(self) -> float:
-        """Against the plain definition."""
+        """The time ratio to the plain definition."""
         return next(iter(self.time_ratios.values()))
 
     @property
@@ -61,7 +61,7 @@ def compiled(f: Callable[..., Any], args: tuple[Any, ...]) -> Program:
 
 
 def seconds(run: Callable[[], Any]) -> float:
-    """The time of one call, its results waited for."""
+    """The time of one call, including the wait for its results."""
     start = time.perf_counter()
     jax.block_until_ready(run())
     return time.perf_counter() - start
@@ -70,7 +70,7 @@ def seconds(run: Callable[[], Any]) -> float:
 def interleaved(
     a: Callable[[], Any], b: Callable[[], Any], pairs: int, timed: Callable[[Callable[[], Any]], float] = seconds
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times of a and b in the order A B B A A B B A ..., so that neither profits from coming second.  timed: of one call."""
+    """Times of a and b in the order A B B A A B B A ..., so that neither profits from being second.  timed: times one call."""
     for run in (a, b, a, b)[: 4 if pairs > 2 else 2]:
         seconds(run)
     times = np.empty((pairs, 2))
@@ -86,13 +86,13 @@ def median_ratio(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def self_spread(a: np.ndarray, rng: np.random.Generator, draws: int = 200) -> tuple[float, float]:
-    """What `median_ratio` gives for one program against itself: its own times, paired at random, 5 % to 95 %."""
+    """`median_ratio` of one program to itself: its own times, paired at random, 5 % to 95 %."""
     ratios = [median_ratio(*np.split(rng.permutation(a)[: len(a) // 2 * 2], 2)) for _ in range(draws)]
     return float(np.quantile(ratios, 0.05)), float(np.quantile(ratios, 0.95))
 
 
 def pairs_within(run: Callable[[], Any], budget_seconds: float, least: int = PAIRS) -> int:
-    """How many pairs with this program fit into the time, at least `least`."""
+    """The number of pairs with this program that fit into the time, at least `least`."""
     once = min(seconds(run) for _ in range(min(3, least)))
     return int(np.clip(budget_seconds / 2 / once, least, 2000))
 
@@ -109,8 +109,8 @@ def compare(
     budget_seconds: float = 8.0,
     least: int = PAIRS,
 ) -> Comparison:
-    """All compiled for these arguments; hand and each reference run in interleaved pairs for about `budget_seconds`, but in
-    `least` pairs at least, of which two are the fewest."""
+    """All compiled for these arguments; hand and each reference run in interleaved pairs for about `budget_seconds`, but in at
+    least `least` pairs, and never fewer than two."""
     named = references if isinstance(references, dict) else {"jax.grad": references}
     ours, theirs = compiled(hand, args), {name: compiled(f, args) for name, f in named.items()}
     ratios, ours_seconds, spread, most = {}, [], (1.0, 1.0), 0

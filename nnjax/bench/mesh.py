@@ -1,4 +1,4 @@
-"""`nnjax bench --mesh`: what a GPT's training step sends, read from the compiled program, and what that takes."""
+"""`nnjax bench --mesh`: the messages of a GPT's training step, read from the compiled program, and the time that they take."""
 
 import json
 import math
@@ -23,7 +23,7 @@ GPT = Sizes(vocab=50304, context=1024, layers=24, heads=16, width=1024, batch=64
 
 
 class Found(NamedTuple):
-    """What the program of one mesh sends, the minimum, and the bytes of parameters, moments and batch that a device keeps."""
+    """The messages of the program on one mesh, the minimum, and the bytes of parameters, moments and batch on a device."""
 
     mesh: dict[str, int]
     sent: Counts
@@ -33,14 +33,14 @@ class Found(NamedTuple):
 
 
 def run(meshes: Sequence[str], links: Links, device: str | None, to: Path | None, plot: Path | None, sizes: Sizes = GPT) -> int:
-    """Print and write what `nnjax bench --mesh` is for. Nothing is run on the meshes: on a CPU they are simulated.
+    """Print and write the results of `nnjax bench --mesh`. Nothing is run on the meshes; a CPU simulates them.
 
-    Raises ValueError for what is no mesh, for one that does not divide the model, or has more devices than are present.
+    Raises ValueError for an invalid mesh, or one that does not divide the model or has more devices than are present.
     """
     wanted = [mesh_sizes(mesh, None, who="bench") or {} for mesh in meshes]
     expect_speeds(links)
     if plot:
-        _figure()  # rather now than after minutes
+        _figure()  # fail now, not after minutes
     if device in (None, "cpu"):
         jax.config.update("jax_platforms", "cpu")
         simulate(max(math.prod(mesh.values()) for mesh in wanted))
@@ -51,9 +51,9 @@ def run(meshes: Sequence[str], links: Links, device: str | None, to: Path | None
     for mesh in wanted:
         found.append(measured(sizes, mesh, links))
         _print_messages(found[-1])
-    print(f"\nPredicted from {links.bandwidth / 1e9:g} GB/s a device and way, {links.latency * 1e6:g} us a message, "
-          f"{links.rate / 1e12:g} TFLOP/s a device,\nnothing sent while computing; more devices along data, or else shard.\n"
-          "weak: the batch grows with them; strong: it stays. Efficiency: arithmetic over step.\n"
+    print(f"\nPredicted from {links.bandwidth / 1e9:g} GB/s per device and direction, {links.latency * 1e6:g} us per message, "
+              f"{links.rate / 1e12:g} TFLOP/s per device,\nwithout overlap; the axis data, or else shard, grows.\n"
+          "weak: the batch grows with the devices; strong: it stays. Efficiency: arithmetic over step.\n"
           "Rings and trees as in Thakur, Rabenseifner and Gropp 2005.")  # fmt: skip
     _print_predictions(found)
     if to:
@@ -65,7 +65,7 @@ def run(meshes: Sequence[str], links: Links, device: str | None, to: Path | None
 
 
 def measured(sizes: Sizes, mesh: dict[str, int], links: Links) -> Found:
-    """The step, compiled for this mesh, and read."""
+    """The messages of the step, compiled for this mesh."""
     program = compiled_step(sizes, make_mesh(**mesh))
     predictions = [p for scaling in ("weak", "strong") for p in predict(sizes, mesh, links, scaling)]
     sent, least = counted(collectives_of(program.as_text()), mesh), counted(minimum(sizes, mesh), mesh)
@@ -90,7 +90,7 @@ def _show(table: Table) -> None:
 def _print_messages(found: Found) -> None:
     sums, least = summed(found.sent), summed(found.least)
     print(f"\n{_named(found.mesh)}: {found.kept / 1e6:,.1f} MB of parameters, moments and batch on a device,\n"
-          f"{'and in a step, messages of so many bytes' if {**sums, **least} else 'and nothing is sent'}")  # fmt: skip
+              f"{'and messages of a step, with their bytes' if {**sums, **least} else 'and nothing is sent'}")  # fmt: skip
     if not {**sums, **least}:
         return
     table = _table("along", "kind", "sent", "minimum", "above the minimum")
@@ -136,7 +136,7 @@ def _figure() -> Any:
 
 
 def draw(found: list[Found], file: Path) -> None:
-    """Weak and strong scaling, a line for each mesh: with trees solid, with rings dotted, arithmetic alone grey."""
+    """Draw weak and strong scaling, a line for each mesh: solid with trees, dotted with rings, grey for only arithmetic."""
     Figure = _figure()
     use_style()
     figure = Figure(figsize=(8, 4.6), layout="constrained")
@@ -147,7 +147,7 @@ def draw(found: list[Found], file: Path) -> None:
             axes.plot(counts, [1e3 * (p.compute + p.tree) for p in some], "o-", ms=4, color=color, label=_named(part.mesh))
             axes.plot(counts, [1e3 * (p.compute + p.ring) for p in some], ":", color=color)
             axes.plot(counts, [1e3 * p.compute for p in some], "-", lw=0.8, color="#999999", zorder=1)
-        axes.set(xscale="log", xlabel="devices", ylabel="predicted ms a step", title=f"{scaling} scaling")
+        axes.set(xscale="log", xlabel="devices", ylabel="predicted ms per step", title=f"{scaling} scaling")
         if scaling == "weak":
             axes.set_ylim(bottom=0)
         else:
@@ -155,5 +155,5 @@ def draw(found: list[Found], file: Path) -> None:
         axes.set_xticks([8, 64, 512, 4096], ["8", "64", "512", "4,096"])
         axes.minorticks_off()
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
-                  title="solid: trees, dotted: rings, grey: arithmetic alone")  # fmt: skip
+                  title="solid: trees, dotted: rings, grey: only arithmetic")  # fmt: skip
     figure.savefig(file, dpi=100)

@@ -1,4 +1,4 @@
-"""A training step of a GPT over a mesh, compiled, and the least that it has to send."""
+"""A training step of a GPT over a mesh, compiled, and the minimum that it has to send."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from .text.cost import Message, axes_of
 
 
 class Sizes(NamedTuple):
-    """Of a `gpt`, and the sequences of `context` tokens in a batch, of all devices together."""
+    """The sizes of a `gpt`, and the number of sequences of `context` tokens in a batch, on all devices together."""
 
     vocab: int
     context: int
@@ -42,26 +42,26 @@ class Need(NamedTuple):
 
 
 def block_numbers(width: int, model: int = 1) -> int:
-    """Parameters of one block on a device: 12 n^2 + 7 n over the axis model, and 6 n whole (norms, biases behind a sum)."""
+    """Parameters of one block on a device: 12 n^2 + 7 n over the axis model, and 6 n whole (norms, biases after a sum)."""
     return (12 * width**2 + 7 * width) // model + 6 * width
 
 
 def end_numbers(sizes: Sizes, model: int = 1) -> int:
-    """Those in no block: the table of the vocabulary, cut over the axis model; positions and the last norm, whole."""
+    """Parameters outside the blocks: the vocabulary's table, split over the axis model; positions and the last norm, whole."""
     return sizes.vocab * sizes.width // model + sizes.context * sizes.width + 2 * sizes.width
 
 
 def minimum(sizes: Sizes, mesh: Mapping[str, int], itemsize: int = 4) -> list[Need]:
-    """What a step sends at least, by axis of the mesh: data, shard, model.  itemsize: bytes of a number.
+    """The minimum that a step sends, by axis of the mesh: data, shard, model.  itemsize: bytes of a number.
 
-    data: one all-reduce of the gradients (Thakur et al. 2005 show what that takes), of a device's share of them where shard
-    cuts them.
-    model: two all-reduces of the activations a block each way (Shoeybi et al. 2019, figure 4); of the vocabulary, one of the
-    embeddings, one of ct_h, and of each row's largest score and two sums.
-    shard: of each block's parameters an all-gather forward, one backward, and a reduce-scatter of its gradients (Rajbhandari
-    et al. 2020, section 7); of what is in no block, an all-gather that serves both ways, and a reduce-scatter.
+    data: one all-reduce of the gradients (for its cost see Thakur et al. 2005), or of a device's share of them if shard
+    splits them.
+    model: for each block two all-reduces of the activations in each direction (Shoeybi et al. 2019, figure 4); for the
+    vocabulary, one of the embeddings, one of ct_h, one of each row's largest score and one of two sums.
+    shard: for the parameters of each block an all-gather forward, one backward, and a reduce-scatter of the gradients
+    (Rajbhandari et al. 2020, section 7); for the other parameters an all-gather for both directions, and a reduce-scatter.
     The loss: one all-reduce of two numbers, the weighted sum and the weight.
-    Here every parameter can be cut: axes divide width and vocab; data and shard together divide batch.
+    It assumes that every parameter can be split: axes divide width and vocab; data and shard together divide batch.
     """
     data, shard, model = (mesh.get(axis, 1) for axis in ("data", "shard", "model"))
     rows = sizes.batch * sizes.context // (data * shard)
@@ -89,7 +89,7 @@ Counts = dict[tuple[tuple[str, ...], str, int], int]  # {(axes, kind, bytes): ho
 
 
 def counted(messages: Sequence[Message | Need], mesh: Mapping[str, int]) -> Counts:
-    """The messages of a program or of the minimum: how many there are along each axis, of each kind and size."""
+    """The number of messages of a program or of the minimum along each axis, of each kind and size."""
     found: Counts = {}
     for m in messages:
         key = (m.axes if isinstance(m, Need) else axes_of(m, mesh), m.kind, m.bytes)
@@ -98,7 +98,7 @@ def counted(messages: Sequence[Message | Need], mesh: Mapping[str, int]) -> Coun
 
 
 def summed(counts: Counts) -> dict[tuple[tuple[str, ...], str], tuple[int, int]]:
-    """{(axes, kind): (messages, bytes of all)}: what stays the same where XLA puts two messages together and a third apart."""
+    """{(axes, kind): (messages, bytes of all)}: the bytes stay the same if XLA merges or splits messages."""
     found: dict[tuple[tuple[str, ...], str], tuple[int, int]] = {}
     for (axes, kind, size), times in counts.items():
         messages, total = found.get((axes, kind), (0, 0))
@@ -107,18 +107,18 @@ def summed(counts: Counts) -> dict[tuple[tuple[str, ...], str], tuple[int, int]]
 
 
 def compiled_step(sizes: Sizes, mesh: Mesh, chips: Target | None = None) -> Any:
-    """`step_on`, compiled for the mesh; nothing is run.  chips: whose mesh it is, where they are not here."""
+    """`step_on`, compiled for the mesh; nothing is run.  chips: the target of the mesh, if its devices are not here."""
     step, args = step_on(sizes, mesh)
     if chips:
-        return chips.compile_laid_out(step, args, {})  # with all the compiler's effort: it is its choices that are read
+        return chips.compile_laid_out(step, args, {})  # with the compiler's full effort, as we read its choices
     return step.lower(*args).compile()
 
 
 def step_on(sizes: Sizes, mesh: Mesh) -> tuple[Any, tuple[Any, ...]]:
     """One step of Adam on a `gpt` over the axes data, shard and model of this mesh, and the shapes of its arguments.
 
-    These are (parameters, first moments, second moments, ids, labels).
-    Raises ValueError for sizes that the mesh does not divide, as the layers do.
+    The arguments are (parameters, first moments, second moments, ids, labels).
+    Raises ValueError, like the layers, for sizes that the mesh does not divide.
     """
     data, shard, model = (axis if axis in mesh.shape else None for axis in ("data", "shard", "model"))
     sharded = gpt(*sizes[:5], mesh, data=data, shard=shard, model=model)
@@ -130,7 +130,7 @@ def step_on(sizes: Sizes, mesh: Mesh) -> tuple[Any, tuple[Any, ...]]:
 
     def run(params, mu, nu, ids, labels):
         state = init_state(params, optimizer, jax.random.key(0))
-        adam, *rest = state.opt_state  # what init_state makes of the moments stands here for those given
+        adam, *rest = state.opt_state  # the given moments replace those that init_state makes
         after, value = step(state._replace(opt_state=(adam._replace(mu=mu, nu=nu), *rest)), ids, labels)
         return after.params, after.opt_state[0].mu, after.opt_state[0].nu, value
 

@@ -1,4 +1,4 @@
-"""What a device can do at most, measured on it: operations a second of a large product, bytes a second of a large update."""
+"""The peaks of a device, measured on it: operations per second of a large product, bytes per second of a large update."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,13 +12,13 @@ from .measure import seconds
 
 SIDE = {"cpu": 1024}  # of the square matrices
 SIDE_ELSEWHERE = 8192
-LENGTH = {"cpu": 1 << 25}  # numbers in a vector: far more than a cache holds
+LENGTH = {"cpu": 1 << 25}  # numbers in a vector: far more than fit into a cache
 LENGTH_ELSEWHERE = 1 << 28
-BATCHES, BATCH_SECONDS, MOST = 3, 0.1, 50  # of each the best of some batches, back to back
+BATCHES, BATCH_SECONDS, MOST = 3, 0.1, 50  # the best of a few batches of runs, back to back
 
 
 class Peaks(NamedTuple):
-    """products: floating-point operations a second, by `Kind.label`. memory: bytes a second, read and written together."""
+    """products: floating-point operations per second, by `Kind.label`. memory: bytes per second, read and written together."""
 
     products: dict[str, float]
     memory: float
@@ -29,9 +29,9 @@ class Peaks(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """What a program achieves of the peaks; None where it has no products, or where they cannot be counted.
+    """The shares of the peaks that a program reaches; None if it has no products, or if they cannot be counted.
 
-    memory: of the bytes that it must move at least, which are its arguments and its results, each once.
+    memory: counts the bytes that it must move at least, its arguments and its results, each once.
     """
 
     products: float | None
@@ -48,7 +48,7 @@ def peaks(device: Any, kinds: Sequence[Kind], side: int | None = None, length: i
 
 
 def _product(kind: Kind, side: int) -> float:
-    """Seconds of a product of two square matrices."""
+    """Seconds for a product of two square matrices."""
     a, b = (kind.cast(jax.random.normal(jax.random.key(i), (side, side), jnp.float32)) for i in (0, 1))
     with jax.default_matmul_precision(kind.precision):
         run = jax.jit(jnp.matmul)
@@ -56,7 +56,7 @@ def _product(kind: Kind, side: int) -> float:
 
 
 def _update(length: int) -> float:
-    """Seconds of y = y + x / 2 for vectors of float32, in place: two are read and one is written."""
+    """Seconds for y = y + x / 2 with float32 vectors, in place: two are read and one is written."""
     run = jax.jit(lambda y, x: y + 0.5 * x, donate_argnums=0)
     x, y = jnp.ones(length, jnp.float32), [jnp.zeros(length, jnp.float32)]
 
@@ -68,13 +68,13 @@ def _update(length: int) -> float:
 
 
 def shortest(run: Callable[[], Any], timer: Callable[[Callable[[], Any]], float] = seconds) -> float:
-    """Seconds of one run, among several batches of runs that are begun without waiting for each other."""
+    """Seconds of one run, the shortest of several batches of runs that start without waiting for each other."""
     timer(run)
     many = max(1, min(MOST, math.ceil(BATCH_SECONDS / max(timer(run), 1e-9))))
     return min(timer(lambda: [run() for _ in range(many)][-1]) for _ in range(BATCHES)) / many
 
 
 def shares(peaks: Peaks, kind: Kind, flops: float, least_bytes: float, took: float) -> Shares:
-    """Of a program that took so many seconds."""
-    products = flops / took / peaks.products[kind.label] if flops > 0 else None  # NaN is not
+    """The shares of a program that took this many seconds."""
+    products = flops / took / peaks.products[kind.label] if flops > 0 else None  # not for NaN
     return Shares(products, least_bytes / took / peaks.memory)

@@ -6,7 +6,7 @@ from .measure import Comparison
 
 
 def bars(found: list[Comparison], file: Path, title: str) -> None:
-    """Time and temporary memory of the hand-written backward, jax.grad's being 1, a pair of bars for each case."""
+    """Draw time and temporary memory of the hand-written backward relative to jax.grad, a pair of bars for each case."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -18,7 +18,7 @@ def bars(found: list[Comparison], file: Path, title: str) -> None:
     axes.barh([r + 0.2 for r in rows], [c.temp_ratio for c in found], 0.38, color="#E69F00", label="temporary memory")
     axes.axvline(1.0, color="black", linewidth=1)
     axes.set_yticks(rows, [c.case for c in found])
-    axes.set_xlim(0, 1.6)  # a temp ratio over small buffers may be anything
+    axes.set_xlim(0, 1.6)  # the temp ratio of small buffers can be arbitrary
     axes.invert_yaxis()
     axes.set_xlabel("hand-written / jax.grad (lower is better)")
     axes.set_title(title)

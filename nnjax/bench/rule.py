@@ -1,4 +1,4 @@
-"""What anyone's gradient rule costs, beside autodiff of its definition: `nnjax.cost`, and `nnjax bench module:function`."""
+"""The cost of any gradient rule, compared with autodiff of its definition: `nnjax.cost` and `nnjax bench module:function`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ from .measure import compiled, interleaved, median_ratio, pairs_within, seconds
 class Side(NamedTuple):
     """One gradient: value and cotangents, forward and backward, compiled as one program for the device.
 
-    residual_bytes: what the forward keeps for the backward, arguments not counted. temp_bytes: of the compiled program.
-    milliseconds: the median of its calls. None and NaN where JAX does not say.
+    residual_bytes: what the forward keeps for the backward, without arguments. temp_bytes: of the compiled program.
+    milliseconds: the median of its calls. None or NaN if JAX does not tell.
     """
 
     residual_bytes: int
@@ -29,9 +29,9 @@ class Side(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """A rule beside autodiff of its definition; definition: None where that has no reverse mode, with the reason.
+    """A rule and autodiff of its definition; definition: None if that has no reverse mode, with the reason.
 
-    time_ratio: of the rule to its definition, the median over pairs of calls that are interleaved.
+    time_ratio: of the rule to its definition, the median over interleaved pairs of calls.
     """
 
     name: str
@@ -67,14 +67,14 @@ def cost(
     rule: Callable[..., Any], /, *args: Any, reference: Callable[..., Any] | None = None, budget_seconds: float = 2.0,
     **kwargs: Any,
 ) -> Cost:  # fmt: skip
-    """What the gradient by a rule costs at these arguments, beside that by jax.vjp of its definition.
+    """The cost of the gradient by a rule at these arguments, compared with that by jax.vjp of its definition.
 
     rule: a custom_vjp or custom_jvp function, whose undecorated body is the definition unless `reference` is given, or any
-    function with a reference. Measured are: bytes of residuals, which the forward keeps for the backward (arguments are not
-    counted, as they are there anyway), temporary memory and floating-point operations of the compiled program, and the time of
-    a value with its cotangents, in interleaved pairs for about `budget_seconds`.
+    function with a reference. It measures the bytes of residuals, which the forward keeps for the backward (without
+    arguments, which exist anyway), temporary memory and floating-point operations of the compiled program, and the time of a
+    value with its cotangents, in interleaved pairs for about `budget_seconds`.
 
-    Raises TypeError for what is no function, has no reference or no derivative, and ValueError for a time that is not positive.
+    Raises TypeError if rule is not a function, has no reference or no derivative, ValueError for a time that is not positive.
     """
     if not callable(rule):
         raise TypeError(f"cost: rule must be a function, got {describe(rule)}; pass the function, then its arguments.")
@@ -83,7 +83,7 @@ def cost(
     definition = reference or body_of(rule)
     name = getattr(rule, "__name__", type(rule).__name__)
     if definition is None:
-        raise TypeError(f"cost: {name} is no custom_vjp or custom_jvp function; pass reference=, the same in plain jax.numpy.")
+        raise TypeError(f"cost: {name} is not a custom_vjp or custom_jvp function; pass reference=, in plain jax.numpy.")
     for f in (rule, definition):
         expect_arguments("cost", f, args, kwargs)
     (rule, definition), args, kwargs, names = bound(rule, definition, args, kwargs)
@@ -102,7 +102,7 @@ def cost(
 
 
 def costs(fn: Callable[[], Any], budget_seconds: float, said: Callable[[Title, Cost | str], None]) -> int:
-    """Tell the cost of every rule that fn() runs through, at its first call; how many there were."""
+    """Report the cost of every rule that fn() runs through, at its first call, and return their number."""
     heard: list[Heard] = []
     with listening(heard):
         fn()
@@ -110,7 +110,7 @@ def costs(fn: Callable[[], Any], budget_seconds: float, said: Callable[[Title, C
         try:
             args, kwargs = next(entry.samples[0].filled(0))
             found: Cost | str = cost(entry.rule, *args, budget_seconds=budget_seconds, **kwargs)
-        except Exception as error:  # a rule without a derivative, or one that does not run by itself
+        except Exception as error:  # a rule without a derivative, or one that does not run alone
             found = (str(error).splitlines() or [type(error).__name__])[0]
         said(entry.title, found)
     return len(heard)
@@ -129,7 +129,7 @@ def _cotangents(f: Callable[..., Any], spec: Spec, diff: Leaves, other: Leaves) 
 
 
 def _whole(f: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
-    """f's value and cotangents, as one function of (diff, other, cotangents)."""
+    """The value and cotangents of f, as one function of (diff, other, cotangents)."""
     run = vjp_of(f, spec)
 
     def whole(diff, other, cts):
@@ -157,7 +157,7 @@ def _side(f, spec: Spec, diff: Leaves, other: Leaves, program, times) -> Side:
 
 
 def residual_bytes(f: Callable[..., Any], spec: Spec, diff: Leaves, other: Leaves) -> int:
-    """Bytes that jax.vjp of f keeps between forward and backward, each array once, and no argument."""
+    """Bytes that jax.vjp of f keeps between forward and backward, each array once, without arguments."""
 
     def kept(diff, other):
         def value(diff):

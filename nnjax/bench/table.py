@@ -1,4 +1,4 @@
-"""What `nnjax bench` measures, with the target of each case: time and temporary memory, hand-written over jax.grad."""
+"""The cases of `nnjax bench`, each with its targets: time and temporary memory, hand-written over jax.grad."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,8 +16,8 @@ from .kernels.attention import attends
 from .kernels.projection import projects
 from .measure import Comparison
 
-SMALL = 8 << 20  # bytes: temporaries below are not counted
-SHORT = 1.0  # ms: below, a time within the spread of jax.grad against itself is met
+SMALL = 8 << 20  # bytes: smaller temporaries do not count
+SHORT = 1.0  # ms: for shorter times, a ratio within the spread of jax.grad to itself meets the target
 
 
 class Entry(NamedTuple):
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     peers: Callable[[float], dict[str, float]] | None = None
 
     def met(self, c: Comparison) -> bool:
-        """Whether time and temporary memory keep to the targets."""
+        """Whether time and temporary memory meet the targets."""
         time = c.time_ratio <= self.time or (c.milliseconds < SHORT and c.time_ratio <= c.spread[1])
         return time and (c.temp_ratio <= self.temp or c.temp_bytes["hand"] < SMALL)
 
@@ -54,7 +54,7 @@ def _pulled(apply: Callable[..., Any], value: bool) -> Callable[..., Any]:
 def backward(
     layer: Layer, inputs: Callable[[Any], Any], others: dict[str, Callable[..., Any]] | None = None, value: bool = False
 ) -> Callable[..., Any]:
-    """A layer's cotangents for a random one, forward and backward; with `value` its output is handed out as well."""
+    """A layer's cotangents for a random one, forward and backward; with `value` its output is returned as well."""
 
     def make():
         k = keys(3)
@@ -80,7 +80,7 @@ def _remat(model: Layer) -> Layer:
 def step(
     model: Layer, loss: Layer, batch: Callable[..., Any], plain: Layer | None = None, microbatches: int = 1
 ) -> Callable[..., Any]:
-    """A model's value and gradient. plain: a model of the same parameters whose definition jax.grad does best with."""
+    """A model's value and gradient. plain: a model of the same parameters whose definition is fastest under jax.grad."""
 
     def make():
         k = keys(3)
@@ -118,7 +118,7 @@ def scanned(make: Callable[..., Any], steps: int) -> Callable[..., Any]:
 
 
 def beside(make: Callable[..., Any], builders: Callable[..., Any]) -> Callable[[float], dict[str, float]]:
-    """Our step with optax.sgd against the libraries that `builders(x, labels)` makes."""
+    """Compare our step with optax.sgd with the libraries that `builders(x, labels)` makes."""
 
     def run(budget: float) -> dict[str, float]:
         hand, _, (params, x, labels) = make()
@@ -211,7 +211,7 @@ def _images() -> list[Entry]:
 
 def _sequences() -> list[Entry]:
     def recurs(layer: Layer, batch: int, steps: int, n: int) -> Callable[..., Any]:
-        # The output is a residual too: not handed out, it would count as temporary, and alone be 0.2 to 0.26 of jax.grad's.
+        # The output is a residual too: if it were not returned, it would count as temporary, 0.2 to 0.26 of jax.grad's alone.
         return backward(layer, _normal(batch, steps, n), value=True)
 
     rnn, lstm, gru = layers.rnn(128, 128), layers.lstm(128, 128), layers.gru(128, 128)
@@ -246,7 +246,7 @@ def _unstacked(params: Any) -> Any:
 
 
 def _gpt(microbatches: int = 1) -> Callable[..., Any]:
-    """The blocks scanned; jax.grad has them in a row, which it does best with."""
+    """The blocks run in a scan; for jax.grad in a row, which is faster for it."""
     model, row = (models.gpt(VOCAB, CONTEXT, DEPTH, HEADS, WIDTH, scan=scan) for scan in (True, False))
     plain = model._replace(apply=lambda params, x, *, key=None: row.apply(_unstacked(params), x, key=key))
     batch = _batch(_ids(VOCAB, 8, CONTEXT), _ids(VOCAB, 8, CONTEXT))
@@ -279,11 +279,11 @@ def _kernels(platform: str) -> list[Entry]:
         Entry(f"attention, S = {s}, in kernels", attends(s, 1, heads, kernels_of=platform), 1.05, 0.02)
         for s, heads in ((1024, 4), (4096, 2))
     ]
-    # Scores that are never kept are formed three times: five products, where jax.grad takes three.
+    # Scores that are never kept are formed three times: five products, while jax.grad takes three.
     loss = projects(2048, 32768, kernel=True)
     return [*attention, Entry("linear_cross_entropy, V = 32768, N = 2048, in kernels", loss, 1.67, 0.02)]
 
 
 def entries(platform: str = "cpu") -> list[Entry]:
-    """The whole table.  platform: as JAX names it when it lowers; of an accelerator, also what it alone has kernels for."""
+    """The whole table.  platform: the name that JAX uses in lowering; an accelerator adds the cases with its own kernels."""
     return [*_models(), *_images(), *_sequences(), *_layers(), *(_kernels(platform) if platform in ("cuda", "tpu") else [])]

@@ -1,4 +1,4 @@
-"""Hold a hand-written gradient against `jax.grad`: `check_layer`, `check_vjp`, `check_pair`, `check_transpose`, `audit`."""
+"""Compare a hand-written gradient with `jax.grad`: `check_layer`, `check_vjp`, `check_pair`, `check_transpose`, `audit`."""
 
 from .auditing.audit import audit as audit
 from .auditing.audit import intended as intended

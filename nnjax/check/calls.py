@@ -1,4 +1,4 @@
-"""How a function under test is called: which of its arguments are static, and by which names."""
+"""How a function under test is called: which of its arguments are static, and the names of the others."""
 
 import functools
 import inspect
@@ -15,7 +15,7 @@ from .subject import is_float
 
 
 def argument_names(f: Callable[..., Any], n: int | None = None) -> tuple[str, ...]:
-    """The names of f's first n positional parameters, or of all, as far as it has a signature."""
+    """The names of the first n positional parameters of f, or of all, as far as it has a signature."""
     try:
         parameters = inspect.signature(f).parameters.values()
     except (TypeError, ValueError):
@@ -25,7 +25,7 @@ def argument_names(f: Callable[..., Any], n: int | None = None) -> tuple[str, ..
 
 
 def expect_arguments(who: str, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise TypeError where f, as far as it has a signature, cannot be called with these arguments."""
+    """Raise TypeError if f has a signature and cannot be called with these arguments."""
     try:
         signature = inspect.signature(f)
     except (TypeError, ValueError):
@@ -35,14 +35,14 @@ def expect_arguments(who: str, f: Callable[..., Any], args: tuple[Any, ...], kwa
     except TypeError as error:
         came = ", ".join([*map(describe, args), *(f"{name}={describe(x)}" for name, x in kwargs.items())])
         raise TypeError(
-            f"{who}: {getattr(f, '__name__', type(f).__name__)}{signature} cannot be called with ({came}): {error}; pass it "
+            f"{who}: {getattr(f, '__name__', type(f).__name__)}{signature} cannot be called with ({came}): {error}; pass "
             "the arguments that it takes."
         ) from None
 
 
 def positional(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The same call with all by position that f takes by position, as JAX calls a rule and its fwd; defaults only where
-    something stands behind them."""
+    """The same call with every argument by position that f takes by position, as JAX calls a rule and its fwd. Defaults are
+    filled in only before other arguments."""
     if not kwargs:
         return args, kwargs
     try:
@@ -55,7 +55,7 @@ def positional(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 
 
 class Call(NamedTuple):
-    """Functions of the arguments that are not static, those arguments, and the names of the positional ones."""
+    """Functions of the non-static arguments, these arguments, and the names of the positional ones."""
 
     functions: tuple[Callable[..., Any], ...]
     args: tuple[Any, ...]
@@ -64,9 +64,9 @@ class Call(NamedTuple):
 
 
 def bound(f: Callable[..., Any], definition: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    """The call of f and its definition with what `nondiff_argnums` names closed over, passed by position or by keyword.
+    """The call of f and its definition, closed over what `nondiff_argnums` names, passed by position or by keyword.
 
-    Complex arrays are pairs of real ones there.
+    Complex arrays become pairs of real ones.
     """
     return _of_reals(_free(f, definition, args, kwargs))
 
@@ -83,7 +83,7 @@ class Complex(NamedTuple):
 
 
 def _of_reals(call: Call) -> Call:
-    """The same functions of real arrays, giving real arrays, so that JAX's convention for complex cotangents is in both.
+    """The same functions from real to real arrays, so that both follow JAX's convention for complex cotangents.
 
     For f(x + iy) = u + iv a cotangent c is pulled back as that of (x, y) -> (u, v) at (Re c, -Im c).
     """
@@ -116,8 +116,8 @@ def _of_reals(call: Call) -> Call:
 
 
 def in_own_precision(call: Call) -> tuple[Call, str]:
-    """The call and "", or, where its definition runs at these arguments but not in float64, functions that cast what is float64
-    to the precision of the arguments first, and the name of that precision."""
+    """The call and "". If its definition runs at these arguments but not in float64: functions that first cast float64 to the
+    precision of the arguments, and the name of that precision."""
     leaves, treedef = jax.tree.flatten((call.args, call.kwargs))
     own = [v.dtype if is_float(v) else None for v in leaves]
 
@@ -138,7 +138,7 @@ def in_own_precision(call: Call) -> tuple[Call, str]:
             found = jax.eval_shape(definition, [leaves[i] for i in arrays])
         except Exception:
             return False
-        given = {v.dtype for v in leaves if is_float(v)}  # one that is always narrow does not run in float64 either
+        given = {v.dtype for v in leaves if is_float(v)}  # an argument that is always narrow does not become float64 either
         return given != {np.dtype(np.float64)} or all(
             y.dtype == np.float64 for y in found if jnp.issubdtype(y.dtype, jnp.floating)
         )
@@ -167,7 +167,7 @@ def in_own_precision(call: Call) -> tuple[Call, str]:
 
 
 def _free(f: Callable[..., Any], definition: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    """The call with what `nondiff_argnums` names closed over."""
+    """The call, closed over what `nondiff_argnums` names."""
     rule = rule_of(f)
     names = argument_names(f)
     numbers = () if rule is None else static_numbers(rule)

@@ -1,4 +1,4 @@
-"""`check_layer`: a layer's hand-written pair held against its definition, with the wrong layer inside named."""
+"""`check_layer`: compare a layer's hand-written pair with its definition, and name the wrong layer inside."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -22,13 +22,13 @@ from .subject import Spec, Subject, layer_owner, split, vjp_of
 
 @functools.lru_cache(maxsize=256)
 def _shared(apply: Callable[..., Any], spec: Spec) -> dict[Any, Any]:
-    """What is compiled for a definition: layers that differ in fwd and bwd alone (mutants) have it in common."""
+    """What is compiled for a definition: layers that differ only in fwd and bwd (mutants) share it."""
     return {}
 
 
 @functools.lru_cache(maxsize=64)
 def layer_subject(layer: Layer, spec: Spec) -> Subject:
-    """One Subject for each layer and kind of arguments, so that checking it again compiles nothing."""
+    """One Subject for each layer and kind of arguments, so that a second check compiles nothing."""
 
     def fwd(params, x, key):
         return layer.fwd(params, x, key=key)
@@ -55,9 +55,9 @@ def layer_subject(layer: Layer, spec: Spec) -> Subject:
 
 
 def crowded() -> bool:
-    """Whether compiled programs take up half of the memory maps that Linux gives a process: 65,530 unless it is told otherwise.
+    """Whether compiled programs take up half of the memory maps that Linux allows a process: 65,530 by default.
 
-    A program takes some twenty, and a loop that runs eagerly is compiled anew each time.
+    A program takes about twenty, and a loop that runs eagerly is compiled again each time.
     """
     try:
         most = int(Path("/proc/sys/vm/max_map_count").read_text())
@@ -67,7 +67,7 @@ def crowded() -> bool:
 
 
 def forget() -> None:
-    """Drop every program that was compiled."""
+    """Drop every compiled program."""
     layer_subject.cache_clear()
     _shared.cache_clear()
     jax.clear_caches()
@@ -79,33 +79,33 @@ def check_layer(
     seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None,
     specs: tuple[Any, Any, Any] | None = None, reference: Layer | None = None, search: bool | float = False,
 ) -> Report:  # fmt: skip
-    """Hold layer.fwd and layer.bwd against jax.vjp of layer.apply, at these parameters and inputs.
+    """Compare layer.fwd and layer.bwd with jax.vjp of layer.apply, at these parameters and inputs.
 
-    Compared are the value and every leaf's cotangent, within the error budget of `nnjax.check.witness.oracle`, for random
-    cotangents, on each of `devices` (the default one). `key` goes to layers that draw random numbers.
+    It compares the value and every leaf's cotangent, within the error budget of `nnjax.check.witness.oracle`, for random
+    cotangents, on each of `devices` (the default one). `key` is for layers that draw random numbers.
 
     dtypes      of float64, float32, bfloat16, float16; all by default.
     transforms  of eager, jit, vmap, scan, checkpoint, second (the Hessian-vector product, forward over reverse). By
-                default eager and jit in every dtype, the others in float32 and float64; with `full` all in all.
-    witnesses   of adjoint, taylor and plain, all by default. Two in float64: proofs that need no reverse mode. plain: the plain
-                pair (`nnjax.plain`), where the layer has a faster one, within the same budget in every dtype; under jit,
-                with `full` under every transform.
-                Two more where they are named: repeat, the same bits when it runs twice; batch_invariant, the same bits for a
-                row whatever the batch around it.
+                default eager and jit in every dtype, the others in float32 and float64; with `full` all in every dtype.
+    witnesses   of adjoint, taylor and plain, all by default. The first two, in float64, are proofs without reverse mode. plain:
+                the plain pair (`nnjax.plain`), if the layer has a faster one, within the same budget in every dtype, under
+                jit; with `full` under every transform.
+                Two more on request: repeat, the same bits when it runs twice; batch_invariant, the same bits for a row in
+                any batch.
     compute_dtype   the precision in which the layer computes inside, if lower than that of its arguments.
 
-    With `mesh`, the layer runs on each device inside `jax.shard_map`, on its part of the whole arrays params and x: as
-    `specs` = (of params, of x, of y) say, PartitionSpecs in trees or for a whole tree at once. Value and gradients, and those
-    of its apply, are held against `reference`, the layer on one device, which takes the same params and x. Transforms are
-    eager and jit there, witnesses none, unless named. A sum over devices that is missing is a failed row.
+    With `mesh`, the layer runs on each device inside `jax.shard_map`, on its part of the whole arrays params and x, split as
+    `specs` = (of params, of x, of y) say: PartitionSpecs in trees, or one for a whole tree. Value and gradients, and those
+    of its apply, are compared with `reference`, the layer on one device, which takes the same params and x. By default the
+    transforms are then eager and jit, without witnesses. A missing sum over devices is a failed row.
 
-    With `search`, a layer that is right here is checked at hostile inputs too, made of the shapes and ranges of these (ties,
-    zeros, repeated ids, saturated and tiny numbers, masked rows, other sizes), for 25 seconds or as many as it says; the
-    smallest that fails is told.
+    With `search`, a layer that is right here is also checked at hostile inputs, made from these shapes and ranges (ties,
+    zeros, repeated ids, saturated and tiny numbers, masked rows, other sizes), for 25 seconds or this many; the report shows
+    the smallest that fails.
 
-    The Report names leaf, layer, and what an error looks like. Nothing is raised for a wrong gradient:
-    `.raise_if_failed()` does that. Raises TypeError where `layer` is no Layer, or no leaf has a derivative, and ValueError
-    for an unknown dtype, transform or witness, or specs that do not fit.
+    The Report names leaf and layer, and describes the error. A wrong gradient raises nothing: call `.raise_if_failed()` for
+    that. Raises TypeError if `layer` is not a Layer, or no leaf has a derivative, and ValueError for an unknown dtype,
+    transform or witness, or for specs that do not fit.
     """
     expect_layer("check_layer", layer)
     expect_sharding(mesh, specs, reference, devices)
@@ -128,7 +128,7 @@ def check_layer(
 
 
 def located(report: Report, layer: Layer, params: Any, x: Any, key: Any, opts: Options) -> Report:
-    """The report with the wrong layer inside named in every failing row."""
+    """The report, with the wrong layer inside named in every failed row."""
     wrong = [row for row in report.failures if row.witness == "reference"]
     if not wrong or not layer.parts:
         return report
@@ -139,12 +139,12 @@ def located(report: Report, layer: Layer, params: Any, x: Any, key: Any, opts: O
         try:
             spec, diff, other = split((p, v, k), {}, ("params", "x", "key"))
         except TypeError:
-            return Report(())  # a part without a derivative has no gradient to be wrong
+            return Report(())  # a part without a derivative cannot have a wrong gradient
         return run_matrix(layer_subject(part, spec), diff, other, only)
 
     found = localise(layer, params, x, key, check)
     if found is None:
-        return report._replace(notes=(*report.notes, f"{layer.name}: every part is right by itself; it is how they are joined"))
+        return report._replace(notes=(*report.notes, f"{layer.name}: every part alone is right; their combination is wrong"))
     kind = next((row.diagnosis.kind for row in found.rows if row.diagnosis), "unknown")
     rows = []
     for row in report.rows:

@@ -25,11 +25,11 @@ from .witness.oracle import eps_of, in_x64, on_host
 from .witness.repeat import BATCH, REPEAT, batch_rows, repeat_rows
 from .witness.witnesses import common, in_kind, witness_rows
 
-RETURNED = re.compile(r"bwd rule .*must produce .*(structure|shapes do not match)")  # JAX, of cotangents unlike the arguments
+RETURNED = re.compile(r"bwd rule .*must produce .*(structure|shapes do not match)")  # JAX: cotangents unlike the arguments
 
 
 def run_matrix(subject: Subject, diff: Leaves, other: Leaves, opts: Options, prepared: list[Cell] | None = None) -> Report:
-    """Every dtype, transform, device and witness of the options, on these inputs. What cannot be run there is told."""
+    """Every dtype, transform, device and witness of the options, on these inputs. The report lists what cannot run."""
     alone = subject.sharding is not None
     left_out = LeftOut()
     if prepared is None:
@@ -51,7 +51,7 @@ def run_matrix(subject: Subject, diff: Leaves, other: Leaves, opts: Options, pre
     rows = [in_kind(row, every) for row in every]
     notes = dict.fromkeys(note for _, cell_notes in found for note in cell_notes if note)
     if rows and all(x.size == 0 for x in diff):
-        notes[f"{subject.case}: every argument is empty, so shapes, dtypes and structure alone were compared"] = None
+        notes[f"{subject.case}: every argument is empty, so only shapes, dtypes and structure were compared"] = None
     return Report(tuple(rows), missing(subject, rows, opts, tuple(notes), left_out), tuple(notes))
 
 
@@ -76,12 +76,12 @@ def _held(subject, cell: Cell, other, opts: Options, left_out: LeftOut) -> tuple
 
 
 def asked_rows(subject: Subject, cell: Cell, other, opts: Options, notes: list[str]) -> list[Row]:
-    """The rows about bits, which are there only where asked for."""
+    """The rows about equal bits, made only on request."""
     run = once(subject.compiled, "jit", lambda: transforms.named("jit")(subject))
     where, (diff, cts) = common(subject, cell, "jit"), cell.points[0]
     names = [*output_names(len(cts)), *subject.spec.names]
     rows: list[Row] = []
-    with jax.enable_x64(cell.dtype == np.float64), suppress(Exception):  # what a rule raises is another row's
+    with jax.enable_x64(cell.dtype == np.float64), suppress(Exception):  # another row reports what a rule raises
         diff, cts = ([jnp.asarray(a) for a in arrays] for arrays in (diff, cts))
         if REPEAT in opts.witnesses:
             rows += repeat_rows(subject, where, names, run, diff, other, cts)
@@ -102,8 +102,8 @@ def _precision_notes(subject, cell) -> list[str]:
 
 
 def _transform_rows(subject: Subject, cell: Cell, other, transform: str, left_out: LeftOut, notes: list[str]) -> list[Row]:
-    """The rows of one transform. A rule that cannot run under it is a failure, not an exception; where its definition cannot
-    run either, a note."""
+    """The rows of one transform. A rule that cannot run under it is a failure, not an exception; if its definition cannot run
+    either, a note says so."""
     subject.problems.found.clear()
     where = common(subject, cell, transform)
     if transform == transforms.SECOND_ORDER and cell.untwice:
@@ -115,8 +115,8 @@ def _transform_rows(subject: Subject, cell: Cell, other, transform: str, left_ou
         if refused(error):
             raise
         if transform == transforms.SECOND_ORDER and "forward-mode" in str(error):
-            # fwd calls the decorated function itself, and JAX has no forward mode over that: no fault of the gradient.
-            why = "not differentiated twice: fwd calls the function itself, which JAX cannot push forward; call its body there"
+            # fwd calls the decorated function itself, which JAX cannot differentiate forward: not a fault of the gradient.
+            why = "not differentiated twice: fwd calls the function itself, which has no forward mode; call its body there"
             return [where.row(leaf, error=0.0, bound=0.0, status="vacuous", note=why) for leaf in subject.spec.names]
         if subject.problems.found:
             return _problem_rows(subject, subject.problems.found, where)
@@ -130,9 +130,9 @@ def _transform_rows(subject: Subject, cell: Cell, other, transform: str, left_ou
 
 
 def _fails(subject: Subject, cell: Cell, other, transform: str) -> Exception | None:
-    """What the definition raises under a transform, if it does: then a rule need not run there either."""
+    """What the definition raises under a transform, if anything: then a rule need not run there either."""
     if transform == transforms.SECOND_ORDER or subject.sharding is not None:
-        return None  # it has run there already
+        return None  # it has run under these already
 
     def tried() -> Exception | None:
         remat = vjp_of(subject.definition, subject.spec, jax.checkpoint)
@@ -155,7 +155,7 @@ def _problem_rows(subject: Subject, problems: Sequence[Problem], where: Where) -
 
 
 def ran(subject: Subject, cell: Cell, other: Any, transform: str) -> tuple[list[list[np.ndarray]], tuple[Problem, ...]]:
-    """Values and cotangents at every point under this transform, and the problems that tracing it found."""
+    """Values and cotangents at every point under this transform, and the problems found in tracing."""
     run = once(subject.compiled, transform, lambda: transforms.named(transform)(subject))
     with jax.enable_x64(cell.dtype == np.float64):
         points = [([jnp.asarray(x) for x in diff], [jnp.asarray(c) for c in cts]) for diff, cts in cell.points]
@@ -194,7 +194,7 @@ def _judged(subject, point, other, names, h, found, where, n_outputs) -> list[Ro
     @functools.cache
     def scaled():
         run = once(subject.compiled, "jit", lambda: transforms.named("jit")(subject))
-        with jax.enable_x64(where.dtype == "float64"), suppress(Exception):  # what a rule raises is another row's
+        with jax.enable_x64(where.dtype == "float64"), suppress(Exception):  # another row reports what a rule raises
             points = [[(diff, [np.asarray(factor * c, c.dtype) for c in cts])] for factor in (0, TIMES)]
             return [dict(zip(names, on_host(run(jax.tree.map(jnp.asarray, p), other)[0]))) for p in points]
         return []
@@ -233,7 +233,7 @@ def _judged(subject, point, other, names, h, found, where, n_outputs) -> list[Ro
 
 
 def _worst_of(rows: list[Row], more: list[Row]) -> list[Row]:
-    """One row for each leaf: of several points the worst, failed before vacuous before zero before ok."""
+    """One row for each leaf: the worst of several points, failed before vacuous before zero before ok."""
     order = ("ok", "zero", "vacuous", "failed")
     table = {row.leaf: row for row in rows}
     for row in more:
@@ -253,7 +253,7 @@ def _exact_rows(subject, cell, other, where) -> list[Row]:
     rows = []
     for i, (ours, theirs) in enumerate(zip(h, cell.others)):
         ok = bool(np.array_equal(np.asarray(ours), theirs))
-        wrong = None if ok else Diagnosis("wrong_primal", "an output without a derivative is not the reference's")
+        wrong = None if ok else Diagnosis("wrong_primal", "an output without a derivative differs from the reference's")
         status = "ok" if ok else "failed"
         rows.append(where.row(f"exact output[{i}]", error=float(not ok), bound=0.0, status=status, diagnosis=wrong))
     return rows

@@ -1,4 +1,4 @@
-"""What was asked for and not compared: a check is loud about it."""
+"""What was asked for but not compared: a check reports all of it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,44 +14,44 @@ NOT_RUN = "in which the definition does not run"
 
 
 def refused(error: Exception) -> bool:
-    """Whether the check itself raised this: what was passed cannot be checked at all. All else is what is under test."""
+    """Whether the check itself raised this, because the input cannot be checked. Otherwise the code under test raised it."""
     return str(error).startswith("check:")
 
 
 def words(error: Exception) -> str:
-    """The first line of what was raised, with its type where that is not said by a TypeError or ValueError."""
+    """The first line of an error, with its type unless it is a TypeError or ValueError."""
     first = next(iter(str(error).splitlines()), "")
     kind = "" if first and isinstance(error, (TypeError, ValueError)) else type(error).__name__
     return ": ".join(part for part in (kind, first) if part)
 
 
 class LeftOut:
-    """Where a definition does not run, so that its rule cannot be held against it; filled by several threads."""
+    """Where a definition does not run, so that its rule cannot be compared with it; filled by several threads."""
 
     def __init__(self):
-        self.dtypes: dict[str, str] = {}  # "" where nobody asked for it by name
+        self.dtypes: dict[str, str] = {}  # "" if the dtype was not named
         self.transforms: set[tuple[str, str]] = set()
 
     def dtype(self, case: str, place: Place, opts: Options, error: Exception) -> str:
-        """Leave a dtype out, and the note that says so; none where that is an omission, as it was named or is wide."""
+        """Leave a dtype out, and return a note on it; "" if that is an omission, as the dtype was named or is wide."""
         name = place.dtype.name
         if opts.named or name in WIDE:
             self.dtypes[name] = f"{case}: {name}, {NOT_RUN}: {words(error)}"
             return ""
         self.dtypes[name] = ""
-        return f"{case}: not held in {name}, in which it does not run: {words(error)}"
+        return f"{case}: not compared in {name}, in which it does not run: {words(error)}"
 
     def transform(self, case: str, dtype: Any, transform: str, error: Exception) -> str:
-        """Leave a transform out, and the note that says so."""
+        """Leave a transform out, and return a note on it."""
         self.transforms.add((dtype.name, transform))
         how = "differentiated twice" if transform == SECOND_ORDER else f"under {transform}"
-        return f"{case}: not held {how} in {dtype.name}, as its definition cannot be run so: {words(error)}"
+        return f"{case}: not compared {how} in {dtype.name}, as its definition cannot run there: {words(error)}"
 
 
 def missing(subject: Subject, rows: Sequence[Row], opts: Options, notes: Sequence[str], left_out: LeftOut) -> tuple[str, ...]:
-    """What was asked for and is in no row, leaves about which every row is vacuous, and entries that no row compares.
+    """What was asked for but is in no row, leaves with only vacuous rows, and entries that no row compares.
 
-    A rule that did not run, or gave no cotangents, has failed for every leaf.
+    A rule that did not run, or returned no cotangents, has failed for every leaf.
     """
     seen = {(row.leaf, row.dtype, row.transform, row.precision, row.device) for row in rows}
     broken = {
@@ -59,7 +59,7 @@ def missing(subject: Subject, rows: Sequence[Row], opts: Options, notes: Sequenc
         for row in rows
         if row.witness == "reference" and not row.ok and row.bound == 0 and row.leaf not in subject.spec.names
     }
-    found = [said for said in map(left_out.dtypes.get, opts.dtypes) if said]  # in this order, whichever thread ended first
+    found = [said for said in map(left_out.dtypes.get, opts.dtypes) if said]  # in this order, whichever thread ends first
     for d in (d for d in opts.dtypes if d not in left_out.dtypes):
         for device in opts.devices:
             for p in precisions(device, d):
@@ -83,7 +83,7 @@ def missing(subject: Subject, rows: Sequence[Row], opts: Options, notes: Sequenc
 
 
 def _proves_nothing(case: str, rows: Sequence[Row], opts: Options) -> list[str]:
-    """A sentence for each leaf of which rows prove nothing, or of which they leave out entries."""
+    """A sentence for each leaf whose rows prove nothing or leave out entries."""
     rows = [row for row in rows if row.transform != SECOND_ORDER] or list(rows)
     widest = min(opts.dtypes, key=eps_of)
     found = []
@@ -95,12 +95,12 @@ def _proves_nothing(case: str, rows: Sequence[Row], opts: Options) -> list[str]:
         left = min(row.skipped for row in proving or own)
         if left:
             found.append(
-                f"{case}: {leaf} in {left} of {own[0].entries} entries, where the reference is not finite and so proves "
+                f"{case}: {leaf} in {left} of {own[0].entries} entries, where the reference is not finite and proves "
                 "nothing; check it at less extreme inputs, or in a wider dtype"
             )
         elif not proving:
             found.append(
-                f"{case}: {leaf}, as every bound reaches its size and so proves nothing; check it at less extreme "
+                f"{case}: {leaf}, as every bound is as large as the leaf and proves nothing; check it at less extreme "
                 "inputs, or in a wider dtype"
             )
     return found

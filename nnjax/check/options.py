@@ -15,13 +15,13 @@ IN_WIDE = ("vmap", "scan", "checkpoint", transforms.SECOND_ORDER)  # by default 
 WIDE = ("float64", "float32")
 PLAIN = "plain"
 WITNESSES = ("adjoint", "taylor", PLAIN)
-ASKED = ("repeat", "batch_invariant")  # those that are there only where they are named
+ASKED = ("repeat", "batch_invariant")  # witnesses that run only if they are named
 
 
 class Options(NamedTuple):
-    """What to compare. transforms None: EVERYWHERE, and IN_WIDE where the dtype is wide, or everywhere if `full`.
+    """What to compare. transforms=None: EVERYWHERE, and IN_WIDE if the dtype is wide or `full` is set.
 
-    named: the dtypes were named, so that a definition which does not run in one of them is an error.
+    named: the dtypes were named, so a definition that does not run in one of them is an error.
     """
 
     dtypes: tuple[str, ...]
@@ -34,13 +34,13 @@ class Options(NamedTuple):
     named: bool = False
 
     def transforms_in(self, dtype: str) -> tuple[str, ...]:
-        """The transforms asked for in this dtype."""
+        """The transforms to run in this dtype."""
         if self.transforms is not None:
             return self.transforms
         return EVERYWHERE + (IN_WIDE if self.full or dtype in WIDE else ())
 
     def of_plain(self, dtype: str) -> tuple[str, ...]:
-        """Those of them under which the plain pair is compared too."""
+        """The transforms under which the plain pair is compared too."""
         chosen = self.transforms_in(dtype) if PLAIN in self.witnesses else ()
         return chosen if self.full else tuple(t for t in chosen if t == "jit" or len(chosen) == 1)
 
@@ -60,12 +60,12 @@ def options(
     full: Any = False,
     witnesses: Any = None,
 ) -> Options:
-    """Checked options. Raises ValueError for names that are not known, TypeError for what is no list of them."""
+    """Checked options. Raises ValueError for unknown names, TypeError if they are not in a list."""
     dtypes, transforms_, devices = _listed("dtypes", dtypes), _listed("transforms", transforms_), _listed("devices", devices)
     for device in devices or ():
         if not isinstance(device, jax.Device):
             raise TypeError(
-                f"check: devices must be those of jax.devices(), got {describe(device)}; leave it out for the first."
+                f"check: devices must be some of jax.devices(), got {describe(device)}; leave it out for the first."
             )
     expect_seed("check", seed)
     expect_flag("check", full=full)
@@ -96,7 +96,7 @@ def options(
 
 
 def _listed(what: str, given: Any) -> tuple[Any, ...] | None:
-    """The entries of a list, None where none was given."""
+    """The entries of a list, None if none was given."""
     if given is None:
         return None
     if not isinstance(given, (list, tuple, set, frozenset, np.ndarray)) or getattr(given, "ndim", 1) == 0:
@@ -106,9 +106,9 @@ def _listed(what: str, given: Any) -> tuple[Any, ...] | None:
 
 
 def precisions(device: Any, dtype: Any = "float32") -> tuple[str, ...]:
-    """Matmul precisions that differ on this device in this dtype: full, and the device's own default (TF32 on NVIDIA's).
+    """Matmul precisions that differ on this device in this dtype: full, and the device's default (TF32 on NVIDIA GPUs).
 
-    Products of numbers of 16 bits are exact in float32, so they are asked for once, as people run them.
+    Products of 16-bit numbers are exact in float32, so only the default is checked for them.
     """
     if device.platform == "cpu":
         return ("highest",)

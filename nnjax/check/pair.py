@@ -1,4 +1,4 @@
-"""A bare pair (fwd, bwd) as a function of flat lists, and what is wrong with the shape of what it returns."""
+"""A bare pair (fwd, bwd) as a function of flat lists, and what is wrong with the shapes that it returns."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,16 +12,16 @@ from .subject import FLOAT0, Leaves, Outputs, Problems, Run, Spec, is_float, is_
 
 
 def with_cotangents(y: Any, cts: Any) -> Any:
-    """A tree like y of these cotangents, float0 where an output has none."""
+    """A tree like y with these cotangents, float0 where an output has none."""
     pool = iter(cts)
     return jax.tree.map(lambda v: next(pool) if is_float(v) else np.zeros(jnp.shape(v), FLOAT0), y)
 
 
 def pair_run(fwd: Callable[..., Any], bwd: Callable[..., Any], spec: Spec) -> tuple[Run, Problems]:
-    """run(diff, other, cts) -> Outputs by a hand-written pair, and what tracing it found wrong.
+    """run(diff, other, cts) -> Outputs by a hand-written pair, and the problems found in tracing it.
 
-    fwd(*args, **kwargs) -> (y, residuals); bwd(residuals, ct_y) -> one cotangent for each positional argument, where None
-    stands for zero, or for an argument without a derivative.
+    fwd(*args, **kwargs) -> (y, residuals); bwd(residuals, ct_y) -> one cotangent for each positional argument, None for zero
+    or for an argument without a derivative.
     """
     problems = Problems()
 
@@ -38,8 +38,8 @@ def pair_run(fwd: Callable[..., Any], bwd: Callable[..., Any], spec: Spec) -> tu
         floats, others = sorted_outputs(y)
         if list(map(describe, floats)) != list(map(describe, cts)):
             came, due = (", ".join(map(describe, values)) or "nothing" for values in (floats, cts))
-            report("output", "wrong_primal", f"fwd returns {came} where the reference returns {due}")
-            raise ValueError("fwd and the reference return other outputs")
+            report("output", "wrong_primal", f"fwd returns {came}, but the reference returns {due}")
+            raise ValueError("fwd and the reference return different outputs")
         for r in jax.tree.leaves(residuals):
             if not hasattr(r, "dtype"):
                 report(
@@ -55,7 +55,7 @@ def pair_run(fwd: Callable[..., Any], bwd: Callable[..., Any], spec: Spec) -> tu
 
 
 def paired(fwd: Callable[..., Any], bwd: Callable[..., Any]) -> Callable[..., Any]:
-    """The function whose rule the pair is. What is static among its arguments is closed over, and has no cotangent."""
+    """The function that has the pair as its rule. Static arguments are closed over, and have no cotangent."""
 
     def function(*args):
         leaves, treedef = jax.tree.flatten(args)
@@ -72,7 +72,7 @@ def paired(fwd: Callable[..., Any], bwd: Callable[..., Any]) -> Callable[..., An
         def mirrored(residuals, ct_y):
             ct_args = bwd(residuals, ct_y)
             if not isinstance(ct_args, tuple) or len(ct_args) != len(moving):
-                return ct_args  # JAX says what is wrong
+                return ct_args  # JAX's error says what is wrong
             return tuple(ct if jax.tree.leaves(part) else None for ct, part in zip(ct_args, moving))
 
         rule.defvjp(lambda *moving: fwd(*whole(moving)), mirrored)
@@ -82,7 +82,7 @@ def paired(fwd: Callable[..., Any], bwd: Callable[..., Any]) -> Callable[..., An
 
 
 def _aligned(spec, args, diff, ct_args, report) -> Leaves:
-    """The cotangents in the order of the leaves with a derivative; a leaf whose cotangent is unusable counts as zero."""
+    """The cotangents in the order of the leaves with a derivative; an unusable cotangent counts as zero."""
     numbered = jax.tree.unflatten(spec.treedef, _numbers(spec))[0]
     found: dict[int, Any] = {}
     if not isinstance(ct_args, tuple) or len(ct_args) != len(args):
@@ -110,14 +110,14 @@ def _numbers(spec) -> list["_Number"]:
 
 
 class _Number:
-    """A leaf's place among those with a derivative, or -1."""
+    """The index of a leaf among those with a derivative, or -1."""
 
     def __init__(self, i):
         self.i = i
 
 
 def _match(number, ct, found, report, names) -> None:
-    """Walk the arguments' tree and the cotangents' together. None in the latter stands for zeros."""
+    """Walk the trees of arguments and cotangents together. None in the latter means zeros."""
     if ct is None or number is None:
         if number is None and ct is not None:
             report("cotangents", "wrong_shape", f"None in the arguments has a cotangent, {describe(ct)}: return None there")
@@ -134,7 +134,7 @@ def _match(number, ct, found, report, names) -> None:
         parts = treedef.flatten_up_to(ct)
     except ValueError as error:
         first = str(error).splitlines()[0]
-        report("cotangents", "wrong_shape", f"the tree of cotangents does not mirror that of the arguments: {first}")
+        report("cotangents", "wrong_shape", f"the tree of cotangents must mirror that of the arguments: {first}")
         return
     for n, c in zip(inner, parts):
         _match(n, c, found, report, names)

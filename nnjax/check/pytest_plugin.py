@@ -7,25 +7,25 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options, in a group of their own."""
+    """Add the options, in their own group."""
     group = parser.getgroup("nnjax", "gradient equivalence (nnjax)")
     group.addoption("--vjp-dtypes", default=None, help="dtypes that assert_vjp checks in, e.g. float64,float32 (default: all)")
     group.addoption("--vjp-devices", default=None, help="platforms that assert_vjp checks on, e.g. cpu,gpu (default: JAX's)")
     group.addoption("--vjp-seed", default=0, type=int, help="seed of assert_vjp's random cotangents (default: 0)")
-    group.addoption("--vjp-audit", action="store_true", help="check every custom rule that the tests pass through, at the end")
+    group.addoption("--vjp-audit", action="store_true", help="at the end, check every custom rule that the tests ran through")
     group.addoption("--vjp-audit-report", default=None, metavar="FILE", help="write what --vjp-audit found to this JSON file")
-    group.addoption("--vjp-audit-strict", action="store_true", help="with --vjp-audit: fail where a rule is at fault")
-    group.addoption("--vjp-audit-seconds", default=600.0, type=float, help="how long --vjp-audit may check (default: 600)")
+    group.addoption("--vjp-audit-strict", action="store_true", help="with --vjp-audit: fail if a rule is at fault")
+    group.addoption("--vjp-audit-seconds", default=600.0, type=float, help="seconds that --vjp-audit may take (default: 600)")
     group.addoption("--vjp-audit-package", default=None, metavar="NAME", help="list the package's rules that no test reached")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """With --vjp-audit, listen from here on: rules are called while test modules are imported, too."""
+    """With --vjp-audit, listen from here on, as importing test modules may call rules too."""
     options = {name: config.getoption(f"--vjp-audit-{name}") for name in ("report", "strict", "package")}
     if not config.getoption("--vjp-audit"):
         for name in (name for name, given in options.items() if given):
-            raise pytest.UsageError(f"--vjp-audit-{name} is an option of --vjp-audit; add that.")
+            raise pytest.UsageError(f"--vjp-audit-{name} needs --vjp-audit; add it.")
         return
     from ..errors import expect_folder
     from .auditing.suite import SuiteAudit
@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def assert_vjp(request: pytest.FixtureRequest) -> Any:
-    """assert_vjp(f, *args, reference=None, **options): fail with the whole report unless `check_vjp` finds f's rule right.
+    """assert_vjp(f, *args, reference=None, **options): fail with the whole report unless `check_vjp` passes f's rule.
 
     f may be a Layer, with params and x as arguments, for `check_layer`. Returns the report.
     """

@@ -1,4 +1,4 @@
-"""What a check found: one row for each leaf, dtype, transform and device, and a verdict that is loud about omissions."""
+"""What a check found: one row for each leaf, dtype, transform and device, and a verdict that lists all omissions."""
 
 from collections.abc import Iterable
 from math import floor, inf, log10
@@ -9,23 +9,23 @@ KINDS = (
     "wrong_shape", "wrong_dtype", "wrong_primal", "not_linear", "not_repeatable", "batch_dependent", "unknown",
 )  # fmt: skip
 
-ELSEWHERE = "not at your inputs"  # how the note of a row begins that a search found at others
+ELSEWHERE = "not at your inputs"  # the note of a row that a search found at other inputs starts with this
 
 
 class Diagnosis(NamedTuple):
-    """What a wrong gradient looks like: `kind` is one of KINDS, `detail` says it in words."""
+    """Describes a wrong gradient: `kind` is one of KINDS, `detail` is a sentence."""
 
     kind: str
     detail: str
 
 
 class Row(NamedTuple):
-    """One comparison. error and bound are in the norm in which error / bound is largest.
+    """One comparison. error and bound are in the norm with the largest error / bound.
 
     status: "ok"; "zero" (right, and zero up to rounding); "vacuous" (within a bound so wide that it proves nothing);
-    "failed". witness: what it was held against. layer: the layer inside a composition that owns the leaf. skipped: how many of
-    its entries were not compared, as the reference is not finite there. relative: of a gradient that failed, the error over the
-    size of the truth.
+    "failed". witness: what it was compared with. layer: the layer inside a composition that owns the leaf. skipped: how many
+    entries were not compared, as the reference is not finite there. relative: for a failed gradient, the error over the size
+    of the truth.
     """
 
     case: str
@@ -58,7 +58,7 @@ class Row(NamedTuple):
 
 
 class Where(NamedTuple):
-    """What is compared, and in which program: what the rows of one run have in common."""
+    """What the rows of one run have in common: what is compared, and in which program."""
 
     case: str
     dtype: str
@@ -71,7 +71,7 @@ class Where(NamedTuple):
         witness: str = "reference", layer: str = "", note: str = "", skipped: int = 0, entries: int = 0,
         relative: float = 0.0,
     ) -> Row:  # fmt: skip
-        """The row of one leaf: every row of a check is made here."""
+        """Make the row of one leaf, as every row of a check is made."""
         return Row(
             leaf=leaf, error=error, bound=bound, ok=status != "failed", diagnosis=diagnosis, status=status, witness=witness,
             layer=layer, note=note, skipped=skipped, entries=entries, relative=relative, **self._asdict(),
@@ -79,7 +79,7 @@ class Where(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The rows of a check, and `missing`: what was asked for and not compared. `ok` needs rows, all right, none missing."""
+    """The rows of a check, and `missing`: what was asked for but not compared. `ok` needs rows, all right, and none missing."""
 
     rows: tuple[Row, ...]
     missing: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class Report(NamedTuple):
 
     @property
     def finding(self) -> str:
-        """The fault in one line, "" where none was found: of the gravest failing rows the one that says most."""
+        """The fault in one line, from the most informative of the gravest failed rows; "" if there is none."""
         if not self.failures:
             return ""
         order = ("float64", "float32")
@@ -149,7 +149,7 @@ def output_names(n: int) -> list[str]:
 
 
 def _alike(rows: Iterable[Row]) -> list[list[Row]]:
-    """The rows by what they say of which leaf: a fault shows in most dtypes and transforms, and is told once."""
+    """The rows grouped by leaf and finding: a fault shows in most dtypes and transforms, but is reported once."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         found.setdefault((row.case, row.leaf, row.layer, row.witness, row.diagnosis, row.note), []).append(row)
@@ -157,7 +157,7 @@ def _alike(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def _likewise(rows: Iterable[Row]) -> str:
-    """Where else: the transforms of each dtype, device and precision."""
+    """Where else the fault shows: the transforms of each dtype, device and precision."""
     transforms: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
         transforms.setdefault((row.dtype, row.device, row.precision), []).append(row.transform)

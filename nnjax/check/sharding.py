@@ -1,4 +1,4 @@
-"""A layer that runs over a mesh, held against one on one device."""
+"""Compare a layer that runs over a mesh with one on a single device."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,14 +24,14 @@ from .running.cells import cells
 from .subject import Problems, Subject, layer_owner, leaf_name, split, vjp_of
 
 NAMES = ("params", "x", "key")
-Unsummed = dict[str, tuple[str, ...]]  # axes over which a leaf still varied, where its spec has it the same on all devices
+Unsummed = dict[str, tuple[str, ...]]  # mesh axes over which a leaf varied, though its spec says that it does not
 
 
 def expect_sharding(mesh: Any, specs: Any, reference: Any, devices: Any) -> None:
-    """Raise TypeError or ValueError where what a check over a mesh needs is not all there, or there without a mesh."""
+    """Raise TypeError or ValueError if an argument for a check over a mesh is missing, or given without a mesh."""
     if mesh is None:
         if specs is not None or reference is not None:
-            raise ValueError("check_layer: specs= and reference= go with a mesh; pass mesh= too, or leave them out.")
+            raise ValueError("check_layer: specs= and reference= need a mesh; pass mesh= too, or leave them out.")
         return
     if not isinstance(mesh, Mesh):
         raise TypeError(f"check_layer: mesh must be a jax.sharding.Mesh, got {describe(mesh)}; make one with jax.make_mesh.")
@@ -59,7 +59,7 @@ def _is_spec(s: Any) -> bool:
 
 
 def _named_outputs(specs: Any, y: Any) -> list[tuple[str, P, Any]]:
-    """The same of outputs, of those with a derivative."""
+    """The same for the outputs with a derivative."""
     found = [(s, leaf) for _, s, leaf in _named(specs, y, "output") if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return [(name, *both) for name, both in zip(output_names(len(found)), found)]
 
@@ -71,15 +71,15 @@ def _expect_fit(named: Sequence[tuple[str, P, Any]], mesh: Mesh) -> None:
         except ValueError:
             sizes = ", ".join(f"{axis}={n}" for axis, n in mesh.shape.items())
             raise ValueError(
-                f"check_layer: {name} of shape {jnp.shape(leaf)} cannot be cut as its spec says, {spec}, over a "
+                f"check_layer: {name} of shape {jnp.shape(leaf)} cannot be split as its spec says, {spec}, over a "
                 f"mesh of {sizes}; change its size or its spec."
             ) from None
 
 
 def _summed(named: Sequence[tuple[str, P, Any]], tree: Any, unsummed: Unsummed) -> Any:
-    """The tree with every leaf summed over the axes over which it varies and its spec has it the same on all devices.
+    """The tree with every leaf summed over the mesh axes over which it varies, though its spec says that it does not.
 
-    JAX would refuse it. Which they were is kept in `unsummed`: such a leaf fails, and what it is with the sum is compared.
+    JAX would refuse such a leaf. `unsummed` records these axes: the leaf fails, and its value with the sum is compared.
     """
 
     def one(name, spec, leaf):
@@ -95,9 +95,9 @@ def _summed(named: Sequence[tuple[str, P, Any]], tree: Any, unsummed: Unsummed) 
 def check_on_mesh(
     layer: Layer, args: tuple[Any, Any, Any], opts: Options, mesh: Mesh, specs: tuple[Any, Any, Any], reference: Layer
 ) -> Report:
-    """Hold fwd and bwd of the layer, and jax.vjp of its apply, over the mesh against the reference on one device.
+    """Compare fwd and bwd of the layer, and jax.vjp of its apply, over the mesh with the reference on one device.
 
-    args: (params, x, key), whole arrays; the key is the same on all devices.
+    args: (params, x, key), as whole arrays; the key is the same on all devices.
     """
     param_specs, x_specs, y_specs = specs
     params, x, key = args
@@ -160,8 +160,8 @@ def _with_missing(report: Report, unsummed: Unsummed) -> Report:
 
 
 def _without_sum(row: Row, axes: tuple[str, ...]) -> Row:
-    """The row of a leaf that was summed by the check alone: it fails, also where it is right then."""
-    words = f"missing a sum over mesh {axis_words(axes)}: devices differ, where its spec has it the same on all"
+    """The row of a leaf that only the check summed: it fails, even if the sum is right."""
+    words = f"missing a sum over mesh {axis_words(axes)}: devices differ, though its spec says that all have the same"
     if row.diagnosis is not None:
         factor, _, of_axis = row.diagnosis.detail.partition(": summed twice?")
         words += f"; with that sum, {factor}" + (": is it summed over the wrong axis?" if of_axis else "")

@@ -1,6 +1,6 @@
-"""hypothesis strategies for gradient checks: shapes, and the inputs at which hand-written gradients go wrong.
+"""hypothesis strategies for gradient checks: shapes, and inputs at which hand-written gradients often go wrong.
 
-They need hypothesis, of the test extra.
+They need hypothesis, from the test extra.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ HARD = (0.0, -0.0, 0.5, 1.0, -1.0, 30.0, -30.0, 1e4, -1e4)
 
 
 def shapes(min_dims: int = 0, max_dims: int = 3, max_side: int = 7, empty: bool = True) -> st.SearchStrategy[tuple[int, ...]]:
-    """Shapes with few and small axes, of size 0 (if `empty`) and 1 too."""
+    """Shapes with few and small axes, also of size 0 (if `empty`) and 1."""
     return st.lists(st.integers(0 if empty else 1, max_side), min_size=min_dims, max_size=max_dims).map(tuple)
 
 
 @st.composite
 def arrays(draw: Any, shape: Any = None, dtype: Any = np.float32, subnormal: bool = True) -> np.ndarray:
-    """Arrays of normal numbers among which there are ties, zeros, saturating and (if `subnormal`) subnormal numbers.
+    """Arrays of normal numbers with some ties, zeros, saturating and (if `subnormal`) subnormal numbers.
 
     shape: a tuple, or a strategy for one.
     """

@@ -1,6 +1,6 @@
 """What is checked, reduced to one form: functions of flat lists of arrays.
 
-Arguments are any pytrees. Their leaves are sorted into those with a derivative (real floating point), those without
+Arguments may be any pytrees. There are three kinds of leaves: with a derivative (real floating point), without one
 (integers, booleans, keys: passed on), and everything else (None, strings, Python ints: closed over).
 """
 
@@ -19,7 +19,7 @@ from .diagnosis.mesh_faults import Sharding
 
 FLOAT0 = jax.dtypes.float0
 Leaf = jax.Array | np.ndarray
-Leaves = Sequence[Leaf]  # a flat list of arrays, as every function under test takes and gives them
+Leaves = Sequence[Leaf]  # a flat list of arrays, which every function under test takes and returns
 
 
 def is_key(x: Any) -> bool:
@@ -28,9 +28,9 @@ def is_key(x: Any) -> bool:
 
 
 def is_passed_on(x: Any) -> bool:
-    """Whether x is an array of numbers, flags or keys, so that it is an argument of a traced function.
+    """Whether x is an array of numbers, flags or keys, and so an argument of a traced function.
 
-    All else is static: Python's numbers, NumPy's scalar integers and flags, strings, dtypes, functions, members of an enum.
+    Everything else is static: Python numbers, NumPy integer scalars and flags, strings, dtypes, functions, enum members.
     """
     if is_key(x):
         return True
@@ -42,17 +42,17 @@ def is_passed_on(x: Any) -> bool:
 
 
 def is_float(x: Any) -> bool:
-    """Whether x is an array of real floating point numbers. A class such as np.float32 has a dtype too, and is none."""
+    """Whether x is an array of real floating point numbers. A class such as np.float32 has a dtype too, but is not one."""
     return isinstance(x, (jax.Array, np.ndarray, np.generic)) and not is_key(x) and jnp.issubdtype(x.dtype, jnp.floating)
 
 
 class Spec(NamedTuple):
-    """How flat lists make up the arguments again. Two are equal where their static leaves are, 1 and True being two things."""
+    """How flat lists become the arguments again. Two are equal if their static leaves are; 1 and True are different."""
 
     treedef: Any
-    kinds: tuple[str, ...]  # of each leaf: "diff", "other" or "static"
+    kinds: tuple[str, ...]  # for each leaf "diff", "other" or "static"
     static: tuple[Any, ...]
-    names: tuple[str, ...]  # of the leaves with a derivative
+    names: tuple[str, ...]  # those of the leaves with a derivative
 
     def __hash__(self) -> int:  # a static leaf may be a set
         return hash((self.treedef, self.kinds, self.names))
@@ -75,8 +75,8 @@ def _same(a: Any, b: Any) -> bool:
 def split(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]) -> tuple[Spec, Leaves, Leaves]:
     """The spec of these arguments, their leaves with a derivative (as NumPy arrays) and those without.
 
-    A Python float has a derivative, as in jax.grad; Python's ints and flags, strings, functions and the like are static.
-    Raises TypeError for complex leaves, and where no leaf has a derivative.
+    A Python float has a derivative, as in jax.grad; Python ints and flags, strings, functions etc. are static.
+    Raises TypeError for complex leaves, and if no leaf has a derivative.
     """
     paths, treedef = jax.tree_util.tree_flatten_with_path((args, kwargs))
     kinds, static, diff, other, diff_names = [], [], [], [], []
@@ -92,7 +92,7 @@ def split(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...])
             other.append(leaf)
         elif jnp.issubdtype(leaf.dtype, jnp.complexfloating):
             raise TypeError(
-                f"check: {name} is complex, {describe(leaf)}, and complex derivatives are not checked; "
+                f"check: {name} must be real, as complex derivatives are not checked, got {describe(leaf)}; "
                 "pass its real and imaginary parts as two arguments."
             )
         elif is_float(leaf):
@@ -117,13 +117,13 @@ def leaf_name(path: Any, names: Any) -> str:
         head = str(index.key)
     else:
         head = names[index.idx] if index.idx < len(names) else f"args[{index.idx}]"
-    if head.startswith(("output", "exact output", "cotangents", "residuals")):  # rows of a report that are no argument's
+    if head.startswith(("output", "exact output", "cotangents", "residuals")):  # rows of a report that belong to no argument
         head = f"argument {head}"
     return head + jax.tree_util.keystr(tuple(rest))
 
 
 class Outputs(NamedTuple):
-    """What a run gives: the outputs with a derivative, the others, and the cotangents of the inputs."""
+    """What a run returns: the outputs with a derivative, the others, and the cotangents of the inputs."""
 
     floats: Leaves
     others: Leaves
@@ -158,7 +158,7 @@ def sorted_outputs(y: Any) -> tuple[Leaves, Leaves]:
 
 
 class Problem(NamedTuple):
-    """Something wrong with the shape of what a rule returns, found before any number is compared."""
+    """A fault in the structure that a rule returns, found before any number is compared."""
 
     leaf: str
     kind: str
@@ -166,7 +166,7 @@ class Problem(NamedTuple):
 
 
 class Problems(threading.local):
-    """What tracing found; dtypes are traced in threads of their own."""
+    """Problems found in tracing; each dtype is traced in its own thread."""
 
     def __init__(self):
         self.found: list[Problem] = []
@@ -178,13 +178,13 @@ class Problems(threading.local):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    """What is under test, as functions of flat lists; compiled once and used for every dtype and seed.
+    """The code under test, as functions of flat lists; compiled once and used for every dtype and seed.
 
     definition: the function itself. reference, hand, rematerialised: run(diff, other, cts) -> Outputs, by jax.vjp of the
     definition, by the rule under test, and by that rule under jax.checkpoint. problems: filled while `hand` is traced.
-    compiled, shared: what was compiled so far for the rule, and for the definition. owner: the layer inside that owns a
-    leaf. layer: the layer under test, if it is one. sharding: where the rule runs, if on more devices than one. plain: the same
-    layer with its plain pair alone, where that is another.
+    compiled, shared: what was compiled so far for the rule, and for the definition. owner: the layer inside that owns a leaf.
+    layer: the layer under test, if it is one. sharding: where the rule runs, if on several devices. plain: the same layer
+    with only its plain pair, if that differs.
     """
 
     case: str
@@ -203,9 +203,9 @@ class Subject:
 
 
 def layer_owner(layer: Layer, name: str) -> str:
-    """The innermost part that owns the leaf called e.g. `params[0][2].w`, where the parameters say which part is whose.
+    """The innermost part that owns the leaf called e.g. `params[0][2].w`, if the parameters show which part owns them.
 
-    They do where they are one entry for each part, or those of the only part itself.
+    They do if there is one entry for each part, or if they are those of the only part.
     """
     path = name.removeprefix("params")
     owner, found = layer, ""
@@ -222,7 +222,7 @@ def layer_owner(layer: Layer, name: str) -> str:
 
 
 def _lends_its_parameters(layer: Layer) -> bool:
-    """Whether the layer's parameters are those of its one part, in shape but perhaps stacked."""
+    """Whether the layer's parameters are those of its one part, perhaps stacked."""
     if len(layer.parts) != 1:
         return False
     own, theirs = (jax.tree.structure(jax.eval_shape(f.init, jax.random.key(0))) for f in (layer, layer.parts[0]))

@@ -22,11 +22,11 @@ def check_transpose(
     linear: Callable[..., Any], transpose: Callable[..., Any], x: Any, y: Any = None, *, dtypes: Sequence[str] | None = None,
     transforms: Sequence[str] | None = None, devices: Sequence[Any] | None = None, seed: int = 0, full: bool = False,
 ) -> Report:  # fmt: skip
-    """Hold `transpose` against `jax.linear_transpose` of `linear`, and `linear` itself against linearity.
+    """Compare `transpose` with `jax.linear_transpose` of `linear`, and check that `linear` is linear.
 
-    linear(x) -> y and transpose(y) -> x, x and y pytrees; of x and y only shapes and integer leaves count, values are
-    drawn. y may be left out: its shape is that of linear(x). The adjoint identity <y, A x> = <Aᵀ y, x> is a witness of
-    its own. Raises TypeError where a map is no function, ValueError where y has not the shape of linear(x).
+    linear(x) -> y and transpose(y) -> x, x and y pytrees. Only shapes and integer leaves of x and y count; values are drawn.
+    y may be left out: its shape is that of linear(x). The adjoint identity <y, A x> = <Aᵀ y, x> is a separate witness.
+    Raises TypeError if a map is not a function, ValueError if y does not have the shape of linear(x).
     """
     for what, f in (("linear", linear), ("transpose", transpose)):
         if not callable(f):
@@ -79,7 +79,7 @@ def _linearity(name, linear, spec, diff, other, rng) -> Row:
     apart = [2 * a - 3 * b for a, b in zip(in_x64(flat, x, other), in_x64(flat, z, other))]
     error = max((float(norms(a - b)[1]) for a, b in zip(together, apart)), default=0.0)
     size = max((float(norms(a)[1]) for a in apart), default=0.0)
-    # Both sides round sums of the same numbers, of which there are as many as entries in x.
+    # Both sides round sums of the same numbers, as many as x has entries.
     bound = 64 * eps_of(np.float64) * max(size, 1.0) * max(1.0, np.sqrt(sum(v.size for v in x)))
     ok = error <= bound
     wrong = None if ok else Diagnosis("unknown", f"the map is not linear: A(2x - 3z) and 2Ax - 3Az differ by {error:.3g}")

@@ -1,4 +1,4 @@
-"""The entry points: check_layer, check_vjp and check_pair, each a function under test held against its definition."""
+"""The entry points check_vjp, check_pair and compare_gradients: a function under test is compared with its definition."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from .witness.arbiter import BY_VALUES, by_values
 from .witness.oracle import Budget, budgets, norms, on_host
 
 EARLY = 1  # draws
-IN_OWN = "its definition does not run in float64, and is computed in"
+IN_OWN = "its definition does not run in float64, so it is computed in"
 
 
 def check_vjp(
@@ -32,18 +32,19 @@ def check_vjp(
     seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None, mesh: Mesh | None = None,
     search: bool | float = False, **kwargs: Any,
 ) -> Report:  # fmt: skip
-    """Hold the gradient rule of f against jax.vjp of its definition, at these arguments.
+    """Compare the gradient rule of f with jax.vjp of its definition, at these arguments.
 
-    f is a `jax.custom_vjp` function, whose undecorated body is the definition unless `reference` is given, or any
-    function with an explicit `reference` of the same arguments. Arguments are pytrees, by position or by keyword. Arrays of
-    floating point numbers have a derivative, and so has a Python float, as in jax.grad; arrays of integers, flags and keys
-    are passed on. All else is static, given to f as it is: Python ints and flags, strings, dtypes, functions, members of an
-    enum, None, and what `nondiff_argnums` names (a float that f needs as it is: close over it). The other options, `search`
-    among them, are those of `check_layer`; where a definition does not run in bfloat16 or float16 a note says so, unless dtypes
-    are named; where it does not run in float64 it is computed in the dtype of its arguments. mesh: where f communicates, the
-    devices. Where autodiff does not run in the definition (a while_loop, a callback) differences of its values are what f is
-    held against. Whatever f raises in a dtype or transform is a failed row, and what the definition raises is told as not
-    compared. Raises TypeError where there is no reference, no differentiable argument, or no differentiable output.
+    f is a `jax.custom_vjp` function, whose undecorated body is the definition unless `reference` is given, or any function
+    with an explicit `reference` of the same arguments. Arguments are pytrees, by position or by keyword. Floating-point
+    arrays have a derivative, and so has a Python float, as in jax.grad; arrays of integers, flags and keys are passed on.
+    Everything else is static and reaches f unchanged: Python ints and flags, strings, dtypes, functions, enum members, None,
+    and what `nondiff_argnums` names. (Close over a float that f needs as it is.) The other options, such as `search`, are
+    those of `check_layer`.
+    If a definition does not run in bfloat16 or float16, a note says so, unless dtypes are named; if it does not run in
+    float64, it is computed in the dtype of its arguments. mesh: the devices, if f communicates. If autodiff does not run in
+    the definition (a while_loop, a callback), f is compared with differences of its values. An error of f in a dtype or
+    transform is a failed row; an error of the definition is reported as not compared. Raises TypeError if there is no
+    reference, no differentiable argument, or no differentiable output.
     """
     if not callable(f):
         raise TypeError(f"check_vjp: f must be a function, got {describe(f)}; pass the function, then its arguments.")
@@ -51,7 +52,7 @@ def check_vjp(
     name = getattr(f, "__name__", type(f).__name__)
     if definition is None:
         raise TypeError(
-            f"check_vjp: {name} is not a jax.custom_vjp function, so a reference is needed; "
+            f"check_vjp: {name} needs a reference, as it is not a jax.custom_vjp function; "
             "pass reference=, the same function in plain jax.numpy."
         )
     for g in (f, definition):
@@ -77,19 +78,19 @@ def check_vjp(
 
 
 def _arbitrated(report: Report, name: str, values: Callable[..., Report]) -> Report:
-    """The report, with differences of values in the place of rows where autodiff does not run in the definition, and a note on
+    """The report, with differences of values instead of rows for which autodiff does not run in the definition, and a note on
     which of the two is wrong where they differ."""
     if not report.rows and any(NOT_RUN in said for said in report.missing):
         found = values()
-        said = f"{name}: held against {BY_VALUES}, as autodiff does not run in its definition"
+        said = f"{name}: compared with {BY_VALUES}, as autodiff does not run in its definition"
         return found._replace(notes=(*report.notes, said)) if found.rows or found.missing else report
     if report.failures and all(row.witness == "taylor" or row.transform in ("vmap", "scan") for row in report.failures):
-        said = f"{name}: right at your inputs; what fails (the Taylor remainder, vmap, scan) goes to points beside them"
+        said = f"{name}: right at your inputs; what fails (the Taylor remainder, vmap, scan) uses points near them"
         return report._replace(notes=(*report.notes, said))
     if any(row.transform == "jit" and row.dtype == "float64" for row in report.failures):
         ours, theirs = values(), values("body")
         if ours.ok and theirs.failures:
-            said = f"{name}: differences of values side with the rule: it is autodiff of its definition that is wrong"
+            said = f"{name}: differences of values agree with the rule: autodiff of its definition is wrong"
             return report._replace(notes=(*report.notes, said))
     return report
 
@@ -97,9 +98,9 @@ def _arbitrated(report: Report, name: str, values: Callable[..., Report]) -> Rep
 def _expect_alike(
     name: str, f: Callable[..., Any], definition: Callable[..., Any], spec: Spec, diff: Leaves, other: Leaves
 ) -> None:
-    """Raise ValueError where f and its definition return other shapes or dtypes, TypeError where f has no rule yet.
+    """Raise ValueError if f and its definition return different shapes or dtypes, TypeError if f has no rule yet.
 
-    What cannot be called at all is for the rows to tell.
+    If one of them cannot be called at all, the rows report it.
     """
 
     def returns(g):
@@ -120,7 +121,7 @@ def _expect_alike(
     if ours != theirs:
         raise ValueError(
             f"check_vjp: {name} and its reference must return the same shapes and dtypes, got {ours} and {theirs}; "
-            "pass a reference of the same function."
+            "pass a reference for the same function."
         )
 
 
@@ -130,10 +131,10 @@ def check_pair(
     compute_dtype: str | None = None, seed: int = 0, full: bool = False, witnesses: Sequence[str] | None = None,
     mesh: Mesh | None = None, search: bool | float = False, **kwargs: Any,
 ) -> Report:  # fmt: skip
-    """Hold a bare pair, as `jax.custom_vjp.defvjp` takes it, against jax.vjp of `reference`, at these arguments.
+    """Compare a bare pair, as `jax.custom_vjp.defvjp` takes it, with jax.vjp of `reference`, at these arguments.
 
     fwd(*args) -> (y, residuals); bwd(residuals, ct_y) -> one cotangent for each argument, None for an argument without a
-    derivative, static ones among them. What comes by keyword is passed by position, as JAX does. Besides what `check_vjp`
+    derivative, such as a static one. Keyword arguments are passed by position, as JAX does. In addition to what `check_vjp`
     compares, residuals must be arrays and every cotangent must have the shape, dtype and tree of its argument. The options
     are those of `check_vjp`.
     """
@@ -160,7 +161,7 @@ def check_pair(
 
 
 class Difference(NamedTuple):
-    """One leaf's gradient against the reference, relative to the size of the truth; `budget` is what may differ."""
+    """One leaf's gradient compared with the reference, relative to the size of the truth; `budget`: the allowed difference."""
 
     leaf: str
     relative: float
@@ -176,13 +177,13 @@ class Difference(NamedTuple):
 def compare_gradients(
     hand: Callable[..., Any], reference: Callable[..., Any], params: Any, *batch: Any, seed: int = 0, early: bool = False
 ) -> list[Difference]:
-    """How far two functions of `value_and_grad`'s signature lie apart, leaf by leaf, at these parameters and this batch.
+    """The difference of two functions with the signature of `value_and_grad`, leaf by leaf, at these parameters and this batch.
 
-    Both are called as f(params, *batch) -> (value, grads), jitted, in the dtype that params have. The difference
-    |hand - reference| is in the 2-norm and relative to the truth's; the budget is that of `nnjax.check.witness.oracle`, plus
-    what the reference itself is off. The value is compared like a leaf.
-    early: where every leaf is within what EARLY draws allow, take no more, each of which runs the reference
-    in float64 too. More draws only allow more, so that a gradient that passes early passes: its budget is the smaller one.
+    Both are called as f(params, *batch) -> (value, grads), jitted, in the dtype of params. The difference |hand - reference|
+    is in the 2-norm, relative to that of the truth; the budget is that of `nnjax.check.witness.oracle`, plus the error of
+    the reference itself. The value is compared like a leaf.
+    early: if every leaf is within what EARLY draws allow, take no more draws, each of which also runs the reference in
+    float64. More draws only allow more, so a gradient that passes early would also pass later; its budget is smaller.
     """
     spec, diff, other = split((params, *batch), {}, ("params", "x", "labels"))
 

@@ -18,27 +18,27 @@ from ..errors import expect_folder
 
 @dataclass
 class Audit:
-    """Run a function once and check every custom_vjp and custom_jvp rule that it passes through; or list a package's rules."""
+    """Run a function once and check every custom_vjp and custom_jvp rule that it runs through; or list a package's rules."""
 
     target: tyro.conf.Positional[str]
     """module:function, called without arguments; or a package, whose rules are listed with file and line."""
     json: Path | None = None
     """Write every row, or every rule of a package, to this file."""
     reached: Path | None = None
-    """Of a package: what `pytest --vjp-audit --vjp-audit-report FILE` wrote, so that each rule is told with its verdict, or as
-    never reached."""
+    """For a package: the report that `pytest --vjp-audit --vjp-audit-report FILE` wrote. Each rule is then listed with its
+    verdict, or as never reached."""
     search: float = 0.0
-    """Seconds to look, for each rule, for inputs at which it is wrong: ties, zeros, masked rows, other sizes."""
+    """Seconds to search, for each rule, for inputs at which it is wrong: ties, zeros, masked rows, other sizes."""
 
     def run(self) -> int:
-        """Print a line for each rule; exit code 1 where one is at fault or none was met."""
+        """Print a line for each rule; exit code 1 if a rule is at fault or no rule was reached."""
         expect_folder(self.json)
         if ":" not in self.target:
             return self._package()
         if self.reached:
             raise ValueError("audit: --reached is for a package, as in `nnjax audit optax --reached FILE`; leave it out.")
         if self.search < 0:
-            raise ValueError(f"audit: --search must be seconds, got {self.search}; 25 is usual.")
+            raise ValueError(f"audit: --search must be at least 0 seconds, got {self.search}; 25 is usual.")
         report = audited(function_named("audit", self.target), seconds=self.search, said=lambda found: print(found, flush=True))
         if not report.ok:
             print(report._replace(notes=()))
@@ -47,7 +47,7 @@ class Audit:
         return 0 if report.ok else 1
 
     def _package(self) -> int:
-        """The rules of a package; exit code 1 where one of those that were reached is at fault."""
+        """The rules of a package; exit code 1 if one of those that were reached is at fault."""
         reached = _reached(self.reached)
         sys.path.insert(0, "")
         found, failed = rules_in(self.target)
@@ -61,7 +61,7 @@ class Audit:
             print(f"not imported: {module}")
         print(f"{len(found)} custom rules in {self.target}" + _counted([r["verdict"] for r in rules] if self.reached else []))
         if self.reached is None and found:
-            print("`pytest --vjp-audit --vjp-audit-report FILE` in its own tests checks them; then add --reached FILE here")
+            print("to check them, run `pytest --vjp-audit --vjp-audit-report FILE` in its own tests, then add --reached FILE")
         if self.json:
             self.json.write_text(json.dumps({"rules": rules, "not_imported": failed}, indent=1) + "\n")
         return int(any(rule["verdict"].startswith("FAULT") for rule in rules))
@@ -80,4 +80,4 @@ def _reached(file: Path | None) -> dict[str, Any]:
         return {rule["defined"]: rule for rule in json.loads(file.read_text())["rules"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         how = "write one with `pytest --vjp-audit --vjp-audit-report FILE`"
-        raise ValueError(f"audit: {file} is no report of a test suite ({error}); {how}.") from None
+        raise ValueError(f"audit: {file} is not the report of a test suite ({error}); {how}.") from None

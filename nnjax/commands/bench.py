@@ -40,47 +40,49 @@ BOOKS = {f"{BOOK} {sizes}": sizes for sizes in ([784, 30, 10], [784, 100, 10])}
 
 @dataclass
 class Bench:
-    """The hand-written backward against jax.grad: time, floating-point work, temporary memory, compile time; or, of a function
-    of yours, each custom rule that it runs through against autodiff of its definition."""
+    """Compare the hand-written backward with jax.grad: time, floating-point work, temporary memory, compile time. For a
+    function of yours, compare each custom rule that it runs through with autodiff of the rule's definition."""
 
     target: tyro.conf.Positional[str | None] = None
-    """module:function, called without arguments; without it the table of nnjax's own cases is measured."""
+    """module:function, called without arguments; by default nnjax's own cases are measured."""
     only: str | None = None
-    """Cases whose name contains this."""
+    """Only the cases whose name contains this."""
     peers: bool = False
-    """Also PyTorch (eager, and by torch.compile where it works), Flax and Equinox on the same models, where they are installed;
-    with the versions and settings that they ran with."""
+    """Also measure PyTorch (eager, and with torch.compile where it works), Flax and Equinox on the same models, where they are
+    installed, and report their versions and settings."""
     device: str | None = None
     """A platform, such as cpu or gpu; by default the first device."""
     precision: tuple[Literal["default", "highest"], ...] = ("default",)
-    """Of float32 products: the device's own, which may round them to fewer bits, full, or both. A CPU has one."""
+    """Precision of float32 matrix products: the device's default, which may round to fewer bits, the highest, or both. On a CPU
+    the two are the same."""
     dtype: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
-    """Of every floating argument, one or both."""
+    """Dtype of every floating-point argument: one of them, or both."""
     seconds: float = 6.0
-    """How long to measure each case."""
+    """Seconds to measure each case."""
     budget: float | None = None
-    """Seconds that the whole may take: what most people train with comes first, each case is measured for less and without
-    jax.checkpoint, and those that are not reached are listed."""
+    """Seconds that the whole run may take. The most common cases come first, each is measured for a shorter time and without
+    jax.checkpoint, and those that were not reached are listed."""
     json: Path | None = None
     """Write the figures to this file."""
     plot: Path | None = None
-    """Draw the ratios as bars into this PNG; with --mesh, the predicted times."""
+    """Draw the ratios as bars into this PNG file; with --mesh, the predicted times."""
     compile_for: tuple[str, ...] = ()
-    """Instead of measuring: compile for machines that are not here (h100, h200, a100, or TPUs such as v5e:2x2), and tell
-    what is exact: launches, memory, on TPUs bytes and operations. With --mesh, one TPU topology of as many chips (v5e:16x16):
-    what its compiler sends, beside the least and what simulated devices send, and the memory of a chip."""
+    """Instead of measuring, compile for machines that are not here (h100, h200, a100, or TPUs such as v5e:2x2), and report
+    what is known exactly: launches, memory, and on TPUs bytes and operations. With --mesh, name one TPU topology with as many
+    chips (v5e:16x16): shown are its messages beside the minimum and those of simulated devices, and the memory of a chip."""
     mesh: tuple[str, ...] = ()
-    """Instead: what a GPT's training step sends over these meshes (data=8 shard=8 data=4,model=2), read from the compiled
-    program, beside the least possible; and how long a step would take on up to 4,096 devices. On a CPU they are simulated."""
+    """Instead, count what a GPT's training step sends over these meshes (data=8 shard=8 data=4,model=2), as the compiled
+    program shows it, beside the minimum; and predict the time of a step on up to 4,096 devices. A CPU simulates the
+    devices."""
     bandwidth: float = Links().bandwidth
-    """With --mesh: bytes a second that a device sends."""
+    """With --mesh: bytes that a device sends in a second."""
     latency: float = Links().latency
-    """With --mesh: seconds of a message."""
+    """With --mesh: seconds that each message takes, whatever its size."""
     rate: float = Links().rate
-    """With --mesh: floating-point operations a second of a device."""
+    """With --mesh: floating-point operations that a device does in a second."""
 
     def run(self) -> int:
-        """Print a row for each case, and below the table what the whole comes to."""
+        """Print a row for each case, and a summary below the table."""
         expect_targets("bench", self.compile_for)
         expect_budget("bench", self.budget)
         budget = Budget(self.budget)
@@ -148,7 +150,7 @@ class Bench:
                     continue
                 try:
                     measure()
-                except Exception as error:  # of one case: the others are still to be measured in this time
+                except Exception as error:  # one case failed: the others can still be measured in the time left
                     if self.budget is None:
                         raise
                     failed[name] = f"{type(error).__name__}: {error}"
@@ -161,14 +163,14 @@ class Bench:
         return code
 
     def _chosen(self, table: list[Entry], others: Sequence[str] = ()) -> list[Entry]:
-        """The cases asked for. Raises ValueError where none of these, nor of the others, is."""
+        """The cases asked for. Raises ValueError if there are none, here or among the others."""
         names = [*(entry.name for entry in table), *others]
         if self.only is not None and not any(self.only in name for name in names):
             raise unknown_name("bench case", self.only, names)
         return [entry for entry in table if self.only is None or self.only in entry.name]
 
     def _run_rules(self, target: str) -> int:
-        """The cost of each rule; exit code 1 where none was met."""
+        """The cost of each rule; exit code 1 if no rule was reached."""
         self._refuse(
             f"nnjax's own cases, not for {target}", only=self.only, peers=self.peers, mesh=self.mesh, plot=self.plot,
             **self._numbers(),
@@ -202,7 +204,7 @@ class Bench:
         for file in (self.json, self.plot):
             expect_folder(file)
         if self.compile_for:
-            self._refuse("what is predicted or present, --compile-for for what is not", plot=self.plot, device=self.device)
+            self._refuse("devices that are here, --compile-for for devices that are not", plot=self.plot, device=self.device)
             return pods.run(self.mesh, self.compile_for, self.json)
         if self.device not in (None, "cpu"):
             present("bench", self.device)
@@ -213,7 +215,7 @@ class Bench:
             raise ValueError(f"bench: --{option} is for {why}; leave either out.")
 
     def _numbers(self) -> dict[str, bool]:
-        """Which of the options that say in what numbers to measure are not as usual."""
+        """Which of --precision and --dtype differ from their defaults."""
         return {"dtype": self.dtype != Bench.dtype, "precision": self.precision != Bench.precision}
 
     def _measured(
@@ -237,8 +239,8 @@ class Bench:
         print(f"{c.case}: {c.milliseconds:.3f} ms, time {c.time_ratio:.3f}, temp {c.temp_ratio:.3f}", flush=True)
 
     def _beside(self, entry: Entry, found: dict[str, dict[str, Any]], budget: Budget, others: dict[str, Flags]) -> None:
-        """The other libraries, in float32 as fast as the device does it: what they take is put beside the case, and what they
-        ran as into `others`."""
+        """Measure the other libraries, in float32 at the device's fastest precision. Their times are added to the case, and
+        their settings to `others`."""
         if entry.name not in found or entry.peers is None:
             raise ValueError(f"{entry.name} itself was not measured")
         of = found[entry.name]

@@ -1,4 +1,4 @@
-"""The table that `nnjax bench` prints, and what the whole comes to."""
+"""The table that `nnjax bench` prints, and its summary."""
 
 import math
 from typing import Literal, NamedTuple
@@ -11,7 +11,7 @@ from ..bench.peaks import Shares
 from ..bench.table import Entry
 
 PEAK = "% of peak"
-COLUMNS: tuple[tuple[str, Literal["left", "right"], int], ...] = (  # the heading, and how wide a terminal has to be for it
+COLUMNS: tuple[tuple[str, Literal["left", "right"], int], ...] = (  # heading, alignment, least width of the terminal
     ("case", "left", 0), ("ms", "right", 0), ("time", "right", 0), ("target", "right", 80), ("self 5-95 %", "right", 120),
     ("temp", "right", 0), ("target", "right", 80), ("flops", "right", 140), ("compile", "right", 140), (PEAK, "right", 100),
     ("other", "left", 120), ("met", "right", 0),
@@ -28,7 +28,7 @@ class Measured(NamedTuple):
 
 
 def printed(measured: list[Measured], console: Console) -> None:
-    """A row for each case, in as many columns as there is room for."""
+    """Print a row for each case, in as many columns as fit."""
     shown = [i for i, (_, _, room) in enumerate(COLUMNS) if console.width >= room]
     table = Table()
     for heading, justify, _ in (COLUMNS[i] for i in shown):
@@ -52,14 +52,14 @@ def _cells(m: Measured) -> tuple[str, ...]:
 
 
 def of_peaks(shares: Shares | None) -> str:
-    """Percent of both peaks, - for what is not known."""
+    """Percent of both peaks, "-" for one that is not known."""
     if shares is None:
         return ""
     return " / ".join("-" if share is None else f"{100 * share:.0f}" for share in shares)
 
 
 def summary(measured: list[Measured]) -> str:
-    """Means over all cases, and the targets that were missed."""
+    """The means over all cases, and the targets that were missed."""
     times = [m.comparison.time_ratio for m in measured]
     temps = [max(m.comparison.temp_ratio, 1e-3) for m in measured if math.isfinite(m.comparison.temp_ratio)]
     missed = [m.comparison.case for m in measured if not m.entry.met(m.comparison)]

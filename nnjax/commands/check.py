@@ -33,8 +33,8 @@ from ..errors import expect_folder, expect_positive, unknown_name
 from .budget import Budget, by_importance, expect_budget, refuse_beside_budget, write_json
 from .importance import CHECK, WITHIN_BUDGET, workers
 
-SEEDS = 5  # of a case checked in one go
-SIMULATED = 8  # devices that a CPU shows at least
+SEEDS = 5  # of a case that are checked in one go
+SIMULATED = 8  # devices that a CPU simulates, at least
 
 
 @dataclass
@@ -42,31 +42,32 @@ class Check:
     """Check every layer, loss and model: the hand-written gradient against jax.grad, on every device of this machine."""
 
     only: str | None = None
-    """Cases whose name contains this."""
+    """Only the cases whose name contains this."""
     full: bool = False
-    """Every transform in every dtype, compiled with every optimisation."""
+    """Check every transform in every dtype, compiled with all optimisations."""
     seeds: int = 1
-    """How many seeds of inputs and cotangents."""
+    """How many seeds to draw inputs and cotangents from."""
     mutants: bool = False
-    """Plant wrong backward passes too, and count those that the check rejects."""
+    """Also plant wrong backward passes, and count how many the check rejects."""
     device: str | None = None
-    """A platform, such as cpu or gpu; by default every device there is."""
+    """Check on this platform only, such as cpu or gpu; by default on every device."""
     json: Path | None = None
     """Write every row to this file."""
     budget: float | None = None
-    """Seconds that the whole may take: the cases that most people train with come first, compiled, in float32 at every
-    precision of the device and in bfloat16. Those that are not reached are listed."""
+    """Seconds that the whole run may take. The most common cases come first, compiled, in float32 at every precision of the
+    device and in bfloat16. Those that were not reached are listed."""
     compile_for: tuple[str, ...] = ()
-    """Instead of checking: compile value and gradient of every case, in every dtype, for machines that are not here (h100,
+    """Instead of checking, compile value and gradient of every case, in every dtype, for machines that are not here (h100,
     h200, a100, or TPUs such as v5e:2x2)."""
     mesh: str | None = None
-    """Check those of nnjax.distributed instead, over a mesh such as data=4,model=2 of the axes data, shard and model, against
-    one device. A CPU simulates its devices. Programs are compiled; with --full also run operation by operation."""
+    """Instead, check the layers and models of nnjax.distributed against one device, over a mesh with axes data, shard and
+    model, such as data=4,model=2. A CPU simulates the devices. Programs are compiled; --full also runs them operation by
+    operation."""
 
     def run(self) -> int:
-        """Print a line for each case and a summary; exit code 1 where a check failed or a mutant survived.
+        """Print a line for each case and a summary; exit code 1 if a check failed or a mutant survived.
 
-        Raises ValueError for a mesh that is none, or larger than the devices present.
+        Raises ValueError for an invalid mesh, or one that needs more devices than there are.
         """
         expect_positive("check", seeds=self.seeds)
         expect_folder(self.json)
@@ -86,21 +87,21 @@ class Check:
                 "mesh": self.mesh,
             }
             for option in (name for name, value in given.items() if value):
-                raise ValueError(f"check: --{option} is for what runs, --compile-for for what is not run; leave either out.")
+                raise ValueError(f"check: --{option} is for checks that run, which --compile-for does not; leave one out.")
             return check_ahead(self.compile_for, [case.name for case in self._chosen(cases())], self.json)
         if self.mesh is not None:
             if self.mutants:
-                raise ValueError("check: mutants are planted in layers of one device; leave out --mutants or --mesh.")
+                raise ValueError("check: mutants are planted only in layers on one device; leave out --mutants or --mesh.")
             if self.device == "cpu":
                 jax.config.update("jax_platforms", "cpu")
             simulate(max(SIMULATED, math.prod(sizes_of(self.mesh).values())))
-        with nullcontext() if self.full else compiled_lightly():  # before a device is asked for
+        with nullcontext() if self.full else compiled_lightly():  # before JAX starts a device
             return self._run(budget)
 
     def _run(self, budget: Budget) -> int:
         chosen = self._chosen(self._cases())
         devices = list({d.device_kind: d for d in present("check", self.device)}.values())
-        if any(d.platform != "cpu" for d in devices):  # there what is checked is what trains
+        if any(d.platform != "cpu" for d in devices):  # on these devices the programs that train are checked
             jax.config.update("jax_disable_most_optimizations", False)
         named = ", ".join(f"{d.device_kind} ({'/'.join(precisions(d))})" for d in devices)
         print(f"JAX {jax.__version__} on {named}; {len(chosen)} cases, {self.seeds} seed{'s' if self.seeds > 1 else ''}")
@@ -122,8 +123,8 @@ class Check:
         return chosen
 
     def _workers(self) -> int:
-        """Cases at once: most of the time goes into compiling, which leaves Python's lock alone. Programs that communicate must
-        not run two at a time."""
+        """Cases that run at once: most of the time goes into compiling, which releases Python's lock. Programs that communicate
+        must run one at a time."""
         return workers(self.budget) if self.mesh is None else 1
 
     def _cases(self) -> Sequence[Any]:
@@ -171,7 +172,7 @@ class Check:
     def _within(
         self, budget: Budget, chosen: list[Any], devices: list[Any], head: dict[str, Any]
     ) -> tuple[int, dict[str, Any]]:
-        """As `_check`, as many cases as the budget has time for; the file is written after each."""
+        """Like `_check`, for as many cases as the budget allows; the file is written after each."""
         named = {case.name: case for case in chosen}
         order = by_importance(list(named), CHECK)
         budget.expects(order)
@@ -182,13 +183,13 @@ class Check:
 
         def save() -> int:
             write_json(self.json, {**head, **found()})
-            return int(not done or not all(report.ok for report in list(done.values())))  # nothing compared is no success
+            return int(not done or not all(report.ok for report in list(done.values())))  # nothing compared: failed
 
         def one(name: str) -> None:
             if budget.begin(name):
                 try:
                     report = merged(self._held(named[name], seed, devices) for seed in range(self.seeds))
-                except Exception as error:  # of one case: the others are still to be checked in this time
+                except Exception as error:  # one case failed: the others can still be checked in the time left
                     report = Report((), (f"{name}: could not be checked: {type(error).__name__}: {error}",))
                 done[name] = report
                 budget.ended(name)
@@ -207,7 +208,7 @@ class Check:
         return code, found()
 
     def _sum(self, reports: list[Report]) -> tuple[int, dict[str, Any]]:
-        """Print what the whole comes to."""
+        """Print the summary."""
         every = merged(reports)
         alarms = sum(not r.ok for r in reports)
         print(
@@ -251,7 +252,7 @@ def _say(name: str, report: Report) -> None:
 
 
 def _in_parallel(one: Callable[[Any], Any], units: Sequence[Any], workers: int) -> Iterator[Any]:
-    """one(unit) of each, in order; between two units programs are dropped where they take up too much."""
+    """Yield one(unit) of each, in order; compiled programs are dropped between two units if they take up too much memory."""
     turn, busy = threading.Condition(), [0]
 
     def in_turn(unit):
@@ -272,7 +273,7 @@ def _in_parallel(one: Callable[[Any], Any], units: Sequence[Any], workers: int) 
 
 
 def _shares(rows: Iterable[Row]) -> str:
-    """How near right gradients come to an alarm, in each dtype."""
+    """How near right gradients came to an alarm, in each dtype."""
     largest: dict[str, float] = {}
     for row in rows:
         if row.witness == "reference" and row.status == "ok" and row.bound > 0:
@@ -285,5 +286,5 @@ def sizes_of(text: str) -> dict[str, int]:
     found = [re.fullmatch(r"(\w+)=([1-9]\d*)", entry.strip()) for entry in text.split(",")]
     sizes = {match[1]: int(match[2]) for match in found if match}
     if len(sizes) != len(found):
-        raise ValueError(f"check: --mesh lists axes with their sizes, each once, as data=4,model=2, got {text!r}; write so.")
+        raise ValueError(f"check: --mesh must list each axis once, with its size, got {text!r}; write e.g. data=4,model=2.")
     return sizes

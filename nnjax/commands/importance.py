@@ -1,4 +1,4 @@
-"""What a run within a budget takes first: what most people train with, one of each family, then the rest of the tables."""
+"""What a run within a budget does first: the most common cases, one of each family, then the rest of the tables."""
 
 import os
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ BENCH = (
     "conv 5x5", "depthwise", "lstm", "max_pool", "layer_norm", "mlp 9",
 )  # fmt: skip
 
-# Of `check_layer`: float64 is left out, in which no GPU trains, and with it the witnesses that need it.
+# Options of `check_layer`: no float64, in which no GPU trains, and so none of the witnesses that need it.
 WITHIN_BUDGET: dict[str, Any] = {"dtypes": ("float32", "bfloat16"), "transforms": ("jit",), "witnesses": ()}
 
 
 def units(entries: Sequence[Any], kinds: Sequence[Any], peers: bool, hurried: bool) -> dict[str, tuple[Any, Any]]:
-    """What to measure, by name: each entry of the bench's table in each of the bench's kinds of numbers; with `peers`, after
-    the first kind, where it has them, the entry beside other libraries, of kind None.
+    """What to measure, by name: each entry of the bench's table in each kind (a precision and a dtype). With `peers` the
+    entry is also measured beside other libraries, where it has them, after its first kind; the kind of such a unit is None.
 
     hurried: the important cases in every kind, then the others in the first kind, then in the other kinds.
     """
@@ -42,5 +42,5 @@ def units(entries: Sequence[Any], kinds: Sequence[Any], peers: bool, hurried: bo
 
 
 def workers(budget: float | None) -> int:
-    """Cases that are checked at once, each of which compiles two programs at a time: within a budget more on many cores."""
+    """Cases to check at once, each of which compiles two programs at a time; within a budget, more on many cores."""
     return 2 if budget is None else max(2, min(4, (os.cpu_count() or 1) // 4))

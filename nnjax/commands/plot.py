@@ -1,4 +1,4 @@
-"""`nnjax plot RUN`: what a run's metrics.jsonl and trajectory.jsonl hold, as pictures; of several runs, one to compare them."""
+"""`nnjax plot RUN`: pictures of a run's metrics.jsonl and trajectory.jsonl; of several runs, one picture to compare them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from ..train.watching.alignment import ANGLE, PSEUDO, RATIO
 from ..train.watching.metrics import RECORD, read_lines
 from ..train.watching.watch import APART, NORM
 
-STEP = ("step", "loss", "params_apart", "loss_apart")  # what every line of trajectory.jsonl has
-SCORES = ("validation_accuracy", "validation_r2", "test_accuracy", "test_r2")  # the first that is there is compared
+STEP = ("step", "loss", "params_apart", "loss_apart")  # fields of every line of trajectory.jsonl
+SCORES = ("validation_accuracy", "validation_r2", "test_accuracy", "test_r2")  # the first that was recorded is compared
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
-FEW = 30  # epochs: each is a point too, so that one alone can be seen
-NAMED = 12  # lines that a legend can hold beside them
+FEW = 30  # epochs: up to so many are drawn as points too, so that a single one can be seen
+NAMED = 12  # lines that fit into a legend
 
 
 def columns(path: Path, fields: tuple[str, ...] = RECORD) -> dict[str, list[float]]:
-    """Every field of a file of JSON lines, as a column; what is missing is NaN. Raises ValueError where it cannot be read."""
+    """Every field of a file of JSON lines, as a column; NaN where missing. Raises ValueError for a file that cannot be read."""
     try:
         lines = read_lines(path, fields)
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; train with --folder, and pass that folder.") from None
+        raise ValueError(f"{path} does not exist; train with --folder, and pass that folder.") from None
     names = dict.fromkeys(name for line in lines for name in line)
     return {n: [float("nan") if line.get(n) is None else line[n] for line in lines] for n in names}
 
@@ -73,7 +73,7 @@ def curves(columns: dict[str, Any], file: Path) -> None:
             right.plot(epoch, columns[part + score], color=color, marker=marker, label=part)
     right.set(xlabel="epoch", ylabel=what)
     if what == "R²" and right.get_ylim()[0] < -1:
-        right.set_ylim(-1, 1.05)  # of a network that has not learned R² is far below 0
+        right.set_ylim(-1, 1.05)  # R² of an untrained network is far below 0
     if right.lines:
         right.legend()
     _counted(left, right)
@@ -81,7 +81,7 @@ def curves(columns: dict[str, Any], file: Path) -> None:
 
 
 def compared(runs: dict[str, dict[str, Any]], file: Path) -> None:
-    """Loss and accuracy, or R², of several runs, by their names."""
+    """Loss and accuracy, or R², of several runs, by name."""
     figure, (left, right) = _figure(2)
     scores: set[str] = set()
     for i, (name, columns) in enumerate(runs.items()):
@@ -111,7 +111,7 @@ def compared(runs: dict[str, dict[str, Any]], file: Path) -> None:
 def _by_layer(ax: Any, columns: dict[str, Any], prefix: str) -> None:
     """What was measured of every layer or parameter, from blue for the first to orange for the last.
 
-    Where they are many a few are named, the first and the last among them.
+    If there are many, the legend names a few, among them the first and the last.
     """
     names = [name for name in columns if name.startswith(prefix)]
     for i, name in enumerate(names):
@@ -124,7 +124,7 @@ def _by_layer(ax: Any, columns: dict[str, Any], prefix: str) -> None:
 
 
 def angles(columns: dict[str, Any], file: Path) -> None:
-    """How far what carried the error back was from the gradient, layer by layer."""
+    """The angle between what the feedback sent back and the gradient, layer by layer."""
     panels = [(ANGLE, "angle to the gradient", "degrees"), (RATIO, "norm over the gradient's", "ratio")]
     if any(name.startswith(PSEUDO) for name in columns):
         panels.append((PSEUDO, "W against B's pseudo-inverse", "degrees"))
@@ -158,7 +158,7 @@ def drift(columns: dict[str, Any], file: Path) -> None:
     left.set(xlabel="step", ylabel="loss", title="the run by hand")
     for name, color in (("params_apart", BLUE), ("loss_apart", ORANGE)):
         values = np.asarray(columns[name], float)
-        style = "-" if name == "params_apart" else "."  # the losses are often equal, and a line would be broken there
+        style = "-" if name == "params_apart" else "."  # the losses are often equal, which would break a line
         right.plot(steps, np.where(values > 0, values, np.nan), style, color=color, ms=2, label=name.removesuffix("_apart"))
     right.set(xlabel="step", ylabel="relative distance", yscale="log", title="from the run by jax.grad")
     right.legend()
@@ -167,7 +167,7 @@ def drift(columns: dict[str, Any], file: Path) -> None:
 
 @dataclass
 class Plot:
-    """Draw what a run recorded: curves, gradients, drift, as PNG files in its folder; or several runs in one picture."""
+    """Draw what a run recorded (curves, gradients, drift) as PNG files in its folder; or compare several in one picture."""
 
     run_folder: tyro.conf.Positional[Path]
     """The folder that `nnjax train --folder` wrote."""
@@ -182,7 +182,7 @@ class Plot:
         if self.others:
             return self._compare((self.run_folder, *self.others))
         if self.out is not None:
-            raise ValueError("plot: --out is for the picture of several runs; name their folders, or leave it out.")
+            raise ValueError("plot: --out is only for the picture of several runs; name their folders, or leave it out.")
         found, folder = _records(self.run_folder), self.run_folder
         made = [folder / "curves.png"]
         curves(found, made[0])
@@ -210,5 +210,5 @@ class Plot:
 def _records(folder: Path) -> dict[str, list[float]]:
     found = columns(folder / "metrics.jsonl")
     if not found:
-        raise ValueError(f"{folder / 'metrics.jsonl'} is empty: no epoch has ended yet; wait for one.")
+        raise ValueError(f"{folder / 'metrics.jsonl'} is empty: no epoch has ended yet; wait until one has.")
     return found

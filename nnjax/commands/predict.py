@@ -1,4 +1,4 @@
-"""`nnjax predict RUN DATA`: classes and probabilities, or numbers, by a trained network."""
+"""`nnjax predict RUN DATA`: what a trained network predicts, classes and probabilities, or numbers."""
 
 import csv
 import math
@@ -27,15 +27,15 @@ KINDS = (".npz", ".csv")
 
 
 def opened(folder: Path, best: bool) -> Trained:
-    """The run, and a line on stderr for each damaged checkpoint that was passed over."""
+    """Load the run, and print a line on stderr for each damaged checkpoint that was skipped."""
     run = load_run(folder, best=best)
     for note in run.skipped:
-        print(f"passed over: {note}", file=sys.stderr)
+        print(f"skipped: {note}", file=sys.stderr)
     return run
 
 
 def usage(folder: Path, name: str, data: Dataset | Text) -> str:
-    """The command that uses a run of the data of this name."""
+    """The command that uses a run that was trained on the data of this name."""
     where = shlex.quote(str(folder))
     if isinstance(data, Dataset):
         return f"to use it: nnjax predict {where} {shlex.quote(name)}"
@@ -46,22 +46,22 @@ def usage(folder: Path, name: str, data: Dataset | Text) -> str:
 
 @dataclass
 class Predict:
-    """Classes and probabilities, or numbers, by a network of images or rows that `nnjax train --folder` saved."""
+    """Predict classes and probabilities, or numbers, with a network for images or tables that `nnjax train --folder` saved."""
 
     run_folder: tyro.conf.Positional[Path]
     """The folder of the run."""
     data: tyro.conf.Positional[str]
-    """An .npz file of raw examples x, and y if it is known; a table or a folder of images, as those that were trained on; or
-    digits, mnist, ...: their test examples."""
+    """An .npz file of raw examples x, with y if it is known; a table or a folder of images like those that were trained on; or
+    digits, mnist, ..., for their test examples."""
     part: Literal["train", "validation", "test"] | None = None
-    """Of a file that was trained on, only these examples, as training split them."""
+    """Of a file that was trained on, use only this split, as training made it."""
     out: Path | None = None
-    """Write everything to this .npz or .csv file."""
+    """Write all predictions to this .npz or .csv file."""
     best: bool = False
     """Use the checkpoint of the best validation (or test) accuracy, or R², not the newest."""
 
     def run(self) -> int:
-        """Print the first rows, and the accuracy or R² where targets are known; write the file."""
+        """Print the first rows, and the accuracy or R² if the targets are known; write the file."""
         self._expect_out()
         run = opened(self.run_folder, self.best)
         run.expect(CLASSES, NUMBERS)
@@ -81,7 +81,7 @@ class Predict:
         )
         if raw.part is None and name == run.record.data:
             kind = "folder" if raw.files else "file"
-            print(f"note: the run was trained on most of a {kind} {name}; --part test takes what it has not seen")
+            print(f"note: the run was trained on most of a {kind} {name}; --part test takes only what it has not seen")
         _show(told.screen)
         if n > SHOWN:
             print(f"... and {n - SHOWN} more" + (f", all in {self.out}" if self.out else "; --out FILE has all"))
@@ -100,12 +100,12 @@ class Predict:
         if self.out.is_dir():
             raise ValueError(f"predict: --out {self.out} is a folder; name a file.")
         if self.out.exists() and os.path.exists(self.data) and os.path.samefile(self.out, self.data):
-            raise ValueError(f"predict: --out {self.out} would take the place of the data; name another file.")
+            raise ValueError(f"predict: --out {self.out} would overwrite the data; name another file.")
 
 
 class Told(NamedTuple):
-    """What is written to an .npz file, by name; what to a .csv file, and its first rows on the screen, column by column, each
-    under its title; and what is said of it, how good it is for one, or ""."""
+    """What is written to an .npz file, by name; the titled columns of a .csv file, whose first rows are shown on the
+    screen; and a sentence about them, such as their accuracy, or ""."""
 
     arrays: dict[str, Any]
     table: dict[str, Any]
@@ -174,7 +174,7 @@ def _with_files(arrays: dict[str, Any], raw: Raw) -> dict[str, Any]:
 
 
 def _show(columns: dict[str, list[str]]) -> None:
-    """Columns side by side, set to the right."""
+    """Print columns side by side, aligned to the right."""
     wide = [max(5, len(title), *map(len, column)) for title, column in columns.items()]
     for row in [columns, *zip(*columns.values())]:
         print("  ".join(word.rjust(width) for word, width in zip(row, wide)))

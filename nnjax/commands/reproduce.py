@@ -1,4 +1,4 @@
-"""`nnjax reproduce`: published results, trained again by gradients written by hand."""
+"""`nnjax reproduce`: published results, trained again with gradients written by hand."""
 
 import importlib.util
 import os
@@ -23,35 +23,35 @@ from ..train.watching.progress import epoch_line
 
 @dataclass
 class Reproduce:
-    """Train published networks again, by gradients written by hand, and print their figures beside ours.
+    """Train published networks again, with gradients written by hand, and print the published figures beside ours.
 
     nielsen: the networks of Nielsen's book, chapters 1 to 6, on MNIST. nanogpt: nanoGPT's small configuration for CPUs on
-    tiny Shakespeare. feedback: networks whose error is carried back by something else than the transpose, on digits, and on
-    MNIST where $NNJAX_DATA has it. A run that was stopped is gone on with by the same command.
+    tiny Shakespeare. feedback: networks that carry the error back by something other than the transpose, on digits, and on
+    MNIST if $NNJAX_DATA has it. After an interruption the same command continues.
     """
 
     what: tyro.conf.Positional[Literal["nielsen", "nanogpt", "feedback"]]
     """nielsen, nanogpt or feedback."""
     quick: bool = False
-    """Of nielsen: the fully connected rows, in a minute or two."""
+    """nielsen: only the fully connected rows, in a minute or two."""
     all: bool = False
-    """Of nielsen: every row, those on expanded data too; hours on two cores. By default those up to ReLU."""
+    """nielsen: every row, also those on expanded data; hours on two cores. By default the rows up to ReLU."""
     only: str | None = None
-    """Of nielsen: the rows whose name contains this."""
+    """nielsen: only the rows whose name contains this."""
     seeds: int = 1
-    """Train each from the seeds 0 ... seeds - 1."""
+    """Train each network this many times, from seeds 0, 1, ..."""
     curves: Path | None = None
-    """Of nielsen: also the book's published learning curves, which lie in this folder, overlaid by ours. By default
-    $NNJAX_DATA/nielsen_curves, where it is there."""
+    """nielsen: also draw our learning curves over the book's published ones, which this folder holds. By default
+    $NNJAX_DATA/nielsen_curves, if it exists."""
     peers: bool = False
-    """Of nanogpt: the same network in PyTorch (eager) too, for its wall time."""
+    """nanogpt: also train the same network in PyTorch (eager), to compare times."""
     folder: Path = Path("runs")
-    """Where the runs are saved."""
+    """Folder for the saved runs."""
     results: Path = Path("notebooks/results")
-    """Where the figures and pictures are written."""
+    """Folder for the figures and pictures."""
 
     def run(self) -> int:
-        """Train, print, write; the exit code."""
+        """Train, print and write; return the exit code."""
         if not self.seeds > 0:
             raise ValueError(f"reproduce: seeds must be at least 1, got {self.seeds}; 1 to 3 are usual.")
         self.results.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ class Reproduce:
             return {"nielsen": self._nielsen, "nanogpt": self._nanogpt, "feedback": self._feedback}[self.what]()
         except Stopped as stopped:
             name = str(stopped)
-            print(f"stopped by {name} and saved; the same command goes on")
+            print(f"stopped by {name} and saved; the same command continues")
             return 128 + signal.Signals[name]
 
     def _nielsen(self) -> int:

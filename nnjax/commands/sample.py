@@ -1,4 +1,4 @@
-"""`nnjax sample RUN`: text by a trained network."""
+"""`nnjax sample RUN`: text written by a trained network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +11,20 @@ from .predict import opened
 
 @dataclass
 class Sample:
-    """Write on, by a network of text that `nnjax train --folder` saved."""
+    """Write text with a character model that `nnjax train --folder` saved."""
 
     run_folder: tyro.conf.Positional[Path]
     """The folder of the run."""
     prompt: str | None = None
-    """What the text begins with; by default the beginning of a line."""
+    """The text to continue; by default the start of a line."""
     length: int = 500
-    """Characters to write after it."""
+    """How many characters to write after it."""
     temperature: float = 0.8
-    """Below 1 likely characters are taken more often, above 1 unlikely ones; 0 takes the most probable."""
+    """Below 1 favours likely characters, above 1 unlikely ones; 0 always takes the most probable."""
     top_k: int | None = None
-    """Draw from so many most probable characters alone."""
+    """Draw only from this many of the most probable characters."""
     seed: int = 0
-    """Another number draws another text."""
+    """Seed of the random draws: another seed gives another text."""
     best: bool = False
     """Use the checkpoint of the best validation accuracy, not the newest."""
 

@@ -54,39 +54,39 @@ class Train:
     """digits (8x8, shipped); mnist, fashion_mnist, kmnist (28x28), tiny_shakespeare (from $NNJAX_DATA, or downloaded); or data
     of your own: .npz, .csv, .parquet, .txt, or a folder of images with a subfolder for each class."""
     target: str | None = None
-    """The column of a table that is to be foretold: classes by name, or numbers. By default the last."""
+    """The column of a table to predict: classes by name, or numbers. By default the last."""
     regression: bool = False
-    """Foretell whole numbers as numbers, not as classes. Numbers with a point are foretold so anyway."""
+    """Predict whole numbers as numbers, not as classes. Numbers with a decimal point always are."""
     expand: bool = False
     """Also train on every image shifted by one pixel in the four directions."""
     standardise: bool = False
     """Give every feature mean 0 and deviation 1 over the training examples."""
     standardise_targets: bool = False
-    """The same for targets that are numbers; R², the score, stays what it is."""
+    """The same for targets that are numbers; R², the score, does not change."""
     model: str | None = None
-    """Of images: mlp (default), lenet, or nielsen, the book's own network and backprop. Of text: gpt (default), char_rnn."""
+    """For images and tables: mlp (default), lenet, or nielsen, the book's own network. For text: gpt (default), char_rnn."""
     hidden: tuple[int, ...] = (64,)
     """Neurons of each hidden layer."""
     channels: tuple[int, ...] = (20, 40)
-    """Maps of each convolution of a lenet."""
+    """Channels of each convolution of a lenet."""
     activation: str | None = None
     """Activation between the layers: relu (default), sigmoid, tanh, leaky_relu, elu, gelu, silu, softplus."""
     dropout: float = 0.0
-    """Share dropped before each dense layer of a lenet, or in each block of a gpt."""
+    """Share of activations dropped before each dense layer of a lenet, or in each block of a gpt."""
     layers: int = 4
     """Blocks of a gpt, or recurrent layers of a char_rnn."""
     heads: int = 4
-    """Heads of attention of a gpt."""
+    """Attention heads of a gpt."""
     width: int = 128
     """Width of a gpt or char_rnn."""
     context: int = 64
     """Characters in an example of text."""
     epochs: int | None = None
-    """Passes over the training examples (40); of a text, times 250 batches (8)."""
+    """Passes over the training examples (40); for text, units of 250 steps (8)."""
     batch_size: int = 32
-    """Examples in a step."""
+    """Examples in a minibatch."""
     microbatches: int = 1
-    """Compute each step in so many parts, one after the other: the same gradient in less memory."""
+    """Split each minibatch into this many equal parts, computed one after another: the same gradient in less memory."""
     compute_dtype: str | None = None
     """Compute in this dtype, bfloat16 or float16, while parameters stay in float32."""
     optimizer: str = "adam"
@@ -94,76 +94,76 @@ class Train:
     optimizer_args: dict[str, float] = field(default_factory=dict)
     """Arguments of the optimizer, names and numbers: b1 0.8 b2 0.99."""
     learning_rate: float = 0.002
-    """Its learning rate, or the highest of the schedule."""
+    """The learning rate, or the highest one of the schedule."""
     schedule: str | None = None
     """A schedule of optax for the learning rate, over the whole run: cosine_decay_schedule, linear_schedule, ..."""
     schedule_args: dict[str, float] = field(default_factory=dict)
-    """Arguments of the schedule, names and numbers; of a piecewise one, steps and scales."""
+    """Arguments of the schedule, names and numbers; for a piecewise one, steps and scales."""
     clip: float | None = None
-    """Largest 2-norm of the gradient."""
+    """Scale the gradient down to this 2-norm where it is larger."""
     loss: str | None = None
-    """Of classes softmax_cross_entropy (default), binary_cross_entropy, mean_squared_error; of numbers mean_squared_error; for
-    nielsen: quadratic (default), cross_entropy."""
+    """For classes softmax_cross_entropy (default), binary_cross_entropy, mean_squared_error; for numbers
+    mean_squared_error; for the model nielsen quadratic (default), cross_entropy."""
     l2: float = 0.0
     """The book's lambda, part of the loss: the cost grows by (lambda / 2n) sum w^2, n the number of training examples."""
     l1: float = 0.0
     """The cost grows by (l1 / n) sum |w|."""
     weight_decay: float = 0.0
-    """Decoupled, not part of the loss: after each step the weights lose learning rate x this share of themselves."""
+    """Decoupled decay, not part of the loss: each step also shrinks the weights by this share times the learning rate."""
     average: float | None = None
-    """Score an exponential moving average of the parameters, with this decay."""
+    """Score an exponential moving average of the parameters, with this decay, such as 0.999."""
     patience: int | None = None
-    """Stop after so many epochs without a better validation accuracy, or R²."""
+    """Stop after this many epochs without a better validation accuracy, or R²."""
     skip_non_finite: int = 0
-    """Skip gradients that are not finite, up to so many in a row, rather than stop at the first."""
+    """Skip gradients that are not finite, up to this many in a row, rather than stop at the first."""
     seed: int = 0
     """Seed of the initial weights and of the shuffling."""
     feedback: str = "transpose"
-    """What carries the error back, of mlp, lenet and nielsen: transpose, which gives the gradient; or inverse, pseudo_inverse,
+    """What carries the error back in mlp, lenet and nielsen: transpose, which gives the gradient; or inverse, pseudo_inverse,
     random, direct, sign_symmetric, sign_symmetric_fixed, sign_symmetric_redrawn, mirror, which do not."""
     grad: Literal["hand", "jax", "both"] = "hand"
-    """Whose gradient trains. both: the hand-written one, held against jax.grad at every step; the run ends where they part."""
+    """Which gradient trains. both: the hand-written one, compared with jax.grad at every step; the run stops if they differ."""
     trajectory: int = 0
-    """Also take so many first steps twice, by hand and by jax.grad, and record how far the two runs drift apart."""
+    """Also run this many first steps twice, by hand and by jax.grad, and record how far the two runs drift apart."""
     folder: Path | None = None
     """Save the run here as it goes: checkpoints, and metrics.jsonl with a line for each epoch; `nnjax plot` draws them."""
     save_every: int | None = None
     """Steps between two checkpoints; by default an epoch."""
     resume: bool = False
-    """Go on from the newest sound checkpoint in the folder."""
+    """Resume from the newest valid checkpoint in the folder."""
     tensorboard: bool = False
     """Also write the metrics for TensorBoard, into the folder."""
     wandb: str | None = None
     """Also send the metrics to this project of Weights & Biases."""
     quiet: bool = False
-    """Print only what came of it in the end, and errors."""
+    """Print only the result, and errors."""
     compilation_cache: str | None = None
-    """Folder in which compiled programs are kept, for the next run to start sooner; off, for none. By default one of the
-    user's cache folder; a folder in $JAX_COMPILATION_CACHE_DIR is JAX's own choice, and used as it is."""
+    """Folder that keeps compiled programs, so that the next run starts sooner; off keeps none. By default a folder in the
+    user's cache; if $JAX_COMPILATION_CACHE_DIR is set, JAX's own settings are used as they are."""
 
     devices: int | None = None
-    """Train on so many devices; of a CPU, as many are simulated, an equal share in each process."""
+    """Train on this many devices; a CPU simulates them, an equal share in each process."""
     mesh: str | None = None
-    """How they are laid out, as data=4,model=2: by default data=DEVICES. data: each has its own examples; shard: and its
-    share of every parameter and of what the optimizer keeps; model: layers of an mlp or a gpt are cut."""
+    """How the devices are laid out, as data=4,model=2; by default data=DEVICES. data: each has its own examples; shard:
+    also its share of every parameter and of the optimizer's state; model: the layers of an mlp or a gpt are split."""
     coordinator: str | None = None
-    """Train in several processes, on one machine or many; HOST:PORT, where process 0 can be reached. Each runs the same command
-    but for its --process-id. Under SLURM's srun and Open MPI's mpirun these three options are known: leave them out."""
+    """Train in several processes, on one machine or many; HOST:PORT is the address of process 0. Each runs the same command
+    with its own --process-id. SLURM's srun and Open MPI's mpirun supply these three options: leave them out there."""
     num_processes: int | None = None
-    """How many processes there are."""
+    """The number of processes."""
     process_id: int | None = None
-    """Which of them this is, from 0."""
+    """The number of this process, from 0."""
     connect_seconds: int = CONNECT
-    """How long to wait for all processes to come."""
+    """Seconds to wait until all processes have connected."""
 
     config: Path | None = None
-    """Take what is not given here from this file, TOML or YAML: learning_rate = 0.01."""
+    """Read options that are not given here from this file, TOML or YAML, with lines such as learning_rate = 0.01."""
     print_config: bool = False
-    """Print all options as TOML for --config, and end."""
+    """Print all options as TOML for --config, and exit."""
 
     @classmethod
     def parse(cls, args: Sequence[str]) -> "Train":
-        """Of the words of a command line. Raises ValueError for a file that cannot be its configuration."""
+        """Parse the words of a command line. Raises ValueError for an invalid --config file."""
         file = file_named(args)
         return parse(cls(**read(file, cls)) if file else cls(), TRAIN, "nnjax train", args)
 
@@ -171,10 +171,10 @@ class Train:
         self._mesh: Mesh | None = None
 
     def run(self) -> int:
-        """Train, print what came of it, and return the exit code: 1 where the gradients differ by too much.
+        """Train, print the result, and return the exit code: 1 if the gradients differ by too much.
 
-        A run that is refused has touched nothing: options are judged first, then the devices, then the folder, then the data.
-        Raises ValueError where the devices or the other processes are not there.
+        A run that is refused has changed nothing: options are checked first, then the devices, the folder and the data.
+        Raises ValueError if devices or other processes are missing.
         """
         expect_options(self)
         if self.print_config:
@@ -202,11 +202,11 @@ class Train:
         return self._judged()
 
     def _expect_on_mesh(self) -> None:
-        """Raise ValueError for what only one device does."""
+        """Raise ValueError for options that work on one device only."""
         given = {"--model nielsen": self.model == "nielsen", f"--feedback {self.feedback}": self.feedback != "transpose",
                  "--grad both": self.grad == "both", "--trajectory": self.trajectory > 0}  # fmt: skip
         for option in (name for name, asked in given.items() if asked):
-            raise ValueError(f"train: {option} is for one device; leave it out, or --devices and --mesh.")
+            raise ValueError(f"train: {option} works on one device only; leave it out, or leave out --devices and --mesh.")
 
     def _judged(self) -> int:
         with claim(self._checkpoints()) as checkpoints:
@@ -214,7 +214,7 @@ class Train:
             try:
                 return self._run(checkpoints)
             except GradientsApart as error:
-                print(f"the gradient by hand left its error budget: {error}")
+                print(f"the hand-written gradient exceeded its error budget: {error}")
                 return 1
 
     def _run(self, checkpoints: Checkpoints | None) -> int:
@@ -228,21 +228,21 @@ class Train:
             code = self.ended(train_text(self, data, checkpoints))
         else:
             code = train_images(self, data, checkpoints)
-        if self.folder and code < 128:  # no signal ended it
+        if self.folder and code < 128:  # not ended by a signal
             print(wrapped(usage(self.folder, self.data, data), sys.stdout))
         return code
 
     def say(self, words: str) -> None:
-        """What is told on the way, not in the end."""
+        """Print a line on progress, not the result; nothing with --quiet."""
         if not self.quiet:
             print(wrapped(words, sys.stdout))
 
     def waiting(self, what: str) -> AbstractContextManager[None]:
-        """Shown while it is being done, where somebody watches."""
+        """Show what is being done meanwhile, on a terminal."""
         return waiting(what, self.quiet)
 
     def gradients(self, model: Layer, loss: Layer, made: Mlp | Gpt | None = None) -> Gradients:
-        """By hand and by jax.grad, over the mesh; made: of what the model was made."""
+        """The gradients by hand and by jax.grad, over the mesh; made: the description that the model was made from."""
         if self._mesh is None:
             return on_one_device(model, loss)
         found = gradients(model, loss, self._mesh, made)
@@ -252,29 +252,29 @@ class Train:
     def trained(
         self, hand: ValueAndGrad, reference: ValueAndGrad, first: list[Difference], where: Callable[..., str] | None
     ) -> tuple[ValueAndGrad, Callable[..., str] | None]:
-        """The gradient that trains, and who is asked where a loss is not finite; first: how far the two were apart."""
+        """The gradient that trains, and the one to ask where a loss is not finite; first: the differences at the first step."""
         if self.grad == "both":
             return held_together(hand, reference, first, where)
         return (hand if self.grad == "hand" else reference), where
 
     @property
     def skipping(self) -> bool:
-        """Whether a loss that is not finite ends nothing. Of both gradients one that is NaN says that they part."""
+        """Whether to continue after a loss that is not finite. With --grad both, a NaN says that the gradients differ."""
         return self.skip_non_finite > 0 and self.grad != "both"
 
     def ended(self, done: Fit) -> int:
-        """The exit code of a run, and why it ended where a signal did it."""
+        """The exit code of a run; prints the signal that ended it, if one did."""
         if done.stopped in ("", "patience"):
             return 0
-        print(f"stopped by {done.stopped} after step {int(done.state.step)} and saved; the same command with --resume goes on")
+        print(f"stopped by {done.stopped} after step {int(done.state.step)} and saved; add --resume to resume")
         return 128 + signal.Signals[done.stopped]
 
     def described(self) -> str:
-        """How the run optimises, and on what mesh, in words."""
+        """How the run optimises, and on what mesh, as a sentence."""
         return described(self, self._mesh)
 
     def optimizer_for(self, steps: int) -> optax.GradientTransformation:
-        """The optimizer of a run of so many steps."""
+        """The optimizer of a run of this many steps."""
         return make_optimizer(
             self.optimizer, self.learning_rate, steps, arguments=self.optimizer_args, schedule=self.schedule,
             schedule_arguments=self.schedule_args, clip=self.clip, weight_decay=self.weight_decay, average=self.average,
@@ -293,7 +293,7 @@ class Train:
         )
 
     def writers(self, examples: int) -> Writers:
-        """Where each epoch's record goes beside the screen; examples: how many it trains on."""
+        """The writers of each epoch's record, besides the screen; examples: how many are trained on."""
         configuration = {f.name: getattr(self, f.name) for f in fields(self)}
         if not is_first():
             return Writers(None, examples)

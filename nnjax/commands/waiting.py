@@ -1,4 +1,4 @@
-"""What a command is doing, for as long as it takes, where somebody watches. Light: it is there before JAX's programs are."""
+"""Show on a terminal what a command is doing meanwhile. This module is light, so that it can show before JAX is imported."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from typing import TextIO
 
 @contextmanager
 def waiting(what: str, quiet: bool = False) -> Iterator[None]:
-    """Show in the last line of a terminal that this is being done, and for how long; nothing stays of it. Elsewhere nothing."""
+    """Show in the last line of a terminal what is being done, and for how long, then clear it. Elsewhere do nothing."""
     if quiet or not sys.stdout.isatty():
         yield
         return
@@ -22,7 +22,7 @@ def waiting(what: str, quiet: bool = False) -> Iterator[None]:
 
 
 def wrapped(words: str, where: TextIO) -> str:
-    """The same, in lines that end between two words where this is a terminal; elsewhere as it is."""
+    """The words, wrapped to the terminal's width; unchanged where the output is not a terminal."""
     if not where.isatty():
         return words
     try:

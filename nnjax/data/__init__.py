@@ -1,4 +1,4 @@
-"""Data: images, tables and text, found, verified, and split before anything is trained on them."""
+"""Data: images, tables and text, which are found, verified and split before training."""
 
 from .catalogue import load as load
 from .catalogue import load_files as load_files

@@ -1,4 +1,4 @@
-"""Real data sets, verified byte for byte and never unpickled."""
+"""Real data sets, verified byte by byte and never unpickled."""
 
 import struct
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from .text import Text, load_text, make_text
 
 DIGITS_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 IMAGES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-SCALES = {"digits": 16, "mnist": 255, "fashion_mnist": 255, "kmnist": 255}  # what the pixels of files are divided by
+SCALES = {"digits": 16, "mnist": 255, "fashion_mnist": 255, "kmnist": 255}  # the divisor of the pixels in the files
 SOURCES = {
     "mnist": Source(
         "mnist",
@@ -79,18 +79,17 @@ def load(name: str | Path, target: str | None = None, regression: bool = False) 
 
     digits: 1,797 images of 8x8 (UCI, CC BY 4.0), shipped with the package; 1,257 to train, 180 to validate, 360 to test.
     mnist, fashion_mnist, kmnist: 70,000 images of 28x28; 50,000 to train, the last 10,000 training images to validate,
-    10,000 to test.  tiny_shakespeare: 1,115,394 characters, a Text.  All but the first are looked for under $NNJAX_DATA,
-    then in the cache folder, then downloaded there.
-    A name that ends in .npz, .csv, .parquet or .txt, or that of a folder, is that of your own data: see `load_files`.
-    Pixels are scaled to 0 ... 1. Raises ValueError for a name that is not known, DataError for data that cannot be had or
-    is damaged.
+    10,000 to test.  tiny_shakespeare: 1,115,394 characters, a Text.  All but the first are taken from
+    $NNJAX_DATA, or from the cache folder, or are downloaded there.
+    A name that ends in .npz, .csv, .parquet or .txt, or that is a folder, means your own data: see `load_files`.
+    Pixels are scaled to 0 ... 1. Raises ValueError for an unknown name, DataError for data that is missing or damaged.
     """
     name = str(expect_path("load", name))
     if name not in _LOADERS and (Path(name).suffix.lower() in (*FILES, *OTHERS) or Path(name).is_dir()):
         return load_files(name, target, regression)
     if name not in _LOADERS:
         error = unknown_name("data set", name, _LOADERS)
-        raise error if "did you mean" in str(error) else DataError(f"{error} A path of your own leads to {KINDS}.")
+        raise error if "did you mean" in str(error) else DataError(f"{error} A path of your own must lead to {KINDS}.")
     _expect_no_choice(name, target, regression, "a data set of its own classes")
     found = _LOADERS[name]()
     return validated(found) if isinstance(found, Dataset) else found
@@ -100,9 +99,9 @@ def load_files(path: str | Path, target: str | None = None, regression: bool = F
     """Data of your own: an .npz file of arrays x and y (see `dataset.load_arrays`), a table, .csv or .parquet
     (`table.load_table`), a folder of images (`folder.load_folder`), or else text in UTF-8 (`load_text`).
 
-    target: the column of a table that is to be foretold, by default the last; regression: foretell whole numbers, of a table
-    or an .npz file, as numbers rather than as classes.
-    Raises DataError for one that is missing, cannot be read, or holds what cannot be trained on.
+    target: the column of a table to predict, by default the last; regression: predict the whole numbers of a table or an
+    .npz file as numbers rather than as classes.
+    Raises DataError for a path that is missing, cannot be read, or holds unusable data.
     """
     path = expect_path("load_files", path)
     suffix = path.suffix.lower()
@@ -112,13 +111,13 @@ def load_files(path: str | Path, target: str | None = None, regression: bool = F
         _expect_no_choice(path, target, False, "an .npz file")
         return load_arrays(path, regression)
     if suffix in OTHERS:
-        raise DataError(f"{path}: {suffix} files are not read, expected {KINDS}; convert it.")
+        raise DataError(f"{path}: {suffix} files cannot be read, expected {KINDS}; convert it.")
     _expect_no_choice(path, target, regression, "a folder of images" if path.is_dir() else "a text")
     return load_folder(path) if path.is_dir() else load_text(path)
 
 
 def _expect_no_choice(name: str | Path, target: str | None, regression: bool, what: str) -> None:
-    """Raise DataError for a choice of target that these data do not leave."""
+    """Raise DataError for a choice of target that this kind of data does not have."""
     if target is not None:
         raise DataError(f"{name} is {what}, expected a table for target (--target); leave it out.")
     if regression:
@@ -126,12 +125,12 @@ def _expect_no_choice(name: str | Path, target: str | None, regression: bool, wh
 
 
 def scale_of(name: str | Path) -> int:
-    """What `load` divides pixels by, as they are in the files of these data; 1 for what it does not scale."""
+    """The number by which `load` divides the pixels in the files of this data; 1 if it does not scale."""
     return SCALES.get(str(name), 255 if Path(name).is_dir() else 1)
 
 
 def load_images(name: str | Path, regression: bool = False) -> Dataset:
-    """`load` for what must be examples with labels. Raises DataError for a text."""
+    """`load`, for examples with labels only. Raises DataError for a text."""
     found = load(name, None, regression)
     if not isinstance(found, Dataset):
         raise DataError(f"{name} is a text, expected examples with labels; choose digits, mnist, or an .npz file.")
@@ -187,6 +186,6 @@ def parse_idx(name: str, content: bytes) -> np.ndarray:
     if len(content) - start != np.prod(shape, dtype=np.int64):
         raise DataError(
             f"{name}: expected {np.prod(shape, dtype=np.int64)} bytes of data for shape {shape}, "
-            f"got {len(content) - start}; the file is cut short or padded: replace it."
+            f"got {len(content) - start}; the file is truncated or padded: replace it."
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -1,4 +1,4 @@
-"""Files from the network or from a folder of one's own, verified byte for byte before they are used."""
+"""Files from the network or from your own folder, verified byte by byte before they are used."""
 
 import gzip
 import hashlib
@@ -17,16 +17,16 @@ from .dataset import DataError
 from .files import replacing
 
 NEEDS_EXTRA = (
-    "downloads need the train extra: python -m pip install 'nnjax[train]', or put the files in a folder and point "
+    "downloads need the train extra: python -m pip install 'nnjax[train]', or put the files in a folder and set "
     "$NNJAX_DATA to it."
 )
-DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer before the next mirror is tried
+DOWNLOAD_TIMEOUT = 30.0  # seconds to wait for an answer before trying the next mirror
 
 
 class Source(NamedTuple):
     """name: of the set, and of its folder; files: SHA-256 by name; suffix: on the mirrors; remote: other names there.
 
-    The SHA-256 is of the decompressed bytes, so that any mirror's compression serves; with `packed` of the file as it is.
+    The SHA-256 is of the decompressed bytes, so that any compression will do; with `packed` it is of the file as it is.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Source(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept. Raises DataError where platformdirs, of the train extra, is not installed."""
+    """The folder for downloads. Raises DataError if platformdirs, from the train extra, is not installed."""
     try:
         import platformdirs
     except ImportError:
@@ -52,7 +52,7 @@ def content(source: Source, name: str) -> bytes:
 
 
 def contents(source: Source, names: Iterable[str]) -> dict[str, bytes]:
-    """The same of several files. Raises DataError for all at once that cannot be had."""
+    """The same for several files. Raises one DataError for all files that cannot be found."""
     given = [Path(given) for given in [os.environ.get("NNJAX_DATA")] if given]
     folders = [folder for path in given for folder in (path / source.name, path)]
     endings = (source.suffix,) if source.packed else (source.suffix, "") if source.suffix else ("",)
@@ -60,21 +60,21 @@ def contents(source: Source, names: Iterable[str]) -> dict[str, bytes]:
     for name in names:
         paths = (folder / (name + ending) for folder in folders for ending in endings)
         if (path := next((path for path in paths if path.is_file()), None)) is not None:
-            found[name] = read_verified(path, source, name, "replace it with a sound copy, or unset NNJAX_DATA")
+            found[name] = read_verified(path, source, name, "replace it with an intact copy, or unset NNJAX_DATA")
         elif (cached := cache_folder() / source.name / f"{name}{source.suffix}").is_file():
-            found[name] = read_verified(cached, source, name, "delete it and run again to download it anew")
+            found[name] = read_verified(cached, source, name, "delete it and run again to download it")
         else:
             missing[name] = cached
     for name, cached in missing.items():
         if failures := download(source, name, cached):
             lack = [name + source.suffix for name, cached in missing.items() if not cached.is_file()]
             raise DataError(_lacking(source.name, lack, [*folders, cached.parent], failures))
-        found[name] = read_verified(cached, source, name, "delete it and run again to download it anew")
+        found[name] = read_verified(cached, source, name, "delete it and run again to download it")
     return found
 
 
 def _lacking(name: str, files: list[str], looked: list[Path], failures: dict[str, str]) -> str:
-    """What is said where files are nowhere, in lines that a narrow terminal holds."""
+    """The message for files that were not found, in lines that fit a narrow terminal."""
     them, one = ("them", False) if len(files) > 1 else ("it", True)
     said = [
         f"{name}: {'a file was' if one else f'{len(files)} files were'} not found, and could not be downloaded.",
@@ -84,17 +84,17 @@ def _lacking(name: str, files: list[str], looked: list[Path], failures: dict[str
     said += ["looked in:", *(f"  {folder}" for folder in looked), "downloaded from:"]
     for address, reason in failures.items():
         said += [f"  {address}", *textwrap.wrap(reason, 78, initial_indent="    ", subsequent_indent="    ")]
-    said.append(f"Download {them} where there is a network, put {them} in a folder,\nand point $NNJAX_DATA to that folder.")
+    said.append(f"Download {them} where there is a network, put {them} in a folder,\nand set $NNJAX_DATA to that folder.")
     return "\n".join(said)
 
 
 def read_verified(path: Path, source: Source, name: str, remedy: str) -> bytes:
-    """The bytes of a file, decompressed if it ends in .gz. Raises DataError unless they are the known ones."""
+    """The bytes of a file, decompressed if it ends in .gz. Raises DataError unless their SHA-256 is the known one."""
     try:
         raw = path.read_bytes()
         unpacked = gzip.decompress(raw) if path.suffix == ".gz" else raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is damaged: expected a whole gzip file, got {error}; {remedy}.") from None
+        raise DataError(f"{path} is damaged: expected a complete gzip file, got {error}; {remedy}.") from None
     expect_digest(path, raw if source.packed else unpacked, source.files[name], remedy)
     return unpacked
 
@@ -110,9 +110,9 @@ def expect_digest(path: Any, content: bytes, sha256: str, remedy: str) -> None:
 
 
 def download(source: Source, name: str, target: Path) -> dict[str, str]:
-    """Fetch a file from the first mirror that has it, verify it, and only then put it in place, in one rename.
+    """Fetch a file from the first mirror that has it, verify it, and only then rename it into place.
 
-    Returns, where no mirror has it, the reason of each, in a few words, by its address.
+    If no mirror has it, returns a short reason for each, by its address.
     """
     try:
         import pooch
@@ -127,7 +127,7 @@ def download(source: Source, name: str, target: Path) -> dict[str, str]:
                 fetch: Any = pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT)
                 got = Path(pooch.retrieve(f"{mirror}{there}", None, file, folder, downloader=fetch))
                 read_verified(got, source, name, "trying the next mirror")
-                with replacing(target) as draft:  # what was fetched is closed to all but its owner
+                with replacing(target) as draft:  # the fetched file is readable only by its owner
                     shutil.copyfile(got, draft)
                 return {}
             except (OSError, ValueError) as error:
@@ -137,7 +137,7 @@ def download(source: Source, name: str, target: Path) -> dict[str, str]:
 
 
 def _reason(error: BaseException) -> str:
-    """Why a download failed, in a few words: libraries nest an exception in an exception in an exception."""
+    """A short reason why a download failed: libraries nest exceptions several levels deep."""
     response: Any = getattr(error, "response", None)
     if response is not None:
         return f"{response.status_code} {response.reason}"

@@ -1,4 +1,4 @@
-"""New files and folders: with the mode that the umask gives, and a file whole or not at all."""
+"""New files and folders, with the mode that the umask sets; files are written whole or not at all."""
 
 import os
 import secrets
@@ -19,14 +19,14 @@ def expect_path(who: str, path: Any) -> Path:
 
 
 def new_file(folder: Path, prefix: str) -> Path:
-    """An empty file of a name that nobody else has. Raises OSError where it cannot be made."""
+    """A new, empty file with an unused name. Raises OSError if it cannot be made."""
     path = _unused(folder, prefix)
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # tempfile's would be closed to all but the owner
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # tempfile would make it readable only by the owner
     return path
 
 
 def new_folder(folder: Path, prefix: str) -> Path:
-    """An empty folder of a name that nobody else has. Raises OSError where it cannot be made."""
+    """A new, empty folder with an unused name. Raises OSError if it cannot be made."""
     path = _unused(folder, prefix)
     path.mkdir()
     return path
@@ -38,15 +38,15 @@ def _unused(folder: Path, prefix: str) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file beside `path` to write to. It takes the place of `path` at the end, and goes where anything was raised.
+    """A new file beside `path` to write to. At the end it replaces `path`; after an exception it is removed.
 
-    Raises OSError where it cannot be made or renamed.
+    Raises OSError if it cannot be made or renamed.
     """
     draft = new_file(path.parent, f".{path.name}-")
     mode = draft.stat().st_mode
     try:
         yield draft
-        if draft.stat().st_mode != mode:  # some libraries put a file of their own in its place
+        if draft.stat().st_mode != mode:  # some libraries replace it by their own file
             draft.chmod(stat.S_IMODE(mode))
         os.replace(draft, path)
     finally:
@@ -55,7 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """As `replacing`, for what a person is to read of. Raises OSError with a sentence: which file, why, and the remedy."""
+    """Like `replacing`, but the OSError says in a sentence which file, why, and the remedy."""
     try:
         with replacing(path) as draft:
             yield draft

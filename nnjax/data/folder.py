@@ -15,17 +15,17 @@ GREY = ("1", "L")
 
 
 def load_folder(path: str | Path) -> Dataset:
-    """The images in a folder, those of each class in a subfolder of its name: grey ones, or RGB if any is in colour.
+    """The images in a folder, with a subfolder for each class: grey images, or RGB if any is in colour.
 
-    All are of one size; pixels are scaled to 0 ... 1. They are shuffled, always alike, and split 80 : 10 : 10.  Names that
-    begin with a dot are passed over.
-    Raises DataError for images of several sizes and for files that are no images: it names the file.
+    All must have the same size; pixels are scaled to 0 ... 1. They are shuffled, always in the same order, and split
+    80 : 10 : 10.  Names that start with a dot are skipped.
+    Raises DataError, which names the file, for images of different sizes and for files that are not images.
     """
     path = expect_path("load_files", path)
     classes = {folder.name: _listed(folder) for folder in _inside(path) if folder.is_dir()}
     if len(classes) < 2:
         raise DataError(f"{path}: a folder of images needs a subfolder for each of two or more classes, got "
-                        f"{len(classes)}; sort them into such, as in {path.name}/cat/1.png.")  # fmt: skip
+                        f"{len(classes)}; sort the images into subfolders, as in {path.name}/cat/1.png.")  # fmt: skip
     pixels = _stacked(path, [file for listed in classes.values() for file in listed])
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(listed) for listed in classes.values()])
     parts = [Split(s.x.reshape(len(s.x), -1).astype(np.float32) / np.float32(255), s.y) for s in split_rows(pixels, labels)]
@@ -38,41 +38,41 @@ def folder_rows(
 ) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
     """(pixels uint8 (n, height, width) or (n, height, width, 3), labels (n,) or None, the name of each file in the folder).
 
-    shape: of the images that are wanted; names: of the classes, whose subfolders give the labels; images that lie in the folder
-    itself have none.
-    Raises DataError for what `load_folder` refuses, for images of another shape, and for a subfolder of no such class.
+    shape: of the images that are expected; names: of the classes, whose subfolders give the labels; images directly in the
+    folder have no label.
+    Raises DataError as `load_folder` does, for images of another shape, and for a subfolder that is not a known class.
     """
     folders = [folder for folder in _inside(path) if folder.is_dir()]
     for folder in folders:
         if folder.name not in names:
-            raise DataError(f"{path}: subfolders name classes, got {folder.name!r}, and the network knows {', '.join(names)}; "
-                            "rename it, or put images without a class into a folder by themselves.")  # fmt: skip
+            raise DataError(f"{path}: subfolders must be classes of the network, {', '.join(names)}, got {folder.name!r}; "
+                            "rename it, or put images without a class into a folder of their own.")  # fmt: skip
     listed = [_listed(folder) for folder in folders or [path]]
     files = [file for some in listed for file in some]
     found = _stacked(path, files)
     if found.shape[1:3] != shape[:2]:
-        raise DataError(f"{path}: images must be {shape[0]} x {shape[1]}, as those that the network was trained on, got "
+        raise DataError(f"{path}: images must be {shape[0]} x {shape[1]}, like those of the training, got "
                         f"{_size(found[0])}; resize them.")  # fmt: skip
     if shape[2:] == (3,) and found.ndim == 3:
         found = np.repeat(found[..., None], 3, axis=3)
     elif shape[2:] != (3,) and found.ndim == 4:
         file = next(file for file in files if _image(file).ndim == 3)
-        raise DataError(f"{path}: images must be grey, as those that the network was trained on, got {_named(file)} in colour; "
+        raise DataError(f"{path}: images must be grey, like those of the training, got {_named(file)} in colour; "
                         "convert it.")  # fmt: skip
     labels = np.repeat([names.index(folder.name) for folder in folders], [len(some) for some in listed]) if folders else None
     return found, labels, tuple(file.relative_to(path).as_posix() for file in files)
 
 
 def _stacked(path: Path, files: list[Path]) -> np.ndarray:
-    """uint8 (n, height, width) of images that are all grey, or (n, height, width, 3)."""
+    """uint8 (n, height, width) if all images are grey, else (n, height, width, 3)."""
     first = _image(files[0])
     if 12 * first.shape[0] * first.shape[1] * len(files) > memory():
-        raise DataError(f"{path}: {len(files)} images of {_size(first)} do not fit into memory; take fewer, or smaller ones.")
+        raise DataError(f"{path}: {len(files)} images of {_size(first)} do not fit into memory; use fewer, or smaller ones.")
     images = [first]
     for file in files[1:]:
         images.append(_image(file))
         if images[-1].shape[:2] != first.shape[:2]:
-            raise DataError(f"{path}: all images must be of one size, got {_size(first)} in {_named(files[0])} and "
+            raise DataError(f"{path}: all images must have the same size, got {_size(first)} in {_named(files[0])} and "
                             f"{_size(images[-1])} in {_named(file)}; resize them.")  # fmt: skip
     if any(image.ndim == 3 for image in images):
         images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images]
@@ -90,12 +90,12 @@ def _listed(folder: Path) -> list[Path]:
     files = _inside(folder)
     for file in files:
         if file.is_dir():
-            raise DataError(f"{folder}: a class holds images, got the folder {file.name!r} in it; there is one subfolder for "
-                            "each class, and none below.")  # fmt: skip
+            raise DataError(f"{folder}: a class must hold only images, got the folder {file.name!r}; move its images up, or "
+                            "move it away.")  # fmt: skip
         if file.suffix.lower() not in IMAGES:
-            raise DataError(f"{file} is no image of a kind that is read ({', '.join(IMAGES)}); convert it, or move it away.")
+            raise DataError(f"{file} must be an image ({', '.join(IMAGES)}); convert it, or move it away.")
     if not files:
-        raise DataError(f"{folder} holds no image; put some in, or remove it.")
+        raise DataError(f"{folder} must hold images, got none; put some in, or remove it.")
     return files
 
 
@@ -111,22 +111,22 @@ def _image(file: Path) -> np.ndarray:
             return np.asarray(_as_pixels(file, image))
     except DataError:
         raise
-    except Exception as error:  # of many kinds, one for each format
-        reason = "it is cut short or damaged" if isinstance(error, Image.UnidentifiedImageError) else str(error).rstrip(".")
-        raise DataError(f"{file} cannot be read as an image: {reason}; replace it with a sound copy.") from None
+    except Exception as error:  # each format has its own kinds of errors
+        reason = "it is truncated or damaged" if isinstance(error, Image.UnidentifiedImageError) else str(error).rstrip(".")
+        raise DataError(f"{file} cannot be read as an image: {reason}; replace it with an intact copy.") from None
 
 
 def _as_pixels(file: Path, image: Any) -> Any:
     if getattr(image, "n_frames", 1) > 1:
-        raise DataError(f"{file} holds {image.n_frames} images; save each by itself.")
+        raise DataError(f"{file} must hold one image, got {image.n_frames}; save each in its own file.")
     if image.mode in GREY:
         return image.convert("L")
     if image.mode.startswith(("I", "F")):
-        raise DataError(f"{file} has more than 8 bits in a pixel (mode {image.mode}); save it with 8, or all as an .npz file.")
+        raise DataError(f"{file} must have 8 bits in a pixel, got mode {image.mode}; save it with 8, or all as an .npz file.")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getextrema()[3][0] < 255:
-            raise DataError(f"{file} is transparent in places; save it on a background, without an alpha channel.")
+            raise DataError(f"{file} must be opaque, got transparent pixels; save it without an alpha channel.")
     return image.convert("RGB")
 
 

@@ -1,4 +1,4 @@
-"""Examples that are images: of what shape they are, and what is made of them before training."""
+"""Examples that are images: their shape, and how more are made before training."""
 
 import math
 
@@ -8,13 +8,13 @@ from .dataset import DataError, Dataset, Split, expect_dataset
 
 
 def image_shape(who: str, data: Dataset) -> tuple[int, int, int]:
-    """(height, width, channels) of the images that the examples are: grey ones, of one channel, or of three, RGB.
+    """(height, width, channels) of the examples, which are images: 1 channel for grey, 3 for RGB.
 
-    Rows of which no other shape is known are square grey images where their length is a square.
-    Raises DataError for examples that are no images: it says what they are, and what images are.
+    Rows without a known shape count as square grey images if their length is a square.
+    Raises DataError for examples that are not images; it says what they are, and what is expected.
     """
     if data.features is not None:
-        raise DataError(f"data set {data.name!r}: {who} takes images, got the columns of a table; leave it out.")
+        raise DataError(f"data set {data.name!r}: {who} needs images, got the columns of a table; leave it out.")
     shape = tuple(data.train.x.shape[1:]) if data.shape is None else tuple(data.shape)
     side = math.isqrt(math.prod(shape))
     if shape == (side * side,):
@@ -26,15 +26,15 @@ def image_shape(who: str, data: Dataset) -> tuple[int, int, int]:
     first = len(shape) == 3 and shape[0] in (1, 3)
     remedy = "move the channels last, as in x.transpose(0, 2, 3, 1)" if first else "reshape them, or leave it out"
     raise DataError(
-        f"data set {data.name!r}: {who} takes images, of shape (height, width), (height, width, 1) or (height, width, 3), or "
+        f"data set {data.name!r}: {who} needs images, of shape (height, width), (height, width, 1) or (height, width, 3), or "
         f"flat rows of square grey ones, got examples of shape {shape}; {remedy}."
     )
 
 
 def expand(data: Dataset) -> Dataset:
-    """Five times the training images: each as it is, and shifted by one pixel down, up, right and left, zeros moving in.
+    """Five times the training images: each as it is, and shifted by one pixel down, up, right and left, filled with zeros.
 
-    As in Nielsen's chapter 3; a row of x is an image, grey or RGB.  Raises DataError for what are no images: see `image_shape`.
+    As in Nielsen's chapter 3; a row of x is an image, grey or RGB.  Raises DataError if they are not images: see `image_shape`.
     """
     expect_dataset("expand", data)
     shape = image_shape("expand", data)

@@ -1,4 +1,4 @@
-"""Arrays of an .npz file, each held against what the file says of it before it is read. Nothing is ever unpickled."""
+"""Arrays of an .npz file, each compared with its header before it is read. Nothing is ever unpickled."""
 
 import os
 import zipfile
@@ -11,13 +11,13 @@ SUFFIX = ".npy"
 
 
 class _Refused(Exception):
-    """What is wrong with a file, in words, and the remedy."""
+    """A sentence on what is wrong with a file, and the remedy."""
 
 
 def read_npz(path: Path, wanted: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """(those of the wanted arrays that the file holds, the names of all that it holds).
+    """(the wanted arrays that the file holds, the names of all its arrays).
 
-    Raises FileNotFoundError, or ValueError with what is wrong and the remedy for a file that cannot be read.
+    Raises FileNotFoundError, or ValueError, with the reason and the remedy, for a file that cannot be read.
     """
     try:
         if not path.stat().st_size:
@@ -27,7 +27,7 @@ def read_npz(path: Path, wanted: Iterable[str]) -> tuple[dict[str, np.ndarray], 
             found = {}
             for name in wanted:
                 if name in members:
-                    raise _Refused(f"{name} is no array: its name lacks {SUFFIX}; save it with np.savez")
+                    raise _Refused(f"{name} is not an array: its name lacks {SUFFIX}; save it with np.savez")
                 if name + SUFFIX in members:
                     found[name] = _array(file, members[name + SUFFIX], name)
             return found, [name.removesuffix(SUFFIX) for name in members]
@@ -35,7 +35,7 @@ def read_npz(path: Path, wanted: Iterable[str]) -> tuple[dict[str, np.ndarray], 
         raise
     except _Refused as error:
         raise ValueError(str(error)) from None
-    except Exception as error:  # of many kinds: of the zip, of its four compressions, of a header
+    except Exception as error:  # many kinds: from the zip, its four compressions, a header
         raise ValueError(f"{_why(path, error)}; save it with np.savez") from None
 
 
@@ -44,7 +44,7 @@ def _array(file: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> np.ndarra
         raise _Refused(f"{name} is encrypted; save it with np.savez, without a password")
     if info.file_size > memory():
         raise _Refused(
-            f"{name} takes {_size(info.file_size)}, and this machine has {_size(memory())} of memory; take fewer rows"
+            f"{name} takes {_size(info.file_size)}, but this machine has {_size(memory())} of memory; use fewer rows"
         )
     with file.open(info) as member:
         try:
@@ -52,21 +52,21 @@ def _array(file: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> np.ndarra
             headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             shape, by_columns, dtype = headers[version](member)
         except (ValueError, KeyError) as error:
-            raise _Refused(f"{name} is no array: {error}; save it with np.savez") from None
+            raise _Refused(f"{name} is not an array: {error}; save it with np.savez") from None
         if dtype.hasobject:
-            raise _Refused(f"{name} holds objects of Python, which would have to be unpickled; save plain numbers")
+            raise _Refused(f"{name} holds Python objects, which would have to be unpickled; save plain numbers")
         count = 1
-        for n in shape:  # in whole numbers of Python, which never overflow
+        for n in shape:  # in Python ints, which never overflow
             count *= n
         if min(shape, default=0) < 0 or count * dtype.itemsize != info.file_size - member.tell():
-            raise _Refused(f"{name} says that it is {dtype} {shape}, which takes {_size(count * dtype.itemsize)}, but has "
-                           f"{_size(info.file_size - member.tell())}; replace the file with a sound copy")  # fmt: skip
-        data = member.read()  # to its end, where its checksum is compared
+            raise _Refused(f"{name} should be {dtype} {shape}, which takes {_size(count * dtype.itemsize)}, but has "
+                           f"{_size(info.file_size - member.tell())}; replace the file with an intact copy")  # fmt: skip
+        data = member.read()  # to the end, where the checksum is compared
     return np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C")
 
 
 def memory() -> float:
-    """Bytes of the machine's memory, infinite where that is not known."""
+    """Bytes of the machine's memory, infinite if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -79,9 +79,9 @@ def _size(n: float) -> str:
 
 def _why(path: Path, error: Exception) -> str:
     if isinstance(error, MemoryError):
-        return "it is larger than the memory there is"
+        return "it is larger than the memory"
     if isinstance(error, zipfile.BadZipFile) and path.is_file():
         with path.open("rb") as raw:
             if raw.read(6) == b"\x93NUMPY":
-                return "it is a single array, of np.save"
+                return "it is a single array, saved with np.save"
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Raw examples for a trained network, as a file has them: not shuffled, split or scaled; with targets only if it has some."""
+"""Raw examples for a trained network, as in the file: not shuffled, split or scaled, and with targets if there are some."""
 
 import math
 from pathlib import Path
@@ -16,10 +16,10 @@ from .table import TABLES, table_rows
 
 
 class Known(NamedTuple):
-    """What a network was trained on, so that other data are read alike.
+    """What a network was trained on, so that other data are read in the same way.
 
-    shape: of an example; scale: what pixels were divided by; features: names of columns, of a table; target: the column that is
-    foretold, of a table; names: of the classes, where they have some; outputs: how many numbers are foretold, of classes 0.
+    shape: of an example; scale: the divisor of pixels; features: names of the columns of a table; target: the column of a table
+    that is predicted; names: of the classes, if they have some; outputs: how many numbers are predicted, 0 for classes.
     """
 
     shape: tuple[int, ...] = ()
@@ -34,8 +34,8 @@ ANY = Known()
 
 
 class Raw(NamedTuple):
-    """x: (examples, ...), of the dtype of the file; y: the labels (examples,), or numbers (examples,) or (examples, targets),
-    or None; part: which, None for all of a file; files: of each example, those of a folder."""
+    """x: (examples, ...), with the dtype of the file; y: the labels (examples,), or numbers (examples,) or (examples, targets),
+    or None; part: which split, None for all of a file; files: the file of each example, for a folder."""
 
     x: Any
     y: Any
@@ -46,10 +46,10 @@ class Raw(NamedTuple):
 def load_rows(name: str | Path, part: str | None = None, known: Known = ANY) -> Raw:
     """The examples of a file, of a folder of images, or of a data set of this name.
 
-    part: train, validation or test, as `load` splits them.  By default of an .npz file all of x, or x_test where it holds no x,
-    with y or y_test if that is there; all of a table or folder; of anything else the test examples.  Of a table the columns
-    `known.features` are taken, whatever their order; a folder has a subfolder for each class, or images without labels.
-    Raises DataError for what cannot be read, holds no examples, is a text, or is not of the kind that is known.
+    part: train, validation or test, as `load` splits them.  The default is all of x of an .npz file, or x_test if it holds no
+    x, with y or y_test if it is there; all of a table or folder; for anything else the test examples.  A table must have the
+    columns `known.features`, in any order; a folder has a subfolder for each class, or images without labels.
+    Raises DataError for data that cannot be read, holds no examples, is a text, or is of another kind than the network's.
     """
     path = expect_path("load_rows", name)
     if part is not None and part not in PARTS:
@@ -65,7 +65,7 @@ def load_rows(name: str | Path, part: str | None = None, known: Known = ANY) -> 
     found = load_images(name, bool(known.outputs) and suffix == ".npz")
     if found.regression != bool(known.outputs) or (found.regression and found.outputs != known.outputs):
         kinds = [f"{n} numbers" if n else "classes" for n in (known.outputs, found.outputs if found.regression else 0)]
-        raise DataError(f"{name}: the network foretells {kinds[0]}, got {kinds[1]}; name data like those of its training.")
+        raise DataError(f"{name}: the network predicts {kinds[0]}, got {kinds[1]}; name data like those of its training.")
     split = getattr(found, part)
     return Raw(split.x, split.y, part)
 
@@ -80,15 +80,15 @@ def _part(raw: Raw, part: str | None) -> Raw:
 
 def _of_table(path: Path, known: Known) -> Raw:
     if not known.features:
-        raise DataError(f"{path} is a table, and the network was not trained on one, so that its features have no names; save "
+        raise DataError(f"{path} is a table, but the network was not trained on one, so its features have no names; save "
                         "the examples as x of an .npz file.")  # fmt: skip
     return Raw(*table_rows(path, known.features, known.target, known.names), None)
 
 
 def _of_folder(path: Path, known: Known) -> Raw:
     if len(known.shape) not in (2, 3) or known.scale != 255:
-        raise DataError(f"{path} is a folder of images, and the network was trained on other data, not on images with pixels "
-                        "in 0 ... 255; save the examples as x of an .npz file, as those were.")  # fmt: skip
+        raise DataError(f"{path} is a folder of images, but the network was not trained on images with pixels in "
+                        "0 ... 255; save the examples as x of an .npz file, like those of its training.")  # fmt: skip
     x, y, files = folder_rows(path, known.shape, known.names)
     return Raw(x, y, None, files)
 
@@ -97,9 +97,9 @@ def _of_file(path: Path, outputs: int) -> Raw:
     try:
         arrays, held = read_npz(path, ["x", "y", "x_test", "y_test"])
     except FileNotFoundError:
-        raise DataError(f"{path} is not there; check the path of the .npz file.") from None
+        raise DataError(f"{path} does not exist; check the path of the .npz file.") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an .npz file of plain arrays: {error}.") from None
+        raise DataError(f"{path} is not a readable .npz file of plain arrays: {error}.") from None
     end = "" if "x" in arrays else "_test"
     x, y = arrays.get(f"x{end}"), arrays.get(f"y{end}")
     if x is None:

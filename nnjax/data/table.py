@@ -1,4 +1,4 @@
-"""Tables, .csv and .parquet, read by polars: numbers in all columns, and one column that is to be foretold."""
+"""Tables, .csv and .parquet, read by polars: columns of numbers, and one column to predict."""
 
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ TABLES = (".csv", ".parquet")
 
 
 def load_table(path: str | Path, target: str | None = None, regression: bool = False) -> Dataset:
-    """The data set in a table whose columns are features, numbers or true and false, but for the target, by default the last.
+    """The data set in a table. All columns are features (numbers, or true and false) except the target, by default the last.
 
-    A target of text, of true and false, or of whole numbers is classes, in the order of their names or values; one of other
-    numbers is foretold as it is; regression: whole ones too.  Rows are shuffled, always alike, and split 80 : 10 : 10.
-    Raises DataError for a file that cannot be read, for a missing value (it says in which column and row; the first row under
-    the header is row 1), and for columns that hold no numbers.
+    A target of text, of true and false, or of whole numbers holds classes, in the order of their names or values; other
+    numbers are predicted as they are; regression: whole numbers too.  Rows are shuffled, always in the same order, and split
+    80 : 10 : 10.
+    Raises DataError for a file that cannot be read, for a missing value (it names column and row; the first row under the
+    header is row 1), and for features that are not numbers.
     """
     path = expect_path("load_files", path)
     frame = _read(path)
@@ -26,8 +27,8 @@ def load_table(path: str | Path, target: str | None = None, regression: bool = F
         separated = "; are its columns separated by commas?" if path.suffix.lower() == ".csv" and frame.width == 1 else "."
         raise DataError(f"{path}: a table needs rows, a column of features and one of targets, got {frame.height} rows of "
                         f"{frame.width} columns{separated}")  # fmt: skip
-    remedy = "take them out, or make numbers of them, with polars: table.drop(...) or table.to_dummies(...)"
-    remedy += f", or name one of them as the target (--target), now {frame.columns[-1]!r}" if target is None else ""
+    remedy = "remove them, or convert them to numbers, with polars: table.drop(...) or table.to_dummies(...)"
+    remedy += f"; or make one of them the target (--target), which is now {frame.columns[-1]!r}" if target is None else ""
     chosen: str = frame.columns[-1] if target is None else target
     if chosen not in frame.columns:
         raise DataError(f"{path}: {unknown_name('column', chosen, frame.columns)}")
@@ -44,18 +45,18 @@ def load_table(path: str | Path, target: str | None = None, regression: bool = F
 def table_rows(
     path: Path, features: tuple[str, ...], target: str | None, names: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """(float64 (n, features), the column of that name): classes numbered as in `names`, or numbers where there are none.
+    """(float64 (n, features), the column of that name): classes numbered as in `names`, or numbers if there are none.
 
-    Columns are found by their names; others are passed over. A target that is not there, or has no value at all, is None.
-    Raises DataError for a column that is missing, and for values that `load_table` refuses or classes that have no name.
+    Columns are found by name; others are ignored. A missing or entirely empty target is None.
+    Raises DataError for a missing feature, for values that `load_table` refuses, and for unknown classes.
     """
     frame = _read(path)
     missing = [repr(name) for name in features if name not in frame.columns]
     if missing or not frame.height:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        came = f"no {', '.join(missing[:5])}{more} among the columns {', '.join(frame.columns[:8])}" if missing else "no row"
-        raise DataError(f"{path}: a table needs the features that the network was trained on, got {came}; add what is missing.")
-    x = _features(path, frame.select(features), "make numbers of them, as in training")
+        came = f"no {', '.join(missing[:5])}{more} among the columns {', '.join(frame.columns[:8])}" if missing else "no rows"
+        raise DataError(f"{path}: a table must have the features that the network was trained on, got {came}; add them.")
+    x = _features(path, frame.select(features), "convert them to numbers, as in training")
     if target is None or target not in frame.columns or frame[target].null_count() == frame.height:
         return x, None
     _expect_whole(path, target, frame[target])
@@ -76,7 +77,7 @@ def _features(path: Path, features: Any, remedy: str) -> np.ndarray:
 def _floats(path: Path, column: Any) -> np.ndarray:
     if not column.dtype.is_numeric():
         raise DataError(f"{path}: the target {column.name!r} must hold numbers, as in training, got {_strange(column)}; "
-                        "correct it, or take the column out.")  # fmt: skip
+                        "correct it, or remove the column.")  # fmt: skip
     y = column.cast(_polars().Float64).to_numpy()
     expect_numbers(path, f"column {column.name!r}", y, first=1)
     return y
@@ -88,7 +89,7 @@ def _known_classes(path: Path, column: Any, names: tuple[str, ...]) -> np.ndarra
     wrong = next((i for i, value in enumerate(values) if value not in place), None)
     if wrong is not None:
         raise DataError(f"{path}: the target {column.name!r} must name classes of the network, {', '.join(names[:8])}, got "
-                        f"{values[wrong]!r} in row {wrong + 1}; correct it, or take the column out.")  # fmt: skip
+                        f"{values[wrong]!r} in row {wrong + 1}; correct it, or remove the column.")  # fmt: skip
     return np.array([place[value] for value in values], np.int32)
 
 
@@ -105,9 +106,9 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix.lower() == ".parquet":
             return polars.read_parquet(path)
-        return polars.read_csv(path, infer_schema_length=None)  # of all rows: the last may be the first that is no whole number
+        return polars.read_csv(path, infer_schema_length=None)  # from all rows: the last may be the first with a fraction
     except FileNotFoundError:
-        raise DataError(f"{path} is not there; check the path of the table.") from None
+        raise DataError(f"{path} does not exist; check the path of the table.") from None
     except (OSError, polars.exceptions.PolarsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} cannot be read as a table: {reason.rstrip('.')}; check the file.") from None
@@ -123,7 +124,7 @@ def _expect_numeric(path: Path, features: Any, remedy: str) -> None:
 
 
 def _strange(column: Any) -> str:
-    """What a column that is none of numbers holds, and where one of text holds no number."""
+    """What a column that does not hold numbers holds, and the first text in it that is not a number."""
     polars = _polars()
     if column.dtype != polars.String:
         return str(column.dtype).lower()
@@ -137,13 +138,13 @@ def _strange(column: Any) -> str:
 def _expect_whole(path: Path, name: str, column: Any) -> None:
     if column.null_count():
         row = int(column.is_null().arg_max()) + 1
-        more = f", and in {column.null_count() - 1} rows more" if column.null_count() > 1 else ""
-        raise DataError(f"{path}: column {name!r} has no value in row {row}{more}; take these rows out, or fill them, with "
+        more = f", and in {column.null_count() - 1} more rows" if column.null_count() > 1 else ""
+        raise DataError(f"{path}: column {name!r} has no value in row {row}{more}; remove these rows, or fill them, with "
                         "polars: table.drop_nulls() or table.fill_null(0).")  # fmt: skip
 
 
 def _targets(path: Path, column: Any, regression: bool) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(y, names of classes): of numbers that are foretold there are none."""
+    """(y, names of classes); numbers to predict have no names."""
     polars = _polars()
     kind, name = column.dtype, column.name
     if kind.is_float() or kind.is_decimal() or (regression and kind.is_integer()):
@@ -151,15 +152,15 @@ def _targets(path: Path, column: Any, regression: bool) -> tuple[np.ndarray, tup
     text = kind in (polars.String, polars.Categorical, polars.Enum)
     if regression or not (text or kind.is_integer() or kind == polars.Boolean):
         wanted = "numbers" if regression else "numbers or names of classes"
-        raise DataError(f"{path}: the target {name!r} must hold {wanted}, got {str(kind).lower()}; name another column by "
+        raise DataError(f"{path}: the target {name!r} must hold {wanted}, got {str(kind).lower()}; name another column with "
                         "target (--target).")  # fmt: skip
     values = column.cast(polars.String) if text else column
     known = values.unique().sort().to_list()
     most = max(20, len(column) // 4)
     if len(known) < 2 or len(known) > most:
         number = f"{len(known)} different values in {len(column)} rows" if len(known) > 1 else f"{known[0]!r} in every row"
-        other = " Numbers to be foretold need regression (--regression)." if kind.is_integer() and len(known) > 1 else ""
-        raise DataError(f"{path}: the target {name!r} should name classes, got {number}; name another column by target "
-                        f"(--target).{other}")  # fmt: skip
+        other = " To predict numbers, add regression (--regression)." if kind.is_integer() and len(known) > 1 else ""
+        raise DataError(f"{path}: the target {name!r} must name classes, got {number}; name another column with target "
+                                f"(--target).{other}")  # fmt: skip
     place = {value: i for i, value in enumerate(known)}
     return np.array([place[value] for value in values.to_list()], np.int32), tuple(map(str, known))

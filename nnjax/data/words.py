@@ -1,15 +1,15 @@
-"""What a person should know of a data set before it is trained on, in words."""
+"""What a person should know about a data set before training on it, as text."""
 
 import numpy as np
 
 from .dataset import Dataset, moments
 
-MOST = 8  # names that are said
-FAR = 10.0  # times 1: features, or targets, that are larger or further apart train slowly
+MOST = 8  # names to list
+FAR = 10.0  # times 1: features or targets that are larger, or differ by more, train slowly
 
 
 def kind(data: Dataset) -> str:
-    """What is to be foretold: "" for classes that have no names."""
+    """What is predicted: "" for classes without names."""
     if data.class_names is not None:
         more = f", and {len(data.class_names) - MOST} more" if len(data.class_names) > MOST else ""
         of = f" of {data.targets[0]!r}" if data.targets else ""
@@ -21,21 +21,21 @@ def kind(data: Dataset) -> str:
 
 
 def notes(data: Dataset) -> list[str]:
-    """What is unusual in targets that are numbers, each with its remedy."""
+    """What is unusual about targets that are numbers, each with its remedy."""
     if not data.regression:
         return []
     y = np.asarray(data.train.y, np.float64).reshape(len(data.train.y), -1)
     found = []
     deviation = moments(y).deviation
     largest = abs(y).max()
-    remedy = "--standardise-targets gives each mean 0 and deviation 1, and trains faster; R² stays what it is"
+    remedy = "--standardise-targets gives each mean 0 and deviation 1, and trains faster; R² does not change"
     if largest > FAR:
         found.append(f"note: targets reach {largest:g}; {remedy}")
     elif deviation.min() * FAR < 1:
         found.append(f"note: targets vary by as little as {deviation.min():.2g}; {remedy}")
     elif deviation.max() > FAR * deviation.min():
-        found.append(f"note: targets vary by {deviation.min():.2g} to {deviation.max():.2g}, and the loss sees little of the "
-                     f"smallest; {remedy}")  # fmt: skip
+        found.append(f"note: targets vary by {deviation.min():.2g} to {deviation.max():.2g}, so the loss hardly shows the "
+                             f"smallest; {remedy}")  # fmt: skip
     if y.shape[1] == 1 and len(np.unique(y)) < min(50, len(y) // 4) and (y == np.round(y)).all():
         found.append(
             f"note: the targets are {len(np.unique(y))} whole numbers; if they are classes, save them as integers from 0"
@@ -44,5 +44,5 @@ def notes(data: Dataset) -> list[str]:
         rows = np.asarray(split.y).reshape(len(split.y), data.outputs)
         if len(rows) and (same := (rows.min(0) == rows.max(0)).sum()):
             which = "the targets are" if same == data.outputs else f"{same} of {data.outputs} targets are"
-            found.append(f"note: {which} the same in every {part} example, so that R² is not defined there")
+            found.append(f"note: {which} the same in every {part} example, so R² is not defined there")
     return found

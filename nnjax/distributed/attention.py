@@ -1,4 +1,4 @@
-"""Attention by heads: every device of an axis has some of them."""
+"""Attention split by heads: every device of an axis has some of them."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,8 @@ from .sharded import Sharded, expect_divides, like_parameters
 
 
 def by_heads(params: AttentionParams) -> AttentionParams:
-    """The parameters of `nnjax.attention` with queries, keys and values apart: qkv.w (n, 3, n), qkv.b (3, n), cut by columns.
+    """The parameters of `nnjax.attention` with separate queries, keys and values: qkv.w (n, 3, n), qkv.b (3, n), split by
+    columns.
 
     Entries keep their order: the transpose is the reshape back (`by_heads_t`).
     """
@@ -40,7 +41,7 @@ def by_heads_t(ct: AttentionParams) -> AttentionParams:
 
 
 def _local(params, x, opts):
-    """What one device sees: its columns side by side, its heads, x with one batch axis."""
+    """The part of one device: its columns side by side, its heads, x with one batch axis."""
     heads = params.out.w.shape[0] // (opts.n // opts.heads)
     return by_heads_t(params), opts._replace(n=params.out.w.shape[0], heads=heads, kv_heads=heads), fold_batch(x)
 
@@ -67,7 +68,7 @@ def head_attention_fwd(params: Any, x: Array, *, key: Any = None, opts: Any, axi
 
 
 def head_attention_bwd(residuals: Any, ct_y: Array, *, opts: Any, axis: str) -> Any:
-    qkv_residuals, kept, out_residuals = residuals  # the same maps, each transposed, in reverse
+    qkv_residuals, kept, out_residuals = residuals  # the same maps, transposed, in reverse order
     heads = out_residuals[0].w.shape[0] // (opts.n // opts.heads)
     ct_out, ct = row_dense_bwd(out_residuals, fold_batch(ct_y), axis=axis)
     ct_q, ct_k, ct_v = attend_bwd(kept, join_heads_t(ct, (heads, 1)), causal=opts.causal)
@@ -79,9 +80,9 @@ def head_attention(
     n: int, heads: int, mesh: Mesh, axis: str = "model", *, causal: bool = True,
     init: Callable[..., Array] | None = None, init_out: Callable[..., Array] | None = None,
 ) -> Sharded:  # fmt: skip
-    """`nnjax.attention` by its heads: one all-reduce forward, behind W_out, and one backward, before W_qkv.
+    """`nnjax.attention` split by heads: one all-reduce forward, after W_out, and one backward, before W_qkv.
 
-    Parameters are laid out as `by_heads` gives them.  Raises ValueError where heads is no multiple of the axis.
+    Parameters are laid out by `by_heads`.  Raises ValueError if heads is not a multiple of the axis.
     """
     opts = expect_attention(n, heads, causal=causal)
     expect_divides("head_attention", "heads", heads, mesh, axis)

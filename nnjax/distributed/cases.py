@@ -1,4 +1,4 @@
-"""The table of layers, losses and models over a mesh, each beside the one of one device that it is held against."""
+"""The table of layers, losses and models over a mesh, each with its reference on one device."""
 
 import math
 from collections.abc import Callable
@@ -29,9 +29,9 @@ from .vocabulary import vocabulary_cross_entropy, vocabulary_embedding
 
 
 class Case(NamedTuple):
-    """A layer over a mesh, the one of one device, how whole arrays lie (params, x, y), and inputs(rng) -> x.
+    """A layer over a mesh, its reference on one device, the specs of whole arrays (params, x, y), and inputs(rng) -> x.
 
-    Without a reference it draws random numbers, which every device of data and shard must do for itself.
+    A layer without a reference draws random numbers; every device of data and shard must draw its own.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Case(NamedTuple):
     inputs: Callable[[np.random.Generator], Any]
 
     def make(self, seed: int) -> tuple[Any, Any]:
-        """(params, x) of this seed."""
+        """(params, x) drawn from this seed."""
         return jittered(self.layer).init(jax.random.key(seed)), self.inputs(np.random.default_rng(seed))
 
 
@@ -68,7 +68,7 @@ def scored(model: Layer, loss: Layer) -> Layer:
 
 
 def _of(change: Callable[[Any], Any], layer: Layer) -> Layer:
-    """The layer of one device, of parameters in the layout that a mesh has."""
+    """The layer on one device, for parameters in the layout of a mesh."""
     return layer._replace(apply=lambda params, x, *, key=None: layer.apply(change(params), x, key=key))
 
 
@@ -93,9 +93,9 @@ def _all(*inputs: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cases(mesh: Mesh) -> list[Case]:
-    """Every layer, loss and model that a mesh of axes data, shard and model has a use for.
+    """Every layer, loss and model that fits a mesh of axes data, shard and model.
 
-    What an axis cuts it divides; of what is fully sharded some sizes are so, some are not.
+    Mesh axes divide the sizes that they split; some fully sharded sizes are divisible, some are not.
 
     Raises ValueError for another axis.
     """
@@ -117,7 +117,7 @@ def cases(mesh: Mesh) -> list[Case]:
 
 
 def _ops(batch: tuple[str, ...], n: int) -> Case:
-    """The definition by `nnjax.ops`, as in someone's own jax.grad: weights that are the same on all devices, data that vary."""
+    """The definition by `nnjax.ops`, as in a user's own jax.grad: weights that are the same on all devices, data that vary."""
     model = in_a_row(layers.conv(2, 3, (2, 2)), layers.max_pool((2, 2)))
 
     def apply(params, x, *, key=None):
@@ -175,7 +175,7 @@ def _models(mesh: Mesh, batch: tuple[str, ...], n: int) -> list[Case]:
 
 def _gpt(mesh: Mesh, batch: tuple[str, ...], n: int) -> Case:
     m, size = mesh.shape.get("model", 1), mesh.shape.get("shard", 1)
-    # Without an axis model: of a table, positions, norms and matrices that are whole, and of some that shard cuts.
+    # Without an axis model: table, positions, norms and matrices are whole, or split along shard.
     vocab = 2 * m if m > 1 else 2 * size + 1
     sizes = {"vocab": vocab, "context": 3 * size, "layers": 2, "heads": m, "width": m * (size + 1)}
     data, shard, model = (name if name in mesh.axis_names else None for name in AXES)

@@ -1,4 +1,4 @@
-"""Checks that only many devices need: that each draws its own random numbers."""
+"""A check for several devices: each must draw its own random numbers."""
 
 import math
 from typing import Any
@@ -17,9 +17,9 @@ from .sharded import Sharded
 
 
 def check_draws(model: Sharded, params: Any, x: Any, mesh: Mesh, axis: Axis = "data", *, key: Any) -> Report:
-    """Run a layer that draws random numbers by `on_mesh`, on the same example x on all devices: each must draw its own.
+    """Run a layer that draws random numbers with `on_mesh`, on the same example x on all devices: each must draw its own.
 
-    A row each for apply and for fwd; its error is the number of devices that repeat another's output. y: one array.
+    There is a row for apply and one for fwd; its error is the number of devices that repeat another's output. y: one array.
     """
     n = math.prod(mesh.shape[name] for name in names(axis))
 
@@ -38,7 +38,7 @@ def check_draws(model: Sharded, params: Any, x: Any, mesh: Mesh, axis: Axis = "d
     for name, f in (("apply", layer.apply), ("fwd", lambda params, x, *, key: layer.fwd(params, x, key=key)[0])):
         drawn = outputs(f, key)
         if np.array_equal(drawn, outputs(f, None)):
-            missing.append(f"{case}: {name} draws nothing at this x")
+            missing.append(f"{case}: {name} draws no random numbers at this x")
             continue
         alike = [(i, j) for j in range(n) for i in range(j) if np.array_equal(drawn[i], drawn[j])]
         repeated = len({j for _, j in alike})
@@ -46,7 +46,7 @@ def check_draws(model: Sharded, params: Any, x: Any, mesh: Mesh, axis: Axis = "d
         if alike:
             i, j = alike[0]
             words = f"devices {i} and {j} along mesh {axis_words(names(axis))} draw the same random numbers: is the key not "
-            wrong = Diagnosis("wrong_primal", f"{words}folded with the place of the device?")
+            wrong = Diagnosis("wrong_primal", f"{words}folded with the index of the device?")
         where = Where(case, str(drawn.dtype), "jit", mesh.devices.flat[0].device_kind)
         rows.append(where.row(f"random numbers of {name}", error=float(repeated), bound=0.0, diagnosis=wrong,
                               status="failed" if alike else "ok", witness="devices"))  # fmt: skip

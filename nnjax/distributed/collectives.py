@@ -1,11 +1,11 @@
 """Communication between devices, each collective directly above its transpose.
 
-Inside `jax.shard_map` a value stands on every device of a mesh axis. Where it is the same on all of them it is *invariant*,
-where each device may hold another it is *varying*; JAX keeps the books (`check_vma=True`). A collective is a linear map of
-all the devices' values at once, so it has a transpose:
+Inside `jax.shard_map` a value lives on every device of a mesh axis. If it is the same on all of them it is *invariant*, if
+it may differ it is *varying*; JAX keeps track (`check_vma=True`). A collective is a linear map of the values of all devices
+at once, so it has a transpose:
 
     copy_to      one value to every device       its transpose sums over the devices          copy_to_t
-    reduce_from  the sum over devices            its transpose hands one cotangent to all     reduce_from_t
+    reduce_from  the sum over devices            its transpose copies one cotangent to all    reduce_from_t
     gather       every shard to every device     its transpose sums, and scatters the shards  gather_t
 
 copy_to and reduce_from are the conjugate pair of Shoeybi et al. 2019 (f and g): each is the other's transpose.
@@ -29,7 +29,7 @@ LANES = 128  # numbers in a row of a TPU's vector registers
 
 
 def names(axis: Axis) -> tuple[str, ...]:
-    """The mesh axes that `axis` stands for. Raises TypeError for what is neither a name nor a tuple of names."""
+    """The mesh axes that `axis` names. Raises TypeError unless it is a name or a tuple of names."""
     found = (axis,) if isinstance(axis, str) else axis
     if not isinstance(found, (tuple, list)) or not all(isinstance(name, str) for name in found):
         raise TypeError(f"a mesh axis must be a name, or a tuple of names, got {describe(axis)}; pass e.g. 'data'.")
@@ -37,28 +37,28 @@ def names(axis: Axis) -> tuple[str, ...]:
 
 
 def expect_books(who: str, axis: Axis) -> None:
-    """Raise ValueError outside `jax.shard_map` over this axis, and where that does not keep books of what varies.
+    """Raise ValueError outside `jax.shard_map` over this axis, and if shard_map does not track what varies.
 
-    Without them JAX's own transposes are others: jax.grad through a psum is then too large by the size of the axis.
+    Without tracking, JAX's own transposes differ: jax.grad through a psum is too large by the size of the axis.
     """
     for name in names(axis):
         try:
             index = lax.axis_index(name)
         except NameError:
             raise ValueError(
-                f"{who}: there is no mesh axis {name!r} here; call it inside jax.shard_map over a mesh that has one."
+                f"{who}: the mesh axis {name!r} is missing here; call it inside jax.shard_map over a mesh that has it."
             ) from None
         if name not in varies(index):
             raise ValueError(
-                f"{who}: jax.shard_map runs with check_vma=False, under which the transpose of a sum over devices is wrong by "
-                f"the size of the axis {name!r}; leave check_vma=True."
+                f"{who}: jax.shard_map must run with check_vma=True, got False, under which a sum's transpose over devices is "
+                f"wrong by the size of the axis {name!r}; leave it True."
             )
 
 
 def copy_to(x: Any, axis: Axis) -> Any:
-    """y = x on every device of the axis, free to vary from here on; x: a tree of arrays. Nothing is sent.
+    """y = x on every device of the axis, which may vary from here on; x: a tree of arrays. Nothing is sent.
 
-    Each device goes on with a copy, and the transpose of a copy is a sum: `copy_to_t`.
+    Each device continues with a copy, and the transpose of a copy is a sum: `copy_to_t`.
     """
     expect_books("copy_to", axis)
 
@@ -82,12 +82,12 @@ def reduce_from(x: Any, axis: Axis) -> Any:
 
 
 def reduce_from_t(ct_y: Any, axis: Axis) -> Any:
-    """ct_x = ct_y, on each device: every summand counts once. Nothing is sent."""
+    """ct_x = ct_y on each device, as every summand counts once. Nothing is sent."""
     return copy_to(ct_y, axis)
 
 
 def in_one(tree: Any, collective: Any) -> Any:
-    """collective of the leaves laid end to end, cut apart again: one message instead of one for each leaf."""
+    """The collective of the leaves, joined into one array and split again: one message instead of one for each leaf."""
     leaves, treedef = jax.tree.flatten(tree)
     done = list(leaves)
     for own in _alike(leaves, range(len(leaves))):
@@ -102,9 +102,8 @@ def in_one(tree: Any, collective: Any) -> Any:
 def gather(x: Any, axis: Axis, dims: Sequence[int | None]) -> Any:
     """y = the shards of every device along dims[i] of leaf i, in the order of the devices; a whole tree in one all-gather.
 
-    dims: one entry for each leaf, None for a leaf that is whole on every device: that is only copied (`copy_to`).
-    Each shard was copied to all devices, where other copies of it met: the transpose sums, and leaves each its own shard
-    (`gather_t`).
+    dims: one entry for each leaf, None for a leaf that is whole on every device, which is only copied (`copy_to`).
+    Each shard is copied to all devices, so the transpose sums over them, and leaves each device its own shard (`gather_t`).
     """
     expect_books("gather", axis)
     leaves, treedef = jax.tree.flatten(x)
@@ -121,16 +120,16 @@ def gather(x: Any, axis: Axis, dims: Sequence[int | None]) -> Any:
 
 
 def _in_rows(flat: jax.Array, axis: Axis) -> jax.Array:
-    """all_gather of as many numbers, (devices, numbers of one), with zeros at the end of each to fill a row.
+    """all_gather of flat, (devices, size of flat), each share padded with zeros to fill a row.
 
-    Where rows are not full, a TPU's compiler sends the sum of arrays that are zero but for one share: twice the bytes.
+    If rows are not full, a TPU's compiler sends a sum of arrays that are zero except for one share: twice the bytes.
     """
     return lax.all_gather(jnp.pad(flat, (0, -flat.size % LANES)), axis)[:, : flat.size]
 
 
 def gather_t(ct_y: Any, axis: Axis, dims: Sequence[int | None]) -> Any:
-    """ct_x = of each leaf the device's own shard of the sum over devices: one reduce-scatter, and one all-reduce of the leaves
-    that are whole."""
+    """ct_x = for each leaf the device's own shard of the sum over devices: one reduce-scatter, and one all-reduce for the
+    leaves that are whole."""
     expect_books("gather_t", axis)
     leaves, treedef = jax.tree.flatten(ct_y)
     n, done = lax.axis_size(axis), list(leaves)
@@ -153,6 +152,6 @@ def gather_t(ct_y: Any, axis: Axis, dims: Sequence[int | None]) -> Any:
 
 
 def _alike(leaves, chosen):
-    """The chosen leaves' numbers, those of one dtype that vary over the same axes together: laid end to end they stay so."""
+    """The numbers of the chosen leaves, grouped by dtype and by the axes that they vary over, so that both survive joining."""
     kinds = dict.fromkeys((leaves[i].dtype, varies(leaves[i])) for i in chosen)
     return [[i for i in chosen if (leaves[i].dtype, varies(leaves[i])) == kind] for kind in kinds]

@@ -1,4 +1,4 @@
-"""The dense layer cut in two ways: by its outputs, and by its inputs (Shoeybi et al. 2019)."""
+"""The dense layer split in two ways: by outputs, and by inputs (Shoeybi et al. 2019)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,15 +26,15 @@ def column_dense_fwd(params: Any, x: Array, *, key: Any = None, axis: str) -> An
 
 def column_dense_bwd(residuals: Any, ct_y: Array, *, axis: str) -> Any:
     ct_params, ct_x = dense_bwd(residuals, ct_y)
-    return ct_params, copy_to_t(ct_x, axis)  # every device had a copy of x: sum what each sends back
+    return ct_params, copy_to_t(ct_x, axis)  # every device has a copy of x: sum what each sends back
 
 
 def column_dense(
     n_in: int, n_out: int, mesh: Mesh, axis: str = "model", *, init: Callable[..., Array] | None = None
 ) -> Sharded:
-    """`nnjax.dense` by its columns: the outputs lie on the devices of the axis. Forward sends nothing, backward sums ct_x.
+    """`nnjax.dense` split by columns: the outputs lie on the devices of the axis. Forward sends nothing, backward sums ct_x.
 
-    Raises ValueError where n_out is no multiple of the axis.
+    Raises ValueError if n_out is not a multiple of the axis.
     """
     n_in, n_out = expect_positive("column_dense", n_in=n_in, n_out=n_out)
     expect_divides("column_dense", "n_out", n_out, mesh, axis)
@@ -61,13 +61,13 @@ def row_dense_fwd(params: Any, x: Array, *, key: Any = None, axis: str) -> Any:
 def row_dense_bwd(residuals: Any, ct_y: Array, *, axis: str) -> Any:
     params, x = residuals
     ct_part, ct_x = dense_bwd((params._replace(b=None), x), reduce_from_t(ct_y, axis))  # each summand gets the whole ct_y
-    return ct_part._replace(b=broadcast_t(ct_y, params.b.shape)), ct_x  # b was added once, after the sum
+    return ct_part._replace(b=broadcast_t(ct_y, params.b.shape)), ct_x  # b is added once, after the sum
 
 
 def row_dense(n_in: int, n_out: int, mesh: Mesh, axis: str = "model", *, init: Callable[..., Array] | None = None) -> Sharded:
-    """`nnjax.dense` by its rows: the inputs lie on the devices of the axis. Forward sums y, backward sends nothing.
+    """`nnjax.dense` split by rows: the inputs lie on the devices of the axis. Forward sums y, backward sends nothing.
 
-    Raises ValueError where n_in is no multiple of the axis.
+    Raises ValueError if n_in is not a multiple of the axis.
     """
     n_in, n_out = expect_positive("row_dense", n_in=n_in, n_out=n_out)
     expect_divides("row_dense", "n_in", n_in, mesh, axis)

@@ -1,10 +1,10 @@
-"""One sentence where JAX ends a process in the middle of C++, with a stack trace and no chance for Python to speak.
+"""Print one sentence where JAX would end a process inside C++, with a stack trace and without running any more Python.
 
-All that this process writes to stderr goes through a second one, which passes it on line by line. Once the lines are those of
-such an end it keeps them back, and says instead which of the sentences it was given fits. jaxlib's client takes a
-`missed_heartbeat_callback`, but `jax.distributed.initialize` of JAX 0.10 to 0.12 hands none on: this file can go once it does,
-or once the end of another process is raised as an exception in Python.
-Run as a program it is that second process: it imports nothing but the standard library.
+Everything that this process writes to stderr goes through a second process, which passes it on line by line. If the lines
+are those of such an end, it holds them back, and prints the matching one of its given sentences instead. jaxlib's client
+takes a `missed_heartbeat_callback`, but `jax.distributed.initialize` of JAX 0.10 to 0.12 does not pass one on. This file
+can go once it does, or once the end of another process is raised as an exception in Python.
+Run as a program, this file is that second process. It imports only the standard library.
 """
 
 import io
@@ -15,18 +15,18 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-Sentences = Sequence[tuple[str, str]]  # (pattern, sentence): the first whose pattern is found in the last words is said
+Sentences = Sequence[tuple[str, str]]  # (pattern, sentence): the first one with a matching pattern is printed
 
 FATAL = re.compile(r"F\d{4} .*client\.h.*Terminating process because the JAX distributed service")  # and all that follows
 TROUBLE = re.compile(r"[EW]\d{4} .*(coordination_service|preemption_sync)|\[external/\S*gloo/\S*debug_logger")  # just before
 MORE = re.compile(
     r"\s*$|Additional GRPC error|:UNKNOWN|RPC: |=== Source Location Trace|\S+\.cc:\d+$|\d+$|The tasks have crashed"
-)  # of a line of trouble
+)  # lines that follow one of trouble
 SPOKEN = "nnjax: error: "
 
 
 def watch(sentences: Sentences) -> None:
-    """From now on, have the last words of this process said in one of these sentences."""
+    """From now on, print one of these sentences if JAX ends this process."""
     sys.stderr.flush()
     program = [sys.executable, "-I", "-S", __file__, json.dumps(list(sentences))]
     second = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
@@ -36,7 +36,7 @@ def watch(sentences: Sentences) -> None:
 
 
 def translated(lines: Iterable[str], sentences: Sentences) -> Iterator[str]:
-    """The lines, those of such an end replaced by a sentence, or by nothing where Python has said why before."""
+    """The lines, with those of such an end replaced by a sentence, or by nothing if Python has already said why."""
     kept: list[str] = []
     spoken = fatal = trouble = False
     for line in lines:

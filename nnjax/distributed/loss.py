@@ -1,4 +1,4 @@
-"""The loss of a batch whose examples lie on several devices."""
+"""The loss of a batch with its examples on several devices."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -10,9 +10,9 @@ from .collectives import Axis, reduce_from, reduce_from_t
 
 
 def _shares(x, value, axis):
-    """This device's share of the weight of the whole batch, and the mean over it, in float32 at least.
+    """This device's share of the weight of the whole batch, and the mean over all devices, in float32 at least.
 
-    The mean of nothing is NaN, and counts for nothing.
+    The mean of an empty part is NaN, and does not count.
     """
     w = total_weight(x).astype(wide(value))
     none = w == 0
@@ -26,8 +26,8 @@ def _shares(x, value, axis):
 def mean_over(loss: Layer[Array], axis: Axis) -> Layer[Array]:
     """The loss of all the devices' examples: sum_k W_k value_k / sum_k W_k, W_k the total weight on device k.
 
-    A mean of means would count every device alike, however few examples it has. One all-reduce of two numbers; the
-    transpose hands ct_value to every device, times its share W_k / sum W.  x, params: those of the loss.
+    A mean of means would count every device equally, however few examples it has. It takes one all-reduce of two numbers; the
+    transpose copies ct_value to every device, times its share W_k / sum W.  x, params: those of the loss.
     """
     expect_layer("mean_over", loss)
 
@@ -45,7 +45,7 @@ def mean_over(loss: Layer[Array], axis: Axis) -> Layer[Array]:
         ct = reduce_from_t(ct_value, axis)
         wide_ct = ct.astype(share.dtype)
         ct_params, (ct_y, ct_labels, *ct_weights) = loss.bwd(residuals, (wide_ct * share).astype(ct.dtype))
-        if ct_weights:  # weight on one device also takes from the share of the others: sum_k W_k (value_k - value) / sum W
+        if ct_weights:  # weight on one device also reduces the share of the others: sum_k W_k (value_k - value) / sum W
             kept = jnp.where(share == 0, jnp.zeros_like(share), local.astype(share.dtype))
             apart = jnp.where(total == 0, jnp.zeros_like(share), (kept - value) / total)
             ct_weights = [w + broadcast(wide_ct * apart, w.shape).astype(w.dtype) for w in ct_weights]

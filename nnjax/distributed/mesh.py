@@ -1,4 +1,4 @@
-"""Meshes of devices, and functions of whole arrays that run on one."""
+"""Meshes of devices, and functions of whole arrays that run on a mesh."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from .sharded import Sharded, cut_alone, expect_divides, expect_mesh
 
 
 def make_mesh(**axes: int) -> Mesh:
-    """A mesh with these axes, as in make_mesh(data=4, model=2), over the first devices there are.
+    """A mesh with these axes, as in make_mesh(data=4, model=2), over the first devices that are present.
 
     Raises ValueError for sizes that are not positive ints, and for more devices than are present.
     """
@@ -26,23 +26,23 @@ def make_mesh(**axes: int) -> Mesh:
         n *= size
     if n > present:
         raise ValueError(
-            f"make_mesh: {' x '.join(f'{k}={v}' for k, v in axes.items())} needs {n} devices, and {present} are present; make "
+            f"make_mesh: {' x '.join(f'{k}={v}' for k, v in axes.items())} needs {n} devices, got {present}; make "
             "an axis smaller, or on a CPU set jax.config.update('jax_num_cpu_devices', N) before JAX is first used."
         )
     return jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(AxisType.Auto,) * len(axes), devices=jax.devices()[:n])
 
 
 def place(tree: Any, specs: Any, mesh: Mesh) -> Any:
-    """The arrays of a tree, put where their specs say: a PartitionSpec for each, or for each part of the tree.
+    """The arrays of a tree, placed as their specs say: a PartitionSpec for each array, or for each part of the tree.
 
-    Raises TypeError for what is no array, spec or mesh, ValueError for specs of another tree, or that an array does not fit.
+    Raises TypeError for anything but arrays, specs and a mesh, ValueError for specs of another tree or that do not fit.
     """
     expect_placeable("place", "tree", tree, specs, mesh)
     return jax.device_put(tree, jax.tree.map(lambda s: NamedSharding(mesh, s), specs, is_leaf=lambda s: isinstance(s, P)))
 
 
 def expect_specs(who: str, specs: Any) -> tuple[list[P], Any]:
-    """The specs of a tree and its structure. Raises TypeError for what is no PartitionSpec."""
+    """The specs of a tree and its structure. Raises TypeError for anything but a PartitionSpec."""
     found, shape = jax.tree.flatten(specs, is_leaf=lambda s: isinstance(s, P))
     for s in found:
         if not isinstance(s, P):
@@ -59,12 +59,12 @@ def expect_placeable(who: str, what: str, tree: Any, specs: Any, mesh: Mesh) -> 
     try:
         parts = shape.flatten_up_to(tree)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{who}: {what} must be a tree like its specs: {error}; take both of one layer.") from None
+        raise ValueError(f"{who}: {what} must be a tree like its specs, but {error}; take both from one layer.") from None
     for s, part in zip(found, parts):
         for a in jax.tree.leaves(part):
             if len(s) > a.ndim:
-                raise ValueError(f"{who}: the spec {s} has more entries than an array of {what} has axes, {describe(a)}; pass "
-                                 "its own.")  # fmt: skip
+                raise ValueError(f"{who}: the spec {s} has more entries than the array of {what} has axes, {describe(a)}; pass "
+                                 "its own spec.")  # fmt: skip
             for size, entry in zip(a.shape, s):
                 expect_divides(who, f"an axis of {what}, of {describe(a)}", size, mesh, entry or ())
 
@@ -73,9 +73,9 @@ def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") ->
     """f, which runs on each device with its part, as a function of whole arrays: a `value_and_grad` like that of one device.
 
     f: `nnjax.value_and_grad(model.layer, loss)` or its reference; the batch is the first axis of x, labels and weights, and
-    lies on the devices of `axis`. Each of these draws random numbers of its own from the key.
-    Raises TypeError for a model that is not Sharded, and ValueError for an axis that the mesh lacks or that layers are cut
-    over, a batch that is no multiple of it, and an f that gives each device a value or gradients of its own.
+    is spread over the devices of `axis`. Each of them draws its own random numbers from the key.
+    Raises TypeError for a model that is not Sharded. Raises ValueError for an axis that the mesh lacks or that layers are
+    split over, for a batch that is not a multiple of it, and for an f whose value or gradients differ between devices.
     """
     if not isinstance(model, Sharded):
         raise TypeError(f"on_mesh: model must be Sharded, got {describe(model)}; make it one, as in replicated(model, 'data').")
@@ -87,7 +87,7 @@ def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") ->
             raise unknown_name("axis of this mesh", name, tuple(mesh.shape))
         if name in cut_alone(model):
             raise ValueError(
-                f"on_mesh: the batch cannot lie along the mesh axis {name!r}, over which layers are cut that need the same "
+                f"on_mesh: the batch cannot lie along the mesh axis {name!r}, as layers are split over it and need the same "
                 "examples on all its devices; name another."
             )
     batch = P(names(axis))
@@ -110,8 +110,8 @@ def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") ->
             if "require replication" not in str(error):
                 raise
             raise ValueError(
-                "on_mesh: the value or a gradient is not the same on all devices, as its spec has it; take f of "
-                "mean_over(loss, axis), and of a model that is replicated(model, axis) or fully_sharded."
+                "on_mesh: the value or a gradient must be the same on all devices, as its spec says, but is not; make f from "
+                "mean_over(loss, axis), and from a model that is replicated(model, axis) or fully_sharded."
             ) from error
 
     return whole

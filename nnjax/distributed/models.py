@@ -1,4 +1,4 @@
-"""The models of `nnjax.models`, cut over the devices of a mesh: compositions, no mathematics of their own."""
+"""The models of `nnjax.models`, split over the devices of a mesh: compositions without new mathematics."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,10 +26,10 @@ from .vocabulary import vocabulary_embedding
 def mlp(
     sizes: Sequence[int], mesh: Mesh, activation: Layer | None = None, *, data: Axis = "data", model: str = "model"
 ) -> Sharded:
-    """`nnjax.mlp` with its layers by columns and by rows in turn: one all-reduce for each pair, forward and backward.
+    """`nnjax.mlp` with its layers split by columns and by rows in turn: one all-reduce for each pair, forward and backward.
 
     The parameters are those of `nnjax.mlp`; a last layer without a partner is whole on every device.
-    Raises ValueError for a width between a pair that is no multiple of the axis.
+    Raises ValueError if the width between a pair is not a multiple of the axis.
     """
     act = sigmoid() if activation is None else activation
     pairs = list(zip(sizes[:-1], sizes[1:]))
@@ -47,13 +47,14 @@ def gpt(
     vocab: int, context: int, layers: int, heads: int, width: int, mesh: Mesh, *, data: Axis | None = "data",
     model: str | None = None, shard: str | None = None, whole_table: bool = False, dropout: float = 0.0, remat: bool = False,
 ) -> Sharded:  # fmt: skip
-    """`nnjax.gpt(..., fused=True)` over a mesh, for `linear_cross_entropy`, or `vocabulary_cross_entropy` where model is given.
+    """`nnjax.gpt(..., fused=True)` over a mesh, for `linear_cross_entropy`, or `vocabulary_cross_entropy` if model is given.
 
-    data: axes with a copy of the parameters each, or None; model: the axis that heads, the mlp's width and the vocabulary are
-    cut over; shard: the axis that every parameter is fully sharded over, block by block. Examples lie on data and shard.
+    data: axes with a copy of the parameters each, or None; model: the axis over which heads, the mlp's width and the
+    vocabulary are split; shard: the axis over which every parameter is fully sharded, block by block. Examples lie on data
+    and shard.
     whole_table: every device of the axis model has the whole vocabulary, for `linear_cross_entropy`.
-    The parameters are those of `nnjax.gpt`, laid out by `gpt_by_heads` where model is given.
-    Raises ValueError for heads, 4 width or, without whole_table, vocab that are no multiples of the axis model.
+    The parameters are those of `nnjax.gpt`, laid out by `gpt_by_heads` if model is given.
+    Raises ValueError if heads, 4 width or, without whole_table, vocab are not multiples of the axis model.
     """
     normal, small = gpt_initializers(layers)
     dropped = (drop(dropout),) if dropout else ()
@@ -73,7 +74,7 @@ def gpt(
     block = block if shard is None else fully_sharded(block, mesh, shard)
     stack, positions = scan_layers(block, layers, remat=remat), learned_positions(context, width, init=normal)
     whole = tied(embed, serial(positions, *dropped, stack, layer_norm(width)), head)
-    whole = whole if shard is None else fully_sharded(whole, mesh, shard)  # what is in no block: together, the table once
+    whole = whole if shard is None else fully_sharded(whole, mesh, shard)  # those outside the blocks, the table once
     return whole if data is None else replicated(whole, data)
 
 
@@ -88,7 +89,7 @@ def gpt_by_heads_t(params: Any) -> Any:
 
 
 def gpt_stacked(params: Any) -> Any:
-    """The parameters of `nnjax.gpt(..., scan=False)` as scan=True has them: those of all blocks along a new first axis."""
+    """The parameters of `nnjax.gpt(..., scan=False)` in the layout of scan=True: all blocks stacked along a new first axis."""
 
     def stacked(p):
         *before, blocks, norm = p.body
@@ -109,7 +110,7 @@ def gpt_stacked_t(params: Any) -> Any:
 
 
 def _each(kind, change, params):
-    """change(p) of every p of this kind in a tree."""
+    """The tree with change(p) for every p of this kind."""
 
     def is_kind(p):
         return isinstance(p, kind)

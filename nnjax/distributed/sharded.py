@@ -1,8 +1,8 @@
-"""Layers whose parameters lie on several devices, and how they compose.
+"""Layers with parameters on several devices, and how they compose.
 
-A Sharded layer's `init` makes whole parameters; `specs` says how a mesh holds them; `apply`, `fwd` and `bwd` run on each
-device inside `jax.shard_map`, on its own part of the parameters and of the examples. Where one of them sends something, its
-transpose is sent back (`collectives`); all else is the mathematics of one device, unchanged.
+`init` of a Sharded layer makes whole parameters; `specs` says how a mesh holds them; `apply`, `fwd` and `bwd` run on each
+device inside `jax.shard_map`, on its own part of the parameters and of the examples. Where the forward communicates, the
+backward runs the transposed collective (`collectives`); everything else is the mathematics of one device, unchanged.
 """
 
 import math
@@ -24,8 +24,8 @@ from .collectives import Axis, copy_to, copy_to_t, gather, gather_t, names
 class Sharded(NamedTuple):
     """layer: as described above; specs: a PartitionSpec for each parameter, in a tree like that of the parameters.
 
-    summed: a frozenset for each, in a tree like that too: the mesh axes over which `bwd` has summed its gradient, as
-    `replicated` and `fully_sharded` do, so that none around them sums again; None: over none.
+    summed: a frozenset for each parameter, in a tree of the same kind: the mesh axes over which `bwd` has summed its
+    gradient, as `replicated` and `fully_sharded` do, so that no outer one sums again; None: no axis.
     """
 
     layer: Layer
@@ -42,31 +42,31 @@ def _specs(part: Sharded) -> list[P]:
 
 
 def _summed(part: Sharded) -> Any:
-    """part.summed, with a frozenset for each parameter where it is None."""
+    """part.summed, with a frozenset for each parameter if it is None."""
     return jax.tree.map(lambda _: frozenset(), part.specs, is_leaf=_is_spec) if part.summed is None else part.summed
 
 
 def cut_alone(part: Sharded) -> set[str]:
-    """The mesh axes that layers are cut over, and no sum of gradients goes over: their devices see the same examples."""
+    """The mesh axes over which layers are split but gradients are not summed: their devices see the same examples."""
     done = jax.tree.leaves(_summed(part))
     return {name for spec, names_of in zip(_specs(part), done, strict=True) for name in _axes(spec) - names_of}
 
 
 def _expect_one_use(who: str, part: Sharded, axis: Axis = ()) -> None:
-    """Raise ValueError where gradients are summed, or to be summed over `axis`, over one that layers are cut over.
+    """Raise ValueError if gradients are summed, or will be summed over `axis`, over an axis that layers are split over.
 
-    Along the one lie different examples, along the other the same: gradients would come out too large, or too small.
+    The former has different examples along it, the latter the same: gradients would be too large or too small.
     """
     summed = set(names(axis)).union(*jax.tree.leaves(_summed(part)))
     for name in sorted(summed & cut_alone(part)):
         raise ValueError(
-            f"{who}: layers that are cut over the mesh axis {name!r} need the same examples on all its devices, and those that "
-            "are replicated or fully_sharded over it have examples of their own on each; name two axes."
+            f"{who}: layers split over the mesh axis {name!r} need the same examples on all its devices, but those that "
+            "are replicated or fully_sharded over it have different examples on each; use two axes."
         )
 
 
 def like_parameters(layer: Layer, leaves: Sequence[Any]) -> Any:
-    """A tree like that of the layer's parameters, of these leaves."""
+    """A tree like that of the layer's parameters, with these leaves."""
     return jax.tree.unflatten(jax.tree.structure(jax.eval_shape(layer.init, jax.random.key(0))), leaves)
 
 
@@ -83,7 +83,7 @@ def _with_stack(spec: P) -> P:
 
 
 def _trimmed(spec: P) -> tuple[Any, ...]:
-    """The spec without the Nones at its end, which say nothing."""
+    """The spec without the Nones at its end, which have no meaning."""
     return tuple(spec)[: 1 + max((d for d, entry in enumerate(spec) if entry is not None), default=-1)]
 
 
@@ -92,7 +92,7 @@ def _with_axes(summed: Any, axis: Axis) -> Any:
 
 
 def _with(leaves: Sequence[Any], places: Sequence[int], new: Sequence[Any]) -> list[Any]:
-    """The leaves, those at these places replaced."""
+    """The leaves, with those at these places replaced."""
     found = list(leaves)
     for i, leaf in zip(places, new, strict=True):
         found[i] = leaf
@@ -100,9 +100,9 @@ def _with(leaves: Sequence[Any], places: Sequence[int], new: Sequence[Any]) -> l
 
 
 def serial(*parts: Sharded | Layer) -> Sharded:
-    """`nnjax.serial`, of parts that may be sharded.
+    """`nnjax.serial`, for parts that may be sharded.
 
-    Raises ValueError for an axis that some parts are cut over, and others have examples of their own along.
+    Raises ValueError for an axis over which some parts are split while others have different examples along it.
     """
     found = [lifted("parallel.serial", part) for part in parts]
     layer = one_device.serial(*(s.layer for s in found))
@@ -118,28 +118,28 @@ def residual(part: Sharded | Layer) -> Sharded:
 
 
 def scan_layers(block: Sharded | Layer, n: int, *, remat: bool = False) -> Sharded:
-    """`nnjax.scan_layers`: parameters are stacked along a new first axis, which no mesh axis shares."""
+    """`nnjax.scan_layers`: parameters are stacked along a new first axis, which is not split over the mesh."""
     found = lifted("parallel.scan_layers", block)
     specs = jax.tree.map(_with_stack, found.specs, is_leaf=_is_spec)
     return found._replace(layer=one_device.scan_layers(found.layer, n, remat=remat), specs=specs)
 
 
 def tied(embed: Sharded | Layer, body: Sharded | Layer, head: Sharded | Layer) -> Sharded:
-    """`nnjax.tied`; the table lies as that of embed does, and a Sharded head has it so too.
+    """`nnjax.tied`; the table has the specs of embed, and a Sharded head must have the same.
 
-    Raises ValueError where head does not: the sum of their two cotangents would be of different things.
+    Raises ValueError if it does not, as the two cotangents could not be added.
     """
     embed, body = lifted("parallel.tied", embed), lifted("parallel.tied", body)
     theirs = head if isinstance(head, Sharded) else embed._replace(layer=head, summed=None)
     if [*map(_trimmed, _specs(theirs))] != [*map(_trimmed, _specs(embed))]:
         raise ValueError(
-            f"parallel.tied: embed and head share one table, which lies as {_specs(embed)} for embed and as {_specs(theirs)} "
-            "for head; shard both alike."
+            f"parallel.tied: embed and head share one table, so its specs must agree, got {_specs(embed)} for embed and "
+            f"{_specs(theirs)} for head; shard both alike."
         )
     if jax.tree.leaves(_summed(theirs)) != jax.tree.leaves(_summed(embed)):
         raise ValueError(
-            "parallel.tied: embed and head share one table, whose gradient is summed over mesh axes by one of them and not by "
-            "the other; make the whole tied model replicated or fully_sharded, or both of them."
+            "parallel.tied: embed and head share one table, but only one of them sums its gradient over mesh axes; make the "
+            "whole tied model replicated or fully_sharded, or both of them."
         )
     layer = one_device.tied(embed.layer, body.layer, theirs.layer)
     whole = Sharded(layer, TiedParams(embed.specs, body.specs), TiedParams(_summed(embed), _summed(body)))
@@ -150,9 +150,9 @@ def tied(embed: Sharded | Layer, body: Sharded | Layer, head: Sharded | Layer) -
 def replicated(part: Sharded | Layer, axis: Axis) -> Sharded:
     """Every device of the axis has a copy of the parameters, and its own examples.
 
-    The transpose of the copies is the sum of their cotangents: one all-reduce of the gradients' bytes. Over an axis over
-    which a `replicated` or `fully_sharded` inside has summed a gradient already it is not summed again.
-    Raises ValueError where the layers inside are cut over this axis, and so need the same examples.
+    The transpose of the copies is the sum of their cotangents: one all-reduce of the gradients. A gradient that an inner
+    `replicated` or `fully_sharded` has already summed over this axis is not summed again.
+    Raises ValueError if the layers inside are split over this axis, and so need the same examples.
     """
     found = lifted("parallel.replicated", part)
     _expect_one_use("parallel.replicated", found, axis)
@@ -186,17 +186,17 @@ def replicated(part: Sharded | Layer, axis: Axis) -> Sharded:
 def fully_sharded(part: Sharded | Layer, mesh: Mesh, axis: str) -> Sharded:
     """Every device of the axis holds its share of every parameter, and gathers the rest while it needs them.
 
-    Forward gathers them; backward gathers them again, so that none stay in between; and the transpose of the gathering, one
+    Forward gathers them; backward gathers them again, so that they are not kept in between. The transpose of the gather, one
     reduce-scatter, sums the gradients and leaves each device those of its share (Rajbhandari et al. 2020, stage 3).
-    A parameter is cut along its first axis that the size of the mesh axis divides; one without stays whole. Those whose
-    gradients a `fully_sharded` or `replicated` inside sums over this axis are left to it, whole ones too.
-    Raises ValueError where the layers inside are cut over this axis, and so need the same examples.
+    A parameter is split along its first axis that the size of the mesh axis divides; without such an axis it stays whole. An
+    inner `fully_sharded` or `replicated` that sums gradients over this axis keeps its parameters, whole ones too.
+    Raises ValueError if the layers inside are split over this axis, and so need the same examples.
     """
     found = lifted("parallel.fully_sharded", part)
     if not isinstance(axis, str):
         raise TypeError(
-            f"parallel.fully_sharded: axis must be the name of one mesh axis, got {axis!r}; for two, shard what is "
-            "fully_sharded over the one over the other."
+            f"parallel.fully_sharded: axis must be the name of one mesh axis, got {axis!r}; for two, nest one "
+            "fully_sharded in another."
         )
     expect_mesh("parallel.fully_sharded", mesh, axis)
     _expect_one_use("parallel.fully_sharded", found, axis)
@@ -230,7 +230,7 @@ def fully_sharded(part: Sharded | Layer, mesh: Mesh, axis: str) -> Sharded:
 
 
 def cut(shape: tuple[int, ...], spec: P, mesh: Mesh, axis: str) -> int | None:
-    """The first axis of this shape that the mesh axis divides: one that no other shares, or else what another leaves of it."""
+    """The first axis of this shape that the mesh axis divides: preferably one that no other mesh axis splits."""
     taken = [math.prod(mesh.shape[name] for name in names(entry or ())) for entry in _entries(spec, len(shape))]
     fits = [d for d, size in enumerate(shape) if size and size % (taken[d] * mesh.shape[axis]) == 0]
     return min(fits, key=lambda d: taken[d] > 1, default=None)
@@ -253,22 +253,22 @@ def _along(spec: P, d: int | None, axis: str, ndim: int) -> P:
 
 
 def expect_mesh(who: str, mesh: Any, axis: Axis = ()) -> None:
-    """Raise TypeError for what is no mesh, ValueError for an axis that it lacks."""
+    """Raise TypeError unless mesh is a mesh, ValueError for an axis that it lacks."""
     if not isinstance(mesh, (Mesh, AbstractMesh)):
         raise TypeError(f"{who}: mesh must be a jax.sharding.Mesh, got {describe(mesh)}; make one, as in make_mesh(data=2).")
     missing = [name for name in names(axis) if name not in mesh.shape]
     if missing:
-        raise ValueError(f"{who}: the mesh has no axis {missing[0]!r}, only {', '.join(mesh.shape)}; name one of them.")
+        raise ValueError(f"{who}: axis must be one of the mesh, {', '.join(mesh.shape)}, got {missing[0]!r}; name one of them.")
 
 
 def expect_divides(who: str, what: str, size: int, mesh: Mesh, axis: Axis) -> int:
-    """size over the number of devices along the axis. Raises ValueError where that is no whole number or there is no axis."""
+    """size divided by the number of devices along the axis. Raises ValueError if that is not whole, or without such an axis."""
     expect_mesh(who, mesh, axis)
     n = 1
     for name in names(axis):
         n *= mesh.shape[name]
     if size % n:
         raise ValueError(
-            f"{who}: {what} must be a multiple of {n}, the size of the mesh axis {axis!r}, got {size}; change either of them."
+            f"{who}: {what} must be a multiple of {n}, the size of the mesh axis {axis!r}, got {size}; change one of them."
         )
     return size // n

@@ -1,4 +1,4 @@
-"""A model of one device, cut over the devices of a mesh to be trained there."""
+"""Split a model of one device over the devices of a mesh, to train it there."""
 
 from functools import partial
 from typing import Any
@@ -22,12 +22,12 @@ AXES = ("data", "shard", "model")
 
 
 def gradients(model: Layer, loss: Layer, mesh: Mesh, made: Mlp | Gpt | None = None) -> Gradients:
-    """Of a model of one device and its loss, on a mesh of the axes data, shard (parameters fully sharded) and model.
+    """The gradients of a model of one device and its loss, on a mesh of the axes data, shard (parameters fully sharded) and
+    model.
 
-    A batch is shared by the devices of data and shard. made: of what the model was made, if it is an mlp or a gpt (with
-    `fused` loss): these are also cut over model.
-    Raises ValueError for an axis that is none of these, for any other model on an axis model, and for sizes that it does not
-    divide.
+    The devices of data and shard share a batch. made: the description that the model was made from, if it is an mlp or a gpt
+    (with `fused` loss), which are also split over model.
+    Raises ValueError for another axis, for any other model on an axis model, and for sizes that it does not divide.
     """
     for name in mesh.axis_names:
         if name not in AXES:
@@ -43,7 +43,7 @@ def gradients(model: Layer, loss: Layer, mesh: Mesh, made: Mlp | Gpt | None = No
         elif isinstance(made, Mlp):
             sharded = mlp(made.sizes, mesh, made.activation, data=())
         else:
-            raise ValueError(f"train: the mesh axis model cuts an mlp or a gpt, got {model.name}; train it on data and shard.")
+            raise ValueError(f"train: the mesh axis model needs an mlp or a gpt, got {model.name}; use data and shard.")
         sharded = fully_sharded(sharded, mesh, shard) if shard else sharded
         sharded = replicated(sharded, "data") if data else sharded
     axes = tuple(name for name in ("data", "shard") if name in mesh.axis_names)

@@ -1,4 +1,4 @@
-"""A table of many rows, and the loss over as many classes, cut by rows: every device of an axis has some of the vocabulary."""
+"""A large table, and the loss over as many classes, split by rows: every device of an axis has some of the vocabulary."""
 
 from typing import Any
 
@@ -18,13 +18,13 @@ from .sharded import Sharded, expect_divides, like_parameters
 
 
 def _own(ids, rows: int, axis: str):
-    """(ids counted from this device's first row, negative for one that no device has; whether any has it)."""
+    """(ids counted from this device's first row, negative for an id that no device has; whether any device has it)."""
     ids, known = class_numbers(ids, rows * lax.axis_size(axis))
     return copy_to(ids, axis) - lax.axis_index(axis).astype(jnp.int32) * rows, known
 
 
 def vocabulary_embedding_apply(params: Any, x: Array, *, key: Any = None, axis: str) -> Array:
-    """y = table[x]: every device looks up the ids that it has, the others add zeros.  An id that nobody has gives NaN."""
+    """y = table[x]: every device looks up the ids that it has, the others add zeros.  An unknown id gives NaN."""
     own, known = _own(x, params.table.shape[0], axis)
     y = params.table.at[own].get(mode="fill", fill_value=0, wrap_negative_indices=False)
     y = reduce_from(y, axis)
@@ -38,14 +38,14 @@ def vocabulary_embedding_fwd(params: Any, x: Array, *, key: Any = None, axis: st
 
 def vocabulary_embedding_bwd(residuals: Any, ct_y: Array, *, axis: str) -> Any:
     x, like = residuals  # the table's rows on this device, without their columns
-    ids, _ = _own(x, like.shape[0], axis)  # y was a sum over devices, of rows picked: ct_y goes to each, and to its own ids
+    ids, _ = _own(x, like.shape[0], axis)  # y sums selected rows over devices: ct_y goes to each device, to its own ids
     return EmbeddingParams(scatter_add(reduce_from_t(ct_y, axis), ids, like.shape[0])), None
 
 
 def vocabulary_embedding(vocab: int, n: int, mesh: Mesh, axis: str = "model", *, init: Any = None) -> Sharded:
-    """`nnjax.embedding` by its rows: one all-reduce forward, nothing backward.
+    """`nnjax.embedding` split by rows: one all-reduce forward, nothing backward.
 
-    Raises ValueError where vocab is no multiple of the axis: make it one with rows that no id names.
+    Raises ValueError if vocab is not a multiple of the axis: pad it with unused rows.
     """
     vocab, n = expect_positive("vocabulary_embedding", vocab=vocab, n=n)
     expect_divides("vocabulary_embedding", "vocab", vocab, mesh, axis)
@@ -60,11 +60,11 @@ def vocabulary_embedding(vocab: int, n: int, mesh: Mesh, axis: str = "model", *,
 
 
 def _scores(h, w, labels, axis):
-    """(h, w-shard, labels) -> rows of h, exponentials of the device's scores over e^top, where the labels hit, what the
-    exponentials come to over all devices, whether any has the label, and the losses, in float32 at least."""
+    """(h, w-shard, labels) -> rows of h, exponentials of the device's scores minus top, where the labels hit, the sum of the
+    exponentials over all devices, whether any device has the label, and the losses, in float32 at least."""
     rows, acc = copy_to(fold(h), axis), wide(h)
     s = jnp.einsum("cn,vn->cv", rows, w, preferred_element_type=acc)
-    top = lax.pmax(lax.stop_gradient(s.max(-1)), axis)  # any number would do here: the value does not depend on it
+    top = lax.pmax(lax.stop_gradient(s.max(-1)), axis)  # the value does not depend on top
     e = jnp.exp(s - broadcast(top[:, None], s.shape))
     ids, known = _own(labels.reshape(-1), w.shape[0], axis)
     hit = broadcast(ids[:, None], s.shape) == broadcast(jnp.arange(w.shape[0], dtype=jnp.int32)[None], s.shape)
@@ -94,13 +94,13 @@ def vocabulary_cross_entropy_bwd(residuals: Any, ct_value: Array, *, axis: str) 
     w, rows, e, hit, z, known, mean_residuals, like = residuals
     _, *weights, _ = mean_residuals
     share, most = shares(weights, known.size, e.dtype)
-    share = jnp.where(known, share, jnp.zeros_like(share))  # a label that nobody has teaches nothing
+    share = jnp.where(known, share, jnp.zeros_like(share))  # an unknown label has no gradient
     share, scale = reduce_from_t((share, ct_value.astype(e.dtype) * most), axis)
     p = e * broadcast((share / z)[:, None], e.shape)
     ct_s = (p - jnp.where(hit, broadcast(share[:, None], e.shape), jnp.zeros_like(e))).astype(like.dtype)
     ct_w = scale * jnp.matmul(ct_s.T, rows, preferred_element_type=e.dtype)
     ct_h = (scale * jnp.matmul(ct_s, w, preferred_element_type=e.dtype)).astype(like.dtype)
-    ct_h = copy_to_t(ct_h, axis).reshape(like.shape[1:])  # every device had a copy of h: sum what each sends back
+    ct_h = copy_to_t(ct_h, axis).reshape(like.shape[1:])  # every device has a copy of h: sum what each sends back
     ct_x = (ct_h, ct_w.astype(like.dtype)), None
     return (), (*ct_x, weighted_mean_bwd(mean_residuals, ct_value)[1]) if weights else ct_x
 
@@ -108,7 +108,7 @@ def vocabulary_cross_entropy_bwd(residuals: Any, ct_value: Array, *, axis: str) 
 def vocabulary_cross_entropy(axis: str = "model") -> Layer[Array]:
     """`nnjax.linear_cross_entropy` with the rows of w on the devices of the axis; x as there.
 
-    Forward one all-reduce for the largest score and one for two sums, each of a number or two a row; backward one of ct_h.
+    Forward one all-reduce for the largest score and one for two sums, a number or two for each row; backward one of ct_h.
     """
     return Layer(
         "vocabulary_cross_entropy",

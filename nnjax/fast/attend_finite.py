@@ -1,4 +1,4 @@
-"""Attention around what is hidden: a spelling of `attend` meets finite numbers where causal queries do not see a key."""
+"""Attention with hidden keys: give a spelling of `attend` finite numbers where causal queries do not see a key."""
 
 import math
 from collections.abc import Callable
@@ -11,23 +11,23 @@ from .attend_hidden import finite, kept, spoil, who_is_seen, who_sees_no_number
 
 
 def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, spelled: Callable[..., Any]) -> Any:
-    """(y, log_z): what is new of what `nnjax.layers.attend.attend_fwd` gives, of the same arguments.
+    """(y, log_z): the new arrays in the result of `nnjax.layers.attend.attend_fwd`, for the same arguments.
 
-    spelled(q, k, v, keep, causal=causal) gives them of scaled queries, and of what nobody may look at as 0.
+    spelled(q, k, v, keep, causal=causal) computes them from scaled queries, with 0 for masked keys and values.
     """
     q, k, v = q * (1 / math.sqrt(q.shape[-1])), kept(k, keep), kept(v, keep)
     if not causal:
         return spelled(q, k, v, keep, causal=causal)
-    # A key is hidden from some queries and seen by others: finite numbers alone meet, and who sees more is NaN.
+    # A key is hidden from some queries and seen by others: use only finite numbers, and make queries that see others NaN.
     spoilt = who_sees_no_number(q, k, v, keep)
     y, log_z = spelled(finite(q), finite(k), finite(v), keep, causal=causal)
     return spoil(y, spoilt[..., None]), spoil(log_z, spoilt)
 
 
 def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool, spelled: Callable[..., Any]) -> Any:
-    """As `nnjax.layers.attend.attend_bwd`.
+    """Like `nnjax.layers.attend.attend_bwd`.
 
-    spelled(q, k, v, keep, log_z, delta, ct_y, causal=causal) gives the cotangents of such q, k and v.
+    spelled(q, k, v, keep, log_z, delta, ct_y, causal=causal) computes the cotangents of such q, k and v.
     """
     q, k, v, keep, y, log_z = residuals
     q, k, v = q * (1 / math.sqrt(q.shape[-1])), kept(k, keep), kept(v, keep)

@@ -1,6 +1,6 @@
-"""Who sees what in attention. What nobody may look at reaches neither output nor gradient, whatever it holds.
+"""Which query sees which key in attention. Masked numbers affect neither output nor gradient, whatever they are.
 
-A weight of zero does not see to that by itself: 0 times NaN, or infinity, is NaN.
+A weight of zero alone does not ensure that: 0 times NaN, or infinity, is NaN.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ def numbers(first: Any, n: int) -> Array:
 
 
 def visible(rows: Array, columns: Any, keep: Array | None, causal: bool) -> Array | None:
-    """bool (b, 1, 1, q, k) or (1, 1, 1, q, k), or None: which keys (columns) these queries (rows) may look at."""
+    """bool (b, 1, 1, q, k) or (1, 1, 1, q, k), or None: which keys (columns) these queries (rows) may see."""
     seen = None if keep is None else keep[:, None, None, None]
     if causal:
         shape = (1, 1, 1, rows.size, columns.size)
@@ -26,7 +26,7 @@ def visible(rows: Array, columns: Any, keep: Array | None, causal: bool) -> Arra
 
 
 def hide(s: Array, seen: Array | None) -> Array:
-    """The scores, with the least finite number where a key is not visible."""
+    """The scores, with the lowest finite number where a key is not visible."""
     return s if seen is None else jnp.where(broadcast(seen, s.shape), s, jnp.full_like(s, jnp.finfo(s.dtype).min))
 
 
@@ -36,7 +36,7 @@ def clear(p: Array, seen: Array | None) -> Array:
 
 
 def kept(x: Array, keep: Array | None) -> Array:
-    """x: (b, h, t, d), with 0 for the keys that nobody may look at; keep: bool (b, t) or None.  It is its own transpose."""
+    """x: (b, h, t, d), with 0 for masked keys; keep: bool (b, t) or None.  It is its own transpose."""
     return x if keep is None else clear(x, keep[:, None, :, None])
 
 
@@ -51,9 +51,10 @@ def told(x: Array) -> Array:
 
 
 def who_sees_no_number(q: Array, k: Array, v: Array, keep: Array | None) -> Array:
-    """bool (b, h, g, s): the causal queries that see a key or value that is not finite, or some key and are not so themselves.
+    """bool (b, h, g, s): the causal queries that see a key or value that is not finite, or that see a key but are not
+    finite themselves.
 
-    A query sees the keys up to its own place, so the first one tells.  k, v: with 0 for the keys that nobody may look at.
+    A query sees the keys up to its own place, so the first bad one decides.  k, v: with 0 for masked keys.
     """
 
     def sees(keys):
@@ -76,5 +77,5 @@ def who_is_seen(spoilt: Any, keys: int) -> Array:
 
 
 def spoil(x: Array, where: Any) -> Array:
-    """x, with NaN where it says so."""
+    """x, with NaN at `where`."""
     return jnp.where(broadcast(where, x.shape), jnp.full_like(x, jnp.nan), x)

@@ -1,7 +1,7 @@
-"""Attention on a GPU or TPU: of many products of queries with keys a few blocks of rows, each large enough to fill the chip.
+"""Attention on a GPU or TPU: products of queries with keys in a few blocks of rows, each large enough to fill the chip.
 
-Nothing but the order of the blocks keeps one's products from being held while those of the next are made, so each waits for
-the one before it (`optimization_barrier`).
+The compiler could keep the products of one block while it makes those of the next, so each block waits for the previous one
+(`optimization_barrier`).
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from .attend_hidden import clear, hide, numbers, visible
 from .attend_products import contract, exp_less
 
 KEYS, BLOCK_BYTES, MOST = 2048, 2**25, 8  # `attention, S = 2048` and `S = 4096` of the bench, compiled
-TILE = 128  # queries: blocks of another multiple take copies
+TILE = 128  # queries: blocks that are not a multiple need copies
 
 
 def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, plain: Callable[..., Any]) -> Any:
-    """(y, log_z): what is new of what `nnjax.layers.attend.attend_fwd` gives, of the same arguments.  plain: for few keys."""
+    """(y, log_z): the new arrays in the result of `nnjax.layers.attend.attend_fwd`.  plain: for few keys."""
     rows = rows_at_a_time(q, k.shape[-2])
     if rows is None:
         return plain(q, k, v, keep, causal=causal)
@@ -37,8 +37,8 @@ def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool, plain: Callable[...
 
 
 def rows_at_a_time(q: Array, keys: int) -> int | None:
-    """How many queries make a block, or None for all of them: from KEYS keys on at most BLOCK_BYTES of products in float32,
-    but in no more than MOST blocks."""
+    """Queries in a block, or None for all of them: from KEYS keys on at most BLOCK_BYTES of products in float32, but at
+    most MOST blocks."""
     b, h, g, s, _ = q.shape
     if keys < KEYS or s < KEYS:
         return None
@@ -48,7 +48,7 @@ def rows_at_a_time(q: Array, keys: int) -> int | None:
 
 
 def _blocks(queries: int, keys: int, rows: int, causal: bool) -> list[tuple[slice, int]]:
-    """(queries, how many keys they see) of every block."""
+    """(queries, the number of keys that they see) of every block."""
     stops = [(start, min(start + rows, queries)) for start in range(0, queries, rows)]
     return [(slice(start, stop), stop if causal else keys) for start, stop in stops]
 
@@ -66,7 +66,7 @@ def rows_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, 
         if ys:
             q_i, ys[-1] = lax.optimization_barrier((q_i, ys[-1]))
         s = hide(contract("bhgqd,bhkd->bhgqk", q_i, k[:, :, :t]), _seen(keep, block, t, causal))
-        # Half the least number is below every score and above the hidden ones: who sees no key has exp(...) = 0.
+        # Half the lowest number is below every score and above the hidden ones: a query without a key has exp(...) = 0.
         top = lax.stop_gradient(jnp.maximum(s.max(-1), float(jnp.finfo(s.dtype).min) / 2))  # without it exp overflows
         e = exp_less(s, top)
         z = e.sum(-1)
@@ -80,7 +80,7 @@ def rows_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, 
 def rows_bwd(
     q: Array, k: Array, v: Array, keep: Array | None, log_z: Array, delta: Array, ct_y: Array, *, causal: bool, rows: int
 ) -> Any:
-    """(ct_q, ct_k, ct_v).  q, k, v, keep: as of `rows_fwd`; log_z: from there; delta: yᵀ ct_y of each query."""
+    """(ct_q, ct_k, ct_v).  q, k, v, keep: as in `rows_fwd`; log_z: from there; delta: yᵀ ct_y of each query."""
     ct_qs: list[Array] = []
     ct_k = ct_v = None
     for block, t in reversed(_blocks(q.shape[-2], k.shape[-2], rows, causal)):  # the last sees all keys

@@ -9,7 +9,7 @@ from ..linear import broadcast, wide
 
 
 def contract(spec: str, a: Array, b: Any) -> Array:
-    """The einsum of a and b, summed and given in at least float32."""
+    """The einsum of a and b, summed and returned in at least float32."""
     return jnp.einsum(spec, a, b, preferred_element_type=wide(a))
 
 

@@ -1,4 +1,4 @@
-"""One map, several spellings of it: which one runs is chosen for the platform that the program is lowered for."""
+"""One map with several spellings: the platform that the program is lowered for decides which one runs."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -8,11 +8,11 @@ from jax import lax
 
 
 def by_platform(*args: Any, plain: Callable[..., Any], how: Mapping[str, Any] | None = None, **fast: Callable[..., Any]) -> Any:
-    """f(*args, **how) for the platform's f of `fast` (cpu=, cuda=, tpu=, ...), and `plain` where none is known to be faster.
+    """f(*args, **how), with the f in `fast` (cpu=, cuda=, tpu=, ...) for the platform, or `plain` if there is none.
 
-    All have the same arguments and give the same arrays. Chosen at lowering, never by the default device, so that programs
-    exported, or compiled ahead for a machine that is not there, are right; what is not chosen leaves nothing behind.
-    To be put around the smallest map that makes new arrays: an argument that is among the results may be copied.
+    All take the same arguments and return the same arrays. The choice is made at lowering, not by the default device, so
+    exported programs, and programs compiled ahead for other machines, are right; unused spellings leave no trace.
+    Use it around the smallest map that makes new arrays, as an argument that is also a result may be copied.
     how: keywords for each of them.
     """
     spellings = {name: partial(f, **(how or {})) for name, f in fast.items()}

@@ -1,4 +1,4 @@
-"""What every spelling of a max-pool needs: an entry of every window, put back, and the first of several that is the largest."""
+"""What every spelling of a max-pool needs: one entry of every window, its transpose, and the first of several maxima."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ..linear import shift, shift_t
 
 
 def first_maximum(parts: Any) -> tuple[Array, Array]:
-    """The maximum of the parts, and the number of the first that has it."""
+    """The maximum of the parts, and the number of the first part that has it."""
     y = parts[0]
     where = jnp.zeros(y.shape, jnp.int8 if len(parts) <= 127 else jnp.int32)
     for i, other in enumerate(parts[1:], 1):

@@ -1,7 +1,7 @@
-"""Activations: maps with no parameters, all but softmax and log_softmax entry by entry.
+"""Activations: maps without parameters. All except softmax and log_softmax work entry by entry.
 
 The Jacobian of an entrywise map is diagonal, and a diagonal matrix is its own transpose: that is why the backward of an
-activation is a plain product, ct_x = ct_y * f'(x), and shows no `.T`.
+activation is a plain product, ct_x = ct_y * f'(x), without a `.T`.
 """
 
 import math
@@ -21,7 +21,7 @@ from ..linear import broadcast, wide
 def _activation(
     name: str, apply: Callable[..., Any], fwd: Callable[..., Any], bwd: Callable[..., Any], axis: int | None = None
 ) -> Layer[Array]:
-    """The Layer of three functions of x alone; `axis=-1` asks for at least one axis."""
+    """The Layer of three functions of only x; `axis=-1` requires at least one axis."""
 
     def checked(params, x):
         expect_params(name, params, tuple)
@@ -30,7 +30,7 @@ def _activation(
             raise ValueError(f"{name}: x must have at least one axis to normalise over, got a scalar; pass shape (..., n).")
         return x
 
-    def output(residuals):  # what is kept has the shape of y, and its dtype but for flags
+    def output(residuals):  # residuals have the shape of y, and its dtype unless they are flags
         (kept,) = residuals
         return Like(kept.shape, kept.dtype if jnp.issubdtype(kept.dtype, jnp.floating) else None)
 
@@ -85,7 +85,7 @@ def tanh() -> Layer[Array]:
 
 
 def relu_apply(x: Array) -> Array:
-    """y = 0 where x <= 0, else x: so NaN stays NaN.  relu'(0) = 0."""
+    """y = 0 where x <= 0, else x, so NaN stays NaN.  relu'(0) = 0."""
     return jnp.where(x <= 0, jnp.zeros_like(x), x)
 
 
@@ -144,7 +144,7 @@ def elu_fwd(x: Array) -> Any:
 
 
 def elu_bwd(residuals: Any, ct_y: Array) -> Any:
-    (x,) = residuals  # y would do, as exp(x) = y + 1, but far below zero that sum has lost every digit of exp(x)
+    (x,) = residuals  # y would suffice, as exp(x) = y + 1, but far below zero that sum loses every digit of exp(x)
     return ct_y * jnp.exp(jnp.where(x > 0, jnp.zeros_like(x), x))
 
 
@@ -153,12 +153,12 @@ def elu() -> Layer[Array]:
     return _activation("elu", elu_apply, elu_fwd, elu_bwd)
 
 
-# From here on, in every dtype, the slope is 0 or 1 to the last digit, while the numbers it is made of are still finite.
+# Beyond this, in every dtype, the slope is 0 or 1 to the last digit, while the numbers that it is made of are still finite.
 GELU_FAR, SILU_FAR = 64.0, 1000.0
 
 
 def _relu_beyond(far, f, x):
-    """f(x), and max(x, 0) where |x| > far: at -inf, f would be -inf times 0."""
+    """f(x), but max(x, 0) where |x| > far: at -inf, f would be -inf times 0."""
     beyond = jnp.abs(x) > far
     return jnp.where(beyond, relu_apply(x), f(jnp.where(beyond, jnp.zeros_like(x), x)))
 
@@ -193,7 +193,7 @@ def gelu_tanh_fwd(x: Array) -> Any:
 
 def gelu_tanh_bwd(residuals: Any, ct_y: Array) -> Any:
     (x,) = residuals
-    x = jnp.clip(x, -GELU_FAR, GELU_FAR)  # far out, 0 times a slope of u that has overflowed
+    x = jnp.clip(x, -GELU_FAR, GELU_FAR)  # else, far out, 0 times an overflowed slope of u
     t = jnp.tanh(GELU_SCALE * x * (1 + GELU_CUBIC * x * x))
     du = GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x)
     return ct_y * (0.5 * (1 + t) + x * (0.5 * (1 - t) * (1 + t)) * du)
@@ -252,7 +252,7 @@ def softplus() -> Layer[Array]:
 
 
 def _shifted(x):
-    # The shift cancels in the value, so its derivative is zero and is not asked for.
+    # The shift cancels in the value, so its derivative is zero and is not computed.
     return x - broadcast(lax.stop_gradient(x.max(-1, keepdims=True, initial=-jnp.inf)), x.shape)
 
 
@@ -268,7 +268,7 @@ def softmax_apply(x: Array) -> Array:
 
 def softmax_fwd(x: Array) -> Any:
     y = softmax_apply(x)
-    return y, (y if y.dtype == wide(x) else x,)  # a y that was rounded to 1 has lost what is left to the others
+    return y, (y if y.dtype == wide(x) else x,)  # a y rounded to 1 has lost the share of the others
 
 
 def softmax_bwd(residuals: Any, ct_y: Array) -> Any:

@@ -1,11 +1,11 @@
-"""Attention proper: every query's average of the values, weighted by a softmax of its products with the keys.
+"""Attention itself: for every query the average of the values, weighted by a softmax of its products with the keys.
 
-Beside its arguments the pair keeps its output, and one number for each query, the logarithm of its softmax's denominator:
-the weights are formed again on the way back. The plain pair forms all of them at once, by the same steps, so that straight code
-forms them once; those of `nnjax.fast` a few at a time, from q, k and that number (Dao et al. 2022).
+Besides its arguments the pair keeps its output, and one number for each query, the logarithm of its softmax's denominator.
+The backward forms the weights again. The plain pair forms all of them at once, by the same steps, so that straight code
+forms them once; those of `nnjax.fast` form a few at a time, from q, k and that number (Dao et al. 2022).
 
-A weight of 0 does not hide what it meets, as 0 times NaN is NaN. So where causal queries do not see a key or value, they meet
-a finite number in its place; and who does see one that is not finite is told so by a score of NaN.
+A weight of 0 does not hide a value, as 0 times NaN is NaN. So a key or value that a causal query does not see is replaced
+by a finite number, and a query that does see one that is not finite gets a score of NaN.
 """
 
 import math
@@ -27,10 +27,10 @@ from ..linear import broadcast
 
 
 def attend_apply(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Array:
-    """y_i = sum_j p_ij v_j,  p_i = softmax over the visible j of q_i . k_j / sqrt(d); 0 where no key is visible.
+    """y_i = sum_j p_ij v_j,  p_i = softmax over the visible j of q_i . k_j / sqrt(d); 0 if no key is visible.
 
     q: (b, h, g, s, d): h heads of keys, each serving g heads of queries; k, v: (b, h, t, d); keep: bool (b, t) or None,
-    whether a key may be looked at; causal: query i sees keys 0 ... i alone.  y: like q.
+    whether a key may be attended to; causal: query i sees only keys 0 ... i.  y: like q.
     """
     k, v = kept(k, keep), kept(v, keep)
     s = contract("bhgqd,bhkd->bhgqk", *((finite(q), finite(k)) if causal else (q, k))) * (1 / math.sqrt(q.shape[-1]))
@@ -42,9 +42,9 @@ def attend_apply(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bo
 
 
 def _weights(q: Array, k: Array, v: Array, keep: Array | None, causal: bool, held: Any) -> Any:
-    """(p, s): the weights, and the scores of which they are the softmax: NaN where a query sees what is not finite.
+    """(p, s): the weights, and the scores whose softmax they are: NaN where a query sees a number that is not finite.
 
-    held: what the maximum goes through (`fast_fwd`).
+    held: applied to the maximum (`fast_fwd`).
     """
     s = contract("bhgqd,bhkd->bhgqk", q * (1 / math.sqrt(q.shape[-1])), k)
     if causal:  # infinite scores are NaN too
@@ -63,7 +63,7 @@ def as_it_is(x: Array) -> Array:
 def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, held: Any = as_it_is) -> Any:
     p, s = _weights(q, k, v, keep, causal, held)
     y = contract("bhgqk,bhkd->bhgqd", p.astype(v.dtype), finite(kept(v, keep)) if causal else kept(v, keep)).astype(q.dtype)
-    # Half the least number is below every score and above the hidden ones: who sees no key has exp(s - log_z) = 0.
+    # Half the lowest number is below every score and above the hidden ones: a query without a key has exp(s - log_z) = 0.
     log_z = jnp.maximum(jax.nn.logsumexp(s, -1), float(jnp.finfo(s.dtype).min) / 2)
     return y, (q, k, v, keep, y, log_z)
 
@@ -78,15 +78,15 @@ def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool, held: Any = as_it_i
     ct_s = clear(p * (ct_p - broadcast((p * clear(ct_p, seen)).sum(-1, keepdims=True), p.shape)), seen).astype(q.dtype)
     q, k = (finite(q), finite(kept(k, keep))) if causal else (q, kept(k, keep))
     ct_q = contract("bhgqk,bhkd->bhgqd", ct_s, k)  # forward, q k summed over features d; back, over keys k
-    ct_k = contract("bhgqk,bhgqd->bhkd", ct_s, q)  # and over queries q, and over the g heads to which a key was copied
+    ct_k = contract("bhgqk,bhgqd->bhkd", ct_s, q)  # and over queries q, and over the g heads that a key is copied to
     scale = 1 / math.sqrt(q.shape[-1])
     ct_q, ct_k = ct_q * scale, ct_k * scale  # a multiple is its own transpose
     return ct_q.astype(q.dtype), kept(ct_k.astype(k.dtype), keep), kept(ct_v.astype(v.dtype), keep)
 
 
 def fast_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, kernel: bool = False) -> Any:
-    """`attend_fwd` in the spelling of the platform; kernel: on a GPU or TPU that of `nnjax.fast.kernels`, where it has one."""
-    # The maximum apart from its use: a TPU's compiler makes of both one sliding maximum, and reads all scores once more.
+    """`attend_fwd`, spelled for the platform; kernel: on a GPU or TPU that of `nnjax.fast.kernels`, if there is one."""
+    # Separate the maximum from its use: a TPU's compiler would fuse both into a sliding maximum, and read all scores again.
     held = partial(_new, held=jax.lax.optimization_barrier)
     fast: dict[str, Callable[..., Any]] = {"cpu": cpu.attend_fwd, "cuda": partial(large.attend_fwd, plain=_new)}
     fast["tpu"] = partial(large.attend_fwd, plain=held)
@@ -101,7 +101,7 @@ def _new(q, k, v, keep, *, causal, held=as_it_is):
 
 
 def fast_bwd(residuals: Any, ct_y: Array, *, causal: bool, kernel: bool = False) -> Any:
-    """`attend_bwd` in the spelling of the platform, or its kernels."""
+    """`attend_bwd`, spelled for the platform, or with its kernels."""
     held = partial(attend_bwd, held=jax.lax.optimization_barrier)
     fast: dict[str, Callable[..., Any]] = {"cpu": cpu.attend_bwd, "cuda": partial(large.attend_bwd, plain=attend_bwd)}
     fast["tpu"] = partial(large.attend_bwd, plain=held)

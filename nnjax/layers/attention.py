@@ -29,7 +29,7 @@ class AttentionParams(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What the factory was told. how: what is done to the scores."""
+    """The options of the factory. how: what is done to the scores."""
 
     n: int
     heads: int
@@ -46,19 +46,19 @@ def expect_attention(
     n: int, heads: Any, kv_heads: Any = None, causal: bool = True, rope: Any = False, key_mask: Any = False,
     segments: Any = False, alibi: Any = False, **scores: Any,
 ) -> Options:  # fmt: skip
-    """These as Options; scores: as of `scoring`. Raises ValueError where they do not fit together."""
+    """The arguments as Options; scores: those of `scoring`. Raises ValueError if they do not fit together."""
     expect_flag("attention", causal=causal, rope=rope, key_mask=key_mask, segments=segments, alibi=alibi)
     kv_heads = heads if kv_heads is None else kv_heads
     n, heads, kv_heads = expect_positive("attention", n=n, heads=heads, kv_heads=kv_heads)
     if n % heads:
-        raise ValueError(f"attention: heads must divide n, got n={n}, heads={heads}; {math.gcd(n, heads)} would.")
+        raise ValueError(f"attention: heads must divide n, got n={n}, heads={heads}; pass e.g. {math.gcd(n, heads)}.")
     if heads % kv_heads:
         raise ValueError(
-            f"attention: kv_heads must divide heads, got heads={heads}, kv_heads={kv_heads}; {math.gcd(heads, kv_heads)} would."
+            f"attention: kv_heads must divide heads, got heads={heads}, kv_heads={kv_heads}; pass {math.gcd(heads, kv_heads)}."
         )
     if rope and n // heads % 2:
         raise ValueError(
-            f"attention: rope turns pairs of features, so n / heads must be even, got {n} / {heads} = {n // heads}; "
+            f"attention: n / heads must be even with rope, which turns pairs of features, got {n} / {heads} = {n // heads}; "
             "change n or heads, or leave rope out."
         )
     how = scoring("attention", n // heads, causal="start" if causal else None, **scores)
@@ -68,7 +68,7 @@ def expect_attention(
 def split_heads(x: Array, opts: Options) -> tuple[Array, Array, Array]:
     """(b, s, columns of q, k, v) -> q: (b, kv_heads, g, s, d), k and v: (b, kv_heads, s, d), g = heads / kv_heads.
 
-    Entries only change places: the transpose puts them back (`split_heads_t`).
+    Entries only move: the transpose puts them back (`split_heads_t`).
     """
     b, s, columns = x.shape
     h, d = opts.kv_heads, opts.n // opts.heads
@@ -78,7 +78,7 @@ def split_heads(x: Array, opts: Options) -> tuple[Array, Array, Array]:
 
 
 def split_heads_t(ct_q: Array, ct_k: Array, ct_v: Array) -> Array:
-    """Cotangents of q, k, v -> that of the columns, (b, s, columns)."""
+    """Cotangents of q, k, v -> the cotangent of the columns, (b, s, columns)."""
     b, h, g, s, d = ct_q.shape
     ct = jnp.concatenate((ct_q.reshape(b, h * g, s, d), ct_k, ct_v), 1)
     return ct.transpose(0, 2, 1, 3).reshape(b, s, (g + 2) * h * d)
@@ -152,10 +152,10 @@ def _expect(params, x, opts: Options, key) -> tuple[Array, Any]:
 def attention_apply(params: Any, x: Array, *, key: Any = None, opts: Options) -> Array:
     """y = join(attend(q, k, v)) W_out + b_out,  (q, k, v) = split(x W_qkv + b_qkv).  x, y: (..., s, n).
 
-    With `rope` queries and keys are turned by the angles of their positions first. With `key_mask` x is (x, mask), mask
-    bool (..., s), False for keys that nobody may look at, or (..., heads, s, s), each axis of that size or 1, False where a
-    query may not look at a key; a position that may look at none gives b_out. With `segments` it is (x, segments), integers
-    (..., s), and a position looks at those of its own number; with both (x, mask, segments).
+    With `rope` queries and keys are first turned by the angles of their positions. With `key_mask` x is (x, mask), mask
+    bool (..., s), False for keys that are masked, or (..., heads, s, s), each axis of that size or 1, False where a query
+    does not see a key; a position without a visible key gives b_out. With `segments` x is (x, segments), integers (..., s),
+    and a position sees those with its own number; with both it is (x, mask, segments).
     Raises TypeError or ValueError for parameters, x or mask of another kind or shape.
     """
     shape, (x, more) = _shape(x), _expect(params, x, opts, key)
@@ -186,12 +186,12 @@ def attention_fwd(params: Any, x: Array, *, key: Any = None, opts: Options, by: 
 
 
 def attention_bwd(residuals: Any, ct_y: Array, *, opts: Options, by: Any = (attend_bwd, scored_bwd)) -> Any:
-    qkv_residuals, attend_residuals, out_residuals = residuals  # the same five maps, each transposed, in reverse
+    qkv_residuals, attend_residuals, out_residuals = residuals  # the same five maps, transposed, in reverse order
     (attend, scored), shape, x = by, ct_y.shape, qkv_residuals[1]
     ct_out, ct_y = dense_bwd(out_residuals, ct_y.reshape(x.shape))
     *kept, log_z = attend_residuals
     groups = (opts.kv_heads, opts.heads // opts.kv_heads)
-    kept = (*kept, join_heads_t(out_residuals[1], groups), log_z)  # the output of attend was kept once, as the input of out
+    kept = (*kept, join_heads_t(out_residuals[1], groups), log_z)  # the output of attend is kept once, as the input of out
     if isinstance(kept[3], Extras):
         ct_q, ct_k, ct_v, _ = scored(kept, (join_heads_t(ct_y, groups), jnp.zeros_like(log_z)), how=opts.how)
     else:
@@ -208,9 +208,9 @@ def attention_bwd(residuals: Any, ct_y: Array, *, opts: Options, by: Any = (atte
 def attention_step(
     params: Any, x: Array, cache: tuple[Array, Array], t: Any, *, opts: Options
 ) -> tuple[Array, tuple[Array, Array]]:
-    """(y, cache) of the next position t alone, for generation: what causal attention gives there.
+    """(y, cache) of only the next position t, for generation: the result of causal attention there.
 
-    x, y: (b, n); cache: keys and values (b, kv_heads, positions, d) of positions 0 ... t-1, the rest not looked at.
+    x, y: (b, n); cache: keys and values (b, kv_heads, positions, d) of positions 0 ... t-1; the rest is ignored.
     """
     q, k, v = split_heads(dense_apply(params.qkv, x[:, None]), opts)
     if opts.rope:
@@ -243,13 +243,13 @@ def attention(
     """Multi-head self-attention over the positions of x: (..., s, n), heads of n / heads features each (Vaswani et al. 2017).
 
     kv_heads < heads shares each head of keys and values among heads / kv_heads heads of queries (Ainslie et al. 2023).
-    causal: position i looks at positions 0 ... i. rope: rotary positions, which turn feature i of a head together with
+    causal: position i sees positions 0 ... i. rope: rotary positions, which turn feature i of a head together with
     feature i + d/2 (Su et al. 2021). key_mask, segments: x is a tuple, see `attention_apply`. alibi: a score falls with the
     distance of query and key, by 2^(-8 i / heads) for each place in head i = 1 ... (Press et al. 2022). scale: of the scores,
     1 / sqrt(n / heads) by default; softcap: the c of c tanh(s / c). window: (left, right), how many positions before and behind
-    its own one looks at, or an int for both. dropout: the share of weights set to 0, with a key alone. init and init_out
-    make the two matrices, by default as `dense` does. kernel: in Pallas kernels on a GPU or TPU, as in `nnjax.ops.attention`.
-    Raises ValueError where heads do not divide n, or kv_heads the heads, or rope is given an odd number of features.
+    its own a position sees, or an int for both. dropout: the share of weights set to 0, with a key alone. init and init_out
+    make the two matrices, by default as `dense` does. kernel: use Pallas kernels on a GPU or TPU, as in `nnjax.ops.attention`.
+    Raises ValueError if heads does not divide n, kv_heads does not divide heads, or rope gets an odd number of features.
     """
     expect_flag("attention", kernel=kernel)
     opts = expect_attention(

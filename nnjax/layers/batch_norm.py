@@ -1,4 +1,4 @@
-"""Batch normalisation with statistics of the batch or frozen ones, and the pass that computes the frozen ones."""
+"""Batch normalisation with statistics of the batch, or with frozen ones, and the pass that computes those."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ def _but_last(x) -> tuple[int, ...]:
 
 
 def _frozen(params, eps):
-    """(mean, 1 / sqrt(var + eps)), the frozen ones."""
+    """The frozen (mean, 1 / sqrt(var + eps))."""
     return widened(params.mean), lax.rsqrt(widened(params.var) + eps)
 
 
@@ -60,10 +60,10 @@ def batch_norm_bwd(residuals: Any, ct_y: Array) -> Any:
     params, x, mean, one_over_s = residuals
     ct_y, shape, dtype = widened(ct_y), x.shape, x.dtype
     y = (widened(x) - broadcast(mean, shape)) * broadcast(one_over_s, shape)
-    # scale and offset were copied to every example: their cotangents are sums over the examples
+    # scale and offset are copied to every example: their cotangents are sums over the examples
     ct_scale, ct_offset = broadcast_t(ct_y * y, params.scale.shape), broadcast_t(ct_y, params.scale.shape)
     slope = widened(params.scale) * one_over_s.reshape(params.scale.shape)
-    if params.mean is not None:  # frozen: x -> y is diagonal, and mean and var were copied to every example too
+    if params.mean is not None:  # frozen: x -> y is diagonal, and mean and var are copied to every example too
         ct_mean, ct_var = -slope * ct_offset, -0.5 * slope * one_over_s * ct_scale
         cts = BatchNormParams(*(ct.astype(dtype) for ct in (ct_scale, ct_offset, ct_mean, ct_var)))
         return cts, (broadcast(slope, shape) * ct_y).astype(dtype)
@@ -76,11 +76,11 @@ def batch_norm_bwd(residuals: Any, ct_y: Array) -> Any:
 def batch_norm(n: int, *, eps: float = 1e-5) -> Layer[Array]:
     """y = scale (x - mean) / sqrt(var + eps) + offset.  x, y: (batch, ..., n); scale, offset, mean, var: (n,).
 
-    With mean and var None (as `init` makes them) they are those of x over all axes but the last, var with 1/n: training.
-    With mean and var given they are frozen: inference. `calibrate` gives them; nothing is kept between calls. Frozen
-    statistics are parameters and have their true cotangents, so leave them out of the optimizer when you train on.
+    If mean and var are None (as `init` makes them), they are computed from x over all axes but the last, var with 1/n: this
+    is training. If they are given, they are frozen: this is inference. `calibrate` computes them; nothing is kept between
+    calls. Frozen statistics are parameters and have true cotangents, so leave them out of the optimizer if you train further.
     Ioffe and Szegedy 2015, algorithms 1 and 2.  Raises TypeError and ValueError for params or x of another kind, shape or
-    dtype, and where only one of mean and var is given.
+    dtype, and if only one of mean and var is given.
     """
     (n,), (eps,) = expect_positive("batch_norm", n=n), expect_not_negative("batch_norm", eps=eps)
 
@@ -88,7 +88,7 @@ def batch_norm(n: int, *, eps: float = 1e-5) -> Layer[Array]:
         expect_norm("batch_norm", n, params, x, BatchNormParams, least=2)
         if (params.mean is None) != (params.var is None):
             given = "var" if params.mean is None else "mean"
-            raise ValueError(f"batch_norm: mean and var must both be given or both be None, got {given} alone; "
+            raise ValueError(f"batch_norm: mean and var must both be given or both be None, got only {given}; "
                              "nnjax.calibrate gives both.")  # fmt: skip
         return params, x
 
@@ -105,10 +105,10 @@ def batch_norm(n: int, *, eps: float = 1e-5) -> Layer[Array]:
 def calibrate(model: Layer, params: Any, batches: Iterable[Any]) -> Any:
     """params, with mean and var of every batch_norm inside `model` filled in from the activations of `batches`.
 
-    Layer by layer, in the order in which they act: the first batch_norm is given the statistics of what reaches it over all
-    batches together, and from there on it is frozen, so that the next one sees what it will see at inference. Statistics
-    that were there already are replaced. Without a key: dropout does nothing. All batches' activations at one layer are held
-    at a time.  batches: inputs of the model, without labels.
+    Layer by layer, in the order in which they act, each batch_norm gets the statistics of its input over all batches
+    together. From then on it is frozen, so that the next one sees what it will see at inference. Existing statistics are
+    replaced. There is no key, so dropout does nothing. The activations of all batches at one layer are in memory at the same
+    time.  batches: inputs of the model, without labels.
     Raises ValueError for no batches, and for a composition that does not say what its parts meet.
     """
     expect_layer("calibrate", model)
@@ -137,9 +137,9 @@ def _through(layer: Layer, params: Any, xs: list) -> tuple[Any, list]:
 
 
 def _through_parts(layer: Layer, params: Any, xs: list) -> tuple[Any, list]:
-    """The same of a composition: all x go through it side by side, so that a part meets what reaches it of all of them."""
+    """The same for a composition: all x go through it side by side, so that each part gets the inputs from all of them."""
     if layer.walk is None:
-        raise ValueError(f"calibrate: {layer.name} does not say what its parts meet; compose the model of nnjax.serial, "
+        raise ValueError(f"calibrate: {layer.name} must say what its parts meet; compose the model of nnjax.serial, "
                          "residual, parallel, scan_layers and tied.")  # fmt: skip
     walks = [layer.walk(params, x, None) for x in xs]
     parts = [next(walk) for walk in walks]
@@ -156,10 +156,10 @@ def _through_parts(layer: Layer, params: Any, xs: list) -> tuple[Any, list]:
 
 
 def _statistics(xs: list, dtype: Any) -> dict[str, Array]:
-    """Mean and variance (with 1/n) over all batches, all axes but the last; in two passes, so that nothing cancels."""
+    """Mean and variance (with 1/n) over all batches, all axes but the last; in two passes, to avoid cancellation."""
     count = sum(x.size // x.shape[-1] for x in xs)
     if not count:
-        raise ValueError("calibrate: the batches hold no example, so they have no statistics; pass some inputs.")
+        raise ValueError("calibrate: the batches must hold examples to have statistics, got none; pass some inputs.")
     mean = jnp.stack([widened(x).sum(_but_last(x)) for x in xs]).sum(0) / count
     centred = [widened(x) - broadcast(mean, x.shape) for x in xs]
     var = jnp.stack([(c * c).sum(_but_last(c)) for c in centred]).sum(0) / count

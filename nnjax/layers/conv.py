@@ -5,7 +5,7 @@
 As a map of x:  ct_x[q] = sum over the (p, i) with p stride + i dilation - padding = q of  ct_y[p] w[i]ᵀ.
 As a map of w:  ct_w[i] = sum over p of  x[p stride + i dilation - padding]ᵀ ct_y[p].
 
-Both sums are convolutions again: of ct_y with the kernel flipped, and of x with ct_y in the place of the kernel.
+Both sums are convolutions again: of ct_y with the flipped kernel, and of x with ct_y as the kernel.
 """
 
 import math
@@ -56,7 +56,7 @@ class ConvParams(NamedTuple):
 
 
 class Window(NamedTuple):
-    """How a kernel meets its input. padding: "SAME", "VALID", or a pair (before, after) for each axis of space."""
+    """How a kernel is applied to its input. padding: "SAME", "VALID", or a pair (before, after) for each axis of space."""
 
     stride: tuple[int, ...]
     padding: str | Amounts
@@ -71,7 +71,7 @@ class Window(NamedTuple):
         return tuple((a, b) for a, b in lax.padtype_to_pads(space, reach, self.stride, self.padding))
 
     def read(self, space: Sequence[int], kernel: Sequence[int], places: Sequence[int]) -> Amounts:
-        """The same, but after an axis only as far as the last window reaches: less than 0 where it does not reach the end."""
+        """The same, but after an axis only as far as the last window reaches: negative if it does not reach the end."""
         before = [a for a, _ in self.amounts(space, kernel)]
         sizes = zip(before, space, kernel, places, self.stride, self.dilation)
         return tuple((a, (p - 1) * s + (k - 1) * d + 1 - n - a) for a, n, k, p, s, d in sizes)
@@ -103,7 +103,7 @@ def _expect_conv(params, x, window) -> None:
         if n < 1 or n + before + after < (k - 1) * d + 1:
             raise ValueError(
                 f"conv: the kernel {kernel} with dilation {window.dilation} must fit into the padded input, got "
-                f"{describe(x)} with padding {window.padding}; take a smaller kernel, or pad more."
+                f"{describe(x)} with padding {window.padding}; use a smaller kernel, or pad more."
             )
 
 
@@ -114,8 +114,8 @@ def _biased(params, y):
 def conv_apply(params: Any, x: Array, *, key: Any = None, window: Window) -> Array:
     """y[p] = b + sum_i w[i] x[p stride + i dilation - padding].  x: (..., space, in), y: (..., space', out).
 
-    Raises TypeError where params are not ConvParams or x is not real floating point of w's dtype, ValueError where the
-    channels do not match or the kernel does not fit.
+    Raises TypeError if params are not ConvParams or x is not real floating point of w's dtype, ValueError if the channels do
+    not match or the kernel does not fit.
     """
     _expect_conv(params, x, window)
     dims = len(window.stride)
@@ -136,19 +136,19 @@ def conv_bwd(residuals: Any, ct_y: Array, *, window: Window, feedback: Callable[
     x, ct = _one_batch(x, dims), _one_batch(ct_y, dims)
     zeros = window.read(x.shape[1:-1], w.shape[:dims], ct.shape[1:-1])
     reach = [(k - 1) * d for k, d in zip(w.shape, window.dilation)]
-    # conv(x, w) = windows(x) @ fold(w), and feedback(fold(w)) stands for its transpose: a kernel again, w itself by default.
+    # conv(x, w) = windows(x) @ fold(w), and feedback(fold(w)) replaces its transpose: a kernel again, w itself by default.
     back = w if feedback is transpose else feedback(fold(w)).T.reshape(w.shape)
-    # x -> conv(x, w), transposed: what took w[i] x gives wᵀ[i] ct_y back. That is ct_y, convolved with the kernel flipped.
+    # x -> conv(x, w), transposed: where w[i] x went forward, wᵀ[i] ct_y comes back: ct_y convolved with the flipped kernel.
     ct_x = lax.conv_general_dilated(
         ct, flipped(back, window.groups), (1,) * dims, [(r - a, r - b) for r, (a, b) in zip(reach, zeros)],
         window.stride, window.dilation, LAYOUT[dims], window.groups,
     )  # fmt: skip
-    # w -> conv(x, w), transposed: every x that w[i] met, times its ct_y. That is x, correlated with ct_y over the batch.
+    # w -> conv(x, w), transposed: every x that w[i] multiplied, times its ct_y: x correlated with ct_y over the batch.
     ct_w = lax.conv_general_dilated(
         x, ct, window.dilation, zeros, rhs_dilation=window.stride,
         dimension_numbers=OVER_THE_BATCH[dims], batch_group_count=window.groups,
     )  # fmt: skip
-    ct_b = None if params.b is None else broadcast_t(ct_y, params.b.shape)  # b was copied to every place: sum them
+    ct_b = None if params.b is None else broadcast_t(ct_y, params.b.shape)  # b is copied to every place: sum over them
     return ConvParams(ct_w, ct_b), ct_x.reshape(residuals[1].shape)
 
 
@@ -160,12 +160,12 @@ def flipped(w: Array, groups: int) -> Array:
 
 
 def _one_batch(x, dims):
-    """x: (..., space, channels) with its leading axes made one."""
+    """x: (..., space, channels) with its leading axes merged."""
     return x.reshape(math.prod(x.shape[: -1 - dims]), *x.shape[-1 - dims :])
 
 
 def fast_fwd(params: Any, x: Array, *, key: Any = None, window: Window) -> Any:
-    """`conv_fwd` in the spelling of the platform."""
+    """`conv_fwd`, spelled for the platform."""
     if window.groups == 1 or params.w.shape[-2] > 1:
         return conv_fwd(params, x, window=window)
     _expect_conv(params, x, window)
@@ -177,7 +177,7 @@ def _depthwise(params, x, *, window):
 
 
 def fast_bwd(residuals: Any, ct_y: Array, *, window: Window, feedback: Callable[..., Any] = transpose) -> Any:
-    """`conv_bwd` in the spelling of the platform."""
+    """`conv_bwd`, spelled for the platform."""
     return by_platform(residuals, ct_y, plain=conv_bwd, cpu=_cpu_bwd, how={"window": window, "feedback": feedback})
 
 
@@ -211,13 +211,13 @@ def conv(
 ) -> Layer[Array]:
     """y[p] = b + sum_i w[i] x[p stride + i dilation - padding], channels last.
 
-    An int or (k,) as kernel means one dimension, x: (..., width, in), a tuple of two means images,
-    x: (..., height, width, in); stride and dilation are then one number for every axis of space, or one for each.
-    padding: "SAME" (as many places as x has, over the stride, rounded up), "VALID" (no zeros around), so many zeros at both
-    ends of every axis of space, or for each axis a number or a pair (before, after). With groups, output channels of group
-    g see the input channels of group g alone; groups = in_channels is the depthwise convolution. w: (*kernel, in_channels /
-    groups, out_channels), by default from Glorot's uniform distribution, b: (out_channels,), zero at first, or none
-    (`bias=False`). feedback: as of `dense`, of the matrix of one row for each entry of a window.
+    A kernel of an int or (k,) means one dimension, x: (..., width, in); a tuple of two means images,
+    x: (..., height, width, in). stride and dilation are one number for all axes of space, or one for each.
+    padding: "SAME" (as many places as x has, over the stride, rounded up), "VALID" (no zeros), a number of zeros at both ends
+    of every axis of space, or for each axis a number or a pair (before, after). With groups, output channels of group g see
+    only the input channels of group g; groups = in_channels is the depthwise convolution. w: (*kernel, in_channels / groups,
+    out_channels), by default from Glorot's uniform distribution; b: (out_channels,), initially zero, or none (`bias=False`).
+    feedback: as in `dense`, for the matrix with one row for each entry of a window.
     Raises ValueError for sizes that are not positive ints, and for groups that do not divide the channels.
     """
     sizes = expect_positive("conv", in_channels=in_channels, out_channels=out_channels, groups=groups)
@@ -228,7 +228,7 @@ def conv(
     if in_channels % groups or out_channels % groups:
         raise ValueError(
             f"conv: groups must divide in_channels and out_channels, got groups={groups}, in_channels={in_channels}, "
-            f"out_channels={out_channels}; take a common divisor, such as {math.gcd(in_channels, out_channels)}."
+            f"out_channels={out_channels}; use a common divisor, such as {math.gcd(in_channels, out_channels)}."
         )
     window = Window(stride, expect_padding(padding, dims), dilation, groups)
     init = jax.nn.initializers.glorot_uniform() if init is None else init
@@ -248,7 +248,7 @@ def conv(
 
 
 def expect_padding(padding: Any, dims: int) -> str | Amounts:
-    """The padding as Window has it: a number stands for both ends of every axis, or of its own.
+    """The padding as Window stores it: a number means both ends of every axis, or of its own axis.
 
     Raises ValueError for anything but "SAME", "VALID", whole numbers >= 0 and pairs of them.
     """

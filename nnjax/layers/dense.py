@@ -57,8 +57,8 @@ def _expect_dense(params, x) -> None:
 def dense_apply(params: Any, x: Array, *, key: Any = None) -> Array:
     """y = x W + b.  x: (..., n_in), W: (n_in, n_out), b: (n_out,), y: (..., n_out).
 
-    Raises TypeError where params are not DenseParams or x is not real floating point of W's dtype, ValueError where the
-    features of x are not the rows of W.
+    Raises TypeError if params are not DenseParams or x is not real floating point of W's dtype, ValueError if x does not have
+    as many features as W has rows.
     """
     _expect_dense(params, x)
     y = x @ params.w
@@ -76,7 +76,7 @@ def dense_bwd(
     # feedback(w) is w.T: forward, output j summed down column j of W; backward, input i sums along row i.
     ct_x = ct_y @ feedback(params.w)
     ct_w = product(fold(x).T, fold(ct_y))  # the adjoint of W -> x W
-    ct_b = None if params.b is None else broadcast_t(ct_y, params.b.shape)  # b was copied to every row: sum them
+    ct_b = None if params.b is None else broadcast_t(ct_y, params.b.shape)  # b is copied to every row: sum over them
     return DenseParams(ct_w, ct_b), ct_x
 
 
@@ -97,12 +97,12 @@ def dense(
     init: Callable[..., Array] | None = None,
     feedback: Callable[[Array], Array] = transpose,
 ) -> Layer[Array]:
-    """y = x W + b, with W: (n_in, n_out) and b: (n_out,), or no b at all (`bias=False`).
+    """y = x W + b, with W: (n_in, n_out) and b: (n_out,), or without b (`bias=False`).
 
     init(key, shape, dtype) makes W: by default Glorot's uniform distribution, variance 2 / (n_in + n_out)
-    (Glorot and Bengio 2010, eq. 16); b starts at zero. feedback(W) is the matrix that sends the error back: anything but
-    the transpose gives something that is not the gradient (see `nnjax.feedback`).
-    Raises ValueError for sizes that are not positive ints, TypeError for an init or feedback that is no function.
+    (Glorot and Bengio 2010, eq. 16); b starts at zero. feedback(W) is the matrix that sends the error back; only the
+    transpose gives the gradient (see `nnjax.feedback`).
+    Raises ValueError for sizes that are not positive ints, TypeError for an init or feedback that is not a function.
     """
     n_in, n_out = expect_positive("dense", n_in=n_in, n_out=n_out)
     init = jax.nn.initializers.glorot_uniform() if init is None else init

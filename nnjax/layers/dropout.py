@@ -13,7 +13,7 @@ from ..leaf import Like, leaf
 
 def keep_share(key: Any, shape: tuple[int, ...], rate: float) -> Array:
     """bool: False for a share `rate` of the entries."""
-    # Drawn in float32 whatever x is: under x64 another draw would be another mask.
+    # Drawn in float32 whatever x is: under x64 a float64 draw would be a different mask.
     return jax.random.uniform(key, shape, jnp.float32) >= jnp.float32(rate)
 
 
@@ -40,7 +40,7 @@ def dropout_bwd(residuals: Any, ct_y: Array, *, rate: float) -> Any:
 
 
 def expect_rate(who: str, rate: Any) -> float:
-    """The rate as a float of Python. Raises ValueError unless 0 <= rate < 1."""
+    """The rate as a Python float. Raises ValueError unless 0 <= rate < 1."""
     share = real_number(rate)
     if share is None or not 0 <= share < 1:
         raise ValueError(f"{who}: rate must be the share dropped, 0 <= rate < 1, got {rate!r}; 0.5 drops half.")
@@ -65,5 +65,5 @@ def dropout(rate: float) -> Layer[Array]:
 
 
 def draws_from_key(layer: Layer) -> bool:
-    """Whether the layer, or some part of it, draws from its key: without one it does something else."""
+    """Whether the layer, or a part of it, draws from its key, and so behaves differently without one."""
     return layer.draws or any(map(draws_from_key, layer.parts))

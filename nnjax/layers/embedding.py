@@ -1,4 +1,4 @@
-"""Tables: rows picked by integer ids, and rows added by position."""
+"""Tables: rows selected by integer ids, and rows added by position."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, overload
@@ -38,7 +38,7 @@ def _expect_ids(x, vocab: int) -> None:
         raise TypeError(f"embedding: ids must be integers, got {describe(x)}; convert them with "
                         "jnp.asarray(x, jnp.int32).")  # fmt: skip
     if isinstance(x, Tracer):
-        return  # values exist only at run time: an id out of range gives a NaN row there, and no gradient
+        return  # values exist only at run time: an id out of range then gives a NaN row and no gradient
     ids = np.asarray(x)
     wrong = ids[(ids < 0) | (ids >= vocab)]
     if wrong.size:
@@ -98,7 +98,7 @@ def learned_positions_fwd(params: Any, x: Array) -> Any:
 
 
 def learned_positions_bwd(residuals: Any, ct_y: Array, context: Any) -> Any:
-    # The table was cut to its first T rows, then copied to every example: sum over the examples, then fill up with zeros.
+    # The table is cut to its first T rows, then copied to every example: sum over the examples, then pad with zeros.
     return EmbeddingParams(leading_t(broadcast_t(ct_y, ct_y.shape[-2:]), context)), ct_y
 
 
@@ -179,7 +179,7 @@ def fused_unembedding_fwd(params: Any, h: Array, *, key: Any = None) -> Any:
 
 
 def fused_unembedding_bwd(residuals: Any, ct_y: Array) -> Any:
-    ct_h, ct_table = ct_y  # nothing was done to them
+    ct_h, ct_table = ct_y  # they pass unchanged
     return EmbeddingParams(ct_table), ct_h
 
 
@@ -192,7 +192,7 @@ def unembedding(vocab: int, n: int, *, fused: bool) -> Layer: ...
 def unembedding(vocab: int, n: int, *, fused: bool = False) -> Layer:
     """y = h tableᵀ, or with `fused` the pair (h, table) for `linear_cross_entropy`.  h: (..., n), table: (vocab, n).
 
-    Its parameters are those of `embedding(vocab, n)`, with whose table it shares them under `tied`.
+    Its parameters are those of `embedding(vocab, n)`, so that `tied` can share one table between both.
     Raises TypeError or ValueError for other parameters, or an h of other features.
     """
     vocab, n = expect_positive("unembedding", vocab=vocab, n=n)

@@ -26,7 +26,7 @@ class GRUParams(NamedTuple):
 
 
 def _gates(a, s, b_u):
-    """(r, z, n, v): reset, update, candidate, and v = the candidate's share of the state, h_{t-1} U_n + b_u."""
+    """(r, z, n, v): reset, update, candidate, and v = the part of the candidate from the state, h_{t-1} U_n + b_u."""
     a_r, a_z, a_n = jnp.split(a, 3, -1)
     s_r, s_z, s_n = jnp.split(s, 3, -1)
     r, z = jax.nn.sigmoid(a_r + s_r), jax.nn.sigmoid(a_z + s_z)
@@ -73,7 +73,7 @@ def gru_bwd(residuals: Any, cts: Any) -> Any:
         ct_y_t, slope, z = known
         ct_h = ct_y_t + ct_h  # h_t was used twice, as output and as state: the two cotangents add
         ct_s = jnp.concatenate([ct_h, ct_h, ct_h], -1) * slope
-        return ct_h * z + ct_s @ params.u.T, ct_h  # h_{t-1} reached h_t past the gates, through z, and through U: back, U.T
+        return ct_h * z + ct_s @ params.u.T, ct_h  # h_{t-1} reached h_t directly, through z, and through U: back, U.T
 
     ct_first, ct_h = lax.scan(step, ct_h, (time_first(ct_y), slope_s, z), reverse=True)
     ct_s = time_first(jnp.concatenate([ct_h, ct_h, ct_h], -1) * slope_s)

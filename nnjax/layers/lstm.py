@@ -25,7 +25,7 @@ class LSTMParams(NamedTuple):
 
 
 class LSTMState(NamedTuple):
-    """h, c: (..., n_hidden): the output of the step before, and its cell."""
+    """h, c: (..., n_hidden): the output of the previous step, and its cell."""
 
     h: Array
     c: Array
@@ -104,7 +104,7 @@ def lstm(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
     Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
     x: (..., time, n_in), y: (..., time, n_hidden), from the zero state. With `carry` x is (x, state) and y is (y, state),
     with LSTMState(h, c), each (..., n_hidden), before the first step and after the last; state=None is the zero state.
-    Each gate's W starts as in Glorot and Bengio 2010 (eq. 16), its U orthogonal, b at zero but at 1 for the forget gate
+    Each gate's W starts as in Glorot and Bengio 2010 (eq. 16), its U orthogonal, b at zero, except 1 for the forget gate
     (Jozefowicz et al. 2015, section 2.2).
     Raises TypeError and ValueError for params, x or state of another kind, shape or dtype.
     """

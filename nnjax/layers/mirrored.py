@@ -1,4 +1,4 @@
-"""A layer whose feedback weights are parameters, and learn: Kolen and Pollack's mirror."""
+"""A layer with feedback weights that are parameters and learn: Kolen and Pollack's mirror."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,9 +27,9 @@ def carried_by(
     feedback: Callable[..., Any], layer: Layer[Y], bwd: Callable[..., tuple[Any, Any]],
     output: Callable[[Any], Any] = lambda residuals: None, *, fast: Sequence[Callable[..., Any]] | None = None,
 ) -> Layer[Y]:  # fmt: skip
-    """The layer with its error sent back by `feedback`, by `mirrored` where that is `mirror`.
+    """The layer with its error sent back by `feedback`, or by `mirrored` if that is `mirror`.
 
-    bwd(residuals, ct_y, *, feedback): the layer's own, of which layer.bwd is that with the transpose; output, fast: as of
+    bwd(residuals, ct_y, *, feedback): the backward of the layer; with the transpose it is layer.bwd. output, fast: as in
     `leaf`.
     """
     if fast is not None and layer.plain is not None:
@@ -44,10 +44,10 @@ def carried_by(
 def mirrored(
     layer: Layer[Y], bwd: Callable[..., tuple[Any, Any]], output: Callable[[Any], Any] = lambda residuals: None
 ) -> Layer[Y]:
-    """The layer with a matrix B of its own in the place of wᵀ: params are MirrorParams(forward, back).
+    """The layer with its own matrix B instead of wᵀ: params are MirrorParams(forward, back).
 
-    B gets the update of w, transposed: ct_back = ct_wᵀ, so that under the same optimizer, and decay, B - wᵀ only ever decays
-    (Kolen and Pollack 1994; Akrout et al. 2019, eq. 16).
+    B gets the update of w, transposed: ct_back = ct_wᵀ. So with the same optimizer, and decay, B - wᵀ only decays (Kolen and
+    Pollack 1994; Akrout et al. 2019, eq. 16).
     """
     who = f"mirrored {layer.name}"
 

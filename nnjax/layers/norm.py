@@ -1,7 +1,7 @@
-"""Layer, RMS and group normalisation: each example made to have mean 0 and variance 1 over some of its entries.
+"""Layer, RMS and group normalisation: give each example mean 0 and variance 1 over some of its entries.
 
 The Jacobian of x -> x̂ = (x - mean) / s over n entries is (I - 1 1ᵀ/n - x̂ x̂ᵀ/n) / s. It is symmetric, so it is its own
-transpose, and a projection but for 1/s: whatever moves the mean or the length of x does not reach x̂, and nothing of the
+transpose, and a projection except for the factor 1/s: changes of the mean or the length of x do not reach x̂, and no
 cotangent comes back along these two directions.
 
 Sums and means are taken in float32 at least, whatever x is.
@@ -37,8 +37,8 @@ class NormParams(NamedTuple):
 
 
 def mean_over(x: Array, axes: Any) -> Array:
-    """x.mean(axes, keepdims=True). Over the last axis as a product with 1 in every entry: on CPUs XLA's sums along rows take
-    longer (`layer_norm` of the bench)."""
+    """x.mean(axes, keepdims=True). Over the last axis as a product with ones: on CPUs XLA's sums along rows take
+    longer (bench case `layer_norm`)."""
     if axes != -1:
         return x.mean(axes, keepdims=True)
     n = x.shape[-1]
@@ -100,7 +100,7 @@ def layer_norm_bwd(residuals: Any, ct_y: Array) -> Any:
     ct_y, shape = widened(ct_y), x.shape
     y = (widened(x) - broadcast(mean, shape)) * broadcast(one_over_s, shape)
     ct_x = standardise_bwd(y, one_over_s, ct_y * broadcast(widened(scale), shape), -1)
-    # scale and offset were copied to every row: their cotangents are sums over the rows
+    # scale and offset are copied to every row: their cotangents are sums over the rows
     ct_scale, ct_offset = broadcast_t(ct_y * y, scale.shape), broadcast_t(ct_y, scale.shape)
     return NormParams(ct_scale.astype(x.dtype), ct_offset.astype(x.dtype)), ct_x.astype(x.dtype)
 
@@ -146,9 +146,9 @@ def rms_norm_bwd(residuals: Any, ct_y: Array) -> Any:
     v = widened(x)
     y = v * broadcast(one_over_s, shape)
     ct = ct_y * broadcast(widened(scale), shape)
-    along = mean_over(ct * v, -1) * one_over_s  # of x, not of ŷ: so it needs no second pass after that of x^2
+    along = mean_over(ct * v, -1) * one_over_s  # with x, not ŷ, so that it needs no second pass after that over x^2
     ct_x = ct - y * broadcast(along, shape)  # J = (I - ŷ ŷᵀ/n) / s is symmetric
-    ct_scale = broadcast_t(ct_y * y, scale.shape)  # scale was copied to every row: a sum over the rows
+    ct_scale = broadcast_t(ct_y * y, scale.shape)  # scale is copied to every row: a sum over the rows
     return NormParams(ct_scale.astype(x.dtype), None), (ct_x * broadcast(one_over_s, shape)).astype(x.dtype)
 
 
@@ -201,7 +201,7 @@ def group_norm_bwd(residuals: Any, ct_y: Array) -> Any:
     y = (v - broadcast(mean, v.shape)) * broadcast(one_over_s, v.shape)
     ct_normal = _grouped(ct_y * broadcast(widened(scale), x.shape), groups)
     ct_x = standardise_bwd(y, one_over_s, ct_normal, GROUP_AXES).reshape(x.shape)
-    # scale and offset were copied to every example and place: their cotangents are sums over both
+    # scale and offset are copied to every example and place: their cotangents are sums over both
     ct_scale, ct_offset = broadcast_t(ct_y * y.reshape(x.shape), scale.shape), broadcast_t(ct_y, scale.shape)
     return NormParams(ct_scale.astype(x.dtype), ct_offset.astype(x.dtype)), ct_x.astype(x.dtype)
 
@@ -210,8 +210,8 @@ def group_norm(groups: int, n: int, *, eps: float = 1e-5) -> Layer[Array]:
     """y = scale (x - mean) / sqrt(variance + eps) + offset, for each example over space and the channels of each group.
 
     x, y: (batch, ..., n); scale, offset: (n,).  Group k holds channels k n/groups to (k + 1) n/groups - 1.
-    Wu and He 2018, eq. 1 to 7.  Raises ValueError where groups does not divide n, TypeError and ValueError for params or
-    x of another kind, shape or dtype.
+    Wu and He 2018, eq. 1 to 7.  Raises ValueError if groups does not divide n, TypeError and ValueError for params or x
+    of another kind, shape or dtype.
     """
     (groups, n), (eps,) = expect_positive("group_norm", groups=groups, n=n), expect_not_negative("group_norm", eps=eps)
     if n % groups:

@@ -1,4 +1,4 @@
-"""Pooling: maximum and mean over windows of space, and the reshapes that lead from images to features.
+"""Pooling: maximum and mean over windows of space, and reshapes from images to features.
 
 A window of an int pools (..., width, channels), a window of two ints (..., height, width, channels).
 """
@@ -30,12 +30,12 @@ def _expect_windows(who, params, x, window) -> None:
         raise ValueError(f"{who}: x must have shape (..., {space}, channels), got {describe(x)}; reshape it.")
     if any(n < k for n, k in zip(x.shape[-1 - len(window) : -1], window)):
         raise ValueError(
-            f"{who}: the window {window} must fit into the input, got {describe(x)}; take a smaller window, or pad x."
+            f"{who}: the window {window} must fit into the input, got {describe(x)}; use a smaller window, or pad x."
         )
 
 
 def _reduce(x, start, operator, window, stride, padding: str | Sequence[tuple[int, int]] = "VALID", spread=None):
-    """operator over every window, from `start`, by XLA's own loop over windows; spread: by which x is drawn apart first."""
+    """The operator over every window, from `start`, by XLA's loop over windows; spread: the dilation of x, applied first."""
     lead = (1,) * (x.ndim - len(window) - 1)
     pads = padding if isinstance(padding, str) else [*((0, 0) for _ in lead), *padding, (0, 0)]
     base = None if spread is None else (*lead, *spread, 1)
@@ -56,7 +56,7 @@ def max_pool_fwd(params: Any, x: Array, *, key: Any = None, window: tuple[int, .
 
 def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     where, x = residuals
-    # y[p] = x[p stride + i] for the one i that won: its Jacobian selects, and the transpose puts ct_y[p] back there.
+    # y[p] = x[p stride + i] for the one i with the maximum: its Jacobian selects, and the transpose puts ct_y[p] back there.
     zero, ct_x = jnp.zeros_like(ct_y), []
     for n, i in enumerate(np.ndindex(window)):
         won = where == jnp.asarray(n, where.dtype)
@@ -65,7 +65,7 @@ def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride
 
 
 def fast_max_pool_fwd(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
-    """`max_pool_fwd` in the spelling of the platform."""
+    """`max_pool_fwd`, spelled for the platform."""
     _expect_windows("max_pool", params, x, window)
     how = {"window": window, "stride": stride}
     y, where = by_platform(x, plain=_maximum, cpu=cpu.max_pool_fwd, tpu=tpu.max_pool_fwd, how=how)
@@ -78,16 +78,16 @@ def _maximum(x, *, window, stride):
 
 
 def fast_max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
-    """`max_pool_bwd` in the spelling of the platform."""
+    """`max_pool_bwd`, spelled for the platform."""
     how = {"window": window, "stride": stride}
     return by_platform(residuals, ct_y, plain=max_pool_bwd, cpu=cpu.max_pool_bwd, tpu=tpu.max_pool_bwd, how=how)
 
 
 def max_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Layer[Array]:
-    """y[p] = max over i of x[p stride + i], i in the window, where the whole window lies in x.
+    """y[p] = max over i of x[p stride + i], i in the window, for windows that lie in x entirely.
 
     x: (..., width, channels) for an int or (k,), (..., height, width, channels) for (k, l); the stride is the window
-    unless given. Of several maxima the first, in row-major order, gets the whole cotangent, as in `jax.grad`.
+    unless given. If several entries tie, the first in row-major order gets the whole cotangent, as in `jax.grad`.
     Raises ValueError for sizes that are not positive ints, and for an x smaller than the window.
     """
     fast = (fast_max_pool_fwd, fast_max_pool_bwd)
@@ -107,8 +107,8 @@ def avg_pool_fwd(params: Any, x: Array, *, key: Any = None, window: tuple[int, .
 
 def avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     (like,) = residuals
-    # Every entry of a window counted for 1 / size of its mean: it gets that share of ct_y back, from every window it is in.
-    # These began at it or before it: so the sum runs over a window that ends at it, over ct_y spread out by the stride.
+    # Every entry of a window has weight 1 / size in its mean: it gets that share of ct_y back, from every window it is in.
+    # These start at or before it, so the sum runs over a window that ends at it, over ct_y spread out by the stride.
     share, space = ct_y.astype(wide(ct_y)) / math.prod(window), outlined(like).shape[-1 - len(window) : -1]
     places = ct_y.shape[-1 - len(window) : -1]
     around = [(k - 1, n - (p - 1) * s - 1) for n, p, k, s in zip(space, places, window, stride)]
@@ -117,12 +117,12 @@ def avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride
 
 
 def fast_avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
-    """`avg_pool_bwd` in the spelling of the platform."""
+    """`avg_pool_bwd`, spelled for the platform."""
     return by_platform(residuals, ct_y, plain=avg_pool_bwd, cpu=cpu.avg_pool_bwd, how={"window": window, "stride": stride})
 
 
 def avg_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Layer[Array]:
-    """y[p] = mean over i of x[p stride + i], i in the window, where the whole window lies in x.
+    """y[p] = mean over i of x[p stride + i], i in the window, for windows that lie in x entirely.
 
     x: (..., width, channels) for an int or (k,), (..., height, width, channels) for (k, l); the stride is the window
     unless given.  Raises ValueError for sizes that are not positive ints, and for an x smaller than the window.
@@ -153,7 +153,7 @@ def global_avg_pool_apply(params: Any, x: Array, *, key: Any = None, axes: Any) 
     if x.ndim <= axes or 0 in x.shape[-1 - axes : -1]:
         raise ValueError(
             f"global_avg_pool: x must have {axes} axes of space, none empty, before its channels, got {describe(x)}; "
-            "say with `axes` how many there are."
+            "set `axes` to their number."
         )
     return x.mean(tuple(range(x.ndim - 1 - axes, x.ndim - 1)))
 
@@ -166,14 +166,14 @@ def global_avg_pool_bwd(residuals: Any, ct_y: Array, *, axes: Any) -> Any:
     (like,) = residuals
     shape = outlined(like).shape
     share = ct_y / math.prod(shape[-1 - axes : -1])
-    # The mean summed over space, so its transpose copies over space.
+    # The mean sums over space, so its transpose copies over space.
     return (), broadcast(share.reshape(*ct_y.shape[:-1], *(1,) * axes, ct_y.shape[-1]), shape)
 
 
 def global_avg_pool(axes: int = 2) -> Layer[Array]:
     """y = mean of x over its `axes` axes of space.  x: (..., height, width, channels), or (..., width, channels) for 1.
 
-    y: (..., channels).  Raises ValueError where x has fewer axes, or no entries to average.
+    y: (..., channels).  Raises ValueError if x has fewer axes, or no entries to average.
     """
     expect_positive("global_avg_pool", axes=axes)
     fs = (global_avg_pool_apply, global_avg_pool_fwd, global_avg_pool_bwd)
@@ -187,7 +187,7 @@ def global_avg_pool(axes: int = 2) -> Layer[Array]:
 
 
 def flatten_apply(params: Any, x: Array, *, key: Any = None, axes: Any) -> Array:
-    """y = x with its last `axes` axes made one; all but the first where axes is None."""
+    """y = x with its last `axes` axes merged; all but the first if axes is None."""
     expect_params("flatten", params, tuple)
     expect_float("flatten", "x", x)
     kept = 1 if axes is None else x.ndim - axes
@@ -202,14 +202,14 @@ def flatten_fwd(params: Any, x: Array, *, key: Any = None, axes: Any) -> Any:
 
 def flatten_bwd(residuals: Any, ct_y: Array) -> Any:
     (like,) = residuals
-    return (), ct_y.reshape(outlined(like).shape)  # reshaping only renames entries: the transpose names them back
+    return (), ct_y.reshape(outlined(like).shape)  # reshaping only renames entries: the transpose restores their names
 
 
 def flatten(axes: int | None = None) -> Layer[Array]:
-    """y = x with its last `axes` axes made one, or all but the first, the batch, where `axes` is not given.
+    """y = x with its last `axes` axes merged, or by default all but the first, the batch.
 
     x: (batch, ...), y: (batch, n); with axes=3, x: (..., height, width, channels), y: (..., n).
-    Raises ValueError where x has fewer axes.
+    Raises ValueError if x has fewer axes.
     """
     if axes is not None:
         expect_positive("flatten", axes=axes)

@@ -1,9 +1,9 @@
 """The tanh recurrent layer, and what rnn, gru and lstm share.
 
 A recurrent layer is one step, repeated over time. Unrolled, T steps are a composition, and (A_T ... A_1)ᵀ = A_1ᵀ ... A_Tᵀ:
-backpropagation through time is nothing but that reversal. The loop back carries the state's cotangent alone. All that a
-step needs beside it is known before the loop starts, as every state was kept, and what the weights need is known after it:
-one matrix product for all steps.
+backpropagation through time is this reversal. The backward loop carries only the state's cotangent. Everything else that
+a step needs is known before the loop starts, as every state is kept. The weights need only what is known after it: one
+matrix product for all steps.
 """
 
 import math
@@ -78,7 +78,7 @@ def time_first(x: Array) -> Array:
 
 
 def one_earlier(y: Array, first: Any) -> Array:
-    """first, y_1 ... y_{T-1}: the state that each step began with.  y: (batch, time, n), first: (batch, n)."""
+    """first, y_1 ... y_{T-1}: the state at the start of each step.  y: (batch, time, n), first: (batch, n)."""
     return jnp.concatenate([first[:, None], y], 1)[:, : y.shape[1]]
 
 
@@ -110,9 +110,9 @@ def rnn(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
 def fast_pair(
     fwd: Callable[..., Any], bwd: Callable[..., Any], cpu_fwd: Callable[..., Any], cpu_bwd: Callable[..., Any]
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(fwd, bwd) in the spelling of the platform, for residuals (params, x, state, y, kept).
+    """(fwd, bwd), spelled for the platform, for residuals (params, x, state, y, kept).
 
-    cpu_fwd(params, x, state) -> (y, last, kept), what is new of what fwd gives.
+    cpu_fwd(params, x, state) -> (y, last, kept), the new arrays in the result of fwd.
     """
 
     def new(params, x, state):
@@ -143,14 +143,14 @@ def recurrent(
     """The Layer of apply(params, x, state) -> (y, state), its fwd -> ((y, state), residuals), and its
     bwd(residuals, (ct_y, ct_state)) -> (ct_params, ct_x, ct_state), all three on one batch axis.
 
-    kind: the NamedTuple of the parameters; shapes: theirs, by name; state_type: the NamedTuple of a state of several
-    arrays, or None.
+    kind: the NamedTuple of the parameters; shapes: of the parameters, by name; state_type: the NamedTuple of a state of
+    several arrays, or None.
     """
     expect_flag(name.partition("(")[0], carry=carry)
     parts = state_type._fields if state_type else ("state",)
 
     def entered(params, x):
-        """(params, x with one batch axis, state the same, the leading axes) after all checks."""
+        """(params, x with one batch axis, the state likewise, the leading axes), after all checks."""
         expect_params(name, params, kind)
         for field, p in params._asdict().items():
             expect_float(name, field, p)
@@ -213,7 +213,7 @@ def recurrent(
             )
         ct_y = ct_y.reshape(math.prod(lead), *ct_y.shape[-2:])
         zero = jnp.zeros_like(ct_y, shape=(ct_y.shape[0], n_hidden))
-        if ct_state is None:  # the last state was handed to nobody
+        if ct_state is None:  # the last state was not used
             ct_state = state_type(*(zero for _ in parts)) if state_type else zero
         ct_state = jax.tree.map(lambda s: s.reshape(zero.shape), ct_state)
         ct_params, ct_x, ct_state = bwd(residuals, (ct_y, ct_state))

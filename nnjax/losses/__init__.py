@@ -1,4 +1,4 @@
-"""Losses: layers without parameters, and the one that takes the last linear map into itself."""
+"""Losses: layers without parameters; one of them includes the last linear map."""
 
 from .fused import linear_cross_entropy as linear_cross_entropy
 from .means import binary_cross_entropy as binary_cross_entropy

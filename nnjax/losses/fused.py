@@ -1,8 +1,8 @@
 """A linear map to many classes and the cross-entropy of its outputs in one: the N x V outputs are never kept.
 
 The gradient of a softmax's cross-entropy is known as soon as its outputs are, and the cotangent of a mean is one number.
-So the forward makes the gradient of the rows while their outputs exist, and the backward multiplies by that number. The
-plain pair takes all rows at once, that of a CPU a chunk of them.
+So the forward computes the gradient of the rows while their outputs exist, and the backward multiplies by that number.
+The plain pair takes all rows at once, that of a CPU a chunk of them.
 """
 
 import math
@@ -60,15 +60,15 @@ def _checked(params, x):
 def linear_cross_entropy_apply(params: Any, x: Array, *, key: Any = None) -> Array:
     """The (weighted) mean of -log softmax(h wᵀ)[label].  h: (..., n), w: (vocabulary, n), labels, weights: (...)."""
     h, w, labels, weights = _checked(params, x)
-    acc = wide(h)  # also for the product, so that its transpose meets what float16 cannot hold: a probability over n rows
+    acc = wide(h)  # also for the product, as its transpose gets a probability over n rows, too small for float16
     losses = softmax_cross_entropy_apply(h.astype(acc) @ w.astype(acc).T, labels, 0.0)
     return (weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)).astype(h.dtype)
 
 
 def shares(weights: Any, n: int, acc: Any) -> tuple[Array, Array]:
-    """(share, most): what each of n rows counts for beside the one that counts most, and what that one does in the mean.
+    """(share, most): the weight of each of n rows relative to the largest, and the largest weight in the mean.
 
-    Apart, as float16 cannot hold the part of one row in the mean of many, nor a probability times it.
+    They are separate because float16 cannot hold the weight of one row in the mean of many, nor a probability times it.
     """
     if not weights:
         return jnp.ones((n,), acc), jnp.full((), 1 / max(n, 1), acc)
@@ -79,14 +79,14 @@ def shares(weights: Any, n: int, acc: Any) -> tuple[Array, Array]:
 
 
 def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tuple[Array, Array, Array]:
-    """(loss of each row, ct_h, ct_w) of the sum of share times the losses.  rows: (n, d), w: (v, d), labels, share: (n,)."""
+    """(loss of each row, ct_h, ct_w) for the sum of share times the losses.  rows: (n, d), w: (v, d), labels, share: (n,)."""
     s = jnp.einsum("nd,vd->nv", rows, w, preferred_element_type=share.dtype)
     top = s.max(-1)
     e = jnp.exp(s - broadcast(top[:, None], s.shape))
     z = e.sum(-1)
     hit = broadcast(labels[:, None], s.shape) == broadcast(jnp.arange(w.shape[0], dtype=jnp.int32)[None], s.shape)
     losses = top - jnp.where(hit, s, jnp.zeros_like(s)).sum(-1) + jnp.log(z)
-    # share (p - onehot) is the cotangent of s = h wᵀ: back to h through w, and to w by the rows of h that met it.
+    # share (p - onehot) is the cotangent of s = h wᵀ: back to h through w, and to w through the rows of h.
     p = e * broadcast((share / z)[:, None], s.shape)
     ct_s = (p - jnp.where(hit, broadcast(share[:, None], s.shape), jnp.zeros_like(s))).astype(rows.dtype)
     ct_h = jnp.einsum("nv,vd->nd", ct_s, w, preferred_element_type=share.dtype)
@@ -97,7 +97,7 @@ def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tupl
 def fast_gradient_of_rows(
     rows: Array, w: Array, labels: Array, share: Array, kernel: bool = False
 ) -> tuple[Array, Array, Array]:
-    """`gradient_of_rows` in the spelling of the platform; kernel: on a GPU or TPU its kernels, where it has some."""
+    """`gradient_of_rows`, spelled for the platform; kernel: on a GPU or TPU use its kernels, if there are any."""
     fast = {"cpu": cpu.gradient_of_rows, "cuda": partial(gpu.gradient_of_rows, plain=gradient_of_rows)}
     fast |= kernels.spellings(rows, w) if kernel else {}
     return by_platform(rows, w, labels, share, plain=gradient_of_rows, **fast)
@@ -108,7 +108,7 @@ def linear_cross_entropy_fwd(params: Any, x: Array, *, key: Any = None, of_rows:
     n = math.prod(labels.shape)
     labels, valid = class_numbers(labels.reshape(n), w.shape[0])
     share, most = shares(weights, n, wide(h))
-    if h.dtype != jnp.float16:  # whose range alone is too small for both at once; a factor of 1 costs no pass over ct_w
+    if h.dtype != jnp.float16:  # only its range is too small for both at once; a factor of 1 saves a pass over ct_w
         share, most = share * most, jnp.ones_like(most)
     losses, ct_h, ct_w = of_rows(fold(h), w, labels, jnp.where(valid, share, jnp.zeros_like(share)))
     losses = jnp.where(valid, losses, jnp.full_like(losses, jnp.nan)).reshape(h.shape[:-1])
@@ -118,7 +118,7 @@ def linear_cross_entropy_fwd(params: Any, x: Array, *, key: Any = None, of_rows:
 
 
 def linear_cross_entropy_bwd(residuals: Any, ct_value: Array) -> Any:
-    ct_h, ct_w, most, mean_residuals, like = residuals  # but for a scalar, whose transpose is itself
+    ct_h, ct_w, most, mean_residuals, like = residuals  # a scalar is left, which is its own transpose
     scale = ct_value.astype(ct_w.dtype) * most
     ct_y = (ct_h * scale).astype(like.dtype), (ct_w * scale).astype(like.dtype)
     if mean_residuals is None:
@@ -129,10 +129,10 @@ def linear_cross_entropy_bwd(residuals: Any, ct_value: Array) -> Any:
 def linear_cross_entropy(*, kernel: bool = False) -> Layer[Array]:
     """The mean over rows of the cross-entropy of softmax(h wᵀ) with integer labels, in chunks of rows.
 
-    x = ((h, w), labels) or ((h, w), labels, weights); h: (..., n); w: (vocabulary, n), as the table of an embedding, so that
-    a tied model hands its table over as it is; labels: integers (...) in 0 ... vocabulary-1; weights: (...).
+    x = ((h, w), labels) or ((h, w), labels, weights); h: (..., n); w: (vocabulary, n), like the table of an embedding, so
+    that a tied model can pass its table unchanged; labels: integers (...) in 0 ... vocabulary-1; weights: (...).
     A label out of range raises ValueError when its value is known; under `jit` its row has loss NaN and no gradient.
-    kernel: on a GPU or TPU in Pallas kernels, as in `nnjax.ops.linear_cross_entropy`.
+    kernel: on a GPU or TPU, use Pallas kernels, as in `nnjax.ops.linear_cross_entropy`.
     Raises TypeError or ValueError where h, w, labels and weights do not fit.
     """
     expect_flag(NAME, kernel=kernel)

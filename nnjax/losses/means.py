@@ -1,9 +1,9 @@
 """Losses are layers with no parameters and x = (y, labels) or (y, labels, weights).
 
-Each is a loss per example, written here as an `apply`, `fwd`, `bwd` of its own, followed by one (weighted) mean over the
-examples: every axis but the last of y. `bwd` returns ((), (ct_y, ct_labels[, ct_weights])), with None for integer labels.
-An empty batch, or one whose weights are all zero, has value NaN and zero gradients. An example of weight 0 is not looked at,
-whatever it holds: it counts as zeros, and its gradient is zero. Losses of bfloat16 and float16 are computed in float32, as
+Each is a loss per example, with its own `apply`, `fwd` and `bwd`, followed by one (weighted) mean over the examples, which
+are all axes of y but the last. `bwd` returns ((), (ct_y, ct_labels[, ct_weights])), with None for integer labels.
+An empty batch, or one with only zero weights, has value NaN and zero gradients. An example of weight 0 is ignored,
+whatever its values: it counts as zeros, and its gradient is zero. Losses in bfloat16 and float16 are computed in float32, as
 sums and means in them would stall or overflow, and rounded once at the end.
 """
 
@@ -34,13 +34,13 @@ def mean_fwd(losses: Array) -> Any:
 def mean_bwd(residuals: Any, ct_value: Array) -> Any:
     (losses,) = residuals
     share = ct_value.astype(losses.dtype) / max(losses.size, 1)
-    return broadcast(share, losses.shape)  # the mean summed, so its transpose copies
+    return broadcast(share, losses.shape)  # the mean is a sum, so its transpose copies
 
 
 def weighted_mean_apply(losses: Array, weights: Any) -> Array:
-    """value = sum_i w_i l_i / sum_i w_i.  losses, weights: (...), value: ().  An entry with w_i = 0 is not looked at.
+    """value = sum_i w_i l_i / sum_i w_i.  losses, weights: (...), value: ().  An entry with w_i = 0 is ignored.
 
-    The value has the dtype of the losses, which the weights may be narrower than.
+    The value has the dtype of the losses; the weights may be narrower.
     """
     weights = weights.astype(losses.dtype)
     total = weights.sum()
@@ -68,7 +68,7 @@ def weighted_mean_bwd(residuals: Any, ct_value: Array) -> Any:
 
 
 def expect_weights(name: str, weights: list[Any], what: str, y: Any) -> None:
-    """Raise unless there are none, or one for each example of y, of its dtype; what: the name of y."""
+    """Raise unless there are no weights, or one for each example of y, with its dtype; what: the name of y."""
     for w in weights:
         expect_float(name, "weights", w)
         expect_shape(name, "weights", w, y.shape[:-1])
@@ -76,14 +76,14 @@ def expect_weights(name: str, weights: list[Any], what: str, y: Any) -> None:
 
 
 def looked_at(x: Array, weights: Any) -> Array:
-    """x with zeros where the weight is 0: NaN times 0 would be NaN, in a gradient too.  x: (..., n), weights: (...)."""
+    """x with zeros where the weight is 0, as NaN times 0 would be NaN, also in a gradient.  x: (..., n), weights: (...)."""
     return jnp.where(broadcast((weights == 0)[..., None], x.shape), jnp.zeros_like(x), x)
 
 
 def class_numbers(labels: Array, n: int) -> tuple[Array, Array]:
-    """(ids, known): labels as int32, -1 where they are not in 0 ... n-1, and where they are.
+    """(ids, known): labels as int32, -1 if not in 0 ... n-1, and whether they are.
 
-    n may be more than the labels' dtype can hold (256 classes in uint8), and a label more than int32 can.
+    n may be more than the dtype of the labels can hold (256 classes in uint8), and a label more than int32 can.
     """
     ids = labels.astype(jnp.int32)
     known = (ids >= 0) & (ids < n) & (ids.astype(labels.dtype) == labels)
@@ -91,10 +91,10 @@ def class_numbers(labels: Array, n: int) -> tuple[Array, Array]:
 
 
 def total_weight(x: Array) -> jax.Array:
-    """The sum of weights behind a loss's mean, for x as the loss takes it: the number of examples if it has no weights.
+    """The sum of weights in the mean of a loss, for x as the loss takes it: the number of examples if there are no weights.
 
-    Means of several batches combine as sum(total_weight * value) / sum(total_weight); a mean of means does not.
-    It is a float32 at least, whatever the weights' dtype: float16 counts to 2,048, and bfloat16 to 256.
+    Combine the means of several batches as sum(total_weight * value) / sum(total_weight), not as a mean of means.
+    It is float32 at least, whatever the dtype of the weights: float16 counts to 2,048, and bfloat16 to 256.
     """
     y, _, *weights = x
     if isinstance(y, tuple):
@@ -105,7 +105,7 @@ def total_weight(x: Array) -> jax.Array:
 def _loss(
     name: str, check: Callable[..., Any], apply: Callable[..., Any], fwd: Callable[..., Any], bwd: Callable[..., Any]
 ) -> Layer[Array]:
-    """The Layer of a loss per example, given as three functions, followed by the mean."""
+    """The Layer made of a loss per example, given as three functions, and the mean."""
 
     def checked(params, x):
         expect_params(name, params, tuple)
@@ -170,7 +170,7 @@ def expect_classes(name: str) -> Callable[..., Any]:
         expect_shape(name, "labels", labels, y.shape[:-1])
         seen = (labels, *weights)
         if any(isinstance(v, Tracer) for v in seen):
-            return  # values exist only at run time: an id out of range gives NaN there, and no gradient
+            return  # values exist only at run time: an id out of range then gives NaN and no gradient
         labels = np.asarray(labels)[np.asarray(weights[0]) != 0] if weights else np.asarray(labels)
         wrong = labels[(labels < 0) | (labels >= y.shape[-1])]
         if wrong.size:
@@ -205,9 +205,9 @@ def mean_squared_error() -> Layer[Array]:
 
 
 def _sides(y, labels):
-    """(-|y|, r), r the share of the target on the side that the logit is against: 1 - t where y > 0, t elsewhere.
+    """(-|y|, r), r the share of the target on the other side than the logit: 1 - t where y > 0, t elsewhere.
 
-    An infinite logit that nothing is against counts as 0 there, for 0 times infinity.
+    An infinite logit with r = 0 counts as 0, to avoid 0 times infinity.
     """
     y, t = y.astype(wide(y)), labels.astype(wide(y))
     against = jnp.where(y > 0, 1 - t, t)
@@ -218,8 +218,8 @@ def _sides(y, labels):
 def binary_cross_entropy_apply(y: Array, labels: Array) -> Array:
     """l = -(1/n) sum_j [t log s(y) + (1 - t) log(1 - s(y))], s the sigmoid.  y, t: (..., n), l: (...) in float32 at least.
 
-    Written |y| r + log1p(exp(-|y|)), r the share of the target on the other side than y: neither log(0) nor an overflow is
-    ever formed.
+    Written as |y| r + log1p(exp(-|y|)), r the share of the target on the other side than y, so that there is never a log(0)
+    or an overflow.
     """
     minus_abs, against = _sides(y, labels)
     tail = jnp.exp(jnp.where(y > 0, -y, y).astype(wide(y)))
@@ -231,7 +231,7 @@ def binary_cross_entropy_fwd(y: Array, labels: Array) -> Any:
 
 
 def binary_cross_entropy_bwd(residuals: Any, ct_losses: Any) -> Any:
-    y, labels = residuals  # dl/dy = s(y) - t, taken from the side where s(y) or 1 - s(y) has not been rounded away
+    y, labels = residuals  # dl/dy = s(y) - t, from the side where s(y) or 1 - s(y) is not rounded away
     minus_abs, against = _sides(y, labels)
     ct = broadcast(ct_losses[..., None] * (1 / max(y.shape[-1], 1)), y.shape)
     slope = against - jax.nn.sigmoid(jnp.where(y > 0, -y, y).astype(ct.dtype))
@@ -267,7 +267,7 @@ def softmax_cross_entropy_apply(y: Array, labels: Array, smoothing: Any) -> Arra
     below, _, z = _from_top(y)
     ids, known = class_numbers(labels, y.shape[-1])
     picked = jnp.take_along_axis(below, jnp.where(known, ids, jnp.zeros_like(ids))[..., None], -1)[..., 0]
-    if smoothing:  # 0 times the logarithm of what has no probability would be NaN
+    if smoothing:  # 0 times log 0 would be NaN
         picked = (1 - smoothing) * picked + smoothing * below.mean(-1)
     return jnp.where(known, jnp.log(z[..., 0]) - picked, jnp.full_like(picked, jnp.nan))
 
@@ -294,8 +294,8 @@ def softmax_cross_entropy(*, label_smoothing: float = 0.0) -> Layer[Array]:
     y: (..., n) logits; labels: integers (...) in 0 ... n-1; weights: (...).  label_smoothing a mixes the one-hot target
     with the uniform one, q = (1 - a) onehot + a / n (Szegedy et al. 2016, section 7).
     A label out of range raises ValueError when its value is known; under `jit` its example has loss NaN and no gradient.
-    A logit of -inf gives its class the probability 0: an example of that class, and with smoothing any, has loss inf; the
-    gradient is softmax(y) - q there too. A row of -inf alone has no softmax: NaN.
+    A logit of -inf gives its class the probability 0: an example of that class, or with smoothing any example, has loss inf;
+    the gradient is still softmax(y) - q. A row of only -inf has no softmax and gives NaN.
     """
     name = "softmax_cross_entropy"
     smoothing = real_number(label_smoothing)

@@ -1,4 +1,4 @@
-"""Models: compositions of layers, no mathematics of their own; their weights, read and written; and text made by them."""
+"""Models: compositions of layers, without new mathematics; reading and writing their weights; and generating text."""
 
 from .char_rnn import char_rnn as char_rnn
 from .decode import generate_gpt as generate_gpt

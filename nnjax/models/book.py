@@ -15,9 +15,9 @@ from .mlp import mlp
 
 
 def book(sizes: Sequence[int]) -> Layer[Array]:
-    """`nielsen.feedforward` of rows: dense layers, each with a sigmoid after it, the last one too.
+    """`nielsen.feedforward` for rows: dense layers, each followed by a sigmoid, the last one too.
 
-    x: (..., sizes[0]), y: (..., sizes[-1]); params: `nielsen.Params`, whose w are the transposes of the kernels of `dense`.
+    x: (..., sizes[0]), y: (..., sizes[-1]); params: `nielsen.Params`, where w is the transpose of the kernel of `dense`.
     Raises ValueError for fewer than two sizes or one that is not a positive int.
     """
     layers = serial(mlp(sizes, sigmoid()), sigmoid())
@@ -34,10 +34,10 @@ def book(sizes: Sequence[int]) -> Layer[Array]:
     def bwd(residuals, ct_y):
         (ct_layers, _), ct_x = layers.bwd(residuals, ct_y)
         ct_w, ct_b = zip(*ct_layers[::2])
-        return nielsen.Params(tuple(w.T for w in ct_w), ct_b), ct_x  # the transpose of a transpose is one
+        return nielsen.Params(tuple(w.T for w in ct_w), ct_b), ct_x  # transposed back
 
     def output(residuals):
-        y = jax.tree.leaves(residuals[-1])[0]  # of sigmoid, which keeps what it gave
+        y = jax.tree.leaves(residuals[-1])[0]  # of sigmoid, which keeps its output
         return Like(y.shape, y.dtype)
 
     return leaf("nielsen", lambda key: nielsen.init(key, sizes), apply, fwd, bwd, output)

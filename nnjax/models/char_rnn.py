@@ -24,12 +24,12 @@ def char_rnn(vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, car
 
 
 def char_rnn(vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, carry: bool = False) -> Layer:
-    """embedding, `layers` recurrent layers of `cell` ("rnn", "gru" or "lstm"), dense.  Logits of the next character.
+    """embedding, `layers` recurrent layers of `cell` ("rnn", "gru" or "lstm"), dense.  It returns logits of the next character.
 
     x: integers (..., time) in 0 ... vocab-1, y: (..., time, vocab), from the zero state. With `carry` x is (x, state) and y
     is (y, state), with one entry of state for each recurrent layer; state=None is the zero state. The parameters are the
-    same either way: train with one, generate with the other.
-    Raises ValueError for a cell that is not known or sizes that are not positive ints.
+    same in both: train with one, generate with the other.
+    Raises ValueError for an unknown cell or sizes that are not positive ints.
     """
     vocab, width, layers = expect_positive("char_rnn", vocab=vocab, width=width, layers=layers)
     expect_flag("char_rnn", carry=carry)
@@ -42,7 +42,7 @@ def char_rnn(vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, car
 
 
 def _carried(name: str, embed: Layer, recurrent: Sequence[Layer], head: Layer) -> Layer:
-    """The serial of embed, recurrent layers made with `carry=True`, and head, of (x, state) with one state for each."""
+    """The serial of embed, recurrent layers made with `carry=True`, and head, for (x, state) with one state for each."""
     plain = serial(embed, *recurrent, head)
 
     def entered(params, x):

@@ -1,4 +1,4 @@
-"""Text from a `gpt` that keeps its keys and values: each new id costs one position, not the whole prefix again."""
+"""Text from a `gpt` that caches its keys and values: each new id costs one position, not the whole prefix again."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from .generate import expect_request, pick
 
 
 def _parts(params) -> tuple[Any, ...]:
-    """(table, head, positions, blocks stacked, last norm) of the parameters of a `gpt`; where it is tied, table is head."""
+    """(table, head, positions, blocks stacked, last norm) of the parameters of a `gpt`; if it is tied, table is head."""
     if isinstance(params, TiedParams):
         (embed, body), head = params, params.table
     elif isinstance(params, tuple) and [type(p) for p in params] == [EmbeddingParams, tuple, EmbeddingParams]:
@@ -36,13 +36,13 @@ def _parts(params) -> tuple[Any, ...]:
         table, places = head.table, positions.table
     except (AttributeError, IndexError, TypeError, ValueError):
         raise TypeError(
-            "generate_gpt: params must be those of gpt(...), and are not made of its parts; make them with its init."
+            "generate_gpt: params must be those of gpt(...), got a tuple with other parts; make them with its init."
         ) from None
     expect_array("generate_gpt", "params: the table of ids", table)
     expect_array("generate_gpt", "params: the table of positions", places)
     if table.ndim != 2 or places.ndim != 2 or table.shape[1] != places.shape[1]:
         raise ValueError(
-            f"generate_gpt: params must hold tables of one width for ids and positions, got {describe(table)} and "
+            f"generate_gpt: params must hold tables of the same width for ids and positions, got {describe(table)} and "
             f"{describe(places)}; make them with the init of gpt."
         )
     return embed, table, places, blocks, norm
@@ -51,8 +51,8 @@ def _parts(params) -> tuple[Any, ...]:
 class Decoder(NamedTuple):
     """A `gpt`, one position at a time.
 
-    context: its longest text; table: of the ids; empty(rows, steps): keys and values of no position yet, with room for so many;
-    step(ids, kept, t) -> (logits (rows, vocab), kept), of the ids (rows,) at position t, t = 0, 1, ... in turn.
+    context: its longest text; table: of the ids; empty(rows, steps): an empty cache of keys and values for this many steps;
+    step(ids, kept, t) -> (logits (rows, vocab), kept), for the ids (rows,) at position t, t = 0, 1, ... in turn.
     """
 
     context: int
@@ -62,7 +62,7 @@ class Decoder(NamedTuple):
 
 
 def decoder(params: Any, *, heads: int, activation: Layer | None = None, eps: float = 1e-5) -> Decoder:
-    """The decoder of the parameters of a `gpt`, which may be traced; the rest as of `generate_gpt`."""
+    """The decoder for the parameters of a `gpt`, which may be traced; the rest as in `generate_gpt`."""
     expect_positive("generate_gpt", heads=heads)
     activation = gelu(approximate=True) if activation is None else activation
     expect_layer("generate_gpt", activation)
@@ -99,11 +99,11 @@ def generate_gpt(
 ) -> Array:  # fmt: skip
     """`length` new ids after `prompt`.  prompt: integers (..., s), s >= 1; result: int32 (..., length).
 
-    params: those of gpt(vocab, context, layers, heads, width), in any of its forms; heads, activation and eps: as it was made
-    with (`models.gpt2_options` has those of a file). With a key each id is drawn from softmax(logits / temperature); without
-    one, or at temperature 0, it is the most probable, the first of equals.
-    Pure: the same arguments give the same ids, under `jit` too (params, prompt and key alone traced).
-    Raises ValueError where s + length - 1 is more than the context, TypeError for a prompt that is not integers.
+    params: those of gpt(vocab, context, layers, heads, width), in any of its forms; heads, activation and eps: those of the
+    gpt (`models.gpt2_options` reads those of a file). With a key each id is drawn from softmax(logits / temperature);
+    without one, or at temperature 0, it is the most probable, the first one if several tie.
+    Pure: the same arguments give the same ids, also under `jit` (with only params, prompt and key traced).
+    Raises ValueError if s + length - 1 is more than the context, TypeError for a prompt that is not integers.
     """
     expect_request("generate_gpt", prompt, length, key, temperature)
     decode = decoder(params, heads=heads, activation=activation, eps=eps)
@@ -112,9 +112,9 @@ def generate_gpt(
     if prompt.ndim < 1 or prompt.shape[-1] < 1 or steps > context:
         raise ValueError(
             f"generate_gpt: prompt must have shape (..., s), s from 1 to {context + 1 - length}, so that {length} more fit in "
-            f"the context of {context}, got {describe(prompt)}; cut it, or ask for less."
+            f"the context of {context}, got {describe(prompt)}; cut it, or reduce length."
         )
-    embedding(*decode.table.shape).apply(EmbeddingParams(decode.table), prompt)  # refuses ids that it does not know
+    embedding(*decode.table.shape).apply(EmbeddingParams(decode.table), prompt)  # raises for unknown ids
     given = prompt.reshape(-1 if prompt.size else 0, prompt.shape[-1]).astype(jnp.int32)
     rows = given.shape[0]
 

@@ -31,7 +31,7 @@ def gpt_block(
     hidden = 4 * width if hidden is None else hidden
     mix = attention(width, heads, init=normal, init_out=small, kernel=kernel)
     attend = serial(layer_norm(width, eps=eps), mix, *dropped)
-    # The activation's input is kept and its output computed again: four of the block's widths for one tanh.
+    # The activation's input is kept and its output computed again: it saves four widths of memory for one tanh.
     out = recompute(serial(gelu(approximate=True) if activation is None else activation, dense(hidden, width, init=small)))
     feed = serial(layer_norm(width, eps=eps), dense(width, hidden, init=normal), out, *dropped)
     return serial(residual(attend), residual(feed))
@@ -58,18 +58,18 @@ def gpt(
 
     embedding + learned positions; `layers` blocks x + attention(norm(x)), x + mlp(norm(x)), with causal attention and an mlp
     of `hidden` (4 width) and `activation` (tanh-gelu) between; a last norm; the embedding's table again as the head, or with
-    tie=False a table of its own: params are then the tuple (table, body, head).  eps: of the norms.
+    tie=False a separate table: params are then the tuple (table, body, head).  eps: of the norms.
     ids: integers (..., s), s <= context; y: (..., s, vocab), or with `fused` (h, table) for `linear_cross_entropy`,
-    h: (..., s, width).  dropout: the share dropped of the embedding and of what each block adds (GPT-2 drops attention weights
-    too: here they are never formed as a whole).  The blocks run under `scan_layers`, their parameters stacked, with `remat`
-    recomputed in the backward; scan=False sets them in a row, with a tuple of parameters instead.  kernel: of `attention`.
-    Weights start normal with deviation 0.02, those into the residual sum divided by sqrt(2 layers).
+    h: (..., s, width).  dropout: the share dropped of the embedding and of what each block adds (GPT-2 also drops attention
+    weights, which are never formed as a whole here).  The blocks run under `scan_layers`, with stacked parameters, and with
+    `remat` they are recomputed in the backward; scan=False runs them in a row, with a tuple of parameters.  kernel: as in
+    `attention`.  Weights start normal with deviation 0.02, those into the residual sum divided by sqrt(2 layers).
     """
     sizes = {"vocab": vocab, "context": context, "layers": layers, "heads": heads, "width": width}
     vocab, context, layers, heads, width = expect_positive("gpt", **sizes)
     expect_flag("gpt", fused=fused, remat=remat, scan=scan, tie=tie, kernel=kernel)
     if remat and not scan:
-        raise ValueError("gpt: remat recomputes blocks inside the scan and needs it, got scan=False; leave one of them out.")
+        raise ValueError("gpt: remat needs the scan, in which it recomputes blocks, got scan=False; leave one of them out.")
     normal, _ = gpt_initializers(layers)
     dropped = (drop(dropout),) if expect_rate("gpt", dropout) else ()
     hidden = 4 * width if hidden is None else expect_positive("gpt", hidden=hidden)[0]

@@ -1,7 +1,7 @@
-"""GPT-2 as the Hugging Face layout has it: what a folder of config.json and safetensors files says of the model, its arrays.
+"""GPT-2 in the Hugging Face layout: read the model and its arrays from a folder of config.json and safetensors files.
 
-Nothing is dropped without a word: what the config asks for and `gpt` has not is refused by name, and so is an array that has
-no place in it.
+Nothing is ignored silently: an option of the config that `gpt` does not have raises an error that names it, and so does an
+array that has no place in `gpt`.
 """
 
 import json
@@ -20,13 +20,13 @@ from ..linear import widened
 from .gpt import gpt
 from .weights import read_tensors
 
-# Of one block, in the order of the leaves of ours. Its linear maps store (in, out) too.
+# Of one block, in the order of our leaves. Its linear maps are (in, out), like ours.
 BLOCK = (
     "ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias",
     "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias",
 )  # fmt: skip
 TABLE, POSITIONS, NORM, HEAD = "wte.weight", "wpe.weight", ("ln_f.weight", "ln_f.bias"), "lm_head.weight"
-CONSTANTS = (".attn.bias", ".attn.masked_bias")  # the causal line, which older files store
+CONSTANTS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which older files store
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), lambda: gelu(approximate=True)),
@@ -37,17 +37,17 @@ ALIASES = {
     "hidden_size": "n_embd", "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
 }  # fmt: skip
-# What changes the numbers and `gpt` has not: refused where it is anything but the value here, or nothing.
+# Options that change the numbers and that `gpt` lacks: refused unless they have the value here, or are missing.
 WITHOUT: dict[str, Any] = {"model_type": "gpt2", "add_cross_attention": False, "pruned_heads": {}, "quantization_config": {}}
 
 
 def read_gpt2(path: str | Path, heads: int | None = None, dtype: Any = None) -> tuple[dict[str, Any], dict[str, jax.Array]]:
     """(the options of `gpt` that make this model, its arrays by name) from a folder, a safetensors file in it, or the index of
-    its shards; heads, if given, where no config says how many.
+    its shards; heads: used if no config gives their number.
 
-    `gpt` divides all scores of attention by sqrt(width / heads). Where the config has another scale, the arrays of the queries
-    are multiplied by what it has more: the scores are the same.
-    Raises ValueError for what cannot be read, contradicts itself, or asks for what `gpt` has not: it says which.
+    `gpt` divides all attention scores by sqrt(width / heads). If the config has another scale, the arrays of the queries are
+    multiplied by the ratio, which gives the same scores.
+    Raises ValueError, which says why, for files that cannot be read, contradict each other, or need options that `gpt` lacks.
     """
     path = expect_path("gpt2", path)
     folder = path if path.is_dir() else path.parent
@@ -66,8 +66,8 @@ def read_gpt2(path: str | Path, heads: int | None = None, dtype: Any = None) -> 
     sizes = {"vocab_size": vocab, "n_positions": context, "n_layer": layers, "n_embd": width, "n_inner": hidden}
     for name, size in sizes.items():
         if config.get(name) not in (None, size):
-            raise ValueError(f"{path}: config.json says {name} {config[name]!r}, and the arrays {size}; put the files of one "
-                             "model together.")  # fmt: skip
+            raise ValueError(f"{path}: config.json says {name} {config[name]!r}, but the arrays {size}; use the files of one "
+                             "model.")  # fmt: skip
     heads = _heads(path, config, heads, width)
     activation = config.get("activation_function", "gelu_new")
     if activation not in ACTIVATIONS:
@@ -92,22 +92,22 @@ def _queries_scaled(array: jax.Array, scale: float) -> jax.Array:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """config.json, {} where there is none. Raises ValueError for what it asks for in vain."""
+    """config.json, {} if there is none. Raises ValueError for options that are not supported."""
     if not path.exists():
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}; replace it with a sound copy.") from None
+        raise ValueError(f"{path} cannot be read as JSON: {error}; replace it with an intact copy.") from None
     if not isinstance(found, dict):
         raise ValueError(
-            f"{path} must hold a JSON object of options, got {type(found).__name__}; replace it with a sound copy."
+            f"{path} must hold a JSON object of options, got {type(found).__name__}; replace it with an intact copy."
         )
     config = {str(ALIASES.get(name, name)): value for name, value in found.items()}
     for name, value in WITHOUT.items():
         if config.get(name) and config[name] != value:
             raise ValueError(
-                f"{path} asks for {name} {config[name]!r}, which gpt has not; load a plain model of the gpt2 family."
+                f"{path} needs {name} {config[name]!r}, which gpt does not support; load a plain model of the gpt2 family."
             )
     kinds = {
         "a positive whole number": (lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0,
@@ -128,14 +128,14 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _arrays(path: Path) -> Mapping[str, jax.Array]:
-    """Every array of the file, of the index's shards, or of the folder."""
+    """Every array of the file, of the shards of the index, or of the folder."""
     if path.is_dir():
         whole, index = path / "model.safetensors", path / "model.safetensors.index.json"
         if whole.exists() or not index.exists():
             if not whole.exists():
                 there = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
                 raise ValueError(f"{path} must hold model.safetensors, or its shards and model.safetensors.index.json, got "
-                                 f"{there}; save the model there as safetensors: pickled files are never read.")  # fmt: skip
+                                 f"{there}; save the model as safetensors, as pickled files are never read.")  # fmt: skip
             return read_tensors(whole)
         path = index
     if path.suffix != ".json":
@@ -144,17 +144,17 @@ def _arrays(path: Path) -> Mapping[str, jax.Array]:
         places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         shards = sorted(set(places.values()))
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; check the path of the index.") from None
+        raise ValueError(f"{path} does not exist; check the path of the index.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as an index of shards, with a weight_map: {error!r}; replace it with a sound "
-                         "copy.") from None  # fmt: skip
+        raise ValueError(f"{path} cannot be read as an index of shards, with a weight_map: {error!r}; replace it with an "
+                         "intact copy.") from None  # fmt: skip
     for shard in shards:
         if not isinstance(shard, str) or Path(shard).name != shard:
-            raise ValueError(f"{path}: shards must lie beside the index, got {shard!r}; replace it with a sound copy.")
+            raise ValueError(f"{path}: shards must lie beside the index, got {shard!r}; replace it with an intact copy.")
     read = {shard: read_tensors(path.parent / shard) for shard in shards}
     for name, shard in places.items():
         if name not in read[shard]:
-            raise ValueError(f"{path} says that {name} is in {shard}, where it is not; replace both with sound copies.")
+            raise ValueError(f"{path} says that {name} is in {shard}, but it is missing; replace both with intact copies.")
     return {name: read[shard][name] for name, shard in places.items()}
 
 
@@ -163,18 +163,18 @@ def _tied(path: Path, config: Mapping[str, Any], arrays: Mapping[str, jax.Array]
     if HEAD not in arrays:
         if config.get("tie_word_embeddings", True):
             return True
-        raise ValueError(f"{path}: config.json says tie_word_embeddings false, and {HEAD} is missing; replace the file with a "
-                         "sound copy.")  # fmt: skip
+        raise ValueError(f"{path}: config.json says tie_word_embeddings false, but {HEAD} is missing; replace the file with "
+                         "an intact copy.")  # fmt: skip
     head, table = arrays[HEAD], arrays[TABLE]
     same = describe(head) == describe(table) and bool((head == table).all())
-    if not same and config.get("tie_word_embeddings", bool(config)):  # a config that says nothing says true
-        raise ValueError(f"{path}: {HEAD} is not {TABLE}, but config.json does not say tie_word_embeddings false; say it "
-                         f"there, or remove {HEAD}.")  # fmt: skip
+    if not same and config.get("tie_word_embeddings", bool(config)):  # true is the default of a config
+        raise ValueError(f"{path}: {HEAD} differs from {TABLE}, but config.json does not say tie_word_embeddings false; add it "
+                                 f"there, or remove {HEAD}.")  # fmt: skip
     return config.get("tie_word_embeddings", same)
 
 
 def array_names(layers: int, tie: bool, scan: bool) -> list[str]:
-    """The arrays in the order of the leaves of a `gpt`; with `scan` each of all blocks, one after the other."""
+    """The arrays in the order of the leaves of a `gpt`; with `scan` each array of all blocks, one after another."""
     blocks = [[f"h.{i}.{name}" for name in BLOCK] for i in range(layers)]
     inner = [name for row in (zip(*blocks) if scan else blocks) for name in row]
     return [TABLE, POSITIONS, *inner, *NORM, *([] if tie else [HEAD])]
@@ -185,7 +185,7 @@ def _expect_all(path: Path, arrays: Mapping[str, jax.Array], layers: int, tie: b
     missing = [name for name in wanted if name not in arrays]
     if missing:
         raise ValueError(
-            f"{path}: {missing[0]} is missing; replace the file with a sound copy, or pass the folder of its shards."
+            f"{path}: {missing[0]} is missing; replace the file with an intact copy, or pass the folder of its shards."
         )
     left = sorted(set(arrays) - {*wanted, HEAD})
     if left:
@@ -200,13 +200,13 @@ def _heads(path: Path, config: Mapping[str, Any], heads: int | None, width: int)
             f"{path}: config.json says n_head {told}, got heads={heads!r}; leave heads out, or correct one of them."
         )
     if heads is None and told is None and width % 64:
-        raise ValueError(f"{path}: a width of {width} is no multiple of 64, so the number of heads is not known; pass heads.")
+        raise ValueError(f"{path}: a width of {width} is not a multiple of 64, so the number of heads is unknown; pass heads.")
     heads = next(n for n in (heads, told, width // 64) if n is not None)
     return expect_positive("gpt2", heads=heads)[0]
 
 
 def _cast(path: Path, arrays: dict[str, jax.Array], dtype: Any) -> dict[str, jax.Array]:
-    """The arrays in this dtype, or as they are where they are all of one."""
+    """The arrays in this dtype, or unchanged if they all share one."""
     for name, array in arrays.items():
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise ValueError(
@@ -215,7 +215,7 @@ def _cast(path: Path, arrays: dict[str, jax.Array], dtype: Any) -> dict[str, jax
     if dtype is None:
         kinds = sorted({str(array.dtype) for array in arrays.values()})
         if len(kinds) > 1:
-            raise ValueError(f"{path} holds arrays of {' and '.join(kinds)}; pass dtype, the one to compute in.")
+            raise ValueError(f"{path} holds arrays of {' and '.join(kinds)}; pass the dtype to use.")
         return arrays
     try:
         wanted = jnp.dtype(dtype)
@@ -241,12 +241,12 @@ def gpt2_from_safetensors(
 ) -> tuple[Layer, Any]:  # fmt: skip
     """(gpt, params) from GPT-2 weights in the Hugging Face layout: gpt2, gpt2-medium, ...
 
-    path: a folder with model.safetensors, or its shards and their index; or one of these files.  What config.json beside it
-    says is done: activation, epsilon, scale of attention, heads, width of the mlp, an untied head.  Where there is none, heads
-    are width / 64, as in all of OpenAI's, unless given.  The scale of attention is put into the weights of the queries, which
-    then differ from the file's.  dtype: of the parameters, that of the file unless given.  dropout, fused, remat, scan: as of
-    `gpt`; the config's dropout is not taken.
-    Raises ValueError for files that cannot be read, contradict each other, lack an array, or ask for what `gpt` has not.
+    path: a folder with model.safetensors, or its shards and their index; or one of these files.  A config.json beside it sets
+    activation, epsilon, scale of attention, heads, width of the mlp, and an untied head.  Without one, heads is width / 64, as
+    in all models of OpenAI, unless given.  The scale of attention goes into the weights of the queries, which then differ from
+    those in the file.  dtype: of the parameters, by default that of the file.  dropout, fused, remat, scan: as in `gpt`; the
+    dropout of the config is ignored.
+    Raises ValueError for files that cannot be read, contradict each other, lack an array, or need options that `gpt` lacks.
     """
     options, found = read_gpt2(path, heads, dtype)
     model = gpt(**options, dropout=dropout, fused=fused, remat=remat, scan=scan)
@@ -258,7 +258,7 @@ def gpt2_from_safetensors(
         of = [next(names) for _ in range(layers if stacked else 1)]
         for name in of:
             if found[name].shape != leaf.shape[stacked:]:
-                raise ValueError(f"{path}: expected shape {leaf.shape[stacked:]} of {name}, got {describe(found[name])}; "
-                                 "replace it with a sound copy.")  # fmt: skip
+                raise ValueError(f"{path}: expected shape {leaf.shape[stacked:]} for {name}, got {describe(found[name])}; "
+                                 "replace it with an intact copy.")  # fmt: skip
         leaves.append(jnp.stack([found[name] for name in of]) if stacked else found[of[0]])
     return model, jax.tree.unflatten(jax.tree.structure(shapes), leaves)

@@ -1,4 +1,4 @@
-"""Convolutions with pools, then dense layers."""
+"""Convolutions with pooling, then dense layers."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from ..layers.dropout import expect_rate
 from ..layers.pool import flatten, max_pool
 from .mlp import Feedback
 
-# Images at a time on a CPU, where they stay in its cache: `lenet` of the bench.
+# Images at a time on a CPU, so that they stay in its cache (bench case `lenet`).
 CHUNK = 8
 
 
@@ -35,7 +35,7 @@ def lenet(
 
     x: (..., *image), image = (height, width, channels); y: (..., classes), logits.  hidden: the width, or widths, of the
     dense layers between, each followed by the activation (relu by default); dropout: before each dense layer; feedback:
-    as of `mlp`.  Two conv-pool layers are LeNet (LeCun et al. 1998), and chapter 6 of Nielsen's book.
+    as in `mlp`.  Two conv-pool layers are LeNet (LeCun et al. 1998), and chapter 6 of Nielsen's book.
     Raises ValueError for sizes that are not positive ints, and for an image too small for the kernels.
     """
     (classes,) = expect_positive("lenet", classes=classes)
@@ -55,10 +55,10 @@ def lenet(
         layers += [conv(n_in, n_out, (5, 5), padding="VALID", feedback=next(backs)), max_pool((2, 2)), activation]
         height, width, n_in = (height - 4) // 2, (width - 4) // 2, n_out
         if height < 1 or width < 1:
-            least = 5 * 2 ** len(channels) - 4  # the inverse of what each takes: 1, 6, 16, 36
+            least = 5 * 2 ** len(channels) - 4  # what a final size of 1 needs: 1, 6, 16, 36
             raise ValueError(
                 f"lenet: an image of {image[0]} x {image[1]} is too small for {len(channels)} convolutions of 5 x 5, each "
-                f"with a 2 x 2 max-pool; pass an image of at least {least} x {least}, or fewer channels."
+                f"followed by a 2 x 2 max-pool; pass an image of at least {least} x {least}, or fewer channels."
             )
     layers = [in_chunks(serial(*layers, flatten(3)), CHUNK, axes=3, on="cpu")]
     widths = (height * width * n_in, *hidden, classes)

@@ -1,4 +1,4 @@
-"""Dense layers with an activation between."""
+"""Dense layers with activations between them."""
 
 from collections.abc import Sequence
 
@@ -18,12 +18,12 @@ def mlp(sizes: Sequence[int], activation: Layer | None = None, *, feedback: Feed
     """dense, activation, dense, activation, ..., dense: len(sizes) - 1 dense layers, none after the last.
 
     x: (..., sizes[0]), y: (..., sizes[-1]).  The activation defaults to sigmoid.  feedback: one operator of `nnjax.feedback`,
-    or one for each layer after the first: the first has nothing before it to send an error to.
+    or one for each layer after the first, which sends no error back.
     Raises ValueError for fewer than two sizes or one that is not a positive int.
     """
     sizes = expect_sizes("mlp", "sizes", sizes, "[784, 30, 10]")
     if len(sizes) < 2:
-        raise ValueError(f"mlp: sizes must hold at least inputs and outputs, got {sizes!r}; pass e.g. [784, 30, 10].")
+        raise ValueError(f"mlp: sizes must list at least inputs and outputs, got {sizes!r}; pass e.g. [784, 30, 10].")
     activation = sigmoid() if activation is None else activation
     expect_layer("mlp", activation)
     layers = [dense(sizes[0], sizes[1])]

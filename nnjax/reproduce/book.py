@@ -1,6 +1,6 @@
-"""`nnjax reproduce nielsen`: the results of Nielsen's book, chapters 1 to 6, by gradients written by hand.
+"""`nnjax reproduce nielsen`: the results of Nielsen's book, chapters 1 to 6, with gradients written by hand.
 
-FOLDER/NAME/SEED/ holds each run: its checkpoints, so that a stopped one is gone on with, and done.json once it has ended.
+FOLDER/NAME/SEED/ holds each run: its checkpoints, so that it can be resumed, and done.json once it has ended.
 """
 
 import json
@@ -30,11 +30,11 @@ from .rows import ROWS, Row
 
 
 class Stopped(Exception):
-    """A signal has ended a run, which is saved; the argument is its name."""
+    """A signal has ended a run, which is saved; the argument is the name of the signal."""
 
 
 class Result(NamedTuple):
-    """accuracy, in percent, of the epoch that the book would report; epochs: (validation, test) accuracy of each."""
+    """accuracy: in percent, of the epoch that the book would report; epochs: (validation, test) accuracy of each epoch."""
 
     seed: int
     accuracy: float
@@ -45,7 +45,7 @@ class Result(NamedTuple):
 
 
 def write_json(path: Path, content: Any) -> None:
-    """The whole file or none of it."""
+    """Write the whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}")
     draft.write_text(json.dumps(content, indent=1) + "\n")
@@ -80,7 +80,7 @@ def _settings(row: Row, seed: int) -> dict[str, Any]:
 def reported(row: Row, epochs: list[list[float]]) -> int:
     """The index of the epoch whose accuracy the book reports for such a row.
 
-    Chapters 1 and 3: the best. Chapter 6: the last of those best on the validation images, whose test accuracy counts.
+    Chapters 1 and 3: the best. Chapter 6: the last epoch that is best on the validation images; its test accuracy counts.
     """
     validation, test = np.asarray(epochs).T
     if row.of == "validation":
@@ -91,14 +91,14 @@ def reported(row: Row, epochs: list[list[float]]) -> int:
 
 
 def run_row(row: Row, seed: int, data: Dataset, folder: Path, say: Callable[[str], None] = print) -> tuple[Result, Path]:
-    """Train this row from this seed, or go on, or read how it ended."""
+    """Train this row from this seed, or resume it, or read its result."""
     here = folder / _slug(row.name) / str(seed)
     end, settings = here / "done.json", json.loads(json.dumps(_settings(row, seed)))
     if end.is_file():
         found = json.loads(end.read_text())
         if found["settings"] == settings:
             return Result(**found["result"]), here
-        raise ValueError(f"{here} is of a run with other settings; choose another folder, or remove it.")
+        raise ValueError(f"{here} holds a run with other settings; choose another folder, or remove it.")
     init_key, run_key = _keys(seed)
     recipe = row.recipe(data, init_key)
 
@@ -131,7 +131,7 @@ def run_row(row: Row, seed: int, data: Dataset, folder: Path, say: Callable[[str
 
 
 def vote(row: Row, data: Dataset, folder: Path, say: Callable[[str], None] = print) -> Result:
-    """What most of row.members networks, of the row's settings and the seeds 0, 1, ..., say of the test images."""
+    """The majority vote on the test images of row.members networks with the settings of the row and seeds 0, 1, ..."""
     single = next(r for r in ROWS if r._replace(name="", book=0.0, members=1) == row._replace(name="", book=0.0, members=1))
     counts, seconds = 0, 0.0
     for seed in range(row.members):
@@ -147,7 +147,7 @@ def vote(row: Row, data: Dataset, folder: Path, say: Callable[[str], None] = pri
 
 
 def run_curve(curve: Curve, data: Dataset, folder: Path, say: Callable[[str], None] = print) -> dict[str, list[float]]:
-    """Our lists for a curve of the book, from one seed: that of its shuffling, as the book published one run."""
+    """Our lists for a curve of the book, from a single seed, as the book published one run."""
     here = folder / "curves" / _slug(curve.name)
     end = here / "done.json"
     if end.is_file():
@@ -175,7 +175,7 @@ def run_curve(curve: Curve, data: Dataset, folder: Path, say: Callable[[str], No
 
 
 class Table:
-    """What was reproduced so far, in results/nielsen.json; every row that ends is added to what the file has."""
+    """The results so far, in results/nielsen.json; every row that ends is added to the file."""
 
     def __init__(self, results: Path):
         self.path: Path = results / "nielsen.json"
@@ -185,7 +185,7 @@ class Table:
             self.rows = {row["name"]: row for row in json.loads(self.path.read_text())["rows"]}
 
     def add(self, row: Row, found: list[Result]) -> dict[str, Any]:
-        """One row with the results of its seeds."""
+        """Add one row with the results of its seeds."""
         entry = {
             "name": row.name, "book": row.book, "of": row.of, "ours": round(max(r.accuracy for r in found), 4),
             "note": row.note,
@@ -200,7 +200,7 @@ class Table:
         return entry
 
     def draw(self) -> Path:
-        """Ours beside the book's, every seed a dot."""
+        """Draw our accuracies beside the book's, with a dot for every seed."""
         from matplotlib.figure import Figure
 
         rows = [self.rows[r.name] for r in ROWS if r.name in self.rows]
@@ -222,11 +222,11 @@ class Table:
 
 
 def chosen(quick: bool, everything: bool, only: str | None) -> list[Row]:
-    """The rows that these options ask for; without any, those up to ReLU."""
+    """The rows that these options select; by default those up to ReLU."""
     rows = [r for r in ROWS if (everything or (r.quick if quick else not r.expanded))] if only is None else list(ROWS)
     found = [r for r in rows if only is None or only in r.name]
     if not found:
-        raise ValueError(f"reproduce: no row has {only!r} in its name; they are: {'; '.join(r.name for r in ROWS)}.")
+        raise ValueError(f"reproduce: no row has {only!r} in its name; choose from: {'; '.join(r.name for r in ROWS)}.")
     return found
 
 
@@ -234,7 +234,7 @@ def reproduce(
     data: Dataset, rows: list[Row], *, seeds: int, folder: Path, results: Path, curves: Path | None,
     say: Callable[[str], None] = print,
 ) -> Table:  # fmt: skip
-    """Train `rows`, each from the seeds 0 ... seeds - 1, and the published curves where their folder is given."""
+    """Train `rows`, each from the seeds 0 ... seeds - 1, and the published curves if their folder is given."""
     table, wide = Table(results), None
     if curves is not None:
         pairs = list(_pairs(data, folder, curves, say))
@@ -261,7 +261,7 @@ def reproduce(
 
 def _pairs(data: Dataset, folder: Path, curves: Path, say) -> Iterator[tuple[Curve, dict[str, Any], dict[str, Any]]]:
     if not curves.is_dir():
-        raise DataError(f"{curves} is no folder; point --curves to the book's published ones, or leave it out.")
+        raise DataError(f"{curves} must be a folder; point --curves to the book's published curves, or leave it out.")
     for curve in CURVES:
         theirs = published(curves, curve)
         yield curve, theirs, {name: np.asarray(v) for name, v in run_curve(curve, data, folder, say).items()}

@@ -1,4 +1,4 @@
-"""The learning curves that Nielsen publishes with his book, and ours of the same settings, on one picture each."""
+"""The learning curves that Nielsen publishes with his book, and ours with the same settings, in one picture each."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..train.recipe import nielsen_predict
 
 
 class Curve(NamedTuple):
-    """One run of the book.  file, path: where its published numbers stand; measures: which of the four lists there are."""
+    """One run of the book.  file, path: the place of its published numbers; measures: which of the four lists exist."""
 
     name: str
     file: str
@@ -44,7 +44,7 @@ def published(folder: Path, curve: Curve) -> dict[str, np.ndarray]:
     """The book's own lists, epoch by epoch; accuracies as counts of images."""
     path = folder / curve.file
     if not path.is_file():
-        raise DataError(f"{path} is not there; put the book's published curves into {folder}, or leave the curves out.")
+        raise DataError(f"{path} does not exist; put the book's published curves into {folder}, or leave the curves out.")
     found = json.loads(path.read_text())
     for step in curve.path:
         found = found[step]
@@ -52,13 +52,13 @@ def published(folder: Path, curve: Curve) -> dict[str, np.ndarray]:
 
 
 def measures(curve: Curve, data: Dataset) -> Any:
-    """measure(state) -> the lists' next entries: costs with their penalty, as the book counts it, and counts of images."""
+    """measure(state) -> the next entries of the lists: costs with the penalty, counted as in the book, and counts of images."""
     accuracy = make_accuracy(nielsen_predict)
     splits = {"validation": data.validation, "training": data.train}
     encoded = {name: jnp.asarray(one_hot(data.classes)(s.y)) for name, s in splits.items()}
     costs = {
         name: jax.jit(nielsen.objective(nielsen.cross_entropy, curve.lmbda, len(s.y))) for name, s in splits.items()
-    }  # the book divides lambda by the number of images that the cost is of, validation images too
+    }  # the book divides lambda by the number of images in the cost, also for validation images
 
     def measure(state):
         found = {}
@@ -76,7 +76,7 @@ def measures(curve: Curve, data: Dataset) -> Any:
 
 
 def overlay(pairs: list[tuple[Curve, dict[str, np.ndarray], dict[str, np.ndarray]]], file: Path) -> None:
-    """Ours (lines) over the book's (dots), a panel for each measure of each file."""
+    """Draw our curves (lines) over the book's (dots), with a panel for each measure of each file."""
     from matplotlib.figure import Figure
 
     panels: dict[tuple[str, str], list[Any]] = {}

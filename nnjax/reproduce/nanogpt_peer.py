@@ -1,4 +1,4 @@
-"""The configuration of `nnjax.reproduce.nanogpt` in PyTorch (eager), for the wall time beside ours."""
+"""The configuration of `nnjax.reproduce.nanogpt` in PyTorch (eager), to compare times."""
 
 # pyright: reportMissingImports=false
 

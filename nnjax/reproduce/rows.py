@@ -1,4 +1,4 @@
-"""The rows of `nnjax reproduce nielsen`: what Nielsen's book trains in chapters 1 to 6, and the accuracies it reports."""
+"""The rows of `nnjax reproduce nielsen`: the networks of Nielsen's book, chapters 1 to 6, and the accuracies it reports."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from ..train.recipe import Recipe, make_recipe
 class Row(NamedTuple):
     """A network of the book.  book: its accuracy in percent; of: validation or test; `model` to `l2` as in `make_recipe`.
 
-    batch and epochs are the book's unless `note` says otherwise.  members: of a vote.
+    batch and epochs are the book's unless `note` says otherwise.  members: the number of networks that vote.
     """
 
     name: str
@@ -45,8 +45,8 @@ class Row(NamedTuple):
 # The program of chapter 6 divides lambda by the number of minibatches, not of examples: with minibatches of 10, and lambda
 # over the number of examples here, its 0.1 is 1.0.
 LAMBDA_6 = 10 * 0.1
-# What the book does on 250,000 images takes 60 epochs of minibatches of 10. Five times the minibatch and the rate that goes
-# with it take the same path with steps that a CPU does several times as fast.
+# On 250,000 images the book takes 60 epochs of minibatches of 10. With five times the minibatch and the learning rate,
+# training takes the same path, and a CPU is several times as fast.
 SHORTER: dict[str, Any] = {"batch": 50, "learning_rate": 5 * 0.03, "expanded": True}
 NOTE = "minibatch 50 and rate 0.15 for the book's 10 and 0.03"
 

@@ -1,4 +1,4 @@
-"""`nnjax reproduce feedback`: what becomes of a network whose error is carried back by something else than the transpose."""
+"""`nnjax reproduce feedback`: train networks that carry the error back by something other than the transpose."""
 
 import json
 import math
@@ -20,11 +20,11 @@ from ..train.recipe import make_recipe
 from ..train.watching.alignment import ANGLE, RATIO, Aligned, make_alignment
 from .book import write_json
 
-EXAMPLES = 1000  # on which angles are measured
+EXAMPLES = 1000  # to measure angles on
 
 
 class Setting(NamedTuple):
-    """The same budget for every operator. published: test errors in percent of a network of the size, by operator."""
+    """The same settings for every operator. published: test errors in percent of a network of this size, by operator."""
 
     name: str
     data: str
@@ -42,7 +42,7 @@ class Setting(NamedTuple):
 DIGITS = Setting(
     "digits, [64, 64, 64, 10]", "digits", "mlp", (64, 64), "tanh", 0.3, 60, 32,
     ("transpose", "sign_symmetric", "mirror", "random", "direct", "pseudo_inverse", "inverse"),
-    l2={"mirror": 1.0},  # the mirror turns because both sides decay
+    l2={"mirror": 1.0},  # the mirror learns because both sides decay
 )  # fmt: skip
 # Sanfiz and Akrout 2021, table of MNIST: error in percent of a LeNet by backpropagation, sign-symmetric (uniform), random
 # and direct feedback.
@@ -53,8 +53,8 @@ MNIST = Setting(
 
 
 class Outcome(NamedTuple):
-    """accuracy: on the test images after the last epoch, a share of 1; angles, ratios: of the weights of each layer, a list of
-    one number for each epoch."""
+    """accuracy: on the test images after the last epoch, a share of 1; angles, ratios: for the weights of each layer, a list
+    with one number for each epoch."""
 
     seed: int
     accuracy: float
@@ -64,12 +64,12 @@ class Outcome(NamedTuple):
 
     @property
     def final(self) -> dict[str, float]:
-        """The angles after the last epoch, without the top layer's: that hears the output itself."""
+        """The angles after the last epoch, without that of the top layer, which gets the output error itself."""
         return {name: values[-1] for name, values in list(self.angles.items())[:-1]}
 
 
 def operators_of(setting: Setting, name: str, data: Dataset) -> Any:
-    """What `make_recipe` takes: the name, or for "inverse" that operator where weights are square, the transpose elsewhere."""
+    """The feedback for `make_recipe`: the name, or for "inverse" that operator if weights are square, else the transpose."""
     if name != "inverse":
         return name
     sizes = (*setting.hidden, data.classes)
@@ -77,7 +77,7 @@ def operators_of(setting: Setting, name: str, data: Dataset) -> Any:
 
 
 def train_with(setting: Setting, name: str, seed: int, data: Dataset, say: Callable[[str], None] = print) -> Outcome:
-    """One network from this seed, with this operator."""
+    """Train one network from this seed, with this operator."""
     init_key, run_key = jax.random.split(jax.random.key(seed))
     recipe = make_recipe(
         setting.model, data, hidden=setting.hidden, activation=setting.activation, l2=setting.l2.get(name, 0.0),
@@ -103,7 +103,7 @@ def train_with(setting: Setting, name: str, seed: int, data: Dataset, say: Calla
 
 
 def diverged(setting: Setting, name: str, seed: int, data: Dataset, say: Callable[[str], None] = print) -> Outcome:
-    """`train_with`; a run that diverges has the accuracy of no network at all, NaN, and no angles."""
+    """`train_with`, where a run that diverges has accuracy NaN and no angles."""
     try:
         return train_with(setting, name, seed, data, say)
     except FloatingPointError as error:
@@ -114,9 +114,9 @@ def diverged(setting: Setting, name: str, seed: int, data: Dataset, say: Callabl
 def compare(
     setting: Setting, data: Dataset, seeds: int, file: Path, say: Callable[[str], None] = print
 ) -> list[dict[str, Any]]:
-    """Every operator of this setting from the seeds 0 ... seeds - 1; `file` holds those of all settings, and is gone on with.
+    """Train with every operator of this setting from the seeds 0 ... seeds - 1; `file` collects the results of all settings.
 
-    What is in the file already, with this setting, is not trained again.
+    Results with this setting that are in the file already are not trained again.
     """
     known = json.loads(file.read_text()) if file.is_file() else {"settings": []}
     own = {k: list(v) if isinstance(v, tuple) else v for k, v in setting._asdict().items()}
@@ -136,7 +136,7 @@ def compare(
 
 
 def line(setting: Setting, row: dict[str, Any]) -> str:
-    """One row of the table, in words: mean accuracy, each seed's, and the final angle of each layer below the top, averaged."""
+    """One row of the table as text: the mean accuracy, each seed's, and the mean final angle of each layer below the top."""
     seeds = [s for s in row["seeds"] if s["accuracy"] is not None]
     if not seeds:
         return f"{row['operator']:24} diverged"

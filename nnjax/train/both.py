@@ -1,4 +1,4 @@
-"""Training with both gradients at every step, from the same parameters: a run ends where they part."""
+"""Training with both gradients at every step, from the same parameters: a run stops where they differ."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from .loop import GradientsApart
 
 
 class Both(NamedTuple):
-    """value_and_grad: that by hand, whose value is NaN where the two part; where(params, x, labels, key): for `fit`, which
-    asks it then, and which raises GradientsApart."""
+    """value_and_grad: by hand, with the value NaN where the two differ; where(params, x, labels, key): for `fit`, which then
+    calls it; it raises GradientsApart."""
 
     value_and_grad: ValueAndGrad
     where: Callable[..., str]
@@ -22,10 +22,10 @@ class Both(NamedTuple):
 def held_together(
     hand: ValueAndGrad, reference: ValueAndGrad, first: Sequence[Difference], where: Callable[..., str] | None = None
 ) -> Both:
-    """The gradient by hand, held against the reference at every step.
+    """The gradient by hand, compared with the reference at every step.
 
-    What may differ is the first step's budget, relative to the gradient there or, where it has grown, to the present one.
-    where: as of `fit`, asked where the loss is not finite by itself.
+    They may differ by the first step's budget, relative to the larger of the first gradient and the present one.
+    where: as in `fit`, called where the loss itself is not finite.
     """
 
     def compared(*args, **kwargs):
@@ -47,7 +47,7 @@ def held_together(
         if bool(jnp.isfinite(value)):
             for d, off, most in zip(first, apart.tolist(), allowed.tolist()):
                 if not off <= most:
-                    raise GradientsApart(f"{d.leaf} differs by {off:.3g}, {most:.3g} is allowed")
+                    raise GradientsApart(f"{d.leaf} differs by {off:.3g}, at most {most:.3g} is allowed")
         return where(params, x, labels, key) if where else ""
 
     return Both(value_and_grad, asked)

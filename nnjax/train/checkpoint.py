@@ -1,11 +1,11 @@
-"""Checkpoints: whole or absent, every byte accounted for, and refused by name where they do not fit.
+"""Checkpoints: whole or absent, every byte verified, and refused with a reason where they do not fit.
 
 FOLDER/00000120/state/          the arrays, written by orbax-checkpoint
 FOLDER/00000120/manifest.json   what they are, and the SHA-256 of every file under state/
-FOLDER/00000120/manifest.sha256 that of manifest.json
+FOLDER/00000120/manifest.sha256 the SHA-256 of manifest.json
 
-A checkpoint is written beside its place and renamed into it, and one that goes is renamed before it is removed, so that a
-process killed at any moment leaves those of other steps whole and either all or nothing of the new one.
+A checkpoint is written beside its place and then renamed. An old one is renamed before it is removed. So a process that is
+killed at any moment leaves the checkpoints of other steps whole, and either all or nothing of the new one.
 """
 
 import json
@@ -42,7 +42,7 @@ from .watching.plain import plain
 
 
 class Restored(NamedTuple):
-    """state: like the one asked for; step, configuration, metrics: as saved; skipped: a sentence for each damaged newer one."""
+    """state: like the one given; step, configuration, metrics: as saved; skipped: a sentence for each newer, damaged one."""
 
     state: Any
     step: int
@@ -57,12 +57,12 @@ def save(
 ) -> Path:  # fmt: skip
     """Write every array of `state`, a pytree, as the checkpoint of this step, and return its folder.
 
-    configuration: what a resumed run must share; metrics: whatever else should be remembered; both as JSON, numbers of NumPy
-    and JAX and paths among them.  Of all checkpoints the newest `keep` stay, this one, and the one whose metrics[best] is
+    configuration: what a resumed run must share; metrics: anything else to remember. Both are saved as JSON; they may hold
+    numbers of NumPy and JAX, and paths.  Kept are the newest `keep` checkpoints, this one, and the one whose metrics[best] is
     largest.
-    In a run of several processes all of them call it, with a folder that all see: each writes what its own devices hold.
-    Raises CheckpointError where it cannot be written: what was there before is left whole; ValueError or TypeError for a step
-    or an entry that cannot be.
+    In a run of several processes all call it, with a folder that all can see; each writes what its own devices hold.
+    Raises CheckpointError if it cannot be written (earlier checkpoints stay whole), ValueError or TypeError for an invalid
+    step or entry.
     """
     (keep,) = expect_positive("save", keep=keep)
     step = _step(step)
@@ -96,13 +96,13 @@ def _step(step: Any) -> int:
     found = whole_number(step)
     if found is None or found < 0:
         came = repr(step) if isinstance(step, (int, float, str)) else describe(step)
-        raise ValueError(f"save: step must be a whole number from 0, got {came}; pass how many steps were taken.")
+        raise ValueError(f"save: step must be a whole number of at least 0, got {came}; pass the number of steps taken.")
     return found
 
 
 def _json(name: str, given: Any) -> dict[str, Any]:
     if given is not None and not isinstance(given, Mapping):
-        raise TypeError(f"save: {name} must be a dictionary, got {describe(given)}; pass names and what they stand for.")
+        raise TypeError(f"save: {name} must be a dictionary, got {describe(given)}; pass names with their values.")
     return plain(f"save: {name}", given or {})
 
 
@@ -121,19 +121,19 @@ def _ended(draft: Path, final: Path, step: int, manifest: dict[str, Any]) -> Non
 
 @contextmanager
 def _told(folder: Path, step: int) -> Iterator[None]:
-    """Whatever goes wrong, as a CheckpointError that says what is left."""
+    """Turn any failure into a CheckpointError that says which checkpoint is left."""
     try:
         yield
-    except (CheckpointError, jax.errors.JaxRuntimeError):  # the latter: another process is gone
+    except (CheckpointError, jax.errors.JaxRuntimeError):  # the latter: another process has died
         raise
-    except Exception as error:  # orbax has errors of many kinds for a full disk
+    except Exception as error:  # orbax raises many kinds of errors for a full disk
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if jax.process_count() > 1 and "barrier" in reason.lower():  # where orbax waits for another process
             raise jax.errors.JaxRuntimeError(reason.split(". ")[0]) from error
         newest = max(_saved(folder), default=None)
-        left = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
+        left = "there is no earlier one" if newest is None else f"the one of step {newest} is whole"
         raise CheckpointError(
-            f"checkpoint of step {step} could not be saved in {folder}: {reason}; {left}. Free space or choose another folder."
+            f"the checkpoint of step {step} could not be saved in {folder}: {reason}; {left}. Free space or use another folder."
         ) from error
 
 
@@ -145,16 +145,16 @@ def _saved(folder: Path) -> list[int]:
 
 
 def restore(folder: str | Path, like: Any, *, configuration: Mapping[str, Any] | None = None) -> Restored:
-    """The newest sound checkpoint, as a state of the structure, shapes, dtypes and devices of `like`.
+    """The newest valid checkpoint, as a state with the structure, shapes, dtypes and devices of `like`.
 
-    One that is damaged, unreadable, of another version or none at all is passed over, and named in `skipped`.  Raises
-    CheckpointError where there is no sound one, and where its arrays or `configuration`, if given, are not those of this run:
-    it says what differs.
+    Checkpoints that are damaged, unreadable or of another version are skipped, and named in `skipped`.  Raises
+    CheckpointError if none is valid, or if its arrays or its configuration, if given, are not those of this run: the message
+    says what differs.
     """
     folder = expect_path("restore", folder)
     if configuration is not None and not isinstance(configuration, Mapping):
         raise TypeError(
-            f"restore: configuration must be a dictionary, got {describe(configuration)}; pass what was given to save."
+            f"restore: configuration must be a dictionary, got {describe(configuration)}; pass the one that was given to save."
         )
     step, manifest, skipped = expect_fit(folder, like, configuration=configuration)
     state = _read(place(folder, step), like)
@@ -164,7 +164,7 @@ def restore(folder: str | Path, like: Any, *, configuration: Mapping[str, Any] |
 def expect_fit(
     folder: str | Path, like: Any, *, configuration: Mapping[str, Any] | None = None
 ) -> tuple[int, dict[str, Any], list[str]]:
-    """What `restore` raises, before any array is read: the step, its manifest, and a sentence for each that is passed over."""
+    """Raise what `restore` would, without reading arrays. Returns the step, its manifest, and a sentence for each skipped."""
     step, manifest, skipped = by_first(lambda: _newest(Path(folder), like, configuration), CheckpointError)
     if step is None or manifest is None:
         raise NoneSound(Path(folder), skipped)
@@ -174,7 +174,7 @@ def expect_fit(
 def _newest(
     folder: Path, like: Any, configuration: Mapping[str, Any] | None
 ) -> tuple[int | None, dict[str, Any] | None, list[str]]:
-    """The step of the newest sound checkpoint, if any, its manifest, and a sentence for each newer one that is none."""
+    """The step of the newest valid checkpoint, if any, its manifest, and a sentence for each newer one that is not valid."""
     skipped = []
     for step in reversed(steps(folder)):
         path = place(folder, step)
@@ -198,7 +198,7 @@ def _expect_fit(path: Path, manifest: dict[str, Any], like: Any, configuration: 
         ]
         if differ:
             raise CheckpointError(
-                f"{path} is of another run: {'; '.join(differ)}. Resume with the same, or start in another folder."
+                f"{path} is from a different run: {'; '.join(differ)}. Resume with the same options, or use another folder."
             )
     saved, wanted = manifest["leaves"], [_described(name, x) for _, name, x in _leaves(like)]
     if saved != wanted:
@@ -207,8 +207,8 @@ def _expect_fit(path: Path, manifest: dict[str, Any], like: Any, configuration: 
             pairs.setdefault(leaf["name"], [None, None])[1] = leaf
         name, (before, now) = next((n, p) for n, p in pairs.items() if p[0] != p[1])
         raise CheckpointError(
-            f"{path} does not fit this run: {name} was {_words(before)}, is {_words(now)}. Resume with the model and the "
-            "optimizer that it was saved with."
+            f"{path} does not fit this run: {name} was {_words(before)}, is {_words(now)}. Resume with the model "
+            "and the optimizer that it was saved with."
         )
 
 
@@ -228,7 +228,7 @@ def _read(path: Path, like: Any) -> Any:
 
 
 def read_arrays(path: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> Mapping[str, jax.Array]:
-    """Those of the arrays of a checkpoint that are wanted, by number. Raises CheckpointError where they cannot be read."""
+    """The wanted arrays of a checkpoint, by number. Raises CheckpointError if they cannot be read."""
     if not wanted:
         return {}
     orbax = _orbax()
@@ -275,9 +275,9 @@ def _orbax() -> Any:
 
 @contextmanager
 def _quietly(seconds: float = 5.0) -> Iterator[None]:
-    """Of a save that fails orbax's threads print pages of tracebacks beside the error that it raises: the error suffices.
+    """Silence the threads of orbax: when a save fails they print pages of tracebacks besides the error.
 
-    Some still write when it is raised, and fail only then: they are waited for, at most so many seconds.
+    Some are still writing when the error is raised, and fail only later: wait for them, at most this many seconds.
     """
     logger, hook = logging.getLogger("absl"), threading.excepthook
     level, before = logger.level, set(threading.enumerate())
@@ -289,7 +289,7 @@ def _quietly(seconds: float = 5.0) -> Iterator[None]:
         end = time.monotonic() + seconds
         for thread in set(threading.enumerate()) - before:
             if type(thread).__module__.startswith("orbax."):
-                threading.Thread.join(thread, max(0.0, end - time.monotonic()))  # orbax's own join raises what the thread did
+                threading.Thread.join(thread, max(0.0, end - time.monotonic()))  # orbax's join would raise its error
         raise
     finally:
         logger.setLevel(level)

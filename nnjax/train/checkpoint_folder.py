@@ -1,4 +1,4 @@
-"""Checkpoints as folders: which there are, whether each is as it was written, and how one takes the place of another."""
+"""Checkpoints as folders: which exist, whether each is still as written, and how one replaces another."""
 
 import hashlib
 import itertools
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
-UNFINISHED = ".saving-"  # begins the names of what is being written or removed: no checkpoint, and gone with the next save
-REPLACED = ".replaced-"  # and of a checkpoint that another of its step is about to replace: it counts until that one is there
-SET_ASIDE = ".no-checkpoint"  # ends the name of what stood in the place of a checkpoint, and was none
+UNFINISHED = ".saving-"  # prefix of what is being written or removed: not a checkpoint, and removed by the next save
+REPLACED = ".replaced-"  # prefix of a checkpoint that is about to be replaced: it counts until the new one of its step is there
+SET_ASIDE = ".no-checkpoint"  # suffix for what had the name of a checkpoint but was not one
 PARTS: dict[str, type] = {"step": int, "leaves": list, "configuration": dict, "metrics": dict, "files": dict}  # of a manifest
 
 
@@ -23,22 +23,22 @@ class CheckpointError(ValueError):
 
 
 class Damaged(CheckpointError):
-    """A checkpoint that is not as it was written, cannot be read, or never was one: it is passed over."""
+    """A checkpoint that has changed, cannot be read, or never was one: it is skipped."""
 
 
 class NoneSound(CheckpointError):
-    """There is no sound checkpoint; skipped: a sentence for each that was passed over."""
+    """There is no valid checkpoint; skipped: a sentence for each that was skipped."""
 
     def __init__(self, folder: Path, skipped: Sequence[str]):
-        found = "; ".join(skipped) or "none was ever saved there"
-        super().__init__(f"no sound checkpoint in {folder}: {found}. Start anew, in another folder.")
+        found = "; ".join(skipped) or "none was saved there"
+        super().__init__(f"no valid checkpoint in {folder}: {found}. Start again in another folder.")
         self.skipped: tuple[str, ...] = tuple(skipped)
 
 
 def steps(folder: str | Path) -> list[int]:
-    """The steps of which there is a checkpoint, or what is named like one, damaged or not, in order.
+    """The steps that have a checkpoint, or something named like one, damaged or not, in order.
 
-    Raises CheckpointError where the folder cannot be read.
+    Raises CheckpointError if the folder cannot be read.
     """
     folder = Path(folder)
     try:
@@ -49,14 +49,14 @@ def steps(folder: str | Path) -> list[int]:
 
 
 def place(folder: Path, step: int) -> Path:
-    """Where the checkpoint of this step lies."""
+    """The folder of the checkpoint of this step."""
     final = folder / f"{step:08d}"
     replaced = folder / f"{REPLACED}{final.name}"
     return replaced if os.path.lexists(replaced) and not os.path.lexists(final) else final
 
 
 def seal(draft: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest, with the SHA-256 of every file there is, and have all of it reach the disk."""
+    """Write the manifest, with the SHA-256 of every file, and flush everything to disk."""
     manifest = {"format": FORMAT, **manifest, "files": {str(p.relative_to(draft)): _digest(p) for p in _files(draft)}}
     written = draft / "manifest.json"
     written.write_text(json.dumps(manifest, indent=1) + "\n")
@@ -66,15 +66,15 @@ def seal(draft: Path, manifest: dict[str, Any]) -> None:
 
 
 def manifest_of(path: str | Path) -> dict[str, Any]:
-    """The manifest of the checkpoint at this path, as it was written. Raises Damaged, with what is wrong."""
+    """The manifest of the checkpoint at this path, as it was written. Raises Damaged, which says what is wrong."""
     path = Path(path)
     try:
         if not path.is_dir():
-            raise Damaged(f"{path} is no checkpoint: it is no folder")
+            raise Damaged(f"{path} is not a checkpoint: it is not a folder")
         written, digest = (path / name for name in ("manifest.json", "manifest.sha256"))
         content = written.read_bytes()
         if digest.read_bytes() != f"{hashlib.sha256(content).hexdigest()}\n".encode():
-            raise Damaged(f"{path} is damaged: manifest.json is not what was written")
+            raise Damaged(f"{path} is damaged: manifest.json has changed")
         manifest = json.loads(content)
     except FileNotFoundError as error:
         raise Damaged(f"{path} is damaged: {Path(error.filename).name} is missing") from None
@@ -83,17 +83,17 @@ def manifest_of(path: str | Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, Damaged):
             raise
-        raise Damaged(f"{path} is no checkpoint: manifest.json is no JSON") from None
+        raise Damaged(f"{path} is not a checkpoint: manifest.json is not JSON") from None
     if not isinstance(manifest, dict) or "format" not in manifest:
-        raise Damaged(f"{path} is no checkpoint: manifest.json is of something else")
+        raise Damaged(f"{path} is not a checkpoint: manifest.json has other content")
     if manifest["format"] != FORMAT:
         raise Damaged(
-            f"{path} was saved by another version, in format {manifest['format']}; this one reads format {FORMAT}, and that "
-            "version goes on from it"
+            f"{path} was saved by another version, in format {manifest['format']}; this one reads format {FORMAT}; resume with "
+            "that version"
         )
     for name, kind in PARTS.items():
         if not isinstance(manifest.get(name), kind):
-            raise Damaged(f"{path} is no checkpoint: manifest.json lacks {name}")
+            raise Damaged(f"{path} is not a checkpoint: manifest.json lacks {name}")
     return manifest
 
 
@@ -106,14 +106,14 @@ def verify(path: str | Path) -> dict[str, Any]:
             if name not in there or name not in manifest["files"]:
                 raise Damaged(f"{path} is damaged: {name} is {'missing' if name not in there else 'not part of it'}")
             if _digest(there[name]) != manifest["files"][name]:
-                raise Damaged(f"{path} is damaged: {name} is not what was written")
+                raise Damaged(f"{path} is damaged: {name} has changed")
     except OSError as error:
         raise Damaged(f"{path} cannot be read: {Path(error.filename or path).name}: {error.strerror or error}") from None
     return manifest
 
 
 def take_place(draft: Path, final: Path) -> None:
-    """Rename a sealed draft into its place; a checkpoint that is there counts until then, and what is none is set aside."""
+    """Rename a sealed draft into its place. An older checkpoint there counts until then; anything else is moved aside."""
     replaced = final.with_name(f"{REPLACED}{final.name}")
     if os.path.lexists(final):
         ours = _known(final) and not final.is_symlink()
@@ -130,7 +130,7 @@ def _unused(path: Path) -> Path:
 
 
 def clear(folder: Path) -> None:
-    """Remove what a process left that was killed while it saved."""
+    """Remove what a process left behind that was killed while saving."""
     for old in folder.glob(f"{UNFINISHED}*"):
         shutil.rmtree(old, ignore_errors=True)
     for old in folder.glob(f"{REPLACED}*"):
@@ -141,7 +141,7 @@ def clear(folder: Path) -> None:
 def prune(folder: Path, keep: int, best: str | None, saved: int) -> None:
     """Remove all checkpoints but the newest `keep`, the one whose metrics[best] is largest, and that of the step `saved`.
 
-    What cannot be read as one, or was written by another version, is not counted and left where it is.
+    Anything that cannot be read as a checkpoint, or was written by another version, does not count and stays.
     """
     manifests = known(folder)
     stay = {*list(manifests)[-keep:], saved}
@@ -153,7 +153,7 @@ def prune(folder: Path, keep: int, best: str | None, saved: int) -> None:
 
 
 def known(folder: Path) -> dict[int, dict[str, Any]]:
-    """The manifest of each step whose checkpoint has one that can be read, in order."""
+    """The manifest of each step whose manifest can be read, in order."""
     found = {step: _known(place(folder, step)) for step in steps(folder)}
     return {step: manifest for step, manifest in found.items() if manifest is not None}
 
@@ -170,7 +170,7 @@ def _score(score: object) -> float | None:
 
 
 def _remove(path: Path) -> None:
-    """At once by name, then file by file."""
+    """Rename it first, then remove it file by file."""
     going = path.with_name(f"{UNFINISHED}{path.name}")
     with suppress(OSError):
         os.rename(path, going)
@@ -187,7 +187,7 @@ def _digest(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Have what was written reach the disk before what is written next."""
+    """Flush it to disk before anything is written after it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

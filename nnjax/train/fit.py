@@ -31,7 +31,7 @@ def one_hot(classes: int) -> Callable[[np.ndarray], np.ndarray]:
         try:
             y = y if is_array(y) else np.asarray(y)
         except ValueError:
-            raise ValueError("one_hot: labels must be one number for each example, got rows of many lengths.") from None
+            raise ValueError("one_hot: labels must be one number for each example, got rows of different lengths.") from None
         if not jnp.issubdtype(y.dtype, jnp.integer):
             raise TypeError(f"one_hot: labels must be integers, got {describe(y)}; convert them with astype(np.int32).")
         if y.size and (y.min() < 0 or y.max() >= classes):
@@ -44,10 +44,10 @@ def one_hot(classes: int) -> Callable[[np.ndarray], np.ndarray]:
 def expect_options(
     who: str, functions: Mapping[str, Any], checkpoints: Any, patience: Any, skipping: Any, placement: Any
 ) -> None:  # fmt: skip
-    """Raise TypeError or ValueError for what cannot be an option of any run. functions: by name, None where there is none."""
+    """Raise TypeError or ValueError for options that no run can have. functions: by name, None for those not given."""
     for name, f in functions.items():
         if f is not None:
-            expect_callable(who, name, f, "leave it out if you have none")
+            expect_callable(who, name, f, "leave it out if you do not need it")
     if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
         came = repr(checkpoints) if isinstance(checkpoints, str) else describe(checkpoints)
         raise TypeError(
@@ -63,7 +63,7 @@ def expect_options(
 
 
 def expect_batches(data: Dataset, batch_size: int, epochs: int) -> None:
-    """Raise ValueError for a batch size or number of epochs that this data cannot give."""
+    """Raise ValueError for a batch size or a number of epochs that does not fit this data."""
     expect_positive("fit", batch_size=batch_size, epochs=epochs)
     if batch_size > len(data.train.y):
         raise ValueError(
@@ -106,21 +106,21 @@ def fit(
     """Train for `epochs` epochs, each a few compiled scans over data that stays on the device.
 
     value_and_grad(params, x, labels, *, weights=None, key=None) -> (value, grads), as `nnjax.value_and_grad` makes it.
-    predict(params, x) -> scores (n, classes) for the accuracies; encode(labels) -> targets for losses that want other
-    labels than class numbers (`one_hot`).  Targets that are numbers, (n,) or (n, k), reach the loss as (n, k), what predict
-    gives; then the accuracies are NaN, and each Epoch has measured R² (see `scores.make_r2`): "validation_r2", "test_r2".
-    Examples that fill no whole batch are left out of an epoch, others each time.
-    With `checkpoints` the run is saved as it goes; SIGINT and SIGTERM then end it after the scan under way, and save it.
-    Resumed on the same machine, it ends with the parameters of a run that was never stopped, bit for bit.
-    on_steps(steps taken, mean loss of the last ones): told when all is compiled, and after each scan.
-    measure(state) -> numbers kept in each Epoch; evaluated(state): the parameters that are scored, e.g. their average;
-    patience: stop after so many epochs without a better validation (or test) accuracy; where: names the layer at which a
-    number that is not finite first appears (see `first_not_finite`); skipping: the optimizer skips gradients that are not
-    finite (`optax.apply_if_finite`), so that such a loss ends nothing; streaming: read the training examples batch by batch
-    rather than put them on the device, by default where they are more than 2 GiB;
-    placement: of more devices than one, which share each batch, and read of it what each of them needs.
-    Raises DataError for unusable data, ValueError for sizes that do not fit it, FloatingPointError once the loss is not
-    finite, CheckpointError where the run cannot be saved or resumed.
+    predict(params, x) -> scores (n, classes) for the accuracies; encode(labels) -> targets for losses that want something
+    other than class numbers (`one_hot`).  Targets that are numbers, (n,) or (n, k), reach the loss as (n, k), the shape that
+    predict gives. Their accuracies are NaN, and each Epoch measures R² (see `scores.make_r2`): "validation_r2", "test_r2".
+    An epoch leaves out the examples that do not fill a whole batch, different ones each time.
+    With `checkpoints` the run is saved as it goes, and SIGINT and SIGTERM stop it after the current scan and save it.
+    Resumed on the same machine, it ends with the same parameters as an uninterrupted run, bit for bit.
+    on_steps(steps taken, mean loss of the last ones): called once everything is compiled, and after each scan.
+    measure(state) -> numbers kept in each Epoch; evaluated(state): the parameters that are scored, e.g. their average.
+    patience: stop after this many epochs without a better validation (or test) accuracy.  where: names the layer at which a
+    number that is not finite first appears (see `first_not_finite`).  skipping: the optimizer skips gradients that are not
+    finite (`optax.apply_if_finite`), so such a loss does not stop the run.  streaming: read the training examples batch by
+    batch rather than put them on the device, by default if they take more than 2 GiB.
+    placement: for several devices that share each batch; each reads only its part.
+    Raises DataError for unusable data, ValueError for sizes that do not fit it, FloatingPointError if the loss is not
+    finite, CheckpointError if the run cannot be saved or resumed.
     """
     expect_dataset("fit", data)
     expect_value_and_grad("fit", value_and_grad)

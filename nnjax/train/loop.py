@@ -1,7 +1,7 @@
-"""The loop under every training run: an epoch is a few compiled scans, and between two the run can be saved.
+"""The loop of every training run: an epoch is a few compiled scans, and the run can be saved between two of them.
 
-Where a scan ends depends on the sizes alone, and the order of an epoch on the key and its first step: so a run that was
-stopped, or killed, and resumed goes through the same programs on the same rows as one that was not.
+The sizes alone decide where a scan ends; the key and the first step decide the order of an epoch. So a run that was
+stopped, or killed, and resumed runs the same programs on the same rows as an uninterrupted one.
 """
 
 import time
@@ -18,21 +18,21 @@ from .placement import ONE_DEVICE, Placement
 from .run import Checkpoints, Epoch, Fit, OnEpoch, OnSteps, Progress, begin, held, keep
 from .step import Step, TrainState, make_steps
 
-DIVERGED = 1e4  # times the first loss: a scan whose mean is above, if finite, has diverged like one that is not
-SMALL = 1e8  # flops: four steps of less are unrolled, for the loop's own share of the time; more would only compile longer
-MOST = 2**31 - 1  # steps: they are counted in an int32
-FLOPS = 1e11  # of one compiled scan: between two a run can be stopped. A second or two on a slow CPU; calls cost fresh memory.
+DIVERGED = 1e4  # times the first loss: a scan whose mean is above this has diverged, even if it is finite
+SMALL = 1e8  # flops of a step: below, four steps are unrolled, as the loop's overhead counts; above, that only compiles longer
+MOST = 2**31 - 1  # steps, which are counted in int32
+FLOPS = 1e11  # of one compiled scan, a second or two on a slow CPU: runs stop between two, and each call allocates memory
 
 
 class GradientsApart(ArithmeticError):
-    """Two gradients that are held against each other have parted; what `where` of a run raises."""
+    """Two gradients that are compared at every step differ by too much; raised by `where` of a run."""
 
 
 class Batches(NamedTuple):
-    """What there is to train on.
+    """The training data.
 
     data: arrays on the device; take(data, row) -> (x, labels), the batch that a row of integers names; order(key, first step)
-    -> the rows of an epoch, (per_epoch, batch size); feed(rows) -> what stands for these rows in `take`, on the device.
+    -> the rows of an epoch, (per_epoch, batch size); feed(rows) -> what `take` takes for these rows, on the device.
     """
 
     data: Any
@@ -43,12 +43,12 @@ class Batches(NamedTuple):
 
 
 def expect_steps(epochs: int, per_epoch: int) -> None:
-    """Raise ValueError for more steps than the int32 that counts them holds."""
+    """Raise ValueError for more steps than an int32 can count."""
     if epochs * per_epoch > MOST:
-        raise ValueError(f"fit: {epochs} epochs of {per_epoch} steps are more than {MOST} steps; pass fewer epochs.")
+        raise ValueError(f"fit: a run must have at most {MOST} steps, got {epochs} epochs of {per_epoch}; pass fewer epochs.")
 
 
-Score = Callable[[TrainState], tuple[float, float, dict[str, float]]]  # -> validation, test accuracy, whatever else
+Score = Callable[[TrainState], tuple[float, float, dict[str, float]]]  # -> validation and test accuracy, and other scores
 
 
 def loop(
@@ -66,11 +66,11 @@ def loop(
     skipping: bool = False,
     placement: Placement = ONE_DEVICE,
 ) -> Fit:
-    """Take step(state, x, labels) -> (state, value) over every row of every epoch, and keep the record.
+    """Run step(state, x, labels) -> (state, value) over every row of every epoch, and keep the record.
 
-    where(params, x, labels, key): where a number that is not finite first appears; skipping: a loss that is not finite is
-    no reason to stop while the parameters are.  Raises FloatingPointError otherwise.
-    on_steps: told when all is compiled, and after every scan.  placement: where the state lies, before and after.
+    where(params, x, labels, key): says where a number that is not finite first appears; skipping: continue after a loss that
+    is not finite while the parameters are.  Raises FloatingPointError otherwise.
+    on_steps: called once everything is compiled, and after every scan.  placement: where the state lies, before and after.
     """
     if checkpoints is not None and checkpoints.every is not None:
         expect_positive("checkpoints", every=checkpoints.every)
@@ -80,7 +80,7 @@ def loop(
     with held(checkpoints) as stopped:
         found, done = begin(checkpoints, placement.join(state))
         state = placement.put(found)
-        step = jax.jit(placement.staying(step), inline=True)  # traced once for all that is made of it below
+        step = jax.jit(placement.staying(step), inline=True)  # traced once for all its uses below
         located = where and (lambda params, *batch: where(placement.join(params), *batch))
         at = saved = int(state.step)
         per_epoch = batches.per_epoch
@@ -105,9 +105,9 @@ def loop(
             n = min(most, per_epoch - offset)
             now = fed.pop(at) if at in fed else batches.feed(rows[offset : offset + n])
             before, (state, values) = state, runs[n](state, batches.data, now)
-            if offset + n < per_epoch:  # read what comes next while these steps are taken
+            if offset + n < per_epoch:  # read the next batches while these steps run
                 fed[at + n] = batches.feed(rows[offset + n : offset + n + min(most, per_epoch - offset - n)])
-            values = np.asarray(values).astype(np.float64)  # NumPy's mean of bfloat16 is taken in bfloat16
+            values = np.asarray(values).astype(np.float64)  # NumPy would take the mean of bfloat16 in bfloat16
             seconds = done.seconds + time.perf_counter() - start
             done = done._replace(loss=done.loss + float(np.nansum(values, dtype=np.float64)), seconds=seconds)
             if not np.isfinite(values).all() and not (skipping and _finite(state.params)):
@@ -147,13 +147,13 @@ def _expect_no_growth(loss: float, first: float | None, epoch: int) -> None:
 
 
 def _idle(history: tuple[Epoch, ...], patience: int | None) -> bool:
-    """Whether no epoch of the last `patience` was better than all before."""
+    """Whether none of the last `patience` epochs was better than all before."""
     scores = [record.score for record in history]
     return patience is not None and len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
 def _flops(step: Step, state: TrainState, batches: Batches, row: Any) -> float:
-    """The products and convolutions of a step, next to nothing where their number is not in the program."""
+    """The flops of a step's products and convolutions; 1 if the program does not tell."""
     platform = next(iter(jax.tree.leaves(state.params)[0].devices())).platform
     work = product_flops(lambda state, data, row: step(state, *batches.take(data, row)), (state, batches.data, row), platform)
     return work if work > 1 else 1.0  # it may be NaN
@@ -169,7 +169,7 @@ def _parameter(state: TrainState) -> str:
 
 
 def _first(step: Step, state: TrainState, batches: Batches, fed: Any, n: int, where: Callable[..., str] | None) -> str:
-    """Where the first number that is not finite appears, these steps taken again one by one; "" if it does not come again."""
+    """Where the first number that is not finite appears, as these steps run again one by one; "" if it does not recur."""
     if where is None:
         return ""
     one = jax.jit(step)

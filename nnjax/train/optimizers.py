@@ -1,4 +1,4 @@
-"""optax's optimizers and schedules by name, and what is put around them."""
+"""The optimizers and schedules of optax by name, with clipping, decay and averaging around them."""
 
 import inspect
 import math
@@ -23,13 +23,13 @@ SCHEDULES = tuple(
     name
     for name in dir(optax.schedules)
     if name.endswith(("_schedule", "_decay")) and not name.startswith(("_", "sgdr", "piecewise_interpolate"))
-)  # not those two, whose arguments are not numbers
-STEPS = ("decay_steps", "transition_steps")  # of a schedule: those of the whole run, unless given
-RATES = ("init_value", "peak_value", "value")  # of a schedule: which one the learning rate is, the last that it has
+)  # without the two whose arguments are not numbers
+STEPS = ("decay_steps", "transition_steps")  # arguments of schedules that default to the steps of the whole run
+RATES = ("init_value", "peak_value", "value")  # arguments of schedules: the last one is the learning rate
 
 
 def _made(what: str, function: Callable[..., Any], arguments: Mapping[str, Any], **ours: Any) -> Any:
-    """function(**ours, **arguments), of ours only what it takes. Raises ValueError for an argument that it lacks."""
+    """function(**ours, **arguments), with those of `ours` that it takes. Raises ValueError for unknown or missing arguments."""
     known = inspect.signature(function).parameters
     for name in arguments:
         if name not in known:
@@ -41,7 +41,7 @@ def _made(what: str, function: Callable[..., Any], arguments: Mapping[str, Any],
 
 
 def _number(x: Any) -> float:
-    """x as a float of Python; NaN, which no comparison lets through, where it is no number."""
+    """x as a Python float; NaN, which fails every comparison, if it is not a number."""
     found = real_number(x)
     return math.nan if found is None else found
 
@@ -52,9 +52,9 @@ def _expect_named(what: str, arguments: Any) -> None:
 
 
 def make_schedule(name: str | None, learning_rate: float, steps: int, arguments: Mapping[str, float] = {}) -> Any:
-    """optax's schedule of this name, over `steps` steps, or the learning rate itself where there is no name.
+    """The schedule of optax with this name, over `steps` steps; without a name, the learning rate itself.
 
-    Of the piecewise ones an argument is a step and the scale from there on: {"1000": 0.1}.
+    An argument of a piecewise schedule is a step and the scale from there on: {"1000": 0.1}.
     """
     rate_given, learning_rate = learning_rate, _number(learning_rate)
     if not 0 < learning_rate < math.inf:
@@ -63,7 +63,7 @@ def make_schedule(name: str | None, learning_rate: float, steps: int, arguments:
     _expect_named("the schedule's arguments", arguments)
     if name is None:
         if arguments:
-            raise ValueError(f"schedule arguments {', '.join(arguments)} were given without a schedule; name it.")
+            raise ValueError(f"schedule arguments {', '.join(arguments)} need a schedule, got none; name one.")
         return learning_rate
     if not isinstance(name, str) or name not in SCHEDULES:
         raise unknown_name("schedule", name, SCHEDULES)
@@ -79,7 +79,7 @@ def make_schedule(name: str | None, learning_rate: float, steps: int, arguments:
         whole["boundaries_and_scales"] = {int(k): v for k, v in arguments.items() if k.isdigit()}
     elif len(whole) < len(arguments):
         raise ValueError(
-            f"the schedule {name} takes arguments by name, got {', '.join(arguments)}; it knows {', '.join(known)}."
+            f"the schedule {name} takes named arguments, got {', '.join(arguments)}; pass some of {', '.join(known)}."
         )
     return _made(f"the schedule {name}", getattr(optax.schedules, name), whole, **ours)
 
@@ -93,8 +93,8 @@ class Averaged(NamedTuple):
 def average_parameters(decay: float) -> optax.GradientTransformation:
     """Keeps the exponential moving average of the parameters: average <- decay average + (1 - decay) parameters.
 
-    Put it last in a chain, where the updates are what is added. `averaged` finds the average in the optimizer's state.
-    It is kept in float32 at least: bfloat16 is too coarse for a step of one part in a thousand.
+    Put it last in a chain, where the updates are what is added to the parameters. `averaged` finds the average in the
+    optimizer's state. It is kept in float32 at least: bfloat16 is too coarse for a step of one part in a thousand.
     """
     given, decay = decay, _number(decay)
     if not 0 < decay < 1:
@@ -115,7 +115,7 @@ def _widened(p: Any) -> jax.Array:
 
 
 def averaged(opt_state: Any, params: Any) -> Any:
-    """The average that `average_parameters` keeps in this state, in the dtypes of params, or params where nobody keeps one."""
+    """The average that `average_parameters` keeps in this state, in the dtypes of params; params itself if there is none."""
     found = [s for s in jax.tree.leaves(opt_state, is_leaf=lambda s: isinstance(s, Averaged)) if isinstance(s, Averaged)]
     return jax.tree.map(lambda a, p: a.astype(p.dtype), found[0].average, params) if found else params
 
@@ -133,13 +133,13 @@ def make_optimizer(
     average: float | None = None,
     skip: int = 0,
 ) -> optax.GradientTransformation:
-    """optax's optimizer of this name with these arguments.
+    """The optimizer of optax with this name and these arguments.
 
-    schedule: the learning rate's over `steps` steps; clip: the gradient's largest 2-norm; weight_decay: after each step the
-    weights (`nnjax.trees.parameters.is_weight`), not biases and norms, lose learning rate x weight_decay of themselves
-    (decoupled: Loshchilov and Hutter 2019); average: see `average_parameters`; skip: how many gradients in a row may be not
-    finite, and are skipped, before one is taken all the same.
-    Raises ValueError for names and arguments that are not known, and for numbers that make no sense.
+    schedule: of the learning rate, over `steps` steps; clip: the largest 2-norm of the gradient; weight_decay: each step also
+    shrinks the weights (`nnjax.trees.parameters.is_weight`), not biases and norms, by learning rate x weight_decay (decoupled:
+    Loshchilov and Hutter 2019); average: see `average_parameters`; skip: how many gradients in a row that are not finite are
+    skipped before one is applied anyway.
+    Raises ValueError for unknown names and arguments, and for numbers out of range.
     """
     if not isinstance(name, str) or name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, OPTIMIZERS)

@@ -1,4 +1,4 @@
-"""Where the arrays of a run lie: on one device, or on more; and back in the layout of one, to be saved and looked at."""
+"""Where the arrays of a run lie: on one device or several; and how to bring them back to the layout of one, to save them."""
 
 import math
 from collections.abc import Callable
@@ -17,25 +17,25 @@ from .step import Step, TrainState, init_state
 
 
 class Placement:
-    """On one device, where nothing has to be done; `OnMesh` is that of more. whole: of what every device has all of."""
+    """On one device: there is nothing to do; `OnMesh` is for several. whole: the sharding of arrays that all devices have."""
 
     @property
     def whole(self) -> NamedSharding | None:
         return None
 
     def expect_batch(self, who: str, batch_size: int) -> None:
-        """Raise ValueError for a batch that the devices cannot share evenly."""
+        """Raise ValueError for a batch size that the devices cannot share evenly."""
 
     def state(self, params: Any, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-        """`init_state` where it belongs; params: in the layout of one device."""
+        """`init_state`, placed on the devices; params: in the layout of one device."""
         return init_state(params, optimizer, key)
 
     def put(self, state: TrainState) -> TrainState:
-        """A state in the layout of one device, where it belongs."""
+        """A state in the layout of one device, placed on the devices."""
         return state
 
     def join(self, tree: Any) -> Any:
-        """Parameters, or anything made of them, back in the layout of one device, wherever they lie."""
+        """Parameters, or any tree like them, back in the layout of one device, wherever they lie."""
         return tree
 
     def on_host(self, tree: Any) -> Any:
@@ -43,31 +43,31 @@ class Placement:
         return tree
 
     def staying(self, step: Step) -> Step:
-        """The step, from a state to one that lies where that one did."""
+        """The step, with the new state placed like the old one."""
         return step
 
     def predicting(self, predict: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """predict(params, x) of parameters that lie on the devices, which share the examples."""
+        """predict(params, x) for parameters on the devices, which share the examples."""
         return predict
 
     def as_on_one_device(self, f: ValueAndGrad) -> ValueAndGrad:
-        """f as a function of parameters in the layout of one device, whose gradients come back in it, whole."""
+        """f as a function of parameters in the layout of one device, with gradients in that layout too."""
         return f
 
     def everywhere(self, x: Any) -> jax.Array:
-        """An array that all devices have all of."""
+        """x, copied to all devices."""
         return jnp.asarray(x)
 
     def own(self, batch_size: int) -> Any:
-        """Which examples of a batch lie on devices of this process: their numbers, or a slice."""
+        """Which examples of a batch lie on devices of this process: their indices, or a slice."""
         return slice(None)
 
     def steps(self, local: np.ndarray, batch_size: int) -> jax.Array:
-        """(steps, batch, ...) on the devices, from what `own` names of each batch."""
+        """(steps, batch, ...) on the devices, from the examples of each batch that `own` names."""
         return jnp.asarray(local)
 
     def feed(self, rows: np.ndarray) -> jax.Array:
-        """(steps, batch) of numbers, on the devices."""
+        """(steps, batch) of integers, on the devices."""
         return self.steps(rows[:, self.own(rows.shape[1])], rows.shape[1])
 
 
@@ -80,9 +80,9 @@ def _same(tree: Any) -> Any:
 
 @dataclass(frozen=True)
 class OnMesh(Placement):
-    """params: a sharding for each parameter; batch: that of the examples of a batch, along their first axis.
+    """params: a sharding for each parameter; batch: the sharding of a batch's examples, along their first axis.
 
-    cut(tree): parameters, or anything made of them, from the layout of one device to that of these; back(tree): back.
+    cut(tree): parameters, or any tree like them, from the layout of one device to that of the mesh; back(tree): the reverse.
     """
 
     params: Any
@@ -95,7 +95,7 @@ class OnMesh(Placement):
         return NamedSharding(self.batch.mesh, P())
 
     def of(self, state: TrainState) -> TrainState:
-        """A sharding for each leaf of a state: what the optimizer keeps of each parameter lies with it, all else everywhere."""
+        """A sharding for each leaf: the optimizer's arrays for a parameter lie with it, everything else on all devices."""
         like = jax.tree.structure(state.params)
 
         def lies(part):
@@ -125,7 +125,7 @@ class OnMesh(Placement):
             axes = ", ".join(f"{name}={size}" for name, size in sizes.items())
             raise ValueError(
                 f"{who}: the batch size must be a multiple of {n}, the devices that share a batch ({axes}), got {batch_size}; "
-                "change either of them."
+                "change one of them."
             )
 
     def state(self, params: Any, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:

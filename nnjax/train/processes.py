@@ -1,6 +1,6 @@
-"""What the processes of a run tell each other, beside the numbers of the steps. One that runs alone talks to itself.
+"""What the processes of a run tell each other, besides the numbers of the steps. A single process talks to itself.
 
-All processes call these functions, in the same order, as they do with every computation on devices of several processes.
+All processes must call these functions in the same order, as with any computation on devices of several processes.
 """
 
 import json
@@ -14,16 +14,16 @@ from jax.experimental import multihost_utils
 from ..data.dataset import digest
 
 T = TypeVar("T")
-SHORTEST = 1024  # bytes: shorter texts are sent as so many, so that few programs are compiled
+SHORTEST = 1024  # bytes: shorter texts are padded to this, so that few programs are compiled
 
 
 def is_first() -> bool:
-    """Whether this is the process that prints, and writes what one alone can write."""
+    """Whether this is the process that prints, and writes the files that only one may write."""
     return jax.process_index() == 0
 
 
 def gathered(value: Any) -> list[Any]:
-    """What each process gives, as JSON carries it, in the order of the processes."""
+    """The value of each process, as JSON carries it, in the order of the processes."""
     if jax.process_count() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -35,19 +35,17 @@ def gathered(value: Any) -> list[Any]:
 
 
 def expect_same_data(data: Any) -> None:
-    """Raise ValueError, in every process, unless all have read the same."""
+    """Raise ValueError, in every process, unless all have read the same data."""
     if jax.process_count() == 1:
         return
     found = gathered(digest(data))
     for index, there in enumerate(found):
         if there != found[0]:
-            raise ValueError(
-                f"train: the data of process {index} are not those of process 0, under one name; give all the same file."
-            )
+            raise ValueError(f"train: all processes must read the same data, but {index} and 0 differ; give all the same file.")
 
 
 def by_first(make: Callable[[], T], error: type[Exception]) -> T:
-    """make(), called in the first process alone, for all of them; JSON carries it.  Where it raises `error`, all raise it."""
+    """make(), called only in the first process, for all of them, and sent as JSON.  If it raises `error`, all raise it."""
     if jax.process_count() == 1:
         return make()
     said: tuple[Any, str | None] = (None, None)

@@ -27,7 +27,7 @@ from .watching.scores import as_columns
 LOSSES: dict[str, Callable[[], Layer]] = {
     name: getattr(losses, name) for name in ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 }
-NUMBERS = "mean_squared_error"  # the loss of targets that are numbers
+NUMBERS = "mean_squared_error"  # the loss for targets that are numbers
 COSTS = {"quadratic": nielsen.quadratic, "cross_entropy": nielsen.cross_entropy}
 MODELS = ("mlp", "lenet", "nielsen")
 FEEDBACK = (*back.LOCAL, "direct")
@@ -36,10 +36,10 @@ FEEDBACK = (*back.LOCAL, "direct")
 class Recipe(NamedTuple):
     """params: initial; hand and reference: two functions of one signature; predict, encode, where: see `fit`.
 
-    sizes: of every layer, in words; network: what makes the model again. aligned: what is compared where something else than
-    the transpose carries the error back.
-    hand and reference are of parameters that lie as `placement` says; one_device: the reference of those
-    on one device, where it is another.
+    sizes: of every layer, as text; network: makes the model again. aligned: what is compared if something other than the
+    transpose carries the error back.
+    hand and reference take parameters placed as `placement` says; one_device: the reference for parameters on one device,
+    if it differs.
     """
 
     params: Any
@@ -57,7 +57,7 @@ class Recipe(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Of a model and its loss, by hand and by jax.grad; placement: of the parameters."""
+    """The gradients of a model and its loss, by hand and by jax.grad; placement: of the parameters."""
 
     hand: ValueAndGrad
     reference: ValueAndGrad
@@ -65,14 +65,14 @@ class Gradients(NamedTuple):
 
 
 class Mlp(NamedTuple):
-    """Of what an `mlp` was made."""
+    """The arguments that an `mlp` was made from."""
 
     sizes: Sequence[int]
     activation: Layer
 
 
 class Gpt(NamedTuple):
-    """Of what a `gpt` was made."""
+    """The arguments that a `gpt` was made from."""
 
     vocab: int
     context: int
@@ -84,7 +84,7 @@ class Gpt(NamedTuple):
 
 
 def gradients(model: Layer, loss: Layer, made: Mlp | Gpt | None = None) -> Gradients:
-    """On one device, where it does not matter of what the model was made."""
+    """The gradients on one device, where `made` does not matter."""
     return Gradients(value_and_grad(model, loss), reference_value_and_grad(model, loss))
 
 
@@ -94,14 +94,14 @@ def make_recipe(
     microbatches: int = 1, compute_dtype: str | None = None, feedback: str | Sequence[back.Operator] = "transpose",
     gradients: Callable[[Layer, Layer, Mlp | Gpt | None], Gradients] = gradients, key: jax.Array,
 ) -> Recipe:  # fmt: skip
-    """The model of this name for this data. Raises ValueError for names that are not known and sizes that do not fit.
+    """The model of this name for this data. Raises ValueError for unknown names and for sizes that do not fit.
 
     mlp: dense layers with `activation` between them. lenet: `channels` convolutions and pools, then dense layers, on grey or
     RGB images. nielsen: the book's sigmoid network, by `nielsen.backprop`.  dropout: the share dropped before each dense layer
     of a lenet.  l2 is the book's lambda: the cost grows by (l2 / 2n) sum w^2, n the number of training examples; l1 likewise by
-    (l1 / n) sum |w|.  microbatches: each batch in so many parts; compute_dtype: compute in it, the parameters stay.
-    feedback: what carries the error back, by its name in `nnjax.feedback`, or "direct"; or one operator for each layer with
-    weights after the first.  gradients(model, loss, made): of the model on the devices to train on.
+    (l1 / n) sum |w|.  microbatches: split each batch into this many parts; compute_dtype: compute in it, while parameters
+    stay in float32. feedback: what carries the error back, by its name in `nnjax.feedback`, or "direct"; or one operator
+    for each layer with weights after the first.  gradients(model, loss, made): the gradients on the devices to train on.
     """
     named("model", model, MODELS)
     if isinstance(feedback, str):
@@ -118,7 +118,7 @@ def make_recipe(
     if model == "nielsen":
         if activation not in (None, "sigmoid"):
             raise ValueError(
-                f"the model nielsen has sigmoid neurons, got activation {activation!r}; use the model mlp for others."
+                f"the model nielsen has sigmoid neurons only, got activation {activation!r}; use the model mlp for others."
             )
         made = _nielsen(sizes, loss or "quadratic", l2, n, data.classes, feedback, key)
     else:
@@ -134,31 +134,31 @@ def make_recipe(
 
 
 def _expect_loss_for(data: Dataset, model: str, loss: str | None) -> None:
-    """Raise ValueError for a model or loss of classes where the targets are numbers."""
+    """Raise ValueError for a model or a loss that is for classes, if the targets are numbers."""
     if not data.regression:
         return
     if model == "nielsen":
-        raise ValueError(f"the targets of {data.name!r} are numbers, which the sigmoid outputs of the model nielsen do not "
+        raise ValueError(f"the targets of {data.name!r} are numbers, which the sigmoid outputs of the model nielsen cannot "
                          "reach; use the model mlp.")  # fmt: skip
     if loss not in (None, NUMBERS):
         named("loss", loss, LOSSES)
-        raise ValueError(f"the targets of {data.name!r} are numbers, whose loss is {NUMBERS}, got {loss}, which is of classes; "
-                         "leave out the loss (--loss), or save classes as integers from 0.")  # fmt: skip
+        raise ValueError(f"the targets of {data.name!r} are numbers, so the loss must be {NUMBERS}, got {loss}; leave out the "
+                         "loss (--loss), or, if they are classes, save them as integers from 0.")  # fmt: skip
 
 
 def initial(init: Callable[[jax.Array], Any], key: jax.Array) -> Any:
-    """init(key). Raises ValueError, before any of it is made, for more than the machine has memory for."""
+    """init(key). Raises ValueError, before any array is made, if the machine does not have enough memory."""
     needed = 2 * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(init, key)))
     if needed > (have := memory()):
         raise ValueError(
-            f"the parameters and their gradient alone take {needed / 2**30:,.0f} GiB, of {have / 2**30:,.0f} GiB of memory; "
+            f"the parameters and their gradient alone take {needed / 2**30:,.0f} GiB, of the machine's {have / 2**30:,.0f}; "
             "make the model smaller."
         )
     return init(key)
 
 
 def memory() -> float:
-    """Bytes of the device's memory, or the machine's; infinite where neither is known."""
+    """Bytes of the device's memory, or the machine's; infinite if neither is known."""
     known = jax.local_devices()[0].memory_stats() or {}
     try:
         return known.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -194,7 +194,7 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedb
     direct = feedback == "direct"
     found = gradients(net, chosen, Mlp(sizes, act) if model == "mlp" else None)
     hand = direct_value_and_grad(net, chosen, jax.random.fold_in(key, 1)) if direct else found.hand
-    # What the hand-written backward gives with the transpose; the parameters of mirror are others, and are left to jax.grad.
+    # The true gradient, for comparison: by hand with the transpose; for mirror, whose parameters differ, by jax.grad.
     right = reference_value_and_grad(net, chosen) if feedback == "mirror" else value_and_grad(make(), chosen)
     carried = None if feedback == "transpose" else Aligned(on_images(hand), on_images(right), () if direct else sent_back)
     return Recipe(

@@ -1,4 +1,4 @@
-"""What a run is: its record, where it is saved, and where it stands when it begins or is gone on with."""
+"""A run: its record, where it is saved, and where it stands when it starts or resumes."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,10 +17,10 @@ from .stopping import stoppable
 
 
 class Epoch(NamedTuple):
-    """What an epoch came to. Accuracies are shares of 1 (NaN for an empty split, or targets that are no classes); seconds leave
-    the evaluation out.
+    """The result of an epoch. Accuracies are shares of 1 (NaN for an empty split, or targets that are not classes); seconds
+    do not include the evaluation.
 
-    measured: whatever else was asked for, by name; of targets that are numbers R² too, "validation_r2" and "test_r2".
+    measured: other measurements, by name; for targets that are numbers also R², "validation_r2" and "test_r2".
     """
 
     epoch: int
@@ -32,14 +32,14 @@ class Epoch(NamedTuple):
 
     @property
     def score(self) -> float:
-        """What the best epoch has the most of: validation accuracy or R², or those of the test where nothing is held out."""
+        """What the best epoch maximises: validation accuracy or R², or those of the test split if no examples are held out."""
         r2 = [self.measured.get(name, float("nan")) for name in ("validation_r2", "test_r2")]
         known = (self.validation_accuracy, r2[0], self.test_accuracy, r2[1])
         return next((x for x in known if x == x), float("nan"))
 
 
 OnEpoch = Callable[[Epoch], object]
-OnSteps = Callable[[int, float], object]  # how many steps have been taken, and the mean loss of the last ones, NaN before them
+OnSteps = Callable[[int, float], object]  # (steps taken, mean loss of the last ones, NaN at the start)
 
 
 class Fit(NamedTuple):
@@ -51,10 +51,11 @@ class Fit(NamedTuple):
 
 
 class Checkpoints(NamedTuple):
-    """Where a run is saved.  every: after how many steps, or each epoch; keep: how many of the newest stay, beside the one
-    of the best validation (or test) accuracy; configuration: what a run that resumes must share; resume: go on from the
-    newest sound one, from the beginning where there is none; on_note: told of damaged ones, and where it begins; claimed: the
-    caller holds the folder (see `claim`); on_history: told the records of the epochs before where the run goes on.
+    """Where a run is saved.  every: after how many steps, or each epoch; keep: how many of the newest stay, besides the one
+    with the best validation (or test) accuracy; configuration: what a resumed run must share; resume: start from the newest
+    valid checkpoint, or from the beginning if there is none; on_note: called with notes on damaged checkpoints and on where
+    the run starts; claimed: the caller holds the folder (see `claim`); on_history: called with the records of the epochs
+    before the one where the run resumes.
     """
 
     folder: str | Path
@@ -68,7 +69,7 @@ class Checkpoints(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Of a run: its records; of the epoch under way the sum of the losses so far and the seconds; the very first loss."""
+    """The progress of a run: its records; the sum of the losses and the seconds of the current epoch; the very first loss."""
 
     history: tuple[Epoch, ...] = ()
     loss: float = 0.0
@@ -78,7 +79,7 @@ class Progress(NamedTuple):
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Raise CheckpointError where another run holds this folder; until the end, or death, of this one others are refused."""
+    """Raise CheckpointError if another run holds this folder; until this run ends or dies, others are refused."""
     held: list[Callable[[], None]] = []
     by_first(lambda: held.append(_lock(folder)), CheckpointError)
     try:
@@ -90,7 +91,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path) -> Callable[[], None]:
-    """Take the folder; what gives it back, and takes away what was made for it where nothing else has come there."""
+    """Lock the folder, and return a function that releases it and removes the folders made for it if they are empty."""
     try:
         import filelock
     except ImportError:
@@ -103,14 +104,14 @@ def _lock(folder: Path) -> Callable[[], None]:
         lock = filelock.FileLock(file, timeout=0)
         lock.acquire()
     except filelock.Timeout:
-        raise CheckpointError(f"{folder} is in use by another run; wait for its end or choose another folder.") from None
+        raise CheckpointError(f"{folder} is in use by another run; wait until it ends, or choose another folder.") from None
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written to: {error}; choose another folder.") from None
 
     def release() -> None:
         with suppress(OSError):
             if new and [p.name for p in folder.iterdir()] == [file.name]:
-                file.unlink()  # while it is held: who comes later makes another
+                file.unlink()  # while the lock is held: a later run makes a new file
         lock.release()
         with suppress(OSError):
             for path in made:
@@ -120,27 +121,27 @@ def _lock(folder: Path) -> Callable[[], None]:
 
 
 def expect_shared(folder: Path, seconds: float = 5.0) -> None:
-    """Raise CheckpointError, in every process, unless all see in this folder what the first writes there, so much later."""
+    """Raise CheckpointError, in every process, unless all see within this time what the first writes into the folder."""
     if jax.process_count() == 1:
         return
     made = folder / by_first(lambda: new_folder(folder, UNFINISHED).name, OSError)
-    end = time.monotonic() + seconds  # a network disk may take its time
+    end = time.monotonic() + seconds  # a network disk may be slow
     while not made.is_dir() and time.monotonic() < end:
         time.sleep(0.1)
     sees = gathered(made.is_dir())
     by_first(made.rmdir, OSError)
     if not all(sees):
         raise CheckpointError(
-            f"{folder} is not one folder for all processes: process {sees.index(False)} does not see what process 0 writes "
-            "there; choose one on a disk that all share."
+            f"{folder} must be one folder for all processes, but process {sees.index(False)} does not see what process 0 "
+            "writes there; choose one on a disk that all share."
         )
 
 
 @contextmanager
 def claim(checkpoints: Checkpoints | None) -> Iterator[Checkpoints | None]:
-    """The same checkpoints, with the folder to themselves from here on, before anything is read, written or compiled.
+    """Lock the folder of these checkpoints from here on, before anything is read, written or compiled.
 
-    Raises CheckpointError where another run holds the folder, or where it has checkpoints and the run is no resumed one.
+    Raises CheckpointError if another run holds the folder, or if it has checkpoints and the run does not resume.
     """
     if checkpoints is None or checkpoints.claimed:
         yield checkpoints
@@ -152,9 +153,9 @@ def claim(checkpoints: Checkpoints | None) -> Iterator[Checkpoints | None]:
 
 @contextmanager
 def held(checkpoints: Checkpoints | None) -> Iterator[Callable[[], str]]:
-    """What `stoppable` gives, with the folder to itself; a run that is not saved is ended by signals as ever.
+    """Lock the folder, and give what `stoppable` gives; without checkpoints signals end the run as usual.
 
-    A signal that came to one of several processes has come to all.
+    A signal to one of several processes counts for all.
     """
     if checkpoints is None:
         yield lambda: ""
@@ -164,43 +165,43 @@ def held(checkpoints: Checkpoints | None) -> Iterator[Callable[[], str]]:
 
 
 def expect_room(checkpoints: Checkpoints) -> list[int]:
-    """The steps that are saved there. Raises CheckpointError where there are some and the run is no resumed one."""
+    """The steps that are saved there. Raises CheckpointError if there are any and the run does not resume."""
     saved = by_first(lambda: steps(checkpoints.folder), CheckpointError)
     if saved and not checkpoints.resume:
         raise CheckpointError(
-            f"{checkpoints.folder} has checkpoints up to step {saved[-1]}; go on from them with resume (--resume), or choose "
+            f"{checkpoints.folder} already has checkpoints, up to step {saved[-1]}; resume from them (--resume), or choose "
             "another folder."
         )
     return saved
 
 
 def expect_resumable(checkpoints: Checkpoints | None, state: TrainState) -> None:
-    """Raise CheckpointError where a run from this state, its shapes suffice, could not go on from what is saved."""
+    """Raise CheckpointError if a run with this state (shapes suffice) could not resume from what is saved."""
     if checkpoints is not None and expect_room(checkpoints):
         with suppress(NoneSound):
             expect_fit(checkpoints.folder, state, configuration=checkpoints.configuration)
 
 
 def begin(checkpoints: Checkpoints | None, state: TrainState) -> tuple[TrainState, Progress]:
-    """Where the run stands: at its beginning, or as it was last saved."""
+    """The state and progress to start from: the beginning, or the last save."""
     if checkpoints is None:
         return state, Progress()
     say = checkpoints.on_note or (lambda note: None)
     if not expect_room(checkpoints):
         if checkpoints.resume:
-            say(f"nothing is saved in {checkpoints.folder} yet: starting from the beginning")
+            say(f"no checkpoint in {checkpoints.folder} yet: starting from the beginning")
         return state, Progress()
     try:
         found = restore(checkpoints.folder, state, configuration=checkpoints.configuration)
     except NoneSound as error:
         for note in error.skipped:
-            say(f"passed over: {note}")
-        say(f"nothing sound is saved in {checkpoints.folder}: starting from the beginning; what is there stays")
+            say(f"skipped: {note}")
+        say(f"no valid checkpoint in {checkpoints.folder}: starting from the beginning; the files there stay")
         return state, Progress()
     for note in found.skipped:
-        say(f"passed over: {note}")
+        say(f"skipped: {note}")
     done = _progress(checkpoints, found.metrics)
-    say(f"going on from step {found.step}")
+    say(f"resuming from step {found.step}")
     if checkpoints.on_history is not None:
         checkpoints.on_history(done.history)
     return found.state, done
@@ -211,12 +212,12 @@ def _progress(checkpoints: Checkpoints, m: dict[str, Any]) -> Progress:
         return Progress(tuple(Epoch(*record) for record in m["history"]), m["loss"], m["seconds"], m.get("first"))
     except (KeyError, TypeError):
         raise CheckpointError(
-            f"{checkpoints.folder} holds no run of fit, but what train.save wrote; choose another folder."
+            f"{checkpoints.folder} must hold a run of fit, got checkpoints of train.save; choose another folder."
         ) from None
 
 
 def keep(checkpoints: Checkpoints, state: TrainState, step: int, done: Progress) -> None:
-    """Save the run as it stands."""
+    """Save the current state and progress of the run."""
     score = done.history[-1].score if done.history else None
     metrics = {"accuracy": score, "history": done.history, "loss": done.loss, "seconds": done.seconds,
                "first": done.first}  # fmt: skip

@@ -14,7 +14,7 @@ from ..linear import wide
 
 
 class TrainState(NamedTuple):
-    """All that changes in training. step: int32 (), the number of steps taken; key: the run's key, never used up."""
+    """All that changes in training. step: int32 (), the number of steps taken; key: the run's key, which stays the same."""
 
     params: Any
     opt_state: Any
@@ -28,25 +28,25 @@ class Step(Protocol):
     def __call__(self, state: TrainState, x: Any, labels: Any, weights: Any = None, /) -> tuple[TrainState, jax.Array]: ...
 
 
-Take = Callable[[Any, jax.Array], tuple[Any, Any]]  # (data, row) -> the batch (x, labels) that it names
-Steps = Callable[[TrainState, Any, Any], tuple[TrainState, jax.Array]]  # (state, data, rows), or of an epoch (state, x, labels)
+Take = Callable[[Any, jax.Array], tuple[Any, Any]]  # (data, row) -> the batch (x, labels) of this row
+Steps = Callable[[TrainState, Any, Any], tuple[TrainState, jax.Array]]  # (state, data, rows) or (state, x, labels)
 
 
 def expect_optimizer(who: str, optimizer: Any) -> None:
-    """Raise TypeError unless optimizer is one of optax's; one that was not called is the common mistake."""
+    """Raise TypeError unless optimizer is one of optax. A common mistake is one that was not called."""
     if not callable(getattr(optimizer, "init", None)) or not callable(getattr(optimizer, "update", None)):
         name = getattr(optimizer, "__name__", None)
         came, remedy = (
             (name, f"call it, as in optax.{name}(0.001)") if name else (describe(optimizer), "pass e.g. optax.adam(0.001)")
         )
-        raise TypeError(f"{who}: optimizer must be one of optax's, got {came}; {remedy}.")
+        raise TypeError(f"{who}: optimizer must be one of optax, got {came}; {remedy}.")
 
 
 def expect_value_and_grad(who: str, f: Any) -> None:
-    """Raise TypeError unless f is a function such as `nnjax.value_and_grad` makes; a Layer is the common mistake."""
+    """Raise TypeError unless f is a function like those that `nnjax.value_and_grad` makes. A common mistake is a Layer."""
     if f is by_hand or f is reference_value_and_grad:
         raise TypeError(
-            f"{who}: value_and_grad must be what nnjax.{f.__name__} gives, got that itself; call it with model and loss."
+            f"{who}: value_and_grad must be the result of nnjax.{f.__name__}, got that function; call it with model and loss."
         )
     expect_callable(who, "value_and_grad", f, "make it with nnjax.value_and_grad(model, loss)")
 
@@ -60,13 +60,13 @@ def expect_state(who: str, state: Any) -> None:
 def init_state(params: Any, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
     """A state at step 0. The parameters are copied, as `make_epoch` gives their memory to the next state.
 
-    Raises TypeError for parameters that are not arrays, an optimizer that is none of optax's, or what is no key.
+    Raises TypeError for parameters that are not arrays, an optimizer that is not one of optax, or an invalid key.
     """
     expect_arrays("init_state", "params", params, "make them with layer.init(key)")
     expect_optimizer("init_state", optimizer)
     expect_key("init_state", key)
     params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
-    with jax.numpy_dtype_promotion("standard"):  # optax itself mixes dtypes
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
         opt_state = jax.tree.map(lambda s: jnp.array(s, copy=True), optimizer.init(params))  # some keep the parameters
     return TrainState(params, opt_state, jnp.zeros((), jnp.int32), jnp.array(key, copy=True))
 
@@ -76,7 +76,7 @@ def apply_gradients(
 ) -> TrainState:
     """The state after one step of the optimizer along these gradients.
 
-    value and value_fn(params), the objective here and elsewhere, go to optimizers that ask for them (line searches).
+    value and value_fn(params), the objective here and at other parameters, go to optimizers that use them (line searches).
     """
     with jax.numpy_dtype_promotion("standard"):
         update = optax.with_extra_args_support(optimizer).update
@@ -86,15 +86,15 @@ def apply_gradients(
 
 
 def step_key(state: TrainState) -> jax.Array:
-    """The key of the step that comes next, for dropout."""
+    """The key of the next step, for dropout."""
     return jax.random.fold_in(state.key, state.step)
 
 
 def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformation) -> Step:
-    """step(state, x, labels, weights=None) -> (state, value): one step, a pure function to be jitted or scanned.
+    """step(state, x, labels, weights=None) -> (state, value): one step, a pure function for jit or scan.
 
     value_and_grad is `nnjax.value_and_grad(model, loss)`, its reference, or any function of that signature.
-    Raises TypeError where it is none, and for an optimizer that is none of optax's.
+    Raises TypeError if it is not a function, or if the optimizer is not one of optax.
     """
     expect_value_and_grad("make_step", value_and_grad)
     expect_optimizer("make_step", optimizer)
@@ -115,13 +115,13 @@ def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformat
 
 
 def shuffled(key: jax.Array, examples: int, batch_size: int) -> jax.Array:
-    """(batches, batch_size) indices: a fresh order of all examples, those that fill no batch left out."""
+    """(batches, batch_size) indices: a new order of all examples, without those that do not fill a batch."""
     batches = examples // batch_size
     return jax.random.permutation(key, examples)[: batches * batch_size].reshape(batches, batch_size)
 
 
 def epoch_key(state_key: jax.Array, first_step: Any) -> jax.Array:
-    """What shuffles the epoch that begins at this step."""
+    """The key that shuffles the epoch that starts at this step."""
     return jax.random.fold_in(jax.random.fold_in(state_key, 1), first_step)
 
 
@@ -144,8 +144,8 @@ def make_steps(step: Step, unroll: int = 4, take: Take = examples) -> Steps:
 def make_epoch(step: Step, batch_size: int, unroll: int = 4) -> Steps:
     """epoch(state, x, labels) -> (state, mean value): one jitted `lax.scan` over shuffled minibatches.
 
-    The state's buffers are donated: use the one that comes back.
-    Raises TypeError for a step that is no function, ValueError for a batch size that the examples do not fill.
+    The state's buffers are donated: use the state that comes back.
+    Raises TypeError if step is not a function, ValueError for fewer examples than a batch.
     """
     expect_callable("make_epoch", "step", step, "make it with make_step(value_and_grad, optimizer)")
     batch_size, unroll = expect_positive("make_epoch", batch_size=batch_size, unroll=unroll)

@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGINT (Ctrl-C) and SIGTERM end a run after the step that is under way, not in it."""
+"""Requests to stop: SIGINT (Ctrl-C) and SIGTERM end a run after the current step, not in the middle of it."""
 
 import signal
 import threading
@@ -10,10 +10,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], str]]:
-    """A function that gives the name of the signal that came, "" while none has. A second one acts as it always does.
+    """A function that returns the name of the signal that came, "" if none has. A second signal acts as usual.
 
-    A signal that is ignored, as SIGINT is in a shell's background job, stays so.  Outside the main thread Python lets nobody
-    listen to signals: there it gives "" for ever.
+    A signal that is ignored, as SIGINT is in a shell's background job, stays ignored.  Python handles signals only in the
+    main thread: in others the function always returns "".
     """
     came: list[str] = []
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""Examples that do not fit on the device: read from where they lie, by grain's threads, while the steps before them run."""
+"""Examples that do not fit on the device: threads of grain read them while earlier steps run."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,12 +12,12 @@ from .loop import Batches
 from .placement import ONE_DEVICE, Placement
 from .step import epoch_key, shuffled
 
-DEVICE_BYTES = 2 << 30  # of training examples that are put on the device as a whole; more are streamed
+DEVICE_BYTES = 2 << 30  # training examples up to this size are put on the device as a whole; more are streamed
 THREADS = 4
 
 
 class _Rows:
-    """A source of grain: entry i is the batch that rows[i] names."""
+    """A data source for grain: entry i is the batch of rows[i]."""
 
     def __init__(self, x: Any, labels: Any, rows: np.ndarray, encode: Callable[..., Any] | None):
         self.x, self.labels, self.rows, self.encode = x, labels, rows, encode
@@ -44,9 +44,9 @@ def streamed(
     x: Any, labels: Any, batch_size: int, encode: Callable[..., Any] | None = None,
     placement: Placement = ONE_DEVICE,
 ) -> Batches:  # fmt: skip
-    """Batches of x and labels, NumPy arrays or memory maps, in the order that `fit` would take them in.
+    """Batches of x and labels, NumPy arrays or memory maps, in the order in which `fit` would take them.
 
-    placement: of the devices that share a batch; a process reads those examples that lie on devices of its own.
+    placement: of the devices that share a batch; a process reads only the examples for its own devices.
     """
     grain = _grain()
     examples, own = len(labels), placement.own(batch_size)

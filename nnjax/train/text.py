@@ -1,4 +1,4 @@
-"""Training on text: windows of it, a character at a time, from random places."""
+"""Training on text, character by character, in windows from random places."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,11 +19,11 @@ from .placement import ONE_DEVICE, Placement
 from .run import Checkpoints, Fit, OnEpoch, OnSteps
 from .step import TrainState, epoch_key, expect_optimizer, expect_value_and_grad, make_step
 
-WINDOWS = 32  # whose predictions are computed at a time: many more would take fresh memory for each batch
+WINDOWS = 32  # windows to predict at a time: many more would allocate new memory for each batch
 
 
 def windows(ids: jax.Array, starts: jax.Array, context: int) -> tuple[jax.Array, jax.Array]:
-    """(x, labels), both (n, context): the characters from each start on, and the one that follows each."""
+    """(x, labels), both (n, context): the characters from each start on, and for each the one that follows."""
     at = starts[:, None] + jnp.arange(context, dtype=jnp.int32)[None]
     return ids[at], ids[at + 1]
 
@@ -32,13 +32,13 @@ def expect_window(text: Text, context: int) -> None:
     """Raise DataError for a text that is too short for one window."""
     if len(text.train) <= context:
         raise DataError(
-            f"text {text.name!r}: a window needs {context + 1} characters, there are {len(text.train)} to train on; "
+            f"text {text.name!r}: a window needs {context + 1} characters, got {len(text.train)} to train on; "
             "shorten the context."
         )
 
 
 def make_evaluate(predict: Callable[..., Any], ids: jax.Array, context: int) -> Callable[[Any], tuple[float, float]]:
-    """evaluate(params) -> (mean cross-entropy, share of characters foretold rightly), over all whole windows side by side."""
+    """evaluate(params) -> (mean cross-entropy, share of characters predicted right), over all whole windows side by side."""
     count = (len(ids) - 1) // context
     starts = np.arange(count, dtype=np.int32) * context
 
@@ -68,7 +68,7 @@ def fit_text(
 ) -> Fit:  # fmt: skip
     """Train for `steps` steps on random windows of `context` characters, batch_size at a time; the rest as in `fit`.
 
-    Each `every` steps count as an epoch: its record has the validation accuracy, and measured["validation_loss"], over the
+    Every `every` steps count as an epoch: its record has the validation accuracy, and measured["validation_loss"], over the
     whole validation text.  predict(params, ids) -> logits (n, context, characters).
     Raises what `fit` raises.
     """

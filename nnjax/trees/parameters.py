@@ -1,4 +1,4 @@
-"""Which parameters are weights: those that decay."""
+"""Which parameters are weights, and so decay."""
 
 from typing import Any
 
@@ -9,11 +9,10 @@ import numpy as np
 def is_weight(params: Any) -> Any:
     """A tree like params, True for weights, which decay and are penalised, False for biases, norms and statistics.
 
-    A NamedTuple of parameters says itself which of its fields are weights, by a class attribute WEIGHTS that names them,
-    however many axes they have: under `scan_layers` a bias has two. Every other field of it is looked into: what says
-    nothing there is no weight.
-    Of all other trees (dictionaries, lists, parameters of other libraries) it is known by the axes alone: arrays with two or
-    more are weights.
+    A NamedTuple of parameters names its weights in a class attribute WEIGHTS, whatever their number of axes: under
+    `scan_layers` a bias has two. Its other fields are searched; arrays there that are not named are not weights.
+    In all other trees (dictionaries, lists, parameters of other libraries) only the axes decide: arrays with two or more are
+    weights.
     """
     return _marked(params, lambda leaf: np.ndim(leaf) >= 2)
 

@@ -1,7 +1,7 @@
-"""Floating-point operations of a program's products and convolutions, counted in what JAX traced.
+"""Floating-point operations of a program's products and convolutions, counted in the program that JAX traced.
 
-XLA's `cost_analysis()` does not do for this: on a GPU a product is a call into a library, of which it knows nothing, and it
-counts the body of a loop once.
+XLA's `cost_analysis()` does not suffice: on a GPU a product is a library call, which it cannot count, and it counts the
+body of a loop once.
 """
 
 import math
@@ -10,13 +10,13 @@ from typing import Any
 
 import jax
 
-NAMES = {"gpu": ("cuda", "rocm", "gpu")}  # of a platform, in what was traced
+NAMES = {"gpu": ("cuda", "rocm", "gpu")}  # names of a platform in a traced program
 
 
 def product_flops(f: Callable[..., Any], args: tuple[Any, ...], platform: str) -> float:
     """Twice the multiplications of every product and convolution in f(*args), as it is lowered for the platform.
 
-    A loop counts as often as it runs. NaN where products run in a loop whose length is not in the program.
+    A loop counts as often as it runs. NaN if products run in a loop of unknown length.
     """
     return _counted(jax.make_jaxpr(f)(*args).jaxpr, NAMES.get(platform, (platform,)))
 
@@ -52,5 +52,5 @@ def _inner(params: dict[str, Any]) -> list[Any]:
 
 
 def _branch(platforms: Any, names: tuple[str, ...]) -> int:
-    """Which branch `jax.lax.platform_dependent` takes; None stands for every platform that is not named."""
+    """Which branch `jax.lax.platform_dependent` takes; None means every platform that is not named."""
     return next((i for i, of in enumerate(platforms) if of is not None and set(of) & set(names)), platforms.index(None))

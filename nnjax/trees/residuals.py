@@ -1,4 +1,4 @@
-"""Residuals that are parameters: not kept a second time, but read again in the backward."""
+"""Residuals that are parameters: they are not kept again, but read in the backward."""
 
 from typing import Any, NamedTuple
 
@@ -7,9 +7,9 @@ import jax
 
 @jax.tree_util.register_static
 class _Parameter(NamedTuple):
-    """In the place of a residual that is the i-th leaf of the layer's parameters: no array, hence nothing to stack.
+    """Stands for a residual that is the i-th leaf of the layer's parameters: it is not an array, so nothing is stacked.
 
-    outer: through how many layers that replace parameters it has come since; those are not its own.
+    outer: how many outer layers that replace their own parameters it has passed since.
     """
 
     i: int
@@ -21,7 +21,7 @@ def _is_parameter(r) -> bool:
 
 
 def without_parameters(residuals: Any, params: Any) -> Any:
-    """The residuals, with a `_Parameter` for every leaf that is one of params."""
+    """The residuals, with a `_Parameter` for every leaf of params among them."""
     known = {id(p): _Parameter(i) for i, p in enumerate(jax.tree.leaves(params))}
     return jax.tree.map(
         lambda r: r._replace(outer=r.outer + 1) if _is_parameter(r) else known.get(id(r), r), residuals, is_leaf=_is_parameter
@@ -29,7 +29,7 @@ def without_parameters(residuals: Any, params: Any) -> Any:
 
 
 def with_parameters(residuals: Any, params: Any) -> Any:
-    """Back again, with these parameters."""
+    """The residuals again, with these parameters."""
     leaves = jax.tree.leaves(params)
 
     def found(r):

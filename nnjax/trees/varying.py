@@ -1,7 +1,7 @@
-"""What varies between the devices of `jax.shard_map`, and arguments made to vary together before a hand-written rule.
+"""What varies between the devices of `jax.shard_map`, and how to make arguments vary together before a hand-written rule.
 
-A rule's backward gives each device its own share of a gradient. Where an argument is the same on all devices, as the weights
-of a data-parallel program are, its gradient is the sum of the shares: the transpose of the copy that each device took.
+The backward of a rule gives each device its own share of a gradient. If an argument is the same on all devices, like the
+weights of a data-parallel program, its gradient is the sum of the shares: the transpose of the copy to each device.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ def _arrays(tree: Any) -> list[Any]:
 def together(tree: Any) -> Any:
     """The tree, every array free to vary over all the mesh axes that any of them varies over.
 
-    Nothing is sent; the cast's own transpose is the sum over the devices. Outside `jax.shard_map`, and where that does not
-    keep books of what varies (check_vma=False), it is the tree itself.
+    Nothing is sent; the transpose of the cast is the sum over the devices. Outside `jax.shard_map`, and where that does not
+    track what varies (check_vma=False), it is the tree itself.
     """
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return tree
@@ -38,20 +38,20 @@ def together(tree: Any) -> Any:
 
 
 def communicates(fwd: Callable[..., tuple[Any, ...]], bwd: Callable[..., tuple[Any, ...]], params: Any, x: Any) -> bool:
-    """Whether this pair's own cotangents vary as params and x do, though these do not vary together.
+    """Whether the pair's cotangents vary as params and x do, though these do not vary together.
 
-    So it is with the layers of a mesh, which sum over devices themselves: their arguments must stay as they are.
+    This holds for the layers of a mesh, which sum over devices themselves: their arguments must stay as they are.
     """
     if not jax.sharding.get_abstract_mesh().manual_axes or len({varies(leaf) for leaf in _arrays((params, x))}) < 2:
         return False
 
     def pulled(params, x):
         y, residuals = fwd(params, x)
-        return bwd(residuals, y)  # an output stands for a cotangent: it varies as one does
+        return bwd(residuals, y)  # the output serves as a cotangent, as it varies like one
 
     try:
         found = jax.eval_shape(pulled, params, x)
-    except Exception:  # whatever is wrong is said when the rule itself is called
+    except Exception:  # calling the rule itself will report any error
         return False
     given = dict(jax.tree_util.tree_leaves_with_path((params, x)))
     return all(ct.manual_axis_type.varying <= varies(given[at]) for at, ct in jax.tree_util.tree_leaves_with_path(found))

@@ -18,7 +18,7 @@ def test_known_times():
     assert tree_seconds("all-reduce", n, 8, LINKS) == pytest.approx(2 * 3 * 1e-6 + 2 * 7e-3)
     assert tree_seconds("all-gather", n, 8, LINKS) == pytest.approx(3e-6 + 7e-3)
     assert tree_seconds("all-gather", n, 6, LINKS) == pytest.approx(3e-6 + 5 / 6 * 8e-3)
-    assert tree_seconds("all-reduce", 8, 8, LINKS) == pytest.approx(3 * (1e-6 + 8e-9))  # few bytes go whole
+    assert tree_seconds("all-reduce", 8, 8, LINKS) == pytest.approx(3 * (1e-6 + 8e-9))  # few bytes are sent as a whole
 
 
 @pytest.mark.parametrize("way", [ring_seconds, tree_seconds])
@@ -82,7 +82,7 @@ def test_a_mesh_that_does_not_divide_the_devices_is_left_out_there():
 
 @pytest.mark.parametrize("name", ["bandwidth", "latency", "rate"])
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
-def test_speeds_that_are_none_are_refused(name, bad):
+def test_invalid_speeds_are_refused(name, bad):
     with pytest.raises(ValueError, match=rf"bench: {name} must be a positive number, got {bad}; \S+ is usual"):
         expect_speeds(LINKS._replace(**{name: bad}))
     expect_speeds(LINKS._replace(latency=0.0))

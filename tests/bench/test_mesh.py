@@ -40,7 +40,7 @@ def test_it_prints_writes_and_draws_what_is_sent_and_predicted(capsys, tmp_path)
     assert plot.read_bytes()[1:4] == b"PNG"
 
 
-def test_what_is_above_the_minimum_is_said(capsys):
+def test_what_is_above_the_minimum_is_reported(capsys):
     key = (("shard",), "all-gather")
     mesh._print_messages(mesh.Found({"shard": 8}, {(*key, 10): 3, (*key, 5): 2}, {(*key, 10): 3}, 7, []))
     out = capsys.readouterr().out
@@ -49,9 +49,9 @@ def test_what_is_above_the_minimum_is_said(capsys):
 
 
 @pytest.mark.parametrize(("bench", "message"), [
-    (Bench(mesh=("rows=8",)), r"bench: --mesh lists axes with their sizes, .* got 'rows=8'"),
-    (Bench(mesh=("data=2,data=4",)), r"bench: --mesh names an axis twice"),
-    (Bench(mesh=("data=64",)), r"make_mesh: data=64 needs 64 devices, and 8 are present"),
+    (Bench(mesh=("rows=8",)), r"bench: --mesh .*sizes, got 'rows=8'"),
+    (Bench(mesh=("data=2,data=4",)), r"bench: --mesh .* each axis once"),
+    (Bench(mesh=("data=64",)), r"make_mesh: data=64 needs 64 devices, got 8"),
     (Bench(mesh=("data=5",)), r"the batch must be a multiple of 5"),
     (Bench(mesh=("model=3",)), r"must be a multiple of 3"),
     (Bench(mesh=("data=8",), bandwidth=0.0), r"bench: bandwidth must be a positive number, got 0.0; 5e\+10 is usual"),

@@ -1,4 +1,4 @@
-"""The compiled training step of a GPT sends the minimum, in number and bytes; and what a device keeps falls as 1/N."""
+"""The compiled training step of a GPT sends the minimum, in number and bytes; and the memory of a device falls as 1/N."""
 
 from functools import cache
 from typing import Any

@@ -16,7 +16,7 @@ def test_both_peaks_of_a_device_are_measured():
 
 
 def test_the_shortest_of_some_batches_counts():
-    lasts = iter([0.5, 0.02, 1.0, 0.4, 0.8])  # the first compiles, the second tells how many there are in a batch
+    lasts = iter([0.5, 0.02, 1.0, 0.4, 0.8])  # the first compiles, the second sets the size of a batch
     ran = []
     assert shortest(lambda: ran.append(1), lambda run: (run(), next(lasts))[1]) == pytest.approx(0.4 / 5)
     assert len(ran) == 2 + 5 * BATCHES

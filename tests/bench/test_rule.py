@@ -27,7 +27,7 @@ def test_bytes_of_residuals_are_those_that_are_kept():
     assert found.time_ratio > 0
 
 
-def test_an_argument_that_is_kept_is_no_residual():
+def test_an_argument_that_is_kept_does_not_count_as_a_residual():
     f = jax.custom_vjp(lambda x: jnp.sin(x).sum())
     f.defvjp(lambda x: (jnp.sin(x).sum(), (x, x)), lambda residuals, ct: (ct * jnp.cos(residuals[0]),))
     found = nnjax.cost(f, X, budget_seconds=0.05)
@@ -42,7 +42,7 @@ def test_a_figure_for_each_side_and_their_ratio_is_printed():
     assert [line.split()[0] for line in lines[2:]] == ["temporary", "flops", "milliseconds"]
 
 
-def test_a_definition_without_reverse_mode_is_told():
+def test_a_definition_without_reverse_mode_is_reported():
     def newton(a):
         return jax.lax.while_loop(lambda x: jnp.abs(x * x - a) > 1e-6 * a, lambda x: 0.5 * (x + a / x), a)
 

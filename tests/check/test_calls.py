@@ -58,7 +58,7 @@ def test_complex_arrays_are_pairs_of_real_ones():
     np.testing.assert_array_equal(call.functions[0](*call.args), ([-3, -9], [4, 0]))
 
 
-def test_a_call_that_does_not_fit_is_told_with_what_came():
+def test_a_call_that_does_not_fit_is_reported_with_the_arguments():
     expect_arguments("check", scaled, (1,), {"shift": 2})
     with pytest.raises(TypeError, match=r"check: scaled\(x, scale=1\.0, .*\) cannot be called with \(int, wrong=int\)"):
         expect_arguments("check", scaled, (1,), {"wrong": 2})

@@ -18,7 +18,7 @@ def params_of(layer):
 
 
 def planted(layer, change):
-    """The layer with a backward that is wrong: change(right (ct_params, ct_x), residuals, ct_y)."""
+    """The layer with a wrong backward: change(right (ct_params, ct_x), residuals, ct_y)."""
     return layer._replace(bwd=lambda residuals, ct_y: change(layer.bwd(residuals, ct_y), residuals, ct_y))
 
 
@@ -112,7 +112,7 @@ def test_residuals_must_be_arrays():
 def test_a_bias_before_a_normalisation_raises_no_alarm():
     centre = nnjax.serial(nnjax.dense(4, 3), nnjax.log_softmax(), nnjax.softmax())
 
-    def apply(params, x, *, key=None):  # mean over the batch taken out: the bias before it has no effect
+    def apply(params, x, *, key=None):  # the mean over the batch is removed: the bias before it has no effect
         y = nnjax.dense(4, 3).apply(params, x)
         return y - jnp.broadcast_to(y.mean(0, keepdims=True), y.shape)
 
@@ -133,7 +133,7 @@ def test_a_check_of_a_saturated_input_alone_proves_nothing_and_says_so():
     assert nnjax.check_layer(nnjax.softmax(), (), jnp.array([[1.0, -1.0, 0.0]])).ok
     nearly = nnjax.check_layer(nnjax.softmax(), (), jnp.array([[500.0, -500.0, 0.0]]))
     assert not nearly.ok
-    assert "every bound reaches its size and so proves nothing" in str(nearly)
+    assert "every bound .*proves nothing" in str(nearly)
 
 
 def test_the_verdict_does_not_depend_on_numpy_or_jax_inputs():

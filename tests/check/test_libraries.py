@@ -1,9 +1,9 @@
-"""An audit of the custom rules of public JAX libraries, held against what is known of each. As a script: the whole table.
+"""An audit of the custom rules of public JAX libraries, compared with what is known about each. As a script: the whole table.
 
-What is known stands beside the call, and is not from the audit: a rule is right unless it is listed. Those listed as wrong were
-held against differences of values in float64, or against SciPy and mpmath, and looked up in their sources. Some are wrong as
-their authors say (no gradient to the order of a Bessel function: JAX gets zeros); what differs on purpose, as gradients that
-are clipped, estimated or those of samples, is listed as intended.
+The known verdict is beside each call and does not come from the audit: a rule is right unless it is listed. Those listed as
+wrong were compared with differences of values in float64, or with SciPy and mpmath, and checked in their sources. Some are
+wrong as their authors say (no gradient to the order of a Bessel function: JAX gets zeros). What differs on purpose, such as
+gradients that are clipped, estimated or those of samples, is listed as intended.
 """
 
 import importlib
@@ -32,7 +32,7 @@ WIDE = np.random.default_rng(0).standard_normal((5, 5)).astype(np.float32)
 
 
 class Call(NamedTuple):
-    """A call of a library's function; wrong, intended, raises: names of rules in it that are so."""
+    """A call of a library's function; wrong, intended, raises: the names of such rules in it."""
 
     library: str
     label: str
@@ -43,7 +43,7 @@ class Call(NamedTuple):
 
 
 def lib(name: str) -> Any:
-    """A module, with what an old release of TensorFlow Probability looks for in JAX."""
+    """A module, patched with the names that an old release of TensorFlow Probability expects in JAX."""
     if name.startswith(("tensorflow_probability", "distrax", "rlax", "kfac_jax")):
         import jax.interpreters.xla
         from jax._src import core
@@ -225,14 +225,14 @@ OTHERS = [
     Call("jax_md", "safe_atan2", lambda: lib("jax_md._nn.uma.common.rotation").safe_atan2(X, P)),
     Call("jax_md", "quaternion rotate", lambda: lib("jax_md.rigid_body")._quaternion_rotate(
         f32(0.5, 0.5, 0.5, 0.5), jnp.asarray(X)),
-         intended=("_quaternion_rotate",)),  # of the sphere
+         intended=("_quaternion_rotate",)),  # those of the sphere
     Call("jax_md", "safe_sqrt", lambda: lib("jax_md.mm_forcefields.reaxff.reaxff_helper").safe_sqrt(X)),
 ]  # fmt: skip
 CALLS = [*JAX, *TFP, *OTHERS]
 
 
 class Told(NamedTuple):
-    """What an audit said of one rule, and whether that is so: "right", "alarm", "miss", "open" (nothing was settled)."""
+    """The verdict of an audit on one rule, and whether it is correct: "right", "alarm", "miss", "open" (unsettled)."""
 
     call: Call
     rule: str
@@ -242,7 +242,7 @@ class Told(NamedTuple):
 
 
 def told(call: Call) -> list[Told]:
-    """Run an audit of one call; what its rules are said to be, and are."""
+    """Audit one call; the verdicts on its rules, and the known ones."""
     start = time.perf_counter()
     with warnings.catch_warnings(), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         warnings.simplefilter("ignore")

@@ -122,7 +122,7 @@ def test_what_jax_cannot_run_is_a_failure_and_not_an_exception():
         *pair(bwd=lambda x, ct: (ct[:, :2] @ jnp.ones(5, ct.dtype),)), jnp.ones((3, 4)), reference=jnp.sin
     )
     assert not report.ok
-    assert report.missing == ()  # each row has failed, so that none was left out
+    assert report.missing == ()  # each row has failed, so none was left out
     assert {row.leaf for row in report.rows} == {"cotangents"}
     assert str(report).count("\n    unknown: JAX cannot run it") == 1
     assert len(report.failures) == 16
@@ -161,7 +161,7 @@ def test_a_product_summed_in_float32_has_no_taylor_remainder(factor, ok):
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.001])
-def test_what_does_not_run_in_lower_precision_is_held_in_the_others(factor):
+def test_what_does_not_run_in_lower_precision_is_compared_in_the_others(factor):
     @jax.custom_vjp
     def solve(a, b):
         return jnp.linalg.solve(a, b)
@@ -175,7 +175,7 @@ def test_what_does_not_run_in_lower_precision_is_held_in_the_others(factor):
     report = nnjax.check_vjp(solve, a, b)
     assert report.ok == (factor == 1.0), str(report)
     assert {row.dtype for row in report.rows} == {"float32", "float64"}
-    assert any("not held in bfloat16, in which it does not run: " in note for note in report.notes)
+    assert any("not compared in bfloat16, in which it does not run: " in note for note in report.notes)
     assert not report.missing
     named = nnjax.check_vjp(solve, a, b, dtypes=["bfloat16", "float32"], transforms=["jit"])
     assert not named.ok
@@ -188,7 +188,7 @@ def test_what_does_not_run_in_lower_precision_is_held_in_the_others(factor):
     assert {line.partition(",")[0] for line in held.missing} == {
         "solve: bfloat16",
         "solve: float16",
-    }  # a layer is to run in all
+    }  # a layer must run in all
     assert {row.dtype for row in held.rows} == {"float32", "float64"}
 
 

@@ -1,6 +1,6 @@
-"""Our verdicts beside those of jax.test_util.check_grads and chex.assert_numerical_grads, on what these get wrong.
+"""Our verdicts beside those of jax.test_util.check_grads and chex.assert_numerical_grads, where these are wrong.
 
-`pytest -s` prints the table. In every row but those of ALL_RIGHT at least one of the two others errs; ours must not.
+`pytest -s` prints the table. In every row except those of ALL_RIGHT at least one of the two is wrong; ours must not be.
 """
 
 import chex
@@ -109,7 +109,7 @@ ALL_RIGHT = ("x -10, n = 64", "wrong at ties only", "right: maximum with ties")
 
 
 def accepts(check):
-    """ "accepts", "rejects", or "raises" for an error that is no verdict."""
+    """ "accepts", "rejects", or "raises" for an error that is not a verdict."""
     try:
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             check()

@@ -46,12 +46,12 @@ def test_what_bwd_returns_must_mirror_the_arguments(returned, kind, words):
 def test_what_fwd_returns_must_be_what_the_reference_returns():
     spec, diff, other = split((jnp.ones(2),), {}, ("x",))
     for returned, words in (
-        (lambda x: x[:1], "fwd returns float32 (1,) where the reference returns float32 (2,)"),
-        (lambda x: (x, x), "fwd returns float32 (2,), float32 (2,) where the reference returns float32 (2,)"),
-        (lambda x: jnp.int32(3), "fwd returns nothing where the reference returns float32 (2,)"),
+        (lambda x: x[:1], "fwd returns float32 (1,), but the reference returns float32 (2,)"),
+        (lambda x: (x, x), "fwd returns float32 (2,), float32 (2,), but the reference returns float32 (2,)"),
+        (lambda x: jnp.int32(3), "fwd returns nothing, but the reference returns float32 (2,)"),
     ):
         run, problems = pair_run(lambda x, f=returned: (f(x), ()), lambda r, ct: (ct,), spec)
-        with pytest.raises(ValueError, match="other outputs"):
+        with pytest.raises(ValueError, match="different outputs"):
             run(diff, other, [jnp.ones(2)])
         assert [tuple(p) for p in problems.found] == [("output", "wrong_primal", words)]
 

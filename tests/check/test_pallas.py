@@ -1,6 +1,6 @@
 """JAX's own Pallas kernels, interpreted: their gradients are right, and five mutants of each are not.
 
-Its softmax has no gradient (JAX does not differentiate that kernel): it stands in a rule with the transpose written out here.
+Its softmax has no gradient (JAX does not differentiate that kernel): here it is in a rule with a hand-written transpose.
 """
 
 import functools
@@ -14,7 +14,7 @@ import pytest
 import nnjax
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # newer JAX says that they move elsewhere
+    warnings.simplefilter("ignore")  # newer JAX warns that they will move
     attention, layer_norm, rms_norm, softmax = (
         pytest.importorskip(f"jax.experimental.pallas.ops.gpu.{name}", reason="this JAX has no such kernels")
         for name in ("attention", "layer_norm", "rms_norm", "softmax")
@@ -80,7 +80,7 @@ MUTANTS = {
 
 
 def interpreted(kernel, change=None):
-    """The kernel as a rule, its first cotangent changed."""
+    """The kernel as a rule, with its first cotangent changed."""
 
     @jax.custom_vjp
     def rule(*args):

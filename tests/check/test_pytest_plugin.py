@@ -23,7 +23,7 @@ def test_wrong(assert_vjp):
 
 @pytest.fixture
 def project(run_tests_in, tmp_path):
-    """A throw-away project: one test file, and nothing else but an installed nnjax."""
+    """A temporary project: one test file, and only an installed nnjax."""
     (tmp_path / "test_mine.py").write_text(TESTS)
     return partial(run_tests_in, tmp_path, "-s")
 
@@ -34,7 +34,7 @@ def test_a_right_rule_passes_a_wrong_one_fails_with_the_whole_report(project):
     assert "1 failed, 1 passed" in out
     assert "dtypes ['float32', 'float64']" in out
     assert "f: x [float64 eager cpu, reference]" in out
-    told = out.split("short test summary")[0]  # which repeats the message whole where CI is set
+    told = out.split("short test summary")[0]  # which repeats the whole message if CI is set
     assert told.count("scaled: larger by 1.01\n") == 1
     assert "likewise: float64 jit vmap scan checkpoint second, float32 eager jit vmap scan checkpoint second\n" in out
     assert "pytest_plugin.py" not in out.split("FAILURES")[1]

@@ -1,4 +1,4 @@
-"""Nothing ends a check: what is raised is a row, a note or an omission, and what is not finite proves nothing."""
+"""Nothing ends a check: an error is a row, a note or an omission, and numbers that are not finite prove nothing."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import nnjax
 
 
 def raising(error, when=lambda x: True, factor=1):
-    """sin, with a rule that raises this where `when` holds of its residual."""
+    """sin, with a rule that raises this if `when` holds for its residual."""
     f = jax.custom_vjp(jnp.sin)
 
     def bwd(x, ct):
@@ -47,7 +47,7 @@ def test_whatever_a_rule_raises_under_a_transform_is_a_row(word):
     assert "NotImplementedError: not here" in str(report)
 
 
-def test_an_inverse_in_the_rule_alone_fails_where_its_body_runs():
+def test_an_inverse_only_in_the_rule_fails_where_its_body_runs():
     f = jax.custom_vjp(lambda x: x @ x)
     f.defvjp(lambda x: (x @ x, x), lambda x, g: (g @ jnp.linalg.inv(jnp.linalg.inv(x)).T + x.T @ g,))
     report = nnjax.check_vjp(f, jax.random.normal(jax.random.key(0), (4, 4)) + 4 * jnp.eye(4), transforms=["eager", "jit"])
@@ -56,7 +56,7 @@ def test_an_inverse_in_the_rule_alone_fails_where_its_body_runs():
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.01])
-def test_a_transform_that_the_definition_does_not_take_is_a_note(factor):
+def test_a_transform_that_the_definition_does_not_support_is_a_note(factor):
     def body(x):
         return jnp.sin(x) * jax.pure_callback(np.ones_like, jax.ShapeDtypeStruct(x.shape, x.dtype), jax.lax.stop_gradient(x))
 
@@ -65,7 +65,7 @@ def test_a_transform_that_the_definition_does_not_take_is_a_note(factor):
     report = nnjax.check_vjp(f, jnp.linspace(-1.0, 1.0, 5), dtypes=["float32"], transforms=["jit", "vmap"])
     assert report.ok == (factor == 1), report
     assert {row.transform for row in report.rows} == {"jit"}
-    assert any("not held under vmap in float32, as its definition cannot be run so" in note for note in report.notes)
+    assert any("not compared under vmap in float32, as its definition cannot run there" in note for note in report.notes)
     alone = nnjax.check_vjp(f, jnp.linspace(-1.0, 1.0, 5), dtypes=["float32"], transforms=["vmap"])
     assert not alone.ok
     assert "any leaf, as its definition runs under none of the transforms" in str(alone)
@@ -91,12 +91,12 @@ def test_a_rule_that_was_compared_with_nothing_finite_is_not_ok(at, factor):
     f.defvjp(lambda x: (jnp.exp(jnp.abs(x)), x), lambda x, ct: (ct * factor,))
     report = nnjax.check_vjp(f, jnp.full(4, at), transforms=["jit"])
     assert not report.ok
-    assert "x in 4 of 4 entries, where the reference is not finite and so proves nothing" in str(report)
+    assert "x in 4 of 4 entries, where the reference is not finite and proves nothing" in str(report)
     assert {row.status for row in report.rows if row.leaf == "x" and row.witness == "reference"} == {"vacuous"}
     assert {row.skipped for row in report.rows if row.leaf == "output"} == {0}  # infinite, as the definition says
 
 
-def test_entries_that_are_not_finite_in_a_narrow_dtype_alone_are_compared_in_a_wider_one():
+def test_entries_that_are_not_finite_only_in_a_narrow_dtype_are_compared_in_a_wider_one():
     f = jax.custom_vjp(lambda x: jnp.exp(x))
     f.defvjp(lambda x: (jnp.exp(x), jnp.exp(x)), lambda y, ct: (ct * y,))
     x = jnp.array([0.5, 1.0, 100.0])

@@ -34,7 +34,7 @@ def test_failures_are_named_and_raised():
     assert Report((GOOD,)).raise_if_failed().ok
 
 
-def test_a_fault_that_shows_everywhere_is_told_once():
+def test_a_fault_that_shows_everywhere_is_reported_once():
     wide = BAD._replace(dtype="float64", transform="eager")
     elsewhere = [
         BAD._replace(leaf="params.b"),

@@ -38,7 +38,7 @@ RIGHT = copied(lambda g: lax.psum(g, "data"))
 
 
 @pytest.mark.slow
-def test_every_leaf_is_held_by_hand_and_by_apply(mesh):
+def test_every_leaf_is_compared_by_hand_and_by_apply(mesh):
     report = nnjax.check_layer(RIGHT, PARAMS, X, mesh=mesh, specs=SPECS, reference=ONE).raise_if_failed()
     assert {row.leaf for row in report.rows} == {"output", "params.w", "params.b", "x"}
     assert {(row.case, row.transform) for row in report.rows} == {
@@ -77,15 +77,15 @@ def test_an_apply_that_is_wrong_is_found_though_the_pair_is_right(mesh):
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [
-        ({"mesh": None}, ValueError, r"specs= and reference= go with a mesh; pass mesh= too"),
+        ({"mesh": None}, ValueError, r"specs= and reference= need a mesh; pass mesh= too"),
         ({"mesh": 4}, TypeError, r"mesh must be a jax.sharding.Mesh, got int; make one with jax.make_mesh"),
         ({"specs": None}, ValueError, r"specs must be \(specs of params, of x, of y\), got NoneType; pass"),
         ({"reference": None}, ValueError, r"with mesh=, a reference is needed; pass reference="),
         ({"reference": nnjax.dense}, TypeError, r"expected a Layer, got dense; call the factory"),
         ({"devices": [None]}, ValueError, r"a mesh has its own devices; pass mesh= or devices=, not both"),
         ({"specs": (P(), P(None, "data"), P())}, ValueError,
-         r"x of shape \(8, 3\) cannot be cut as its spec says, .*'data'.*, over a mesh of data=4; change its size or its spec"),
-        ({"specs": (P("rows"), P(), P())}, ValueError, r"params.w of shape \(3, 2\) cannot be cut as its spec says"),
+         r"x of shape \(8, 3\) cannot be split .*spec .*'data'.* mesh of data=4"),
+        ({"specs": (P("rows"), P(), P())}, ValueError, r"params.w of shape \(3, 2\) cannot be split as its spec says"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(how, error, message, mesh):

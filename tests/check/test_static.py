@@ -1,4 +1,4 @@
-"""Static arguments, by position and by keyword, of whatever is checked."""
+"""Static arguments, by position and by keyword, in all kinds of checks."""
 
 import enum
 import functools
@@ -17,7 +17,7 @@ class Mode(enum.Enum):
 
 
 def power(n, pad, dtype, name, how=Mode.TWICE):
-    """A body of every kind of static argument, and a rule for it, its factor wrong by choice."""
+    """A body with every kind of static argument, and a rule for it, with a wrong factor on request."""
 
     def body(x, n, pad, dtype, name, how, f):
         y = f(x.reshape(-1, n)).max(1) if name == "max" else f(x.reshape(-1, n)).sum(1)

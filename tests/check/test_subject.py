@@ -45,7 +45,7 @@ class Mode(enum.Enum):
      slice(1, 2), {1, 2}, np.array(["a"]), object(), jax.ShapeDtypeStruct((2,), jnp.float32)],
     ids=lambda v: type(v).__name__,
 )  # fmt: skip
-def test_what_jax_does_not_take_for_an_array_is_static(static):
+def test_what_jax_does_not_accept_as_an_array_is_static(static):
     assert not is_passed_on(static)
     spec, diff, other = split((jnp.ones(2), (static, [static])), {"how": static}, ("x", "y"))
     assert (len(diff), other) == (1, [])
@@ -63,7 +63,7 @@ def test_arrays_numbers_of_numpy_with_a_derivative_and_keys_are_passed_on(moving
     assert spec.static == ()
 
 
-def test_a_flag_is_another_argument_than_a_one():
+def test_a_flag_and_a_one_are_different_arguments():
     specs = [split((jnp.ones(2), n), {}, ("x", "n"))[0] for n in (1, True, 2, 1)]
     assert specs[0] == specs[3]
     assert specs[0] not in (specs[1], specs[2])

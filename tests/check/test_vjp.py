@@ -41,7 +41,7 @@ def test_a_forward_rule_that_calls_its_own_function_is_noted_and_not_blamed():
     assert any("call its body there" in row.note for row in report.rows)
 
 
-def test_a_value_that_is_infinite_in_the_definition_has_to_be_so_in_the_rule():
+def test_a_value_that_is_infinite_in_the_definition_must_be_infinite_in_the_rule():
     def body(x):
         return jax.scipy.special.logsumexp(x, axis=1)
 
@@ -59,7 +59,7 @@ def test_a_value_that_is_infinite_in_the_definition_has_to_be_so_in_the_rule():
     assert "instead of -inf" in report.finding
 
 
-def test_what_is_right_at_the_inputs_and_not_beside_them_is_told_so():
+def test_a_rule_that_is_right_at_the_inputs_but_not_nearby_is_reported_as_such():
     inverse = jax.custom_vjp(lambda a: jnp.log(jnp.linalg.det(a)))  # a rule for symmetric matrices
     inverse.defvjp(lambda a: (jnp.log(jnp.linalg.det(a)), a), lambda a, ct: (ct * jnp.linalg.inv(a),))
     symmetric = jnp.array([[2.0, 0.5], [0.5, 1.0]])
@@ -78,7 +78,7 @@ def double_sine(wrong=0.0):
     return f
 
 
-def test_check_vjp_holds_a_custom_vjp_against_its_body():
+def test_check_vjp_compares_a_custom_vjp_with_its_body():
     x = jnp.linspace(-3, 3, 50)
     nnjax.check_vjp(double_sine(), x).raise_if_failed()
     nnjax.check_vjp(jax.jit(double_sine()), x).raise_if_failed()
@@ -102,7 +102,7 @@ def test_check_vjp_takes_any_function_with_a_reference_and_keyword_arguments():
         (
             lambda: nnjax.check_vjp(jnp.sin, X),
             TypeError,
-            r"sin is not a jax.custom_vjp function, so a reference is needed",
+            r"sin needs a reference",
         ),
         (
             lambda: nnjax.check_vjp(double_sine(), jnp.arange(3)),
@@ -112,7 +112,7 @@ def test_check_vjp_takes_any_function_with_a_reference_and_keyword_arguments():
         (
             lambda: nnjax.check_layer(nnjax.relu(), (), X.astype(jnp.complex64)),
             TypeError,
-            r"x is complex, complex64 \(8, 4\)",
+            r"x must be real, .* got complex64 \(8, 4\)",
         ),
         (
             lambda: nnjax.check_layer(nnjax.relu, (), X),
@@ -138,7 +138,7 @@ def test_check_vjp_takes_any_function_with_a_reference_and_keyword_arguments():
             lambda: nnjax.check_vjp(double_sine(), X, X),
             TypeError,
             r"check_vjp: f\(x\) cannot be called with \(float32 \(8, 4\), float32 \(8, 4\)\): too many positional "
-            r"arguments; pass it the arguments that it takes\.",
+            r"arguments; pass the arguments",
         ),
         (
             lambda: nnjax.check_vjp(double_sine(), X, reference=lambda x, scale: scale * x),
@@ -184,7 +184,7 @@ def test_compare_gradients_gives_each_leaf_a_difference_and_a_budget():
     assert [d.leaf for d in compare_gradients(wrong, reference, params, X, labels) if not d.ok] == ["params[2].b"]
 
 
-def test_a_rule_without_its_cotangent_is_told_from_one_that_is_scaled():
+def test_a_rule_that_ignores_its_cotangent_is_distinguished_from_a_scaled_one():
     def fwd(x):
         return (x * x).sum(), (x,)
 
@@ -201,7 +201,7 @@ def test_a_function_whose_rule_was_never_given_is_refused():
         nnjax.check_vjp(unfinished, jnp.ones(3))
 
 
-def test_compare_gradients_may_end_early_and_no_wrong_gradient_passes_for_it():
+def test_compare_gradients_may_end_early_without_passing_a_wrong_gradient():
     loss, calls = nnjax.softmax_cross_entropy(), []
     hand, reference = nnjax.value_and_grad(MODEL, loss), nnjax.reference_value_and_grad(MODEL, loss)
     params, labels = params_of(MODEL), jnp.arange(8) % 3

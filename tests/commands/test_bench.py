@@ -53,7 +53,7 @@ def test_peers_and_a_picture_on_request(capsys, tmp_path, small):
 def test_what_cannot_be_done_is_refused_before_anything_is_measured(small, tmp_path):
     with pytest.raises(ValueError, match=r"unknown bench case 'mpl': known are book, small hopeless, small mlp"):
         Bench(only="mpl").run()
-    with pytest.raises(ValueError, match=r"bench: no device of platform 'tpu' here; present are .*cpu"):
+    with pytest.raises(ValueError, match=r"bench: no device of platform 'tpu' .*cpu"):
         Bench(device="tpu").run()
     with pytest.raises(ValueError, match=r"bench: seconds must be positive, got 0"):
         Bench(seconds=0).run()
@@ -61,11 +61,11 @@ def test_what_cannot_be_done_is_refused_before_anything_is_measured(small, tmp_p
         Bench(json=tmp_path / "none" / "bench.json").run()
     for wrong, message in (
         (Bench(budget=-1.0), "bench: budget must be a positive number of seconds, got -1.0"),
-        (Bench(budget=60.0, mesh=("data=8",)), "bench: --budget chooses among nnjax's own cases, which --mesh does not fit"),
-        (Bench("a:b", budget=60.0), "which module:function does not fit"),
+        (Bench(budget=60.0, mesh=("data=8",)), "bench: --budget .*--mesh"),
+        (Bench("a:b", budget=60.0), "bench: --budget .*module:function"),
         (Bench("a:b", dtype=("bfloat16",)), "bench: --dtype is for nnjax's own cases, not for a:b"),
         (Bench(mesh=("data=8",), precision=("highest",)), "bench: --precision is for what is measured, --mesh for"),
-        (Bench(dtype=(), device="cpu"), "bench: there is nothing to measure; name a --dtype"),
+        (Bench(dtype=(), device="cpu"), "bench: .*got none; name a --dtype"),
     ):
         with pytest.raises(ValueError, match=message):
             wrong.run()
@@ -106,7 +106,7 @@ def test_the_rules_of_a_function_are_measured(capsys, monkeypatch, tmp_path):
 
 
 class Clock:
-    """Stands still but for what a case is said to take."""
+    """A clock that only cases move, by their duration."""
 
     now = 0.0
 
@@ -116,7 +116,7 @@ class Clock:
 
 @pytest.fixture
 def timed(monkeypatch, small):
-    """Every case takes ten seconds of a clock; those that were measured are in the list."""
+    """Every case takes ten seconds of the clock; the list holds the measured ones."""
     clock, cases = Clock(), []
     real = command.compare
 
@@ -133,7 +133,7 @@ def timed(monkeypatch, small):
     return cases
 
 
-def test_within_a_budget_the_file_tells_of_every_case_after_each(capsys, monkeypatch, tmp_path, timed):
+def test_within_a_budget_the_file_lists_every_case_after_each(capsys, monkeypatch, tmp_path, timed):
     written, real = [], command.write_json
 
     def write(file, found):
@@ -157,7 +157,7 @@ def test_within_a_budget_the_file_tells_of_every_case_after_each(capsys, monkeyp
     assert "not reached, 4: small nielsen, bfloat16; " in capsys.readouterr().out
 
 
-def test_an_error_within_a_budget_is_of_its_case_alone(capsys, tmp_path, timed):
+def test_an_error_within_a_budget_affects_only_its_case(capsys, tmp_path, timed):
     run = Bench(budget=1e6, dtype=("bfloat16",), json=tmp_path / "bench.json", device="cpu")
     assert run.run() == 1
     found = json.loads((tmp_path / "bench.json").read_text())

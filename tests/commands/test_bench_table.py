@@ -28,7 +28,7 @@ def shown(width: int, *measured: Measured) -> str:
         (160, ("a case, bfloat16", "41 / 7", "flax", "self 5-95 %", "compile", "products / memory"), ()),
     ],
 )
-def test_there_are_as_many_columns_as_there_is_room_for(width, there, missing):
+def test_there_are_as_many_columns_as_fit(width, there, missing):
     text = shown(width, Measured(ENTRY, FOUND, {"flax": 0.9}, Shares(0.41, 0.072)))
     assert [word for word in there if word not in text] == []
     assert [word for word in missing if word in text] == []
@@ -36,7 +36,7 @@ def test_there_are_as_many_columns_as_there_is_room_for(width, there, missing):
     assert "…" not in text
 
 
-def test_what_is_not_known_is_a_dash():
+def test_an_unknown_value_is_a_dash():
     assert of_peaks(Shares(None, 0.5)) == "- / 50"
     assert of_peaks(None) == ""
 

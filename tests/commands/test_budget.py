@@ -11,7 +11,7 @@ from nnjax.commands.budget import Budget, by_importance, expect_budget, refuse_b
 
 
 class Clock:
-    """Stands until it is moved."""
+    """A clock that stands still until it is moved."""
 
     def __init__(self):
         self.now = 100.0
@@ -21,7 +21,7 @@ class Clock:
 
 
 def run(budget, clock, seconds):
-    """The cases that are reached, each of which takes its seconds."""
+    """The cases that are reached, where each takes its seconds."""
     reached = []
     for name, took in seconds.items():
         if budget.begin(name):
@@ -37,21 +37,21 @@ def test_the_first_of_each_kind_comes_first_and_nothing_is_lost():
     assert by_importance(names, ("conv", "conv")) == ["conv", "conv, strided", "dense", "gpt", "relu"]
 
 
-def test_a_case_that_may_not_fit_is_not_begun_and_is_listed_with_the_reason():
+def test_a_case_that_may_not_fit_is_not_started_but_listed_with_the_reason():
     clock = Clock()
     budget = Budget(40.0, clock)
     budget.expects("abcd")
-    assert budget.left() == 35  # some are kept
+    assert budget.left() == 35  # some are reserved
     assert run(budget, clock, {"a": 20, "b": 1, "c": 1, "d": 1}) == ["a"]
     assert set(budget.not_reached) == {"b", "c", "d"}
-    assert budget.not_reached["b"] == "may take 20.0 s, as cases before it, and 15.0 s were left"
+    assert budget.not_reached["b"] == "may take 20.0 s, as cases before it did, with 15.0 s left"
     assert budget.to_dict() == {
         "budget_seconds": 40.0, "used_seconds": 20.0, "complete": False, "not_reached": budget.not_reached,
     }  # fmt: skip
     assert budget.summary() == "not reached, 3: b; c; d. 20 of 40 s used"
 
 
-def test_a_case_that_was_far_longer_than_all_says_little():
+def test_a_single_long_case_changes_the_estimate_little():
     clock = Clock()
     budget = Budget(60.0, clock)
     names = [f"case {i}" for i in range(40)]
@@ -64,11 +64,11 @@ def test_a_case_that_was_far_longer_than_all_says_little():
     assert budget.expected() == 9
 
 
-def test_of_a_long_budget_no_more_than_some_seconds_are_kept():
+def test_a_long_budget_reserves_only_a_few_seconds():
     assert Budget(480.0, Clock()).left() == 475
 
 
-def test_without_a_budget_all_is_reached_and_nothing_is_said_of_it():
+def test_without_a_budget_all_is_reached_and_the_report_is_empty():
     clock = Clock()
     budget = Budget(None, clock)
     budget.expects("ab")
@@ -82,7 +82,7 @@ def test_what_runs_or_waits_counts_as_not_reached_until_it_has_ended():
     budget.expects("ab")
     assert budget.begin("a")
     assert budget.not_reached == {
-        "a": "begun, and not ended when this was written", "b": "not begun when this was written",
+        "a": "started, and not finished when this was written", "b": "not started when this was written",
     }  # fmt: skip
     budget.ended("a")
     assert set(budget.not_reached) == {"b"}
@@ -98,7 +98,7 @@ def test_each_case_is_measured_for_half_of_its_share():
     assert budget.each(6.0) == 0.05
 
 
-def test_when_time_is_over_what_is_done_is_saved_and_the_process_ends(monkeypatch, capsys):
+def test_when_time_runs_out_results_are_saved_and_the_process_ends(monkeypatch, capsys):
     left, saved = threading.Event(), []
     monkeypatch.setattr(module, "leave", lambda code: (saved.append(code), left.set()))
     budget = Budget(0.01)
@@ -107,7 +107,7 @@ def test_when_time_is_over_what_is_done_is_saved_and_the_process_ends(monkeypatc
     with budget.watched(lambda: 1):
         assert left.wait(30)
     assert saved == [1]
-    assert "the time is over while this runs, and ends with it: a" in capsys.readouterr().out
+    assert "the time ran out during a" in capsys.readouterr().out
 
 
 def test_a_run_that_ends_before_its_time_is_left_alone(monkeypatch):
@@ -125,12 +125,12 @@ def test_a_thread_that_never_ends_does_not_hold_the_process():
         "with b.watched(lambda: 3): time.sleep(600)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert (ended.returncode, ended.stdout.splitlines()[0].endswith("ends with it: a")) == (3, True)
+    assert (ended.returncode, ended.stdout.splitlines()[0].startswith("the time ran out during a;")) == (3, True)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf, math.nan])
-def test_what_is_no_budget_is_refused(seconds):
-    with pytest.raises(ValueError, match=r"bench: budget must be a positive number of seconds, got .*; pass such as 240"):
+def test_an_invalid_budget_is_refused(seconds):
+    with pytest.raises(ValueError, match=r"bench: budget must be a positive number of seconds, got "):
         expect_budget("bench", seconds)
     expect_budget("bench", None)
     expect_budget("bench", 0.5)
@@ -138,11 +138,11 @@ def test_what_is_no_budget_is_refused(seconds):
 
 def test_options_that_do_not_fit_are_refused_by_name():
     refuse_beside_budget("check", "is light", full=False, mesh=None)
-    with pytest.raises(ValueError, match="check: --budget is light, which --mesh does not fit; leave either out"):
+    with pytest.raises(ValueError, match=r"check: --budget is light, .*mesh"):
         refuse_beside_budget("check", "is light", full=False, mesh="data=2")
 
 
-def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path):
+def test_a_file_is_written_whole_or_stays_unchanged(tmp_path):
     file = tmp_path / "found.json"
     write_json(file, {"a": 1})
     with pytest.raises(TypeError):

@@ -99,16 +99,16 @@ def test_mutants_are_counted_beside_the_false_alarms(capsys, monkeypatch):
 def test_bad_names_are_refused():
     with pytest.raises(ValueError, match=r"unknown case 'rleu'.*did you mean 'relu'"):
         Check(only="rleu").run()
-    with pytest.raises(ValueError, match=r"cannot write .*: there is no folder .*nowhere; make it first"):
+    with pytest.raises(ValueError, match=r"cannot write .*folder .*nowhere does not exist"):
         Check(only="relu", json=Path("nowhere/check.json")).run()
-    with pytest.raises(ValueError, match=r"no device of platform 'gpux' here; present are"):
+    with pytest.raises(ValueError, match=r"no device of platform 'gpux' .*cpu"):
         Check(device="gpux").run()
     with pytest.raises(ValueError, match=r"check: seeds must be a positive int, got 0"):
         Check(seeds=0).run()
 
 
 class Clock:
-    """Stands still but for what a case is said to take."""
+    """A clock that only cases move, by their duration."""
 
     now = 0.0
 
@@ -118,7 +118,7 @@ class Clock:
 
 @pytest.fixture
 def timed(monkeypatch):
-    """Every check takes ten seconds of a clock; what it was asked for is in the list."""
+    """Every check takes ten seconds of the clock; the list holds its arguments."""
     clock, asked = Clock(), []
 
     def check(layer, *args, **how):
@@ -168,7 +168,7 @@ def test_a_file_is_complete_after_every_case(monkeypatch, tmp_path, timed):
         done = {row["case"] for row in found["rows"]}
         assert len(done) == after
         assert done | set(found["not_reached"]) == every
-    assert "not begun when this was written" in written[0]["not_reached"].values()
+    assert "not started when this was written" in written[0]["not_reached"].values()
 
 
 def test_within_a_budget_a_failure_is_the_exit_code_and_an_error_ends_nothing(capsys, monkeypatch, timed):
@@ -188,9 +188,9 @@ def test_within_a_budget_a_failure_is_the_exit_code_and_an_error_ends_nothing(ca
 def test_options_that_do_not_fit_a_budget_are_refused():
     for wrong, word in (
         (Check(budget=0.0), "check: budget must be a positive number of seconds, got 0.0"),
-        (Check(budget=60.0, mesh="data=2"), "check: --budget checks each case once, compiled, which --mesh does not fit"),
-        (Check(budget=60.0, full=True), "--full does not fit"),
-        (Check(budget=60.0, mutants=True), "--mutants does not fit"),
+        (Check(budget=60.0, mesh="data=2"), "check: --budget .*--mesh"),
+        (Check(budget=60.0, full=True), "--budget .*--full"),
+        (Check(budget=60.0, mutants=True), "--budget .*--mutants"),
     ):
         with pytest.raises(ValueError, match=word):
             wrong.run()

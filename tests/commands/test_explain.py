@@ -190,7 +190,7 @@ def test_a_seed_draws_another_net_and_the_same_one_again():
 
 
 def in_a_terminal(**environment):
-    """What the command writes to a terminal of its own."""
+    """The output of the command on a new terminal."""
     leader, follower = pty.openpty()
     clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLORTERM")}
     running = subprocess.Popen(
@@ -201,7 +201,7 @@ def in_a_terminal(**environment):
     while True:
         try:
             part = os.read(leader, 65536)
-        except OSError:  # how Linux says that the other end was closed
+        except OSError:  # how Linux reports that the other end was closed
             break
         if not part:
             break

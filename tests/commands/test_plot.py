@@ -87,31 +87,31 @@ def test_runs_on_numbers_are_compared_by_r2(tmp_path, drawn):
     assert figure.axes[1].get_ylabel() == "R²"
 
 
-def test_a_picture_that_cannot_be_written_is_said(tmp_path):
+def test_a_picture_that_cannot_be_written_is_reported(tmp_path):
     runs = [recorded(tmp_path / name) for name in "ab"]
     with pytest.raises(OSError, match=r"could not be written: .*; free space, or choose another place"):
         Plot(runs[0], (runs[1],), out=tmp_path / "nowhere" / "x.png").run()
-    with pytest.raises(ValueError, match=r"--out is for the picture of several runs"):
+    with pytest.raises(ValueError, match=r"--out is only for the picture of several runs"):
         Plot(runs[0], out=tmp_path / "x.png").run()
-    with pytest.raises(ValueError, match=r"c.metrics\.jsonl is not there"):
+    with pytest.raises(ValueError, match=r"c.metrics\.jsonl does not exist"):
         Plot(runs[0], (tmp_path / "c",)).run()
 
 
-def test_what_is_missing_or_no_json_is_said(tmp_path):
-    with pytest.raises(ValueError, match=r"metrics\.jsonl is not there; train with --folder"):
+def test_what_is_missing_or_not_json_is_reported(tmp_path):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl does not exist; train with --folder"):
         Plot(tmp_path).run()
     (tmp_path / "metrics.jsonl").write_text("")
-    with pytest.raises(ValueError, match=r"is empty: no epoch has ended yet; wait for one"):
+    with pytest.raises(ValueError, match=r"is empty: no epoch has ended"):
         Plot(tmp_path).run()
     (tmp_path / "metrics.jsonl").write_text(f"{LINE}\n{LINE[:9]}")
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is no JSON object: .*; delete the line"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is not a JSON object: .*; delete the line"):
         Plot(tmp_path).run()
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1, is no record: loss must be a number, which is missing"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1, is not a record: loss must be a number, which is missing"):
         Plot(tmp_path).run()
     (tmp_path / "metrics.jsonl").write_text(f"{LINE}\n")
     (tmp_path / "trajectory.jsonl").write_text(f"{LINE}\n")
-    with pytest.raises(ValueError, match=r"trajectory\.jsonl, line 1, is no record: step must be a whole number"):
+    with pytest.raises(ValueError, match=r"trajectory\.jsonl, line 1, is not a record: step must be a whole number"):
         Plot(tmp_path).run()
 
 

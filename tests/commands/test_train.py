@@ -50,7 +50,7 @@ main(['train', '--epochs', '{epochs}', '--folder', {str(tmp_path)!r}, *{more!r}]
     assert process.returncode == 128 + number
     assert err == ""
     assert f"stopped by {number.name} after step" in out
-    assert "and saved; the same command with --resume goes on" in out
+    assert "and saved; add --resume" in out
     reached = [json.loads(line)["epoch"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert reached == list(range(1, len(reached) + 1))
     resumed = subprocess.run(command(len(reached) + 2, "--resume"), capture_output=True, text=True, check=True)
@@ -64,7 +64,7 @@ def test_resuming_with_something_else_says_what_differs(tmp_path, capsys):
     Train(folder=tmp_path, **QUICK).run()
     with pytest.raises(CheckpointError, match=r"batch_size was 32, is 16; learning_rate was 0\.002, is 0\.1\. Resume"):
         Train(folder=tmp_path, resume=True, learning_rate=0.1, batch_size=16, **QUICK).run()
-    with pytest.raises(CheckpointError, match=r"has checkpoints up to step 78; go on from them with resume"):
+    with pytest.raises(CheckpointError, match=r"already has checkpoints, up to step 78; .*--resume"):
         Train(folder=tmp_path, **QUICK).run()
     assert Train(folder=tmp_path, resume=True, **QUICK).run() == 0
     assert "saving in" in capsys.readouterr().out
@@ -83,7 +83,7 @@ def test_data_are_known_by_what_they_hold_when_a_run_is_resumed(tmp_path, monkey
         Train(data="mine.npz", resume=True, **run).run()
 
 
-def test_a_file_of_ones_own_trains_expanded_and_standardised(tmp_path, capsys):
+def test_your_own_file_trains_expanded_and_standardised(tmp_path, capsys):
     digits = load("digits").train
     np.savez(tmp_path / "mine.npz", x=digits.x[:100], y=digits.y[:100])
     assert Train(data=str(tmp_path / "mine.npz"), expand=True, standardise=True, **QUICK).run() == 0
@@ -99,12 +99,12 @@ def test_features_that_are_not_scaled_get_a_hint(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_another_feedback_is_said_trained_and_measured(tmp_path, capsys):
+def test_another_feedback_is_reported_trained_and_measured(tmp_path, capsys):
     assert Train(feedback="random", epochs=2, hidden=(16,), folder=tmp_path).run() == 0
     out = capsys.readouterr().out
     assert "errors sent back by random feedback" in out
     assert "hand / jax.grad" not in out
-    assert re.search(r"\[0\]\.w +\d+\.\d at first, +\d+\.\d at last\n\[2\]\.w +0\.0 at first, +0\.0 at last", out)
+    assert re.search(r"\[0\]\.w +\d+\.\d first, +\d+\.\d last\n\[2\]\.w +0\.0 first, +0\.0 last", out)
     assert Plot(tmp_path).run() == 0
     assert (tmp_path / "angles.png").read_bytes().startswith(b"\x89PNG")
 
@@ -114,16 +114,16 @@ def test_another_feedback_is_said_trained_and_measured(tmp_path, capsys):
     [
         ({"feedback": "transposed"}, r"unknown feedback 'transposed'.*did you mean 'transpose'"),
         ({"feedback": "inverse"}, r"feedback\.inverse: w must be square to have an inverse, got float32 \(64, 10\)"),
-        ({"feedback": "random", "grad": "both"}, r"--feedback random gives no gradient for jax\.grad to compute"),
+        ({"feedback": "random", "grad": "both"}, r"--feedback random gives no gradient .*jax\.grad"),
         ({"feedback": "mirror", "model": "nielsen"}, r"got feedback 'mirror'; use the model mlp"),
     ],
 )
-def test_feedback_that_cannot_be_is_refused(options, message):
+def test_invalid_feedback_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Train(epochs=1, **options).run()
 
 
-def test_quiet_prints_what_came_of_it_alone(capsys):
+def test_quiet_prints_only_the_result(capsys):
     assert Train(quiet=True, **QUICK).run() == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["test", "validation", "seconds", "hand", "last"]

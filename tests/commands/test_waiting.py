@@ -22,7 +22,7 @@ def test_a_terminal_shows_what_is_done_and_for_how_long_and_nothing_stays(capsys
     assert out.rstrip().endswith("\x1b[2K")
 
 
-def test_nothing_is_shown_elsewhere_or_where_it_is_to_be_quiet(capsys, monkeypatch):
+def test_nothing_is_shown_elsewhere_or_with_quiet(capsys, monkeypatch):
     with waiting("reading the data"):
         pass
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
@@ -31,7 +31,7 @@ def test_nothing_is_shown_elsewhere_or_where_it_is_to_be_quiet(capsys, monkeypat
     assert capsys.readouterr().out == ""
 
 
-def test_a_line_ends_between_words_on_a_terminal_and_is_as_it_is_elsewhere(tmp_path):
+def test_lines_wrap_between_words_on_a_terminal_and_stay_elsewhere(tmp_path):
     words = "note: " + "features reach far " * 8 + "/a/path/that/is/longer/than/" + "x" * 60 + "\nsaving in run"
     with (tmp_path / "file").open("w") as file:
         assert wrapped(words, file) == words
@@ -40,6 +40,6 @@ def test_a_line_ends_between_words_on_a_terminal_and_is_as_it_is_elsewhere(tmp_p
     with os.fdopen(theirs, "w") as terminal:
         lines = wrapped(words, terminal).split("\n")
     os.close(ours)
-    assert " ".join(line.strip() for line in lines).split() == words.split()  # nothing is lost or cut
+    assert " ".join(line.strip() for line in lines).split() == words.split()  # no word is lost or cut
     assert all(len(line) <= 80 or " " not in line.strip() for line in lines)
     assert lines[-1] == "saving in run"

@@ -94,7 +94,7 @@ def test_a_bad_download_is_named_and_leaves_nothing(server, tmp_path, monkeypatc
     assert left(tmp_path) == []
 
 
-def test_of_several_files_only_those_that_are_missing_are_named(server, tmp_path):
+def test_only_the_missing_ones_of_several_files_are_named(server, tmp_path):
     digest = hashlib.sha256(BODY).hexdigest()
     both = source(server, "good.txt", files={"good.txt": digest, "missing.txt": digest, "cut.txt": digest})
     with pytest.raises(DataError, match=r"2 files were not found") as caught:

@@ -11,7 +11,7 @@ def mode(path) -> int:
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002, 0o000])
-def test_what_is_made_has_the_mode_that_the_umask_gives(tmp_path, umask):
+def test_new_files_have_the_mode_of_the_umask(tmp_path, umask):
     before = os.umask(umask)
     try:
         file, folder = new_file(tmp_path, ".a-"), new_folder(tmp_path, ".a-")
@@ -45,7 +45,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         replacing(tmp_path / "a folder" / "a").__enter__()
 
 
-def test_what_is_no_path_is_said():
+def test_an_invalid_path_is_reported():
     assert expect_path("save", "a/b").name == "b"
     for wrong in (3, None, b"bytes", ["a"]):
         with pytest.raises(TypeError, match=r"save: a path must be a str or a pathlib\.Path, got .*; pass e\.g\."):

@@ -8,7 +8,7 @@ from nnjax.train import DataError, load, load_files
 def pixels(i: int, mode: str = "RGB", size: tuple[int, int] = (7, 5)) -> Image.Image:
     shape = (size[1], size[0], {"RGB": 3, "L": 1, "RGBA": 4}[mode])
     values = np.full(shape, i, np.uint8)
-    values[0, 0, 0] = 200  # so that height and width cannot be mistaken for each other
+    values[0, 0, 0] = 200  # so that height and width differ
     return Image.fromarray(values.squeeze(), mode=None)
 
 
@@ -39,7 +39,7 @@ def test_each_subfolder_is_a_class_and_pixels_lie_from_0_to_1(tmp_path, mode, sh
     np.testing.assert_array_equal(load_files(tmp_path / "mine").train.x, found.train.x)
 
 
-def test_grey_images_among_rgb_ones_become_rgb_and_hidden_files_are_passed_over(tmp_path):
+def test_grey_images_among_rgb_ones_become_rgb_and_hidden_files_are_skipped(tmp_path):
     path = folder(tmp_path / "mine")
     pixels(50, "L").save(path / "ant" / "0.png")
     Image.fromarray(np.full((5, 7, 4), 255, np.uint8)).save(path / "ant" / "1.png")  # with an alpha channel that hides nothing
@@ -49,7 +49,7 @@ def test_grey_images_among_rgb_ones_become_rgb_and_hidden_files_are_passed_over(
     assert load_files(path).shape == (5, 7, 3)
 
 
-def test_jpeg_images_are_read_and_suffixes_may_be_large(tmp_path):
+def test_jpeg_images_are_read_and_suffixes_may_be_upper_case(tmp_path):
     path = folder(tmp_path / "mine", suffix=".jpg")
     (path / "ant" / "0.jpg").rename(path / "ant" / "0.JPG")
     assert load_files(path).train.x.shape == (24, 105)
@@ -91,14 +91,14 @@ def _empty(path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_one_of_another_size, "of one size, got 5 x 7 in ant/0.png and 5 x 9 in cat/3.png; resize"),
-        (_no_image, "cat/3.png cannot be read as an image: it is cut short or damaged"),
+        (_one_of_another_size, "same size, got 5 x 7 in ant/0.png and 5 x 9 in cat/3.png; resize"),
+        (_no_image, "cat/3.png cannot be read as an image: it is truncated or damaged"),
         (_cut_short, "cat/3.png cannot be read as an image"),
-        (_transparent, "cat/3.png is transparent in places"),
-        (_deep, "cat/3.png has more than 8 bits in a pixel"),
-        (_text, "cat/notes.txt is no image of a kind that is read"),
-        (_nested, "got the folder 'more' in it"),
-        (_empty, "eel holds no image"),
+        (_transparent, "cat/3.png must be opaque"),
+        (_deep, "cat/3.png must have 8 bits in a pixel"),
+        (_text, "cat/notes.txt must be an image"),
+        (_nested, "got the folder 'more'"),
+        (_empty, "eel must hold images"),
     ],
 )
 def test_folders_that_cannot_be_used_are_refused(tmp_path, spoil, message):
@@ -123,5 +123,5 @@ def test_a_folder_needs_two_classes_and_images_that_memory_holds(tmp_path, monke
 def test_several_images_in_one_file_are_refused(tmp_path):
     path = folder(tmp_path / "mine", suffix=".tif")
     pixels(1).save(path / "cat" / "3.tif", save_all=True, append_images=[pixels(2)])
-    with pytest.raises(DataError, match="holds 2 images"):
+    with pytest.raises(DataError, match="must hold one image, got 2"):
         load_files(path)

@@ -22,7 +22,7 @@ def test_images_are_shifted_by_one_pixel_in_four_directions():
         [[0, 1, 2], [0, 4, 5], [0, 7, 8]],
         [[2, 3, 0], [5, 6, 0], [8, 9, 0]],
     ]
-    with pytest.raises(DataError, match=r"expand takes images.* got examples of shape \(8,\)"):
+    with pytest.raises(DataError, match=r"expand needs images.* got examples of shape \(8,\)"):
         expand(Dataset("one", Split(image[:, :8], np.array([3], np.int32)), empty, empty, 10))
 
 
@@ -31,11 +31,11 @@ def colour(n, shape):
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 4), (2, 2, 4), (4, 4, 1, 1), (3, 3, 3, 3), (1, 4, 4), (3, 7, 7), (12,)])
-def test_examples_that_are_no_images_are_not_taken_for_some(tmp_path, shape):
+def test_examples_that_are_not_images_are_refused(tmp_path, shape):
     np.savez(tmp_path / "mine.npz", **colour(20, shape))
     data = load_files(tmp_path / "mine.npz")
     assert data.shape == shape
-    told = r"takes images, .* got examples of shape " + re.escape(str(shape))
+    told = r"needs images, .* got examples of shape " + re.escape(str(shape))
     with pytest.raises(DataError, match=f"expand {told}"):
         expand(data)
     with pytest.raises(DataError, match=f"the model lenet {told}"):
@@ -43,7 +43,7 @@ def test_examples_that_are_no_images_are_not_taken_for_some(tmp_path, shape):
     assert make_recipe("mlp", data, hidden=(3,), key=jax.random.key(0)).sizes == str([math.prod(shape), 3, 2])
 
 
-def test_channels_that_come_first_are_told_to_go_last(tmp_path):
+def test_channels_first_gets_the_remedy_to_move_them_last(tmp_path):
     np.savez(tmp_path / "mine.npz", **colour(20, (3, 8, 8)))
     with pytest.raises(DataError, match=r"x\.transpose\(0, 2, 3, 1\)"):
         expand(load_files(tmp_path / "mine.npz"))
@@ -53,7 +53,7 @@ def test_channels_that_come_first_are_told_to_go_last(tmp_path):
     ("shape", "image"),
     [((6, 6), (6, 6, 1)), ((6, 6, 1), (6, 6, 1)), ((36,), (6, 6, 1)), ((6, 9), (6, 9, 1)), ((7, 6, 3), (7, 6, 3))],
 )
-def test_images_grey_and_rgb_are_taken_in_any_of_their_shapes(tmp_path, shape, image):
+def test_grey_and_rgb_images_are_accepted_in_any_of_their_shapes(tmp_path, shape, image):
     np.savez(tmp_path / "mine.npz", **colour(20, shape))
     data = load_files(tmp_path / "mine.npz")
     assert image_shape("expand", data) == image

@@ -43,16 +43,16 @@ def test_the_test_examples_of_a_file_that_is_split_of_a_data_set_and_on_demand(t
         ({"x": X.astype(str)}, r"must be real numbers"),
     ],
 )
-def test_what_cannot_be_used_is_said(tmp_path, arrays, message):
+def test_unusable_data_is_reported(tmp_path, arrays, message):
     with pytest.raises(DataError, match=message):
         load_rows(saved(tmp_path, **arrays))
 
 
-def test_what_is_not_there_or_no_such_file_is_said(tmp_path):
-    with pytest.raises(DataError, match=r"is not there"):
+def test_missing_or_invalid_files_are_reported(tmp_path):
+    with pytest.raises(DataError, match=r"does not exist"):
         load_rows(tmp_path / "none.npz")
     (tmp_path / "bad.npz").write_bytes(b"no zip")
-    with pytest.raises(DataError, match=r"cannot be read as an \.npz file"):
+    with pytest.raises(DataError, match=r"not a readable \.npz file"):
         load_rows(tmp_path / "bad.npz")
     (tmp_path / "a.txt").write_text("a text of more than twenty characters")
     with pytest.raises(DataError, match=r"is a text"):
@@ -82,7 +82,7 @@ def test_columns_of_a_table_are_found_by_their_names(tmp_path, suffix):
         path = written(tmp_path, frame, suffix)
         found = load_rows(path, None, CLASSES)
         np.testing.assert_array_equal(found.x, np.stack([np.arange(20), np.arange(20) * 0.5], 1))
-        np.testing.assert_array_equal(found.y, [2, 0] * 10)  # as the network numbers them: none is a bee
+        np.testing.assert_array_equal(found.y, [2, 0] * 10)  # numbered as in the network: none is a bee
         np.testing.assert_array_equal(load_rows(path, None, NUMBERS).y, np.arange(20) * 2.5)
     for frame in (FRAME.drop("price"), FRAME.with_columns(price=pl.lit(None, pl.Float64))):
         assert load_rows(written(tmp_path, frame, suffix), None, NUMBERS).y is None
@@ -102,10 +102,10 @@ def test_parts_of_a_table_are_those_of_training(tmp_path):
     [
         (FRAME.drop("a"), NUMBERS, r"no 'a' among the columns b, kind, price"),
         (FRAME.head(0), NUMBERS, r"got no row"),
-        (FRAME.with_columns(a=pl.lit("x")), NUMBERS, r"'a' \(text, 'x' in row 1\); make numbers of them"),
+        (FRAME.with_columns(a=pl.lit("x")), NUMBERS, r"'a' \(text, 'x' in row 1\); convert them to numbers"),
         (FRAME.with_columns(price=pl.lit("x")), NUMBERS, r"target 'price' must hold numbers"),
         (FRAME.with_columns(kind=pl.lit("dog")), CLASSES, r"'kind' must name classes of the network, ant, bee, cat, got 'dog'"),
-        (FRAME, Known((2,)), r"is a table, and the network was not trained on one"),
+        (FRAME, Known((2,)), r"is a table, but the network was not trained on one"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path, frame, known, message):
@@ -113,7 +113,7 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path, frame, known, message):
         load_rows(written(tmp_path, frame), None, known)
 
 
-def test_numbers_of_an_npz_file_are_targets_where_numbers_are_foretold(tmp_path):
+def test_numbers_of_an_npz_file_are_targets_for_regression(tmp_path):
     path = saved(tmp_path, x=X, y=Y + 0.5)
     np.testing.assert_array_equal(load_rows(path, None, Known(outputs=1)).y, Y + 0.5)
     np.testing.assert_array_equal(load_rows(path, "test", Known(outputs=1)).y, load(path).test.y)
@@ -121,7 +121,7 @@ def test_numbers_of_an_npz_file_are_targets_where_numbers_are_foretold(tmp_path)
     np.testing.assert_array_equal(load_rows(whole, "test", Known(outputs=1)).y, load(whole).test.y)
     with pytest.raises(DataError, match=r"expected 2 numbers as targets"):
         load_rows(whole, None, Known(outputs=2))
-    with pytest.raises(DataError, match=r"foretells classes, got 1 numbers"):
+    with pytest.raises(DataError, match=r"predicts classes, got 1 numbers"):
         load_rows(saved(tmp_path, x=X, y=Y + 0.5), "test")
 
 
@@ -155,11 +155,11 @@ def test_images_of_a_folder_have_the_labels_of_the_network_or_none(tmp_path):
 @pytest.mark.parametrize(
     ("known", "message"),
     [
-        (RGB._replace(names=("ant", "dog")), r"got 'cat', and the network knows ant, dog"),
+        (RGB._replace(names=("ant", "dog")), r"classes of the network, ant, dog, got 'cat'"),
         (RGB._replace(shape=(7, 5, 3)), r"must be 7 x 5.*got 5 x 7"),
         (RGB._replace(shape=(5, 7)), r"must be grey.*ant/0\.png in colour"),
-        (RGB._replace(scale=1), r"trained on other data"),
-        (NUMBERS, r"trained on other data"),
+        (RGB._replace(scale=1), r"not trained on images"),
+        (NUMBERS, r"not trained on images"),
     ],
 )
 def test_a_folder_that_does_not_fit_is_refused(tmp_path, known, message):

@@ -25,19 +25,19 @@ def written(folder, frame, suffix=".parquet"):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_the_last_column_is_foretold_and_the_rest_are_features(tmp_path, suffix):
+def test_the_last_column_is_the_target_and_the_rest_are_features(tmp_path, suffix):
     found = load(written(tmp_path, table().drop("kind"), suffix))
     assert found.regression
     assert (found.features, found.targets, found.class_names) == (("size", "legs", "tame"), ("price",), None)
     assert [s.x.shape for s in found[1:4]] == [(48, 3), (6, 3), (6, 3)]
     for x, y in found[1:4]:
         assert (x.dtype, y.dtype) == (np.float32, np.float32)
-        np.testing.assert_allclose(y, 2.5 * x[:, 0] + 0.1, rtol=1e-6)  # each with its own target still
+        np.testing.assert_allclose(y, 2.5 * x[:, 0] + 0.1, rtol=1e-6)  # each still with its own target
         np.testing.assert_array_equal(x[:, 2], x[:, 0] % 2 == 0)
     assert load_files(written(tmp_path, table().drop("kind"), suffix)).train.x[:, 0].tolist() != sorted(found.train.x[:, 0])
 
 
-def test_rows_are_split_as_those_of_an_npz_file_are(tmp_path):
+def test_rows_are_split_like_those_of_an_npz_file(tmp_path):
     frame = table().drop("kind")
     np.savez(tmp_path / "mine.npz", x=frame.drop("price").cast(pl.Float64).to_numpy(), y=frame["price"].to_numpy())
     for a, b in zip(load(tmp_path / "mine.npz")[1:4], load(written(tmp_path, frame))[1:4]):
@@ -82,11 +82,11 @@ def at(frame: pl.DataFrame, column: str, row: int, value) -> pl.DataFrame:
 @pytest.mark.parametrize(
     ("frame", "options", "message"),
     [
-        (table(), {}, "features must be numbers, got the columns 'kind' .*take them out.*now 'price'"),
+        (table(), {}, "features must be numbers, got the columns 'kind' .*remove them.*now 'price'"),
         (
             at(table().drop("kind"), "size", 7, None),
             {},
-            "column 'size' has no value in row 7; take these rows out, or fill them",
+            "column 'size' has no value in row 7",
         ),
         (at(table(), "kind", 3, None), {"target": "kind"}, "column 'kind' has no value in row 3"),
         (
@@ -95,7 +95,7 @@ def at(frame: pl.DataFrame, column: str, row: int, value) -> pl.DataFrame:
             "NaN or infinity in 1 rows of column 'size', the first in row 7",
         ),
         (at(table().drop("kind"), "price", 2, float("inf")), {}, "NaN or infinity in 1 rows of column 'price'"),
-        (at(table().drop("kind"), "size", 7, 1e300), {}, "ends at 3.4e38, got 1e.300 in column 'size'"),
+        (at(table().drop("kind"), "size", 7, 1e300), {}, "3.4e38, .* got 1e.300 in column 'size'"),
         (table(), {"target": "prise"}, "unknown column 'prise'.*did you mean 'price'"),
         (table().select("price"), {}, "got 60 rows of 1 columns"),
         (table().head(0), {}, "got 0 rows of 5 columns"),
@@ -106,7 +106,7 @@ def at(frame: pl.DataFrame, column: str, row: int, value) -> pl.DataFrame:
         ),
         (table(), {"target": "kind", "regression": True}, "target 'kind' must hold numbers, got str"),
         (table().drop("kind").with_columns(n=pl.int_range(pl.len())), {}, "got 60 different values in 60 rows.*regression"),
-        (table().drop("kind").with_columns(n=pl.lit(1)), {}, "should name classes, got 1 in every row"),
+        (table().drop("kind").with_columns(n=pl.lit(1)), {}, "must name classes, got 1 in every row"),
         (table().drop("kind").with_columns(n=pl.lit(1.5)), {}, "target 'n' is 1.5 in every example"),
     ],
 )
@@ -130,9 +130,9 @@ def test_csv_files_that_cannot_be_used_are_refused(tmp_path, content, message):
         load_files(tmp_path / "mine.csv")
 
 
-def test_files_that_are_missing_or_no_tables_are_refused(tmp_path):
+def test_files_that_are_missing_or_not_tables_are_refused(tmp_path):
     for suffix in (".csv", ".parquet"):
-        with pytest.raises(DataError, match="is not there; check the path of the table"):
+        with pytest.raises(DataError, match="does not exist; check the path of the table"):
             load_files(tmp_path / f"none{suffix}")
     (tmp_path / "mine.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match="cannot be read as a table"):
@@ -142,7 +142,7 @@ def test_files_that_are_missing_or_no_tables_are_refused(tmp_path):
         load_files(tmp_path / "folder.csv")
 
 
-def test_whole_numbers_at_first_may_have_a_point_later(tmp_path):
+def test_whole_numbers_may_be_followed_by_fractions(tmp_path):
     rows = "".join(f"{i},{i % 7}\n" for i in range(2000))
     (tmp_path / "mine.csv").write_text(f"a,y\n{rows}3,0.5\n")
     assert load_files(tmp_path / "mine.csv").regression

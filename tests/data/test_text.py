@@ -12,13 +12,13 @@ def test_a_text_is_split_in_order_and_encoded():
     assert TEXT.vocabulary == "".join(sorted(set(WORDS)))
     assert TEXT.decode(TEXT.train) + TEXT.decode(TEXT.validation) == WORDS
     assert len(TEXT.train) == int(0.9 * len(WORDS))
-    with pytest.raises(DataError, match=r"has no character 'X'; write with"):
+    with pytest.raises(DataError, match=r"does not contain 'X'; use only"):
         TEXT.encode("teXt")
 
 
-def test_a_byte_order_mark_is_no_character(tmp_path):
+def test_a_byte_order_mark_is_not_a_character(tmp_path):
     path = tmp_path / "mine.txt"
-    for text in (WORDS, "\ufeff" + WORDS, "abc\ufeff" + WORDS):  # a second one is the text's own
+    for text in (WORDS, "\ufeff" + WORDS, "abc\ufeff" + WORDS):  # a second one belongs to the text
         path.write_bytes(b"\xef\xbb\xbf" + text.encode())
         found = load_files(path)
         assert found.decode(found.train) + found.decode(found.validation) == text
@@ -39,13 +39,13 @@ def test_a_byte_order_mark_is_no_character(tmp_path):
         (b"\xed\xa0\x80" * 20, r"mine\.txt is not UTF-8"),
     ],
 )
-def test_a_file_that_is_no_text_is_a_sentence(tmp_path, content, message):
+def test_a_file_that_is_not_text_is_a_sentence(tmp_path, content, message):
     (tmp_path / "mine.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):
         load_files(tmp_path / "mine.txt")
 
 
-def test_a_folder_or_a_number_is_no_text(tmp_path):
+def test_a_folder_or_a_number_is_not_a_text(tmp_path):
     with pytest.raises(DataError, match="cannot be read: "):
         load_text(tmp_path)
     for f in (load_text, load_files, load):

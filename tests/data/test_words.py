@@ -12,7 +12,7 @@ def numbers(y, test=None) -> Dataset:
     return Dataset("mine", part, part, Split(np.zeros((len(test), 2), np.float32), test))
 
 
-def test_what_is_foretold_is_said_where_there_is_something_to_say():
+def test_what_is_predicted_is_described_if_it_has_names():
     digits = load("digits")
     assert (kind(digits), notes(digits)) == ("", [])
     assert kind(digits._replace(class_names=tuple(map(str, range(10))))) == "10 classes: 0, 1, 2, 3, 4, 5, 6, 7, and 2 more"
@@ -38,9 +38,9 @@ def test_targets_that_train_badly_get_a_note(y, words):
         assert notes(standardise_targets(numbers(y))) == []
 
 
-def test_where_r2_is_not_defined_is_said():
+def test_undefined_r2_is_reported():
     assert notes(numbers(np.linspace(0, 1, 50), [0.5, 0.6])) == []
     (found,) = notes(numbers(np.linspace(0, 1, 50), [0.5, 0.5]))
-    assert "the targets are the same in every test example, so that R² is not defined there" in found
+    assert "the targets are the same in every test example, so R² is not defined there" in found
     (found,) = notes(numbers(np.random.default_rng(0).random((50, 2)), [[0.5, 0.1], [0.5, 0.2]]))
     assert "1 of 2 targets are the same in every test example" in found

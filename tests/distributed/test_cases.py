@@ -13,7 +13,7 @@ WHOLE.add("fully_sharded inside fully_sharded")
 
 
 @pytest.mark.parametrize("axes", MESHES)
-def test_every_mesh_has_the_cases_that_it_has_axes_for(axes):
+def test_every_mesh_has_the_cases_for_its_axes(axes):
     names = {case.name for case in cases(make_mesh(**axes))}
     right = {"gpt with its loss"} | (CUT if "model" in axes else set())
     assert names == right | (WHOLE | {"mean_over", "dropout", "ops"} if "data" in axes else set())

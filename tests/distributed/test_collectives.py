@@ -50,7 +50,7 @@ CASES = {  # forward, transpose, x and its spec, ct_y and its spec
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_stands_above_its_transpose(name, mesh):
+def test_each_collective_is_above_its_transpose(name, mesh):
     forward, transpose, x, x_spec, ct, ct_spec = CASES[name]
     y = on(mesh, forward, (x_spec,), ct_spec)(x)
     assert jax.tree.map(jnp.shape, y) == jax.tree.map(jnp.shape, ct)
@@ -69,7 +69,7 @@ def test_gather_puts_the_shards_in_order(mesh):
 
 
 @pytest.mark.parametrize("n", [1, 100, 128, 300])
-def test_shares_that_are_filled_up_to_rows_are_the_same_shares(n, mesh):
+def test_shares_that_are_padded_to_rows_are_the_same_shares(n, mesh):
     x = jnp.arange(N * n, dtype=jnp.float32)
     y = on(mesh, lambda x: c._in_rows(x, "d")[None], (P("d"),), P("d"))(x)
     np.testing.assert_array_equal(y, np.tile(np.reshape(x, (N, n)), (N, 1, 1)))
@@ -80,7 +80,7 @@ def test_shares_that_are_filled_up_to_rows_are_the_same_shares(n, mesh):
     (lambda x: jax.tree.map(jnp.sum, c.gather(x, "d", [0, 0])), {"all-gather": 1}),
     (lambda x: c.gather_t(x, "d", [0, 0]), {"reduce-scatter": 1}),
 ])  # fmt: skip
-def test_a_tree_goes_in_one_message(call, kinds, mesh):
+def test_a_tree_is_sent_in_one_message(call, kinds, mesh):
     from nnjax.bench.text.cost import collectives_of
 
     f = on(mesh, call, ((P("d"), P("d")),), P("d") if "reduce-scatter" in kinds or "all-gather" in kinds else P())
@@ -94,11 +94,9 @@ def test_a_tree_goes_in_one_message(call, kinds, mesh):
 @pytest.mark.parametrize("call", [
     c.copy_to, c.copy_to_t, c.reduce_from, partial(c.gather, dims=[0]), partial(c.gather_t, dims=[0]),
 ])  # fmt: skip
-def test_without_the_books_they_are_refused(call, mesh):
+def test_without_check_vma_they_are_refused(call, mesh):
     f = jax.shard_map(lambda x: call(x, "d"), mesh=mesh, in_specs=P("d"), out_specs=P("d"), check_vma=False)
-    with pytest.raises(
-        ValueError, match=r"check_vma=False, under which the transpose .* wrong by the size of the axis 'd'; leave"
-    ):
+    with pytest.raises(ValueError, match=r"check_vma=True, got False, .* wrong by the size of the axis 'd'; leave"):
         jax.jit(f)(jnp.ones((16, 4)))
-    with pytest.raises(ValueError, match=r"there is no mesh axis 'd' here; call it inside jax.shard_map"):
+    with pytest.raises(ValueError, match=r"the mesh axis 'd' is missing here; call it inside jax.shard_map"):
         call(jnp.ones(4), "d")

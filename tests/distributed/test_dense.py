@@ -1,4 +1,4 @@
-"""Each cut layer against the whole one on one device: value, and cotangents of parameters and input."""
+"""Each split layer against the whole one on one device: value, and cotangents of parameters and input."""
 
 import jax
 import jax.numpy as jnp

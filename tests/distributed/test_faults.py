@@ -23,12 +23,12 @@ QUICK: dict[str, Any] = {"transforms": ["jit"], "dtypes": ["float32"]}
 
 
 def plant(layer, change):
-    """bwd gives change(ct_params, ct_x)."""
+    """The layer whose bwd returns change(ct_params, ct_x)."""
     return layer._replace(bwd=lambda residuals, ct_y: change(*layer.bwd(residuals, ct_y)))
 
 
 def held(sharded, layer, x_spec, y_spec, one, x=X):
-    """The report on `layer`, and on the right one that it was made of."""
+    """The report on `layer`, and on the right one that it was made from."""
     how: dict[str, Any] = {"mesh": make_mesh(**MESH), "specs": (sharded.specs, x_spec, y_spec), "reference": one, **QUICK}
     params = jax.tree.map(lambda p: p + 0.1, sharded.layer.init(KEY))
     nnjax.check_layer(sharded.layer, params, x, **how).raise_if_failed()
@@ -52,7 +52,7 @@ def test_missing_psum():
     found = named(of_copies(lambda ct_params, ct_x: (ct_params, ct_x)))
     assert set(found) == {"params.w", "params.b"}
     for words in found.values():
-        assert words == "missing a sum over mesh axis data: devices differ, where its spec has it the same on all"
+        assert words == "missing a sum over mesh axis data: devices differ, though its spec"
 
 
 def test_missing_psum_of_a_value():
@@ -71,7 +71,7 @@ def test_psum_twice():
 
 
 def mean_over_devices(loss):
-    """The mean of the devices' means, whose gradient is left to be that of one device's."""
+    """The mean over the devices' means, with the gradient of a single device's mean."""
 
     def apply(params, x, *, key=None):
         return lax.pmean(loss.apply(params, x), "data")
@@ -94,7 +94,7 @@ def test_pmean_of_an_already_summed_gradient():
     )  # fmt: skip
     found = named(report)
     for leaf in ("params.w", "params.b"):
-        assert found[leaf].startswith("larger by 4, the size of mesh axis data: summed twice? or is it a pmean of what was")
+        assert found[leaf].startswith("larger by 4, the size of mesh axis data: summed twice? or a pmean of what was")
 
 
 def test_wrong_axis():
@@ -118,7 +118,7 @@ def test_unsharded_bias_summed_per_device():
 
 
 def shift(pairs, transpose):
-    """Every device's rows sent on; transpose(ct_y) sends them back."""
+    """Sends the rows of every device on; transpose(ct_y) sends them back."""
 
     def apply(params, x, *, key=None):
         return lax.ppermute(x, "data", pairs)
@@ -135,11 +135,11 @@ def test_wrong_permutation():
     rolled = nnjax.Layer("roll", lambda key: (), lambda p, x, *, key=None: jnp.roll(x, 3, 0), right.fwd, right.bwd)
     report = held(Sharded(right, ()), wrong, ROWS, ROWS, rolled)
     assert {row.diagnosis.kind for row in report.failures if row.diagnosis} == {"permuted"}
-    assert named(report)["x"].startswith("has every device's part 2 further along mesh axis data: sent on again where it")
+    assert named(report)["x"].startswith("has every device's part 2 further along mesh axis data: sent on again instead")
 
 
 def test_gather_for_scatter():
-    """gather_t cuts out the device's share, without the sum."""
+    """gather_t takes the device's share, without the sum."""
     mesh, one = make_mesh(**MESH), nnjax.dense(6, 8)
     right = fully_sharded(one, mesh, "data")
 
@@ -154,7 +154,7 @@ def test_gather_for_scatter():
     found = named(report)
     assert set(found) == {"params.w", "params.b"}
     for words in found.values():
-        assert words.startswith("every device along mesh axis data keeps its part of its own gradient alone, without the sum")
+        assert words.startswith("every device along mesh axis data keeps only its part of its own gradient, without the sum")
 
 
 def test_dropout_key_equal_on_all_devices(monkeypatch):
@@ -168,11 +168,11 @@ def test_dropout_key_equal_on_all_devices(monkeypatch):
         assert words.startswith("devices 0 and 1 along mesh axis data draw the same random numbers: is the key not folded")
 
 
-def test_a_layer_that_draws_nothing_is_not_passed():
+def test_a_layer_that_draws_nothing_does_not_pass():
     mesh = make_mesh(**MESH)
     report = check_draws(replicated(nnjax.tanh(), "data"), (), jnp.ones(4), mesh, key=KEY)
     assert not report.ok
-    assert "tanh on data=4: fwd draws nothing at this x" in str(report)
+    assert "tanh on data=4: fwd draws no random numbers at this x" in str(report)
 
 
 W, B = jnp.asarray(3.0), jnp.arange(1.0, 5.0)  # the loss is the mean of w b² / 2 over four devices

@@ -1,4 +1,4 @@
-"""The address of this machine that Gloo is told to listen at; `test_hosts` has it listen there."""
+"""The address of this machine for Gloo to listen at; `test_hosts` makes it listen there."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ def test_the_address_on_the_way_to_process_0(ipv6, host, address):
     assert gloo.own_address(host, 9) == address
 
 
-def test_what_jax_calls_is_told_the_address_and_nothing_is_done_where_it_calls_something_else(monkeypatch):
+def test_the_function_that_jax_calls_gets_the_address_and_others_stay(monkeypatch):
     jaxlib = SimpleNamespace(make_gloo_tcp_collectives=lambda **given: given)
     monkeypatch.setattr(gloo, "import_module", lambda name: jaxlib)
     gloo.listen_at("127.0.0.3")

@@ -1,4 +1,4 @@
-"""nnjax train on two hosts: network namespaces with a cable between them. In both the name of the host is that of loopback."""
+"""nnjax train on two hosts: network namespaces with a cable between them. In both, the host's name means loopback."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def ip(*words):
 
 @pytest.fixture
 def hosts():
-    """The names of two hosts, 10.9.0.1 and 10.9.0.2, and what cuts the cable between them."""
+    """The names of two hosts, 10.9.0.1 and 10.9.0.2, and a function that cuts the cable between them."""
     names = [f"nnjax-{os.getpid()}-{i}" for i in (0, 1)]
     try:
         try:
@@ -57,7 +57,7 @@ def start(names, *options):
     ]  # fmt: skip
 
 
-def test_two_hosts_train_until_the_cable_is_cut_and_one_goes_on(hosts, tmp_path):
+def test_two_hosts_train_until_the_cable_is_cut_and_one_resumes(hosts, tmp_path):
     names, cut = hosts
     saved = tmp_path / "checkpoints"
     processes = start(names, *QUICK, "--epochs", 100_000, "--folder", tmp_path)
@@ -72,7 +72,7 @@ def test_two_hosts_train_until_the_cable_is_cut_and_one_goes_on(hosts, tmp_path)
     assert time.monotonic() - since < 60
     for i in (0, 1):
         assert re.match(
-            rf"train: process {i} of 2 (cannot go on: .*Most likely another|has ended, as another has ended or fallen silent)",
+            rf"train: process {i} of 2 (cannot continue: .*Most likely another|has ended, as another has ended)",
             sentence(done[i]),
         )
     assert "on 2 devices (cpu) of 2 processes, mesh data=2" in done[0][1]
@@ -87,7 +87,7 @@ def test_two_hosts_train_until_the_cable_is_cut_and_one_goes_on(hosts, tmp_path)
 
 
 def test_hosts_that_do_not_reach_each_other_say_so(hosts, monkeypatch):
-    """As behind a firewall: each listens where the other finds nobody."""
+    """As behind a firewall: each listens where the other cannot reach it."""
     names, _ = hosts
     deaf = "from nnjax.distributed import processes; processes.own_address = lambda host, port: '127.0.0.1'\n"
     monkeypatch.setattr(f"{__name__}.PROGRAM", deaf + PROGRAM)

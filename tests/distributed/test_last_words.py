@@ -27,11 +27,11 @@ def words(status, call):
 @pytest.mark.parametrize(
     ("status", "call", "said"),
     [
-        ("DEADLINE_EXCEEDED: Deadline Exceeded", "RegisterTask", "was not let in by process 0 at host:1 within 9 seconds"),
-        ("ALREADY_EXISTS: there is a request from a newer incarnation", "RegisterTask", "gave way to another with id 1"),
-        ("INVALID_ARGUMENT: Unexpected task registered with task=2", "RegisterTask", "is one too many for process 0"),
-        ("ABORTED: 1 unexpectedly tried to connect with a different incarnation", "PollForError", "whose id another has"),
-        ("UNAVAILABLE: Socket closed", "PollForError", "has ended, as another has ended or fallen silent"),
+        ("DEADLINE_EXCEEDED: Deadline Exceeded", "RegisterTask", "was not admitted by process 0 at host:1 within 9 seconds"),
+        ("ALREADY_EXISTS: there is a request from a newer incarnation", "RegisterTask", "was replaced by another with id 1"),
+        ("INVALID_ARGUMENT: Unexpected task registered with task=2", "RegisterTask", "is one too many: --num-processes"),
+        ("ABORTED: 1 unexpectedly tried to connect with a different incarnation", "PollForError", "the id of another"),
+        ("UNAVAILABLE: Socket closed", "PollForError", "has ended, as another has ended or does not respond"),
     ],
 )
 def test_the_last_words_of_jax_become_one_sentence(status, call, said):
@@ -42,8 +42,8 @@ def test_the_last_words_of_jax_become_one_sentence(status, call, said):
     assert said in found[1]
 
 
-def test_what_python_has_said_is_not_said_again():
-    said = "nnjax: error: train: process 1 of 2 cannot go on\n"
+def test_what_python_has_printed_is_not_printed_again():
+    said = "nnjax: error: train: process 1 of 2 cannot continue\n"
     for lines in ([said, *words("x", "PollForError")], [*words("x", "PollForError"), said]):
         assert list(translated(lines, SENTENCES)) == [said]
 

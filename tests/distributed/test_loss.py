@@ -10,7 +10,7 @@ from nnjax.distributed import make_mesh, mean_over
 KEY = jax.random.key(0)
 Y = jax.random.normal(KEY, (8, 3, 5))
 LABELS = jax.random.randint(KEY, (8, 3), 0, 5, jnp.int32)
-WEIGHTS = jax.random.uniform(jax.random.key(1), (8, 3)).at[2:4].set(0)  # one device has nothing to say
+WEIGHTS = jax.random.uniform(jax.random.key(1), (8, 3)).at[2:4].set(0)  # one device has no weight
 
 
 @pytest.mark.parametrize("weights", [(), (WEIGHTS,)], ids=["plain", "weighted"])
@@ -33,6 +33,6 @@ def test_it_is_the_mean_of_all_examples_not_of_the_devices_means(weights, axes):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, (value, value, ct[0], *ct[2:]))
 
 
-def test_what_is_no_loss_is_refused():
+def test_anything_but_a_loss_is_refused():
     with pytest.raises(TypeError, match=r"mean_over: expected a Layer, got softmax_cross_entropy; call the factory"):
         mean_over(nnjax.softmax_cross_entropy, "data")

@@ -54,7 +54,7 @@ def test_every_device_draws_its_own_mask():
         lambda x, key: model.layer.apply((), x, key=key), mesh=mesh, in_specs=(P("data"), P()), out_specs=P("data")
     )
     same = drop(jnp.ones((4, 64)), KEY)
-    np.testing.assert_array_equal(same[0], same[1])  # the layer alone draws one mask for all
+    np.testing.assert_array_equal(same[0], same[1])  # the plain layer draws one mask for all
 
     def value_and_grad(params, x, labels, *, weights=None, key=None):
         y = model.layer.apply(params, x, key=key)
@@ -84,18 +84,18 @@ def misused(model, loss=LOSS, axis="data"):
     ("call", "error", "message"),
     [
         (lambda m: misused(MLP), TypeError, r"on_mesh: model must be Sharded, got Layer; make it"),
-        (lambda m: misused(replicated(MLP, "data")), ValueError, r"take f of mean_over\(loss, axis"),
+        (lambda m: misused(replicated(MLP, "data")), ValueError, r"make f from mean_over\(loss, axis"),
         (lambda m: misused(replicated(MLP, "data"), axis="date"), ValueError, r"unknown axis of this mesh 'date'"),
-        (lambda m: make_mesh(data=16), ValueError, r"data=16 needs 16 devices, and 8 are present; make an"),
+        (lambda m: make_mesh(data=16), ValueError, r"data=16 needs 16 devices, got 8; make an"),
         (lambda m: make_mesh(), ValueError, r"expected at least one axis, got none; name one with its size"),
         (lambda m: make_mesh(data=0), ValueError, r"make_mesh: data must be a positive int, got 0"),
         (lambda m: column_dense(4, 6, m), ValueError, r"column_dense: n_out must be a multiple of 4, .*, got 6; change"),
         (lambda m: row_dense(6, 4, m), ValueError, r"row_dense: n_in must be a multiple of 4, .* got 6"),
         (lambda m: head_attention(12, 6, m), ValueError, r"head_attention: heads must be a multiple of 4, .* got 6"),
         (lambda m: vocabulary_embedding(65, 4, m), ValueError, r"vocab must be a multiple of 4, .* got 65"),
-        (lambda m: column_dense(4, 8, m, "rows"), ValueError, r"the mesh has no axis 'rows', only data, model; name"),
+        (lambda m: column_dense(4, 8, m, "rows"), ValueError, r"one of the mesh, data, model, got 'rows'"),
         (lambda m: f_of(m)[0](f_of(m)[1], jnp.ones((7, 4)), jnp.zeros(7, jnp.int32)), ValueError,
-         r"the batch must be a multiple of 2, the size of the mesh axis 'data', got 7; change either"),
+         r"the batch must be a multiple of 2, the size of the mesh axis 'data', got 7; change one"),
         (lambda m: f_of(m)[0](f_of(m)[1], jnp.ones((8, 4)), jnp.zeros((), jnp.int32)), ValueError,
          r"expected a batch along the first axis, got int32 \(\); pass arrays of examples"),
         (lambda m: replicated(nnjax.dense, "data"), TypeError, r"expected a Layer, got dense; call the factory"),

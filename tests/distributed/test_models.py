@@ -84,7 +84,7 @@ MESHES = {
 
 
 def gpt_on(name, **options):
-    """(value_and_grad on the mesh, of the parameters of one device; the Sharded; the mesh)."""
+    """(value_and_grad on the mesh, for the parameters of one device; the Sharded; the mesh)."""
     sizes, how = MESHES[name]
     mesh = make_mesh(**sizes)
     sharded = gpt(**GPT, mesh=mesh, **how, **options)

@@ -1,5 +1,5 @@
-"""Models put together at random of parts that are replicated, fully sharded and cut, once and again, over sizes that the axes
-do not divide: each has the value and the gradients of one device, or is refused in a sentence."""
+"""Random models with parts that are replicated, fully sharded and split, also nested, over sizes that the axes do not divide:
+each has the value and the gradients of one device, or is refused with a sentence."""
 
 import random
 
@@ -32,7 +32,7 @@ MESHES = [{"data": 2}, {"shard": 3}, {"shard": 4}, {"data": 2, "shard": 2}, {"sh
 
 
 def wrappings(rng, axes):
-    """What is put around a part, up to two times: (replicated, axes) or (fully_sharded, axis)."""
+    """The wrappers around a part, at most two: (replicated, axes) or (fully_sharded, axis)."""
     found = []
     for _ in range(rng.choice([0, 1, 1, 2])):
         if rng.random() < 0.4:
@@ -114,19 +114,19 @@ def whole_mlp(rng, mesh, axes):
 
 
 def configuration(seed):
-    """(mesh, axes of the batch, the model over the mesh, the one of one device, loss, vocabulary) of this seed."""
+    """(mesh, axes of the batch, the model over the mesh, the one on one device, loss, vocabulary) for this seed."""
     rng = random.Random(seed)
     mesh = make_mesh(**MESHES[seed % len(MESHES)])
     axes = [name for name in mesh.shape if name != "model"]
     make = (chain, tied, whole_gpt, whole_mlp, chain)[seed // len(MESHES) % 5]
     many, one, loss, vocab = make(rng, mesh, axes)
-    for axis in rng.sample(axes, len(axes)):  # what nobody has summed yet is summed at the end, what is left of it
+    for axis in rng.sample(axes, len(axes)):  # what has not been summed yet is summed at the end
         many = wrapped(many, rng.choice([[(replicated, axis)], [(fully_sharded, axis)], [(fully_sharded, axis)] * 2]), mesh)
     return mesh, axes, wrapped(many, wrappings(rng, axes), mesh), one, loss, vocab
 
 
 def run(seed):
-    """Hold the configuration of this seed against one device, in float64. Returns whether it was refused."""
+    """Compare the configuration of this seed with one device, in float64. Returns whether it was refused."""
     try:
         mesh, axes, many, one, loss, vocab = configuration(seed)
     except ValueError as error:

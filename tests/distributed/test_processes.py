@@ -1,4 +1,4 @@
-"""nnjax train in several processes over loopback, as people run it: one command each."""
+"""nnjax train in several processes over loopback, as people run it: one command for each."""
 
 import json
 import os
@@ -42,14 +42,14 @@ def command(*options, environment=None):
 
 
 def start(n, *options, each=lambda i: (), port=None):
-    """n processes of one run; each(i): what the i-th has beside the options of all."""
+    """n processes of one run; each(i): the additional options of the i-th."""
     at = f"127.0.0.1:{port or free_port()}"
     own = (("--coordinator", at, "--num-processes", n, "--process-id", i) for i in range(n))
     return [command(*o, *options, *each(i)) for i, o in enumerate(own)]
 
 
 def ended(processes, seconds=150):
-    """(exit code, stdout, stderr) of each, at most so much later."""
+    """(exit code, stdout, stderr) of each, within this time."""
     try:
         outs = [p.communicate(timeout=seconds) for p in processes]
     finally:
@@ -59,7 +59,7 @@ def ended(processes, seconds=150):
 
 
 def sentence(done):
-    """The one that a process ended with."""
+    """The sentence that a process ended with."""
     code, _, err = done
     assert code not in (0, None)
     (line,) = [line for line in err.splitlines() if line]
@@ -67,7 +67,7 @@ def sentence(done):
 
 
 def parameters(folder, hidden=8):
-    """As they were saved last."""
+    """The parameters that were saved last."""
     like = init_state(nnjax.mlp([64, hidden, 10], nnjax.relu()).init(jax.random.key(0)), optax.adam(0.1), jax.random.key(0))
     return jax.tree.leaves(restore(folder / "checkpoints", like).state.params)
 
@@ -78,7 +78,7 @@ def same(a, b):
 
 @pytest.mark.slow
 def test_processes_end_with_the_parameters_of_one_process_of_as_many_devices(tmp_path):
-    """Two sum two numbers in one order only. Of four, gloo sums in another order than XLA within a process."""
+    """Two processes can sum two numbers only in one order. With four, gloo sums in another order than XLA within a process."""
     runs = {
         "1 of 2": [command("--devices", 2, *QUICK, "--epochs", 30, "--folder", tmp_path / "1 of 2")],
         "2 of 1": start(2, *QUICK, "--epochs", 30, "--folder", tmp_path / "2 of 1"),
@@ -107,7 +107,7 @@ def test_processes_end_with_the_parameters_of_one_process_of_as_many_devices(tmp
 
 
 @pytest.mark.slow
-def test_one_of_four_is_killed_and_three_or_one_go_on(tmp_path):
+def test_one_of_four_is_killed_and_three_or_one_resume(tmp_path):
     """The others end within a minute, each with a sentence, and the last checkpoint is whole."""
     saved = tmp_path / "checkpoints"
     options = (*QUICK, "--folder", tmp_path, "--save-every", 5)
@@ -123,7 +123,7 @@ def test_one_of_four_is_killed_and_three_or_one_go_on(tmp_path):
     assert done[2][0] == -signal.SIGKILL
     for i in (0, 1, 3):
         assert re.match(
-            rf"train: process {i} of 4 (cannot go on: .*Most likely another|has ended, as another)", sentence(done[i])
+            rf"train: process {i} of 4 (cannot continue: .*Most likely another|has ended, as another)", sentence(done[i])
         )
     newest = steps(saved)[-1]
     verify(saved / f"{newest:08d}")
@@ -152,7 +152,7 @@ def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_launcher_tells_the_place():
+def test_a_launcher_supplies_the_place():
     """What SLURM's srun sets; JAX finds the coordinator on the first node of the list."""
     slurm = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
     done = ended(
@@ -173,12 +173,12 @@ def test_an_unreachable_coordinator_and_a_missing_process_end_in_time():
     (waits,) = ended([command(*at, "--process-id", 0)], 60)
     assert time.monotonic() - start < 60
     assert sentence(alone) == (
-        f"train: process 1 of 2 was not let in by process 0 at 127.0.0.1:{port} within 3 seconds; check that it runs there, "
-        "that all 2 were started, and that no two have one id."
+        f"train: process 1 of 2 was not admitted by process 0 at 127.0.0.1:{port} within 3 seconds; check that it runs there, "
+        "that all 2 were started, and that no two have the same id."
     )
     assert sentence(waits) == (
-        f"train: process 0 of 2 did not see all 2 come at 127.0.0.1:{port} within 3 seconds; check that all 2 were started, "
-        "and that no two have one id."
+        f"train: process 0 of 2 did not see all 2 connect at 127.0.0.1:{port} within 3 seconds; check that all 2 were started, "
+        "and that no two have the same id."
     )
     assert waits[1] == "process 0 of 2: waiting for the others, at most 3 s\n"
 
@@ -196,11 +196,11 @@ def test_two_processes_of_one_id_are_refused():
     at = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", 3, "--connect-seconds", 5)
     (again,) = ended([command(*at, "--process-id", 0)], 60)
     assert sentence(again).startswith(
-        f"train: process 0 of 3 cannot listen at 127.0.0.1:{port}, where another does: a second process with --process-id 0"
+        f"train: process 0 of 3 cannot listen at 127.0.0.1:{port}, as another process does: a second one with --process-id 0"
     )
     twice = ended([command(*at, "--process-id", 1), command(*at, "--process-id", 1)], 60)
     said = {sentence(done) for done in twice}
-    assert all("no two have one id" in s or "gave way to another with id 1" in s for s in said)
+    assert all("no two have the same id" in s or "was replaced by another with id 1" in s for s in said)
     assert "did not see all 3 come" in sentence(*ended([first], 60))
 
 
@@ -208,7 +208,7 @@ def test_two_processes_of_one_id_are_refused():
     ("given", "message"),
     [
         ((None, None, None), None),
-        (("host:1", None, 0), "a run of several processes needs --num-processes too; give all three of --coordinator"),
+        (("host:1", None, 0), "needs --num-processes; give all three of --coordinator"),
         ((None, None, 0), "needs --coordinator too"),
         (("host:1", 2, 2), r"--process-id must be from 0 to 1 for --num-processes 2, got 2"),
         (("host:1", 0, 0), r"num_processes must be a positive int, got 0"),
@@ -230,7 +230,7 @@ def test_a_place_is_found_where_a_launcher_started_several_processes():
     assert found_place(None, None, None, openmpi) == Place(None, 4, 2)
     assert found_place("host:1", 2, 1, openmpi) == Place("host:1", 2, 1)
     assert found_place(None, None, None, {**openmpi, "OMPI_COMM_WORLD_SIZE": "1"}) is None
-    assert found_place(None, None, None, {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}) is None  # no step of srun's
+    assert found_place(None, None, None, {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}) is None  # not a step of srun
 
 
 @pytest.mark.parametrize("coordinator", ["127.0.0.1:9", "127.0.0.2:9", "localhost:9", "[::1]:9"])
@@ -241,7 +241,7 @@ def test_process_0_listens_where_it_was_named(ipv6, coordinator):
 
 
 def test_process_0_listens_everywhere_where_the_name_is_not_of_this_machine_or_only_of_it(monkeypatch):
-    """An address that is translated on the way; a name that is not known; a machine's name that stands for loopback there."""
+    """An address that is translated on the way; an unknown name; a machine's name that means loopback there."""
     assert listening("192.0.2.77:9") == "[::]:9"
     assert listening("host.invalid:9") == "[::]:9"
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 9))]
@@ -272,17 +272,17 @@ def answers(host, port):
         return s.connect_ex((host, port)) == 0
 
 
-def test_a_port_that_cannot_be_had_is_one_sentence(monkeypatch):
+def test_an_unavailable_port_is_one_sentence(monkeypatch):
     with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))  # taken, though nobody answers there
+        s.bind(("127.0.0.1", 0))  # in use, though nothing answers there
         at = f"127.0.0.1:{s.getsockname()[1]}"
         with pytest.raises(
-            ValueError, match=rf"process 0 of 2 cannot listen at {at}: Address already in use; name another port"
+            ValueError, match=rf"process 0 of 2 cannot listen at {at}: Address already in use; choose a free port"
         ):
             join(Place(at, 2, 0), 1)
         s.listen()
         with pytest.raises(
-            ValueError, match=rf"cannot listen at {at}, where another does: a second process with --process-id 0"
+            ValueError, match=rf"cannot listen at {at}, as another process does: a second one with --process-id 0"
         ):
             join(Place(at, 2, 0), 1)
 
@@ -294,13 +294,13 @@ def test_a_port_that_cannot_be_had_is_one_sentence(monkeypatch):
 
     monkeypatch.setattr(socket, "socket", Refused)
     with pytest.raises(
-        ValueError, match=r"cannot listen at 127\.0\.0\.1:80: Permission denied; name another port .* from 1024 on"
+        ValueError, match=r"cannot listen at 127\.0\.0\.1:80: Permission denied; choose a free port from 1024 on"
     ):
         join(Place("127.0.0.1:80", 2, 0), 1)
 
 
 def test_devices_are_shared_evenly():
-    with pytest.raises(ValueError, match=r"--devices must be a multiple of the 2 processes, which have equal shares, got 3"):
+    with pytest.raises(ValueError, match=r"--devices must be a multiple of the 2 processes, got 3"):
         Train(coordinator="host:1", num_processes=2, process_id=0, devices=3).run()
 
 
@@ -312,15 +312,15 @@ def slowly(*values):
     ("each", "message"),
     [
         (lambda i: ("--learning-rate", (0.1, 0.2)[i]), "learning-rate is 0.1 in process 0, 0.2 in process 1; run the same"),
-        (lambda i: ("--devices", (4, 2)[i]), "process 0 has 2 devices and process 1 has 1; give all as many."),
-        slowly(lambda i: ("--mesh", "data=4"), "a mesh of 4 devices, and 2 of platform cpu are present; pass --devices 4"),
+        (lambda i: ("--devices", (4, 2)[i]), "process 0 has 2 devices, but process 1 has 1; give all the same number."),
+        slowly(lambda i: ("--mesh", "data=4"), "the mesh needs 4 devices, got 2 of platform cpu; pass --devices 4"),
         slowly(lambda i: ("--batch-size", 33), "the batch size must be a multiple of 2, the devices that share a batch"),
         slowly(lambda i: ("--data", ("digits", "nowhere.npz")[i]), "data is 'digits' in process 0, 'nowhere.npz' in process 1"),
     ],
     ids=["options", "devices", "mesh", "batch", "data"],
 )  # fmt: skip
 @pytest.mark.slow
-def test_what_does_not_agree_or_fit_ends_every_process_with_a_sentence(each, message):
+def test_options_that_disagree_or_do_not_fit_end_every_process_with_a_sentence(each, message):
     done = ended(start(2, each=each), 60)
     for i in (0, 1):
         assert message in sentence(done[i])

@@ -88,7 +88,7 @@ def test_a_hundred_steps_have_the_losses_of_one_device(name, axes):
 
 @pytest.mark.parametrize("name", ["mlp", "gpt"])
 @pytest.mark.slow
-def test_gradients_are_held_against_jax_grad_in_the_layout_of_one_device(name):
+def test_gradients_are_compared_with_jax_grad_in_the_layout_of_one_device(name):
     model, loss, shape, classes = MODELS[name]
     found = gradients(model, loss, make_mesh(data=2, shard=2, model=2), MADE[name])
     x, labels = (a[0] for a in batches(shape, classes, 1))
@@ -132,7 +132,7 @@ def test_dropout_reaches_a_gpt_on_a_mesh():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *same)
 
 
-def test_what_each_device_holds_falls_with_their_number():
+def test_the_memory_of_a_device_falls_with_their_number():
     model, loss, _, _ = MODELS["mlp"]
     found = gradients(model, loss, make_mesh(shard=2), MADE["mlp"])
     state = found.placement.state(model.init(KEY), optax.adam(0.1), KEY)
@@ -146,7 +146,7 @@ MESHES = [{"data": 2, "model": 4}, None, {"shard": 2, "model": 2}]
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_on_another_mesh(tmp_path):
+def test_a_run_resumes_on_another_mesh(tmp_path):
     model, loss, _, _ = MODELS["mlp"]
 
     def run(axes, epochs, resume=False):
@@ -169,7 +169,7 @@ def test_a_run_goes_on_on_another_mesh(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_gpt_on_a_mesh_goes_on_on_one_device(tmp_path):
+def test_a_gpt_on_a_mesh_resumes_on_one_device(tmp_path):
     text = make_text("abc", "the cat sat on the mat; " * 40)
     vocab = len(text.vocabulary)
     model, whole = (nnjax.gpt(vocab, **SMALL, scan=False, fused=fused) for fused in (True, False))
@@ -194,8 +194,8 @@ def test_a_gpt_on_a_mesh_goes_on_on_one_device(tmp_path):
 @pytest.mark.parametrize(
     ("name", "axes", "message"),
     [
-        ("lenet", {"model": 2}, r"the mesh axis model cuts an mlp or a gpt, got lenet; train it on data and shard"),
-        ("gpt", {"model": 8}, r"heads must be a multiple of 8, the size of the mesh axis 'model', got 4; change either"),
+        ("lenet", {"model": 2}, r"the mesh axis model needs an mlp or a gpt, got lenet"),
+        ("gpt", {"model": 8}, r"heads must be a multiple of 8, the size of the mesh axis 'model', got 4; change one"),
         ("mlp", {"batch": 8}, r"unknown axis of a mesh to train on 'batch': known are data, model, shard"),
     ],
 )

@@ -16,7 +16,7 @@ def close(found, right):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, right)
 
 
-def test_lookups_with_repeated_ids_add_up_and_an_id_that_nobody_has_is_nan():
+def test_lookups_with_repeated_ids_add_up_and_an_unknown_id_is_nan():
     mesh = make_mesh(model=4)
     sharded, one = vocabulary_embedding(VOCAB, N, mesh), nnjax.embedding(VOCAB, N)
     params, ids = one.init(KEY), jnp.array([[0, 3, 3], [11, 3, 6]], jnp.int32)
@@ -60,7 +60,7 @@ def test_the_loss_over_a_cut_vocabulary_is_the_whole_one(weighted, large):
     close((value, applied, *found), (right_value, right_value, ct[0], *ct[2:]))
 
 
-def test_a_label_that_nobody_has_is_nan_and_teaches_nothing():
+def test_an_unknown_label_is_nan_and_has_no_gradient():
     mesh = make_mesh(model=4)
     loss = vocabulary_cross_entropy()
     h, w = jax.random.normal(KEY, (2, N)), jax.random.normal(jax.random.key(1), (VOCAB, N))

@@ -8,7 +8,7 @@ Q, K, V = (
 )
 
 
-def test_a_spelling_meets_finite_numbers_alone_and_who_sees_more_is_nan():
+def test_a_spelling_gets_only_finite_numbers_and_queries_that_see_others_are_nan():
     met = {}
 
     def spelled(q, k, v, keep, *, causal):

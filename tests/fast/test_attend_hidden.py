@@ -18,7 +18,7 @@ BAD = [np.nan, np.inf, -np.inf, 1e38]
 
 
 def plain(q, k, v, keep, causal):
-    """Attention of every query over copies of the keys that it sees, zeros where it sees none: nothing hidden is multiplied."""
+    """Attention of every query over copies of the keys that it sees, zero if it sees none: hidden numbers are never used."""
     with jax.numpy_rank_promotion("allow"):
         seen = np.ones((q.shape[-2], k.shape[-2]), bool)
         seen = (np.tril(seen) if causal else seen)[None, None, None]
@@ -32,7 +32,7 @@ def plain(q, k, v, keep, causal):
 
 
 def drawn(seed):
-    """(q, k, v, keep, ct_y, causal, queries at a time) of this seed, with numbers that are none wherever nobody looks."""
+    """(q, k, v, keep, ct_y, causal, queries at a time) for this seed, with NaN or infinity wherever no query looks."""
     rng = np.random.default_rng(seed)
     causal, masked = bool(rng.integers(2)), bool(rng.integers(2))
     b, h, g, d = (int(n) for n in rng.integers(1, (4, 4, 4, 6)))
@@ -54,7 +54,7 @@ def by_hand(q, k, v, keep, ct, causal, fwd=fast_fwd, bwd=fast_bwd):
 
 
 def in_blocks(rows):
-    """The pair of a GPU, so many queries at a time."""
+    """The pair for a GPU, with this many queries at a time."""
 
     def fwd(q, k, v, keep, *, causal):
         spelled = functools.partial(large.rows_fwd, rows=rows)
@@ -86,7 +86,7 @@ def held(monkeypatch, seed, atol=1e-12):
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_attentions_of_every_kind_are_those_of_copies_of_what_is_seen(monkeypatch, x64, seed):
+def test_attention_of_every_kind_equals_attention_over_copies_of_the_visible_keys(monkeypatch, x64, seed):
     held(monkeypatch, seed)
 
 
@@ -118,8 +118,8 @@ def spellings(monkeypatch, causal, keep=None):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.slow
 @pytest.mark.in_turn
-def test_who_is_before_a_number_that_is_none_is_not_reached_by_it(monkeypatch, holder, bad, dtype):
-    at = 5 if holder == "q" else 3  # the last query is looked at by nobody but itself
+def test_queries_before_a_nan_are_not_affected_by_it(monkeypatch, holder, bad, dtype):
+    at = 5 if holder == "q" else 3  # spoil the last query, or a key that later queries see
     given = {"q": jnp.asarray(Q, dtype), "k": jnp.asarray(K, dtype), "v": jnp.asarray(V, dtype)}
     ct = jnp.asarray(CT, dtype)
     spoilt = given | {holder: given[holder].at[..., at, 1].set(bad)}
@@ -129,11 +129,11 @@ def test_who_is_before_a_number_that_is_none_is_not_reached_by_it(monkeypatch, h
         np.testing.assert_array_equal(y[..., :at, :], right[0][..., :at, :], err_msg=name)
         np.testing.assert_array_equal(ct_q[..., :at, :], right[1][..., :at, :], err_msg=name)
         if not abs(bad) <= float(jnp.finfo(dtype).max):
-            assert jnp.isnan(y[..., at:, :]).all(), name  # who sees it is told
+            assert jnp.isnan(y[..., at:, :]).all(), name  # the query that sees it is NaN
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_keys_behind_a_query_that_is_no_number_keep_their_gradient(monkeypatch, bad):
+def test_keys_after_a_query_with_nan_keep_their_gradient(monkeypatch, bad):
     for name, f in spellings(monkeypatch, causal=True):
         _, ct_q, ct_k, ct_v = f(jnp.asarray(Q).at[..., 2, 0].set(bad), jnp.asarray(K), jnp.asarray(V), jnp.asarray(CT))
         for ct in (ct_k, ct_v):
@@ -181,10 +181,10 @@ def test_a_masked_layer_keeps_a_spoilt_position_to_itself():
     for f in (layer.apply, lambda *args: layer.fwd(*args)[0]):
         y, right = f(params, (spoilt, mask)), f(params, (x, mask))
         np.testing.assert_array_equal(jnp.delete(y, 1, axis=1), jnp.delete(right, 1, axis=1))
-        assert jnp.isnan(y[:, 1]).all()  # its own query is no number
+        assert jnp.isnan(y[:, 1]).all()  # its own query is NaN
 
 
-def test_positions_to_come_are_not_looked_at_in_generation():
+def test_later_positions_are_ignored_in_generation():
     layer, opts = attention(8, 4), expect_attention(8, 4)
     params, x = layer.init(jax.random.key(0)), jnp.asarray(normal(3, 2, 8))
     cache = (jnp.full((3, 4, 5, 2), jnp.nan), jnp.full((3, 4, 5, 2), jnp.inf))

@@ -75,7 +75,7 @@ def test_a_fault_in_a_block_is_found(small, monkeypatch, name, wrong):
     assert not report.ok
 
 
-def test_what_is_hidden_may_hold_anything_and_what_is_seen_tells(small):
+def test_hidden_numbers_may_be_anything_and_visible_ones_count(small):
     q, k, v, ct = inputs()
     k, v = k.at[:, :, 5].set(jnp.nan), v.at[:, :, 6].set(jnp.inf)
     y, log_z = large.attend_fwd(q, k, v, None, causal=True, plain=None)

@@ -51,7 +51,7 @@ def test_elsewhere_the_program_is_that_of_the_plain_pair(name, platform):
     def costly(layer):
         def step(params, x):
             y, residuals = layer.fwd(params, x)
-            return y, residuals, layer.bwd(residuals, y)  # with what is kept: a compiler drops what nobody reads
+            return y, residuals, layer.bwd(residuals, y)  # with the residuals: a compiler drops unused results
 
         text = jax.jit(step).trace(params, x).lower(lowering_platforms=(platform,)).as_text()
         return Counter(found for found in re.findall(r"stablehlo\.(\w+)", text) if found in COSTLY)

@@ -18,7 +18,7 @@ TPU = {"held": jax.lax.optimization_barrier}
 
 
 def gpu_fwd(q, k, v, keep, *, causal):
-    """In blocks of 4 queries, as many keys take those of 1,024."""
+    """In blocks of 4 queries, instead of those for 1,024 keys."""
     spelled = partial(large.rows_fwd, rows=4)
     y, log_z = attend_finite.attend_fwd(q, k, v, keep, causal=causal, spelled=spelled)
     return y, (q, k, v, keep, y, log_z)
@@ -75,7 +75,7 @@ def both(q, k, v, keep, ct, causal, pair):
         (8, 8, True, True),
         (9, 9, False, False),
         (13, 13, False, True),
-        (3, 10, False, False),  # other keys than queries
+        (3, 10, False, False),  # a different number of keys than queries
         (10, 3, False, True),
     ],
 )
@@ -102,7 +102,7 @@ def test_an_empty_batch_and_large_scores(monkeypatch, how):
 
 
 @pytest.mark.parametrize("how", SPELLINGS)
-def test_a_query_that_sees_no_key_gives_zero_and_no_gradient(monkeypatch, how):
+def test_a_query_without_a_visible_key_gives_zero_and_no_gradient(monkeypatch, how):
     pair = choose(monkeypatch, how)
     q, k, v, _, ct = inputs(4, 4)
     keep = jnp.array([[False, False, True, True], [True] * 4])

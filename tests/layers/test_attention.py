@@ -39,7 +39,7 @@ def test_forward_is_jax_nn_dot_product_attention_between_two_dense_maps(kv_heads
 
 
 @pytest.mark.slow
-def test_rotary_positions_make_scores_depend_on_the_distance_alone():
+def test_rotary_positions_make_scores_depend_only_on_the_distance():
     layer = nnjax.attention(4, 1, rope=True, causal=False, bias=False)
     params, x = made(layer), normal(6, 4)
     later = jnp.concatenate((jnp.zeros((3, 4)), x))
@@ -107,9 +107,9 @@ def test_one_position_at_a_time_gives_the_same(rope):
 @pytest.mark.parametrize(
     ("args", "options", "message"),
     [
-        ((8, 3), {}, r"attention: heads must divide n, got n=8, heads=3; 1 would"),
-        ((8, 4), {"kv_heads": 3}, r"attention: kv_heads must divide heads, got heads=4, kv_heads=3; 1 would"),
-        ((6, 2), {"rope": True}, r"attention: rope turns pairs of features, so n / heads must be even, got 6 / 2 = 3"),
+        ((8, 3), {}, r"attention: heads must divide n, got n=8, heads=3; pass .*1"),
+        ((8, 4), {"kv_heads": 3}, r"attention: kv_heads must divide heads, got heads=4, kv_heads=3; pass .*1"),
+        ((6, 2), {"rope": True}, r"attention: n / heads must be even .*rope.* got 6 / 2 = 3"),
         ((0, 2), {}, r"attention: n must be a positive int, got 0"),
         ((8, 2.0), {}, r"attention: heads must be a positive int, got 2.0"),
     ],
@@ -126,7 +126,7 @@ def test_sizes_that_do_not_fit_are_refused(args, options, message):
         (False, normal(8), ValueError, r"attention: x must have shape \(..., positions, 8\).*got float32 \(8,\)"),
         (False, normal(2, 0, 8), ValueError, r"attention: x must have shape .* with at least one position"),
         (False, jnp.ones((5, 8), int), TypeError, r"attention: x must be real floating point, got int32"),
-        (False, normal(5, 8).astype(jnp.bfloat16), TypeError, r"dense: x and w must have one dtype, got bfloat16 and float32"),
+        (False, normal(5, 8).astype(jnp.bfloat16), TypeError, r"dense: .*same dtype, got bfloat16 and float32"),
         (True, normal(5, 8), TypeError, r"attention: x must be the tuple \(x, mask\).*got float32 \(5, 8\)"),
         (True, (normal(5, 8), jnp.ones(5)), TypeError, r"attention: mask must be boolean, True where .*got float32 \(5,\)"),
         (True, (normal(5, 8), jnp.ones(4, bool)), ValueError, r"attention: mask must have shape \(5,\), got bool \(4,\)"),

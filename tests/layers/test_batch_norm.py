@@ -48,7 +48,7 @@ def test_frozen_statistics_have_cotangents_and_batch_statistics_none():
         assert (ct_params.var is not None) == has
 
 
-def test_a_backward_that_takes_the_statistics_for_constants_is_rejected():
+def test_a_backward_that_treats_the_statistics_as_constants_is_rejected():
     params = TRAINING.init(jax.random.key(0))
 
     def bwd(residuals, ct_y):
@@ -81,7 +81,7 @@ def test_calibrate_reaches_every_batch_norm_of_a_composition():
     params = model.init(jax.random.key(0))
     filled = nnjax.calibrate(model, params, [X])
     for out, again in zip(model.apply(filled, X), model.apply(params, X), strict=True):
-        # With one batch frozen statistics are those of the batch, in every layer: so is the output.
+        # With one batch, frozen statistics equal those of the batch in every layer, and so does the output.
         np.testing.assert_allclose(out, again, rtol=1e-3, atol=1e-4)
     assert filled[2][1].mean.shape == (3, 4)
     assert jax.tree.structure(jax.tree.map(lambda p: p, params)) != jax.tree.structure(filled)
@@ -103,12 +103,12 @@ def test_calibrate_leaves_a_model_without_batch_norm_alone():
     assert jax.tree.all(jax.tree.map(jnp.array_equal, nnjax.calibrate(model, params, [X]), params))
 
 
-def test_calibrate_refuses_nothing_to_see():
+def test_calibrate_refuses_no_batches():
     layer = nnjax.batch_norm(4)
     params = layer.init(jax.random.key(0))
     with pytest.raises(ValueError, match="calibrate: expected at least one batch, got none"):
         nnjax.calibrate(layer, params, [])
-    with pytest.raises(ValueError, match="calibrate: the batches hold no example"):
+    with pytest.raises(ValueError, match="calibrate: the batches must hold examples"):
         nnjax.calibrate(layer, params, [X[:0]])
     odd = nnjax.serial(layer)._replace(name="odd", walk=None)
     with pytest.raises(ValueError, match=r"calibrate: odd .*compose the model of nnjax\.serial"):
@@ -118,7 +118,7 @@ def test_calibrate_refuses_nothing_to_see():
 def test_bad_input_is_refused():
     layer = nnjax.batch_norm(4)
     params = layer.init(jax.random.key(0))
-    with pytest.raises(ValueError, match=r"batch_norm: mean and var must both be given or both be None, got mean alone"):
+    with pytest.raises(ValueError, match=r"batch_norm: mean and var must both be given or both be None, got only mean"):
         layer.apply(params._replace(mean=jnp.zeros(4)), X)
     with pytest.raises(ValueError, match=r"batch_norm: var must have shape \(4,\), got float32 \(3,\)"):
         layer.fwd(params._replace(mean=jnp.zeros(4), var=jnp.ones(3)), X)

@@ -169,7 +169,7 @@ def test_inputs_that_do_not_fit_are_refused():
 
 
 class Tried(NamedTuple):
-    """A convolution of the search: everything that the transposes are spelled by."""
+    """A convolution of the search: everything that decides the spelling of the transposes."""
 
     x: tuple[int, ...]
     kernel: tuple[int, ...]
@@ -220,7 +220,7 @@ def drawn(seed, n):
 
 
 def furthest(tried):
-    """How far the hand-written pair of each is from its definition and from jax.grad of it: in float64, one program for all."""
+    """The distance of each hand-written pair from its definition and from its jax.grad: in float64, in one program for all."""
     rng = np.random.default_rng(0)
     inputs = []
     for one in tried:

@@ -40,7 +40,7 @@ def test_without_bias_there_is_no_bias_and_no_cotangent():
     assert ct_params.b is None
 
 
-def test_feedback_replaces_the_transpose_in_the_backward_alone(params):
+def test_feedback_replaces_the_transpose_only_in_the_backward(params):
     layer = nnjax.dense(4, 3, feedback=lambda w: jnp.zeros_like(w.T))
     x = jnp.ones((2, 4))
     np.testing.assert_array_equal(layer.apply(params, x), nnjax.dense(4, 3).apply(params, x))
@@ -57,7 +57,7 @@ def test_feedback_replaces_the_transpose_in_the_backward_alone(params):
         (jnp.ones(()), ValueError, r"dense: x must have 4 features.*got float32 \(\)"),
         (jnp.ones((2, 4), jnp.int32), TypeError, r"dense: x must be real floating point, got int32 \(2, 4\); convert"),
         (jnp.ones((2, 4), jnp.complex64), TypeError, r"dense: x must be real floating point, got complex64"),
-        (jnp.ones((2, 4), jnp.bfloat16), TypeError, r"dense: x and w must have one dtype, got bfloat16 and float32"),
+        (jnp.ones((2, 4), jnp.bfloat16), TypeError, r"dense: x and w must have the same dtype, got bfloat16 and float32"),
         ([[1.0] * 4], TypeError, r"dense: x must be an array, got list; convert it with jnp.asarray"),
     ],
 )

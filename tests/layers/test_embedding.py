@@ -82,7 +82,7 @@ def test_positions_are_the_first_rows_and_the_rest_has_no_gradient():
         (POSITIONS, jnp.ones((4, 2)), ValueError, r"learned_positions: x must have shape \(\.\.\., time, 3\), got float32"),
         (POSITIONS, jnp.ones(3), ValueError, r"learned_positions: x must have shape \(\.\.\., time, 3\)"),
         (POSITIONS, jnp.ones((4, 3), int), TypeError, r"learned_positions: x must be real floating point, got int32"),
-        (POSITIONS, jnp.ones((4, 3), jnp.float16), TypeError, r"learned_positions: x and table must have one dtype"),
+        (POSITIONS, jnp.ones((4, 3), jnp.float16), TypeError, r"learned_positions: x and table must have the same dtype"),
     ],
 )
 def test_bad_input_is_refused(layer, x, error, message):

@@ -50,7 +50,7 @@ def test_with_decay_b_becomes_the_transpose():
     before = apart(state)
     for _ in range(100):
         state, _ = step(state, x, labels)
-    np.testing.assert_allclose(apart(state), before * (1 - 0.1 * 0.1) ** 100, rtol=1e-4)  # the decay, and nothing else
+    np.testing.assert_allclose(apart(state), before * (1 - 0.1 * 0.1) ** 100, rtol=1e-4)  # only the decay
 
 
 def test_other_parameters_are_refused():

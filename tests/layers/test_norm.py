@@ -102,7 +102,7 @@ def test_bad_input_is_refused_by_name(name):
         layer.apply(params, jnp.ones((2, 5)))
     with pytest.raises(TypeError, match=rf"{name}: x must be real floating point, got int32"):
         layer.fwd(params, jnp.ones((2, 6), int))
-    with pytest.raises(TypeError, match=rf"{name}: x and scale must have one dtype"):
+    with pytest.raises(TypeError, match=rf"{name}: x and scale must have the same dtype"):
         layer.apply(params, jnp.ones((2, 6), jnp.bfloat16))
     with pytest.raises(TypeError, match=rf"{name}: params must be NormParams\(scale, offset\), got tuple"):
         layer.apply((), jnp.ones((2, 6)))

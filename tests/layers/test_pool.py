@@ -72,10 +72,10 @@ def test_of_equal_maxima_the_first_in_the_window_gets_everything():
     np.testing.assert_array_equal(grad, jax.grad(lambda x: nnjax.max_pool((2, 2), (1, 1)).apply((), x).sum())(x)[..., 0])
 
 
-def test_all_ways_of_breaking_a_tie_are_told_apart_from_the_right_one():
+def test_every_wrong_way_of_breaking_a_tie_is_found():
     layer = nnjax.max_pool((2, 2))
 
-    def shared(residuals, ct_y):  # every maximum gets its share: the convention of others, not this one
+    def shared(residuals, ct_y):  # every maximum gets a share: another convention
         ct = layer.bwd(residuals, ct_y)[1]
         return (), (ct + jnp.flip(ct, -2)) / 2
 
@@ -143,7 +143,7 @@ def drawn(seed, n):
 
 
 def furthest(tried):
-    """How far the hand-written pair of each is from jax.grad of its definition, in float64, with ties: one program for all."""
+    """The distance of each hand-written pair from jax.grad of its definition, in float64, with ties, in one program for all."""
     rng = np.random.default_rng(0)
     inputs = []
     for layer, shape in tried:

@@ -111,7 +111,7 @@ def test_bad_input_is_refused_by_name(name):
         layer.fwd(params, x[0, 0])
     with pytest.raises(TypeError, match=rf"{name}: x must be real floating point, got int32"):
         layer.apply(params, x.astype(int))
-    with pytest.raises(TypeError, match=rf"{name}: x and w must have one dtype, got bfloat16 and float32"):
+    with pytest.raises(TypeError, match=rf"{name}: x and w must have the same dtype, got bfloat16 and float32"):
         layer.apply(params, x.astype(jnp.bfloat16))
     with pytest.raises(TypeError, match=rf"{name}: params must be .*Params\(w, u, b.*got tuple"):
         layer.apply((), x)
@@ -121,7 +121,7 @@ def test_bad_input_is_refused_by_name(name):
         carry.apply(params, x)
     with pytest.raises(ValueError, match=rf"{name}: (state|h) must have shape \(2, 4\), got float32 \(3, 4\)"):
         carry.apply(params, (x, state_of(name, 3, 4)))
-    with pytest.raises(TypeError, match=rf"{name}: (state|h) and x must have one dtype"):
+    with pytest.raises(TypeError, match=rf"{name}: (state|h) and x must have the same dtype"):
         carry.apply(params, (x, jax.tree.map(lambda s: s.astype(jnp.float16), state_of(name, 2, 4))))
     with pytest.raises(ValueError, match=rf"{name}: n_hidden must be a positive int, got 0"):
         MAKE[name](3, 0)

@@ -29,7 +29,7 @@ def test_bad_input_is_refused(fused):
     layer = nnjax.unembedding(5, 3, fused=fused)
     with pytest.raises(ValueError, match=r"unembedding: h must have 3 features in its last axis.*got float32 \(2, 4\)"):
         layer.fwd(PARAMS, jnp.ones((2, 4)))
-    with pytest.raises(TypeError, match=r"unembedding: h and table must have one dtype"):
+    with pytest.raises(TypeError, match=r"unembedding: h and table must have the same dtype"):
         layer.apply(PARAMS, H.astype(jnp.bfloat16))
     with pytest.raises(TypeError, match=r"unembedding: params must be EmbeddingParams\(table\), got tuple"):
         layer.apply((), H)

@@ -1,4 +1,4 @@
-"""What is awkward for a loss: infinite logits, narrow labels, weight 0 on NaN, many rows in low precision."""
+"""Difficult inputs of a loss: infinite logits, narrow labels, weight 0 on NaN, many rows in low precision."""
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def test_a_logit_of_minus_infinity_is_a_class_that_is_not_there(run, smallest, t
 
 
 @BOTH
-def test_what_has_no_probability_and_is_asked_for_costs_infinitely_much(run):
+def test_a_label_with_probability_zero_has_infinite_loss(run):
     y = jnp.array([[1.0, 2.0, -INF]])
     p = np.array([1, np.e, 0]) / (1 + np.e)
     for loss, label, q in ((CE, 2, [0, 0, 1]), (SMOOTH, 1, [0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3])):
@@ -145,7 +145,7 @@ SEEN = np.array([0, 2])
 @pytest.mark.parametrize(("bad", "wrap"), [(jnp.nan, EAGERLY.get), *((bad, lambda run: run) for bad in (jnp.nan, INF, -INF))])
 @pytest.mark.parametrize("name", ["mse", "bce", "ce", "smooth", "fused"])
 @pytest.mark.repeats
-def test_what_has_weight_0_is_not_looked_at(run, wrap, bad, name):
+def test_examples_of_weight_0_are_ignored(run, wrap, bad, name):
     loss = {"mse": MSE, "bce": BCE, "ce": CE, "smooth": SMOOTH, "fused": FUSED}[name]
     y = Y.at[1].set(bad).at[3, 1].set(bad)
     if name in ("mse", "bce"):
@@ -167,7 +167,7 @@ def test_what_has_weight_0_is_not_looked_at(run, wrap, bad, name):
 
 @BOTH
 @pytest.mark.parametrize("loss", [MSE, BCE, CE], ids=["mse", "bce", "ce"])
-def test_no_weight_at_all_on_nan_gives_nan_and_zero_gradients(run, loss):
+def test_all_zero_weights_on_nan_give_nan_and_zero_gradients(run, loss):
     labels = LABELS if loss is CE else jnp.full_like(TARGETS, jnp.nan)
     value, *cts = run(loss, (jnp.full_like(Y, jnp.nan), labels, jnp.zeros(4)))
     assert jnp.isnan(value)
@@ -175,7 +175,7 @@ def test_no_weight_at_all_on_nan_gives_nan_and_zero_gradients(run, loss):
 
 
 @BOTH
-def test_weight_0_is_not_looked_at_under_vmap_either(run):
+def test_examples_of_weight_0_are_ignored_under_vmap_too(run):
     y = jnp.stack([Y.at[1].set(jnp.nan), Y.at[3].set(INF)])
     found = jax.vmap(lambda y: run(CE, (y, LABELS, WEIGHTS)))(y)
     expected = run(CE, (Y, LABELS, WEIGHTS))
@@ -195,7 +195,7 @@ def test_the_mean_over_many_rows_is_that_of_float64(run, dtype, weighted):
     value, ct, *ct_weights = run(CE, (y, jnp.ones(n, jnp.int32), *weights))
     assert value.dtype == ct.dtype == dtype
     assert float(value) == pytest.approx(12, rel=0.004)
-    # 1 / n lies where float16 has steps of 6e-8
+    # near 1 / n float16 has steps of 6e-8
     np.testing.assert_allclose(np.asarray(ct[1], np.float64), np.array([1, -1, 0, 0]) / rows, atol=1e-6)
     assert all(jnp.isfinite(c).all() for c in ct_weights)
     t = jnp.where(jnp.arange(n)[:, None] % 2 == 0, 200, -200).astype(dtype)  # whose squares overflow in float16
@@ -222,7 +222,7 @@ def test_the_mean_over_many_outputs_is_that_of_float64(run, dtype):
 @pytest.mark.parametrize("vocab", [200, 400])
 @pytest.mark.repeats
 def test_the_fused_loss_of_many_rows_keeps_the_small_probabilities(run, dtype, vocab):
-    """p / n of a flat softmax is below float16's smallest number; the sum over classes of p w is not."""
+    """p / n of a flat softmax is below the smallest float16 number; the sum over classes of p w is not."""
     n = 8192
     h, w = jnp.zeros((n, 2), dtype), jnp.ones((vocab, 2), dtype).at[0].set(-3)
     value, ct_h, ct_w = run(FUSED, ((h, w), jnp.zeros(n, jnp.int32)))
@@ -236,7 +236,7 @@ def test_the_fused_loss_of_many_rows_keeps_the_small_probabilities(run, dtype, v
 
 
 @pytest.mark.parametrize("dtype", LOW)
-def test_total_weight_counts_on_where_low_precision_stops(dtype):
+def test_total_weight_counts_beyond_the_limits_of_low_precision(dtype):
     y, labels = jnp.zeros((5001, 2), dtype), jnp.zeros(5001, jnp.int32)
     assert total_weight((y, labels)) == 5001
     assert total_weight((y, labels, jnp.ones(5001, dtype))) == 5001
@@ -246,7 +246,7 @@ def test_total_weight_counts_on_where_low_precision_stops(dtype):
 
 @BOTH
 @pytest.mark.parametrize("rows", [0, 1])
-def test_batches_of_none_and_one_and_outputs_of_none(run, rows):
+def test_empty_batches_batches_of_one_and_empty_outputs(run, rows):
     for loss, labels in ((MSE, TARGETS), (BCE, TARGETS), (CE, LABELS)):
         for dtype in ("float32", *LOW):
             t = labels[:rows] if loss is CE else labels[:rows].astype(dtype)

@@ -47,7 +47,7 @@ def test_edge_shapes_pass_the_check(x):
 @pytest.mark.parametrize("few", [6, 7])
 @pytest.mark.slow
 def test_chunks_pass_the_check_and_every_mutant_is_killed(monkeypatch, few):
-    forget()  # what was compiled for other sizes
+    forget()  # programs compiled for other sizes
     monkeypatch.setattr(cpu, "FEW", few)
     monkeypatch.setattr(cpu, "rows_at_a_time", lambda n, vocab: 4)
     x = ((H, W), LABELS, WEIGHTS)
@@ -103,7 +103,7 @@ def test_a_label_out_of_range_raises_when_known_and_has_no_gradient_under_jit(wr
         (((H, W.T), LABELS), ValueError, r"h must have shape \(..., n\) and w \(vocabulary, n\), .* is passed as w.T"),
         (((H, W), LABELS[0]), ValueError, r"labels must have shape \(2, 5\), got int32 \(5,\)"),
         (((H, W), LABELS.astype(jnp.float32)), TypeError, r"labels must be integer class numbers, got float32"),
-        (((H, W.astype(jnp.bfloat16)), LABELS), TypeError, r"h and w must have one dtype, got float32 and bfloat16"),
+        (((H, W.astype(jnp.bfloat16)), LABELS), TypeError, r"h and w must have the same dtype, got float32 and bfloat16"),
         (((H, W), LABELS, WEIGHTS[0]), ValueError, r"weights must have shape \(2, 5\)"),
     ],
 )

@@ -116,7 +116,7 @@ def _value_and_ct(loss, y, labels):
             BCE,
             (Y, TARGETS.astype(jnp.bfloat16)),
             TypeError,
-            r"labels and y must have one dtype, got bfloat16 and float32",
+            r"labels and y must have the same dtype, got bfloat16 and float32",
         ),
         (BCE, (Y.astype(int), TARGETS), TypeError, r"y must be real floating point, got int32"),
         (MSE, (jnp.ones(()), jnp.ones(())), ValueError, r"y must have a last axis of outputs, got a scalar"),

@@ -21,6 +21,6 @@ def test_it_is_the_books_network_in_rows_with_a_backward_by_hand():
     report.raise_if_failed()
 
 
-def test_sizes_that_cannot_be_are_refused():
+def test_invalid_sizes_are_refused():
     with pytest.raises(ValueError, match=r"at least inputs and outputs"):
         book([5])

@@ -29,7 +29,7 @@ def test_the_carried_char_rnn_has_the_cotangents_of_its_states():
     nnjax.check_layer(model, params, (IDS, None), **only).raise_if_failed()
 
 
-def test_char_rnn_refuses_what_it_cannot_use():
+def test_char_rnn_refuses_invalid_arguments():
     with pytest.raises(ValueError, match=r"unknown cell of char_rnn 'ltsm': known are gru, lstm, rnn; did you mean 'lstm'"):
         nnjax.char_rnn(5, 3, cell="ltsm")
     with pytest.raises(ValueError, match=r"char_rnn: layers must be a positive int, got 0"):

@@ -7,7 +7,7 @@ import nnjax
 from nnjax import generate_gpt
 
 MODEL = nnjax.gpt(11, 12, 2, 2, 8, dropout=0.5)
-# Larger than at the start, so that the most probable id is not the last one given.
+# Larger than initial weights, so that the most probable id is not just the previous one.
 PARAMS = jax.tree.map(lambda p: 8 * p if p.ndim > 1 else p, MODEL.init(jax.random.key(0)))
 PROMPT = jnp.array([[3, 1, 4], [1, 5, 9]], jnp.int32)
 

@@ -89,12 +89,12 @@ def test_a_huge_temperature_draws_alike_from_what_is_possible(temperature):
     np.testing.assert_allclose(share, [1 / 3, 1 / 3, 0, 1 / 3], atol=0.03)
 
 
-def test_the_most_probable_few_are_drawn_alone():
+def test_top_k_draws_only_among_the_most_probable():
     logits = jnp.asarray([[0.0, 3.0, 2.9, -1.0, 2.8], [5.0, 5.0, 5.0, 5.0, 5.0]])
     keys = jax.random.split(jax.random.key(0), 200)
     few = jax.vmap(lambda key: pick(logits, key, 1.0, 3))(keys)
     assert set(few[:, 0].tolist()) == {1, 2, 4}
-    assert set(few[:, 1].tolist()) == {0, 1, 2}  # of equals the first
+    assert set(few[:, 1].tolist()) == {0, 1, 2}  # the first of equal ones
     assert (pick(logits, keys[0], 1.0, 1) == logits.argmax(-1)).all()
     whole, more = (jax.vmap(lambda key, k=k: pick(logits, key, 1.0, k))(keys) for k in (None, 99))
     assert (whole == more).all()

@@ -63,8 +63,8 @@ def test_no_position_of_gpt_sees_a_later_one():
     assert (a[2] != b[2]).any()
 
 
-def test_gpt_refuses_what_it_cannot_do():
-    with pytest.raises(ValueError, match=r"gpt: remat recomputes blocks inside the scan and needs it, got scan=False"):
+def test_gpt_refuses_unsupported_options():
+    with pytest.raises(ValueError, match=r"gpt: remat needs the scan, .*got scan=False"):
         nnjax.gpt(5, 4, 2, 2, 4, remat=True, scan=False)
     with pytest.raises(ValueError, match=r"gpt: layers must be a positive int, got 0"):
         nnjax.gpt(5, 4, 0, 2, 4)
@@ -94,14 +94,14 @@ def test_gpt_of_other_options_has_the_gradients_of_its_definition():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), fused(params, ids, labels)[1], grads)
 
 
-def test_a_head_of_its_own_starts_as_a_table_and_is_no_copy():
+def test_an_untied_head_starts_like_a_table_and_is_not_a_copy():
     embed, _, head = nnjax.gpt(50, 4, 1, 2, 16, tie=False).init(jax.random.key(0))
     assert embed.table.shape == head.table.shape == (50, 16)
     assert not (embed.table == head.table).any()
     assert 0.015 < float(head.table.std()) < 0.025
 
 
-def test_gpt_refuses_other_options_that_make_no_sense():
+def test_gpt_refuses_invalid_options():
     with pytest.raises(ValueError, match=r"gpt: hidden must be a positive int, got 0"):
         nnjax.gpt(5, 4, 1, 2, 4, hidden=0)
     with pytest.raises(TypeError, match=r"gpt: expected a Layer, got relu; call the factory"):

@@ -13,7 +13,7 @@ VOCAB, CONTEXT, WIDTH = 50, 16, 128
 
 
 def arrays(vocab=VOCAB, context=CONTEXT, width=WIDTH, layers=2, hidden=None, drop="", head=False):
-    """Random arrays in the names and shapes of GPT-2."""
+    """Random arrays with the names and shapes of GPT-2."""
     hidden = 4 * width if hidden is None else hidden
     shapes = {"wte.weight": (vocab, width), "wpe.weight": (context, width), "ln_f.weight": (width,), "ln_f.bias": (width,)}
     maps = {"attn.c_attn": (width, 3 * width), "attn.c_proj": (width, width), "mlp.c_fc": (width, hidden),
@@ -98,7 +98,7 @@ IDS = np.array([1, 2, 3, 49, 1, 0, 7])
     ],
 )
 @pytest.mark.repeats
-def test_what_the_config_says_is_done_as_in_numpy(tmp_path, config, sizes):
+def test_the_model_of_the_config_equals_numpy(tmp_path, config, sizes):
     found = arrays(width=64, **sizes)
     found = {name: 0.3 * array if "c_attn" in name else array for name, array in found.items()}  # no saturated scores
     write(tmp_path, found, config)
@@ -109,7 +109,7 @@ def test_what_the_config_says_is_done_as_in_numpy(tmp_path, config, sizes):
         found_by = [np.asarray(y) for y in (model.apply(params, jnp.asarray(IDS)), model.fwd(params, jnp.asarray(IDS))[0])]
     for y in found_by:  # queries are scaled in the file's float32
         np.testing.assert_allclose(y, expected, atol=1e-6 * np.abs(expected).max())
-    for name, value in WITHOUT.items():  # as opposed to an option that is not read
+    for name, value in WITHOUT.items():  # unlike an option that is not read
         if name in config and EXPECTED.get(config[name]) is not TANH_GELU and config[name] not in (None, value):
             assert np.abs(found_by[0] - logits(found, IDS, {**config, name: value}, heads)).max() > 1e-5
 
@@ -139,7 +139,7 @@ def test_generation_is_that_of_the_config(tmp_path):
 @pytest.mark.parametrize("kind", ["folder", "index", "one of another name"])
 def test_a_folder_and_shards_load(tmp_path, kind, prefix):
     found = {prefix + name: array for name, array in arrays(width=64).items()}
-    found[f"{prefix}h.0.attn.bias"] = np.tri(CONTEXT, dtype=bool)[None, None]  # as older files have it
+    found[f"{prefix}h.0.attn.bias"] = np.tri(CONTEXT, dtype=bool)[None, None]  # as in older files
     names = sorted(found)
     shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
     for shard, of in shards.items():
@@ -155,7 +155,7 @@ def test_a_folder_and_shards_load(tmp_path, kind, prefix):
 
 
 @pytest.mark.parametrize("scan", [True, False])
-def test_weights_come_to_their_places(tmp_path, scan):
+def test_weights_reach_their_places(tmp_path, scan):
     found = arrays()
     _, params = models.gpt2_from_safetensors(write(tmp_path, found) / "model.safetensors", scan=scan)
     block = params.body[1]
@@ -180,7 +180,7 @@ def test_dtype_says_in_which_precision(tmp_path, stored, dtype):
     assert np.abs(np.asarray(y, np.float64) - expected).max() < {2: 0.1, 4: 1e-4}[wanted.itemsize] * np.abs(expected).max()
 
 
-def test_a_head_that_is_the_table_is_no_other_and_without_a_config_one_of_its_own_is_taken(tmp_path):
+def test_a_head_equal_to_the_table_is_tied_and_without_a_config_a_different_one_is_used(tmp_path):
     found = arrays(width=64, head=True)
     same = {**found, "lm_head.weight": found["wte.weight"]}
     for config in (None, {}, {"n_head": 1}, {"tie_word_embeddings": True}):
@@ -203,22 +203,22 @@ def test_a_head_that_is_the_table_is_no_other_and_without_a_config_one_of_its_ow
         ({"activation_function": "relu"}, r"unknown activation_function in .*'relu': known are gelu, gelu_acc"),
         ({"activation_function": "quick_gelu"}, r"unknown activation_function in .*'quick_gelu': known are gelu, gelu_acc"),
         ({"activation_function": ["relu"]}, r"activation_function must be a name, got \['relu'\]; correct it"),
-        ({"add_cross_attention": True}, r"asks for add_cross_attention True, which gpt has not"),
-        ({"pruned_heads": {"0": [1]}}, r"asks for pruned_heads \{'0': \[1\]\}, which gpt has not"),
-        ({"quantization_config": {"bits": 8}}, r"asks for quantization_config .*, which gpt has not"),
-        ({"model_type": "gpt_bigcode"}, r"asks for model_type 'gpt_bigcode', which gpt has not"),
+        ({"add_cross_attention": True}, r"needs add_cross_attention True"),
+        ({"pruned_heads": {"0": [1]}}, r"needs pruned_heads \{'0': \[1\]\}"),
+        ({"quantization_config": {"bits": 8}}, r"needs quantization_config"),
+        ({"model_type": "gpt_bigcode"}, r"needs model_type 'gpt_bigcode'"),
         ({"n_head": 3}, r"heads must divide n, got n=64, heads=3"),
         ({"n_head": "4"}, r"n_head must be a positive whole number, got '4'; correct it"),
         ({"n_head": True}, r"n_head must be a positive whole number, got True"),
         ({"layer_norm_epsilon": -1e-5}, r"layer_norm_epsilon must be a positive number, got -1e-05"),
         ({"layer_norm_epsilon": "1e-5"}, r"layer_norm_epsilon must be a positive number, got '1e-5'"),
         ({"scale_attn_weights": "no"}, r"scale_attn_weights must be true or false, got 'no'"),
-        ({"n_embd": 65}, r"config.json says n_embd 65, and the arrays 64; put the files of one model together"),
-        ({"n_layer": 12}, r"config.json says n_layer 12, and the arrays 2"),
-        ({"n_inner": 64}, r"config.json says n_inner 64, and the arrays 256"),
-        ({"vocab_size": 51}, r"config.json says vocab_size 51, and the arrays 50"),
-        ({"n_positions": 1024}, r"config.json says n_positions 1024, and the arrays 16"),
-        ({"tie_word_embeddings": False}, r"says tie_word_embeddings false, and lm_head.weight is missing"),
+        ({"n_embd": 65}, r"config.json says n_embd 65, but the arrays 64"),
+        ({"n_layer": 12}, r"config.json says n_layer 12, but the arrays 2"),
+        ({"n_inner": 64}, r"config.json says n_inner 64, but the arrays 256"),
+        ({"vocab_size": 51}, r"config.json says vocab_size 51, but the arrays 50"),
+        ({"n_positions": 1024}, r"config.json says n_positions 1024, but the arrays 16"),
+        ({"tie_word_embeddings": False}, r"says tie_word_embeddings false, but lm_head.weight is missing"),
         ([1], r"config.json must hold a JSON object of options, got list"),
     ],
 )
@@ -227,7 +227,7 @@ def test_a_config_that_cannot_be_followed_is_refused_by_name(tmp_path, config, m
         models.gpt2_from_safetensors(write(tmp_path, arrays(width=64), config))
 
 
-def test_heads_are_not_said_twice(tmp_path):
+def test_the_number_of_heads_must_not_contradict_the_config(tmp_path):
     write(tmp_path, arrays(width=64), {"n_head": 4})
     assert models.gpt2_options(tmp_path, heads=4)["heads"] == 4
     with pytest.raises(ValueError, match=r"config.json says n_head 4, got heads=2; leave heads out"):
@@ -237,7 +237,7 @@ def test_heads_are_not_said_twice(tmp_path):
     with pytest.raises(ValueError, match=r"gpt2: heads must be a positive int, got 0"):
         models.gpt2_from_safetensors(tmp_path, heads=0)
     write(tmp_path, arrays(width=24))
-    with pytest.raises(ValueError, match=r"a width of 24 is no multiple of 64, .*; pass heads"):
+    with pytest.raises(ValueError, match=r"a width of 24 is not a multiple of 64, .*; pass heads"):
         models.gpt2_from_safetensors(tmp_path)
     assert models.gpt2_from_safetensors(tmp_path, heads=3)[0].name == "gpt"
 
@@ -247,15 +247,15 @@ def test_heads_are_not_said_twice(tmp_path):
     [
         (
             {"h.1.mlp.c_fc.bias": None},
-            r"h\.1\.mlp\.c_fc\.bias is missing; replace the file with a sound copy, or pass the folder",
+            r"h\.1\.mlp\.c_fc\.bias is missing; .* or pass the folder",
         ),
         ({"wpe.weight": None}, r"expected the arrays of GPT-2, wte\.weight, .*, got h\.0\.attn"),
         ({"h.1.crossattention.q_attn.weight": np.zeros((2, 2))}, r"h\.1\.crossattention\.q_attn\.weight has no place in a gpt"),
         ({"score.weight": np.zeros((2, 64))}, r"score\.weight has no place in a gpt, float64 \(2, 64\)|float32 \(2, 64\)"),
-        ({"h.1.ln_2.bias": np.zeros(63, "f4")}, r"expected shape \(64,\) of h\.1\.ln_2\.bias, got float32 \(63,\)"),
+        ({"h.1.ln_2.bias": np.zeros(63, "f4")}, r"shape \(64,\) for h\.1\.ln_2\.bias, got float32 \(63,\)"),
         ({"h.0.mlp.c_fc.weight": np.zeros((64, 256), "i1")}, r"c_fc\.weight must be floating point, got int8 .*not quantised"),
-        ({"ln_f.bias": np.zeros(64, "f2")}, r"holds arrays of float16 and float32; pass dtype"),
-        ({"lm_head.weight": np.ones((VOCAB, 64), "f4")}, r"lm_head\.weight is not wte\.weight, but config\.json does not say"),
+        ({"ln_f.bias": np.zeros(64, "f2")}, r"holds arrays of float16 and float32; pass the dtype"),
+        ({"lm_head.weight": np.ones((VOCAB, 64), "f4")}, r"lm_head\.weight differs from wte\.weight, but config\.json"),
     ],
 )
 def test_arrays_that_are_not_those_of_gpt_2_are_refused_by_name(tmp_path, change, message):
@@ -264,13 +264,13 @@ def test_arrays_that_are_not_those_of_gpt_2_are_refused_by_name(tmp_path, change
         models.gpt2_from_safetensors(write(tmp_path, found, {"n_head": 1}))
 
 
-def test_files_that_are_not_there_or_damaged_are_sentences(tmp_path):
+def test_missing_or_damaged_files_are_sentences(tmp_path):
     with pytest.raises(ValueError, match=r"must hold model\.safetensors, or its shards .*, got nothing"):
         models.gpt2_from_safetensors(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ValueError, match=r"got pytorch_model\.bin; .*pickled files are never read"):
         models.gpt2_from_safetensors(tmp_path)
-    with pytest.raises(ValueError, match=r"is not there; check the path of the index"):
+    with pytest.raises(ValueError, match=r"does not exist; check the path of the index"):
         models.gpt2_from_safetensors(tmp_path / "model.safetensors.index.json")
     with pytest.raises(TypeError, match=r"gpt2: a path must be a str or a pathlib\.Path, got int"):
         models.gpt2_from_safetensors(3)
@@ -280,20 +280,20 @@ def test_files_that_are_not_there_or_damaged_are_sentences(tmp_path):
         ("[]", r"cannot be read as an index of shards"),
         ('{"weight_map": [1]}', r"cannot be read as an index of shards"),
         ('{"weight_map": {"wte.weight": "../model.safetensors"}}', r"shards must lie beside the index, got '\.\./model"),
-        ('{"weight_map": {"wte.weight": "a.safetensors"}}', r"a\.safetensors is not there; check the path"),
+        ('{"weight_map": {"wte.weight": "a.safetensors"}}', r"a\.safetensors does not exist; check the path"),
     ):
         index.write_text(content)
         with pytest.raises(ValueError, match=message):
             models.gpt2_from_safetensors(tmp_path)
     write(tmp_path, {"wpe.weight": np.zeros((2, 2), "f4")}, name="a.safetensors")
-    with pytest.raises(ValueError, match=r"says that wte\.weight is in a\.safetensors, where it is not"):
+    with pytest.raises(ValueError, match=r"says that wte\.weight is in a\.safetensors, but it is missing"):
         models.gpt2_from_safetensors(tmp_path)
     (write(tmp_path) / "config.json").write_text("{'n_head': 2}")
-    with pytest.raises(ValueError, match=r"config\.json cannot be read as JSON: .*; replace it with a sound copy"):
+    with pytest.raises(ValueError, match=r"config\.json cannot be read as JSON: "):
         models.gpt2_from_safetensors(tmp_path)
 
 
-def test_a_dtype_that_is_none_is_refused(tmp_path):
+def test_an_invalid_dtype_is_refused(tmp_path):
     write(tmp_path, arrays(width=64))
     for wrong in ("float31", jnp.int32, 32, jnp.float64):
         with pytest.raises(ValueError, match=r"gpt2: dtype must be float32, bfloat16 or float16, or under jax\.enable_x64"):

@@ -35,7 +35,7 @@ def test_lenet_refuses_what_does_not_fit():
 
 
 @pytest.mark.parametrize("channels", [(2,), (2, 3), (2, 3, 4)])
-def test_the_least_size_that_is_told_fits_and_one_less_does_not(channels):
+def test_the_least_size_in_the_message_fits_and_one_less_does_not(channels):
     least = (6, 16, 36)[len(channels) - 1]
     model = nnjax.lenet(3, channels=channels, hidden=4, image=(least, least + 3, 3))
     x = jnp.zeros((2, least, least + 3, 3))

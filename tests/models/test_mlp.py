@@ -16,7 +16,7 @@ def test_mlp_puts_the_activation_between_dense_layers_only():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ([5], r"mlp: sizes must hold at least inputs and outputs, got \(5,\)"),
+        ([5], r"mlp: sizes must list at least inputs and outputs, got \(5,\)"),
         (5, r"mlp: sizes must be a list of positive ints, got int"),
         ([5, 0, 3], r"mlp: sizes\[1\] must be a positive int, got 0"),
         ([5, 2.5, 3], r"mlp: sizes\[1\] must be a positive int, got 2.5"),

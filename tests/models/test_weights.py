@@ -26,17 +26,17 @@ def test_what_does_not_fit_is_named(tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(path, MODEL.init(jax.random.key(0)))
     other = nnjax.serial(nnjax.dense(3, 5), nnjax.tanh(), nnjax.dense(5, 2, bias=False))
-    with pytest.raises(ValueError, match=r"expected float32 \(5,\) as \[0\]\.b, got float32 \(4,\); load it into"):
+    with pytest.raises(ValueError, match=r"\[0\]\.b must be float32 \(5,\), got float32 \(4,\)"):
         load_weights(path, other.init(jax.random.key(0)))
     with pytest.raises(ValueError, match=r"expected nothing as \[2\]\.w, got float32 \(4, 2\)"):
         load_weights(path, nnjax.serial(nnjax.dense(3, 4)).init(jax.random.key(0)))
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(ValueError, match=r"cannot be read as a safetensors file: .*; replace it with a sound copy"):
+    with pytest.raises(ValueError, match=r"cannot be read as a safetensors file: "):
         read_tensors(path)
-    with pytest.raises(ValueError, match=r"is not there; check the path"):
+    with pytest.raises(ValueError, match=r"does not exist; check the path"):
         read_tensors(tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match=r"cannot be written: .*; choose another place"):
-        save_weights(tmp_path / "no folder" / "w.safetensors", ())
+        save_weights(tmp_path / "does not exist" / "w.safetensors", ())
 
 
 W = np.arange(24, dtype=np.float32).reshape(4, 6)
@@ -115,20 +115,20 @@ def gone():
     ("leaf", "message"),
     [
         (jax.random.key(0), r"\[1\] is a key of jax\.random; save jax\.random\.key_data"),
-        ("words", r"\[1\] must be an array that has its numbers, got str"),
-        (0.5, r"\[1\] must be an array that has its numbers, got float"),
-        (jax.ShapeDtypeStruct((2,), jnp.float32), r"must be an array that has its numbers, got float32 \(2,\)"),
-        (nnjax.relu, r"must be an array that has its numbers, got function"),
-        (np.array([{}, None]), r"must be of a dtype that such a file has .*, got object \(2,\)"),
-        (np.array(["a"]), r"must be of a dtype .*, got <U1 \(1,\)"),
-        (np.zeros(2, "c16"), r"must be of a dtype .*, got complex128 \(2,\)"),
-        (np.zeros(2, "M8[s]"), r"must be of a dtype .*, got datetime64"),
-        (np.zeros(2, [("a", "f4"), ("b", "i4")]), r"must be of a dtype"),
-        (np.ma.masked_array(np.ones(2), [True, False]), r"is a masked array, .*; fill it"),
-        (gone(), r"was given away to a jitted function, so its numbers are not here"),
+        ("words", r"\[1\] must be a concrete array, got str"),
+        (0.5, r"\[1\] must be a concrete array, got float"),
+        (jax.ShapeDtypeStruct((2,), jnp.float32), r"must be a concrete array, got float32 \(2,\)"),
+        (nnjax.relu, r"must be a concrete array, got function"),
+        (np.array([{}, None]), r"must have a dtype of safetensors .*, got object \(2,\)"),
+        (np.array(["a"]), r"must have a dtype .*, got <U1 \(1,\)"),
+        (np.zeros(2, "c16"), r"must have a dtype .*, got complex128 \(2,\)"),
+        (np.zeros(2, "M8[s]"), r"must have a dtype .*, got datetime64"),
+        (np.zeros(2, [("a", "f4"), ("b", "i4")]), r"must have a dtype"),
+        (np.ma.masked_array(np.ones(2), [True, False]), r"not be a masked array, .*; fill it"),
+        (gone(), r"was donated to a jitted function"),
     ],
 )
-def test_what_is_no_plain_array_is_named_and_nothing_is_written(tmp_path, leaf, message):
+def test_anything_but_a_plain_array_is_named_and_nothing_is_written(tmp_path, leaf, message):
     (tmp_path / "w").write_text("before")
     with pytest.raises((TypeError, ValueError), match=message):
         save_weights(tmp_path / "w", [W, leaf])
@@ -137,7 +137,7 @@ def test_what_is_no_plain_array_is_named_and_nothing_is_written(tmp_path, leaf, 
 
 
 def test_tracers_have_no_numbers(tmp_path):
-    with pytest.raises(TypeError, match=r"params must be an array that has its numbers, got float32 \(3,\); .* outside jit"):
+    with pytest.raises(TypeError, match=r"params must be a concrete array, got float32 \(3,\); .* outside jit"):
         jax.jit(lambda x: save_weights(tmp_path / "w", x))(jnp.ones(3))
 
 
@@ -151,7 +151,7 @@ def test_the_mode_of_the_file_is_that_of_any_other(tmp_path):
         assert (tmp_path / "w").stat().st_mode & 0o777 == mode
 
 
-def test_a_full_disk_and_places_that_are_none_are_sentences(tmp_path, monkeypatch):
+def test_a_full_disk_and_invalid_places_are_sentences(tmp_path, monkeypatch):
     for wrong in (3, None):
         with pytest.raises(TypeError, match=r"save_weights: a path must be a str or a pathlib\.Path, got"):
             save_weights(wrong, W)

@@ -36,7 +36,7 @@ def test_the_published_lists_are_found_by_name(tmp_path):
         found = published(folder, curve)
         assert list(found) == list(curve.measures)
         assert all(found[n][0] == LISTS.index(n) for n in curve.measures)
-    with pytest.raises(DataError, match=r"multiple_eta\.json is not there; put the book's published curves into"):
+    with pytest.raises(DataError, match=r"multiple_eta\.json does not exist; put the book's published curves into"):
         published(tmp_path, CURVES[4])
 
 

@@ -17,7 +17,7 @@ def test_the_inverse_stands_where_weights_are_square():
 
 
 @pytest.mark.slow
-def test_what_ended_is_not_trained_again_and_further_seeds_are(tmp_path):
+def test_finished_runs_are_not_trained_again_and_further_seeds_are(tmp_path):
     file = tmp_path / "feedback.json"
     said: list[str] = []
     rows = compare(SHORT, DATA, 1, file, said.append)
@@ -33,11 +33,11 @@ def test_what_ended_is_not_trained_again_and_further_seeds_are(tmp_path):
     assert [s["seed"] for s in more[0]["seeds"]] == [0, 1]
     written = json.loads(file.read_text())
     assert {"jax", "device", "date"} <= set(written)
-    compare(SHORT._replace(epochs=1), DATA, 1, file, again.append)  # another budget: another table
+    compare(SHORT._replace(epochs=1), DATA, 1, file, again.append)  # other settings: another table
     assert len(json.loads(file.read_text())["settings"][0]["rows"][0]["seeds"][0]["angles"]["[0].w"]) == 1
 
 
-def test_a_run_that_diverges_is_said_and_has_no_accuracy():
+def test_a_run_that_diverges_is_reported_and_has_no_accuracy():
     said: list[str] = []
     found = diverged(SHORT._replace(learning_rate=1e9, activation="relu"), "transpose", 0, DATA, said.append)
     assert math.isnan(found.accuracy)

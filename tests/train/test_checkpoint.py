@@ -59,7 +59,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 
 def test_what_differs_is_named(tmp_path):
     save(tmp_path, trained(), step=1, configuration={"optimizer": "adam", "data": "digits"})
-    with pytest.raises(CheckpointError, match=r"is of another run: optimizer was 'adam', is 'sgd'; data was 'digits', is None"):
+    with pytest.raises(CheckpointError, match=r"different run: optimizer was 'adam', is 'sgd'; data was 'digits', is None"):
         restore(tmp_path, trained(), configuration={"optimizer": "sgd"})
     with pytest.raises(
         CheckpointError, match=r"does not fit this run: params\[0\].w was float32 \(4, 5\), is float32 \(4, 6\)\. Resume"
@@ -70,7 +70,7 @@ def test_what_differs_is_named(tmp_path):
 
 
 def test_a_folder_without_checkpoints_is_one_sentence(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no sound checkpoint in .*: none was ever saved there\. Start anew"):
+    with pytest.raises(CheckpointError, match=r"no valid checkpoint in .*: none was saved there"):
         restore(tmp_path / "none", trained())
 
 
@@ -87,8 +87,8 @@ def test_steps_and_metrics_of_numpy_and_jax_are_saved(tmp_path):
 
 
 @pytest.mark.parametrize("step", [-1, np.int64(-3), 1.0, np.float32(1), "1", None, True, np.bool_(True), jnp.arange(2)])
-def test_a_step_that_cannot_be_is_refused_before_anything_is_written(tmp_path, step):
-    with pytest.raises(ValueError, match=r"save: step must be a whole number from 0, got .*; pass how many steps"):
+def test_an_invalid_step_is_refused_before_anything_is_written(tmp_path, step):
+    with pytest.raises(ValueError, match=r"save: step must be a whole number of at least 0, got "):
         save(tmp_path / "run", {"w": jnp.ones(2)}, step=step)
     assert not (tmp_path / "run").exists()
 
@@ -150,7 +150,7 @@ def test_a_full_disk_at_any_file_is_one_sentence(tmp_path, monkeypatch, at):
     assert restore(tmp_path, trained()).step == 1
 
 
-def test_fifty_flipped_bits_are_all_noticed_and_the_sound_one_before_is_used(tmp_path):
+def test_fifty_flipped_bits_are_all_noticed_and_the_previous_valid_checkpoint_is_used(tmp_path):
     state = trained()
     save(tmp_path, state, step=1)
     later = state._replace(step=state.step + 1)
@@ -206,12 +206,12 @@ def test_a_failure_while_saving_leaves_what_was_there(tmp_path, monkeypatch):
 
 def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CheckpointError, match=r"could not be saved in .*; there is no earlier one\. Free space or choose"):
+    with pytest.raises(CheckpointError, match=r"could not be saved in .*; there is no earlier one\. Free space"):
         save(tmp_path / "file", trained(), step=1)
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoint_before(tmp_path):
-    """As far as a process can see: no file may grow past 64 kB."""
+    """A full disk, as a process sees it: no file may grow past 64 kB."""
     program = f"""
 import resource
 import jax
@@ -226,13 +226,13 @@ except CheckpointError as error:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 1
     assert "checkpoint of step 2 could not be saved in" in done.stdout
-    assert "that of step 1 is whole" in done.stdout
+    assert "the one of step 1 is whole" in done.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
     checkpoint_folder.verify(tmp_path / "00000001")
 
 
 def test_a_thread_that_still_writes_when_a_save_fails_is_waited_for_and_prints_nothing(tmp_path, monkeypatch, capfd):
-    """As orbax's threads do: the error of one is raised while another is at work, which fails once the folder is removed."""
+    """Like orbax's threads: the error of one is raised while another still works, and fails once the folder is removed."""
     found = []
 
     def run(self):
@@ -258,7 +258,7 @@ def test_a_thread_that_still_writes_when_a_save_fails_is_waited_for_and_prints_n
     assert not any(type(thread) is Writer for thread in threading.enumerate())
 
 
-def test_another_process_that_is_gone_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+def test_the_death_of_another_process_is_not_reported_as_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Timeout waiting at barrier"), checkpoint._told(tmp_path, 1):
         raise ValueError("Timeout waiting at barrier 'state'. Tasks: 1\nand more")
@@ -266,8 +266,8 @@ def test_another_process_that_is_gone_is_not_taken_for_a_full_disk(tmp_path, mon
         raise ValueError("No space left on device")
 
 
-def test_a_process_killed_while_it_saves_leaves_a_sound_checkpoint(tmp_path):
-    """It saves as fast as it can, a state that says which step it is of."""
+def test_a_process_killed_while_it_saves_leaves_a_valid_checkpoint(tmp_path):
+    """It saves as fast as it can a state that contains its step."""
     program = f"""
 import jax.numpy as jnp
 from nnjax.train import save
@@ -288,7 +288,7 @@ while True:
             done += [int(line) for line in process.stdout.read().split()]
         found = restore(tmp_path, like)
         assert found.skipped == ()
-        assert found.step >= done[-1]  # killed after the rename and before the print, it may be one further
+        assert found.step >= done[-1]  # if killed between the rename and the print, it may be one step further
         assert int(found.state["step"]) == found.step
         np.testing.assert_array_equal(found.state["w"], float(found.step))
     save(tmp_path, like, step=10_000)

@@ -11,7 +11,7 @@ from nnjax.train.run import begin
 
 
 class Killed(BaseException):
-    """Stands for a SIGKILL: nothing that runs after it may clean up."""
+    """Simulates a SIGKILL: nothing that runs after it may clean up."""
 
 
 @pytest.mark.parametrize("step", [2, 3], ids=["one of the same step", "one too many"])
@@ -38,7 +38,7 @@ def test_killed_while_it_removes_an_old_checkpoint_it_leaves_only_whole_ones(tmp
     assert not [p for p in tmp_path.iterdir() if not p.name.isdigit()]
 
 
-def test_killed_between_the_two_renames_it_leaves_the_one_that_it_was_to_replace(tmp_path, monkeypatch):
+def test_killed_between_the_two_renames_it_leaves_the_checkpoint_to_be_replaced(tmp_path, monkeypatch):
     like = {"w": jnp.zeros((3, 4))}
     save(tmp_path, {"w": jnp.full((3, 4), 2.0)}, step=2)
     rename = checkpoint_folder.os.rename
@@ -86,21 +86,21 @@ def without_state(path):
 
 
 STRANGE = {
-    "a file": (lambda path: path.write_text("not a folder"), "is no checkpoint: it is no folder"),
-    "an empty file": (lambda path: path.touch(), "is no checkpoint: it is no folder"),
-    "a link to itself": (lambda path: path.symlink_to(path), "is no checkpoint: it is no folder"),
-    "a link to nowhere": (lambda path: path.symlink_to(path.parent / "nowhere"), "is no checkpoint: it is no folder"),
-    "a pipe": (os.mkfifo, "is no checkpoint: it is no folder"),
+    "a file": (lambda path: path.write_text("not a folder"), "is not a checkpoint: it is not a folder"),
+    "an empty file": (lambda path: path.touch(), "is not a checkpoint: it is not a folder"),
+    "a link to itself": (lambda path: path.symlink_to(path), "is not a checkpoint: it is not a folder"),
+    "a link to nowhere": (lambda path: path.symlink_to(path.parent / "nowhere"), "is not a checkpoint: it is not a folder"),
+    "a pipe": (os.mkfifo, "is not a checkpoint: it is not a folder"),
     "an empty folder": (Path.mkdir, "is damaged: manifest.json is missing"),
     "a manifest that is none": (lambda path: (path / "manifest.json").mkdir(parents=True), "cannot be read: Is a directory"),
-    "a manifest cut short": (cut_short, "is damaged: manifest.json is not what was written"),
-    "no JSON": (lambda path: sealed(path, "{"), "is no checkpoint: manifest.json is no JSON"),
-    "no text": (lambda path: sealed(path, "[" * 100_000), "is no checkpoint: manifest.json is no JSON"),
-    "a list": (lambda path: sealed(path, "[1, 2]"), "is no checkpoint: manifest.json is of something else"),
-    "null": (lambda path: sealed(path, "null"), "is no checkpoint: manifest.json is of something else"),
-    "of something else": (lambda path: sealed(path, '{"name": "x"}'), "is no checkpoint: manifest.json is of something else"),
-    "a list for the metrics": (lambda path: changed(path, metrics=[1]), "is no checkpoint: manifest.json lacks metrics"),
-    "no leaves": (lambda path: changed(path, leaves=None), "is no checkpoint: manifest.json lacks leaves"),
+    "a manifest cut short": (cut_short, "is damaged: manifest.json has changed"),
+    "no JSON": (lambda path: sealed(path, "{"), "is not a checkpoint: manifest.json is not JSON"),
+    "no text": (lambda path: sealed(path, "[" * 100_000), "is not a checkpoint: manifest.json is not JSON"),
+    "a list": (lambda path: sealed(path, "[1, 2]"), "is not a checkpoint: manifest.json has other content"),
+    "null": (lambda path: sealed(path, "null"), "is not a checkpoint: manifest.json has other content"),
+    "of something else": (lambda path: sealed(path, '{"name": "x"}'), "is not a checkpoint: manifest.json has other content"),
+    "a list for the metrics": (lambda path: changed(path, metrics=[1]), "is not a checkpoint: manifest.json lacks metrics"),
+    "no leaves": (lambda path: changed(path, leaves=None), "is not a checkpoint: manifest.json lacks leaves"),
     "a newer format": (lambda path: changed(path, format=99), "was saved by another version, in format 99; this one reads"),
     "a format in words": (lambda path: changed(path, format="new"), "was saved by another version, in format new; this one"),
     "a state that lacks a file": (without_state, "is missing"),
@@ -109,7 +109,7 @@ STRANGE = {
 
 @pytest.mark.parametrize("name", STRANGE)
 @pytest.mark.repeats
-def test_what_is_no_sound_checkpoint_is_passed_over_with_a_word(tmp_path, name):
+def test_invalid_checkpoints_are_skipped_with_a_reason(tmp_path, name):
     make, word = STRANGE[name]
     save(tmp_path, {"w": jnp.full((3, 4), 5.0)}, step=1)
     make(tmp_path / "00099999")
@@ -119,13 +119,13 @@ def test_what_is_no_sound_checkpoint_is_passed_over_with_a_word(tmp_path, name):
     assert "00099999 " in found.skipped[0]
     assert word in found.skipped[0]
     for step in (2, 3, 4):
-        save(tmp_path, LIKE, step=step, keep=1)  # it neither counts nor goes
+        save(tmp_path, LIKE, step=step, keep=1)  # it does not count and is not removed
     assert os.path.lexists(tmp_path / "00099999")
     assert set(checkpoint_folder.known(tmp_path)) - {99999} == {4}
 
 
 @pytest.mark.parametrize("name", [name for name in STRANGE if name not in ("a state that lacks a file",)])
-def test_what_stands_in_the_place_of_a_checkpoint_is_set_aside(tmp_path, name):
+def test_what_has_the_name_of_a_checkpoint_is_moved_aside(tmp_path, name):
     STRANGE[name][0](tmp_path / "00000002")
     for value in (7.0, 8.0):
         save(tmp_path, {"w": jnp.full((3, 4), value)}, step=2)
@@ -135,8 +135,8 @@ def test_what_stands_in_the_place_of_a_checkpoint_is_set_aside(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["is_dir", "read_bytes", "open"])
-def test_what_may_not_be_read_is_passed_over(tmp_path, monkeypatch, name):
-    """As root one may read everything: so the refusal is made up."""
+def test_unreadable_checkpoints_are_skipped(tmp_path, monkeypatch, name):
+    """Root may read everything, so the refusal is simulated."""
     for step in (1, 2):
         save(tmp_path, LIKE, step=step)
     before = getattr(Path, name)
@@ -153,7 +153,7 @@ def test_what_may_not_be_read_is_passed_over(tmp_path, monkeypatch, name):
     assert "Permission denied" in found.skipped[0]
 
 
-def test_other_names_are_no_checkpoints(tmp_path):
+def test_other_names_are_not_checkpoints(tmp_path):
     save(tmp_path, LIKE, step=1)
     for name in ("5", "0000005", "\u00b2" * 8, "\u0665" * 8, "00000005 ", "00000005.tmp", "-0000005", "000000005", "notes.txt"):
         (tmp_path / name).mkdir()
@@ -172,17 +172,17 @@ def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path, monkeypatch):
         checkpoint_folder.steps(tmp_path)
 
 
-def test_where_nothing_is_sound_a_resumed_run_starts_from_the_beginning_and_removes_nothing(tmp_path):
+def test_without_a_valid_checkpoint_a_resumed_run_starts_from_the_beginning_and_removes_nothing(tmp_path):
     (tmp_path / "00000007").write_text("mine")
     changed(tmp_path / "00000009", format=99)
     notes = []
     state, done = begin(Checkpoints(tmp_path, resume=True, on_note=notes.append), LIKE)
     assert state is LIKE
     assert done.history == ()
-    assert [note.startswith("passed over: ") for note in notes] == [True, True, False]
-    assert notes[2].endswith("starting from the beginning; what is there stays")
+    assert [note.startswith("skipped: ") for note in notes] == [True, True, False]
+    assert notes[2].endswith("starting from the beginning; the files there stay")
     with pytest.raises(
-        CheckpointError, match=r"no sound checkpoint in .*in format 99.*it is no folder\. Start anew, in another"
+        CheckpointError, match=r"no valid checkpoint in .*in format 99.*it is not a folder\. Start again in another"
     ):
         restore(tmp_path, LIKE)
     for step in (1, 7, 9):

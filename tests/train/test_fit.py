@@ -68,7 +68,7 @@ def test_bad_sizes_bad_data_and_divergence_are_one_sentence():
         ValueError, match=r"one score for each of the 10 classes of 'digits', got float32 \(1, 5\); make the last layer as wide"
     ):
         run(digits, predict=lambda params, x: MODEL.apply(params, x)[:, :5])
-    with pytest.raises(TypeError, match=r"fit: optimizer must be one of optax's, got str"):
+    with pytest.raises(TypeError, match=r"fit: optimizer must be one of optax, got str"):
         run(digits, optimizer="adam")
     with pytest.raises(TypeError, match=r"fit: data must be a train.Dataset, got tuple"):
         run((digits.train.x, digits.train.y))
@@ -86,7 +86,7 @@ def test_bad_sizes_bad_data_and_divergence_are_one_sentence():
         run(digits, optimizer=optax.sgd(1e30))
 
 
-def test_a_seed_in_the_place_of_a_key_is_refused():
+def test_a_seed_instead_of_a_key_is_refused():
     with pytest.raises(TypeError, match=r"fit: key must be a key of jax.random, got int; pass jax.random.key\(7\)"):
         run(load("digits"), key=7)
 
@@ -96,7 +96,7 @@ def keep(folder, **changes):
 
 
 def stop_after(monkeypatch, calls):
-    """Have the run believe that SIGTERM came during its calls-th scan."""
+    """Make the run believe that SIGTERM came during its calls-th scan."""
     asked = []
 
     @contextlib.contextmanager
@@ -112,7 +112,7 @@ def assert_same(a, b):
 
 @pytest.mark.parametrize("calls", [1, 3, 4, 5])
 @pytest.mark.repeats
-def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(tmp_path, monkeypatch, calls):
+def test_a_run_that_was_stopped_and_resumed_ends_like_an_uninterrupted_one(tmp_path, monkeypatch, calls):
     """Scans of 10, 10, 10 and 9 steps: within an epoch, at its end, and in the next one."""
     whole = run(load("digits"), checkpoints=keep(tmp_path / "whole"))
     stop_after(monkeypatch, calls)
@@ -131,36 +131,36 @@ def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(tmp_path, m
     assert done.history == second.history
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(tmp_path):
+def test_a_damaged_checkpoint_is_named_and_the_run_resumes_from_the_previous_one(tmp_path):
     notes = []
     whole = run(load("digits"), checkpoints=keep(tmp_path, resume=True, on_note=notes.append))
-    assert notes == [f"nothing is saved in {tmp_path} yet: starting from the beginning"]
+    assert notes == [f"no checkpoint in {tmp_path} yet: starting from the beginning"]
     manifest = tmp_path / f"{int(whole.state.step):08d}" / "manifest.json"
     manifest.write_bytes(manifest.read_bytes() + b" ")
     notes.clear()
     again = run(load("digits"), checkpoints=keep(tmp_path, resume=True, on_note=notes.append))
     assert_same(again.state, whole.state)
     assert len(notes) == 2
-    assert "00000117 is damaged: manifest.json is not what was written" in notes[0]
-    assert notes[1] == "going on from step 108"
+    assert "00000117 is damaged: manifest.json has changed" in notes[0]
+    assert notes[1] == "resuming from step 108"
 
 
-def test_a_folder_with_checkpoints_is_not_begun_anew_and_one_in_use_is_refused(tmp_path):
+def test_a_folder_with_checkpoints_needs_resume_and_one_in_use_is_refused(tmp_path):
     run(load("digits"), epochs=1, checkpoints=keep(tmp_path))
-    with pytest.raises(CheckpointError, match=r"39; go on from them with resume \(--resume\), or choose another folder"):
+    with pytest.raises(CheckpointError, match=r"39; resume from them \(--resume\), or choose another folder"):
         run(load("digits"), checkpoints=keep(tmp_path))
     with pytest.raises(CheckpointError, match=r"batch size was 32, is 16"):
         run(load("digits"), checkpoints=keep(tmp_path, resume=True, configuration={"batch size": 16}))
-    with run_module.alone(tmp_path), pytest.raises(CheckpointError, match=r"is in use by another run; wait for its end or"):
+    with run_module.alone(tmp_path), pytest.raises(CheckpointError, match=r"is in use by another run; wait"):
         run(load("digits"), checkpoints=keep(tmp_path, resume=True))
     save(tmp_path / "other", init_state(MODEL.init(jax.random.key(0)), optax.adam(0.003), jax.random.key(1)), step=5)
-    with pytest.raises(CheckpointError, match=r"holds no run of fit, but what train\.save wrote; choose another folder"):
+    with pytest.raises(CheckpointError, match=r"run of fit, got checkpoints of train\.save; choose another folder"):
         run(load("digits"), checkpoints=keep(tmp_path / "other", resume=True, configuration={}))
     with pytest.raises(ValueError, match="checkpoints: every must be a positive int, got 0"):
         run(load("digits"), checkpoints=keep(tmp_path, every=0))
 
 
-def test_divergence_leaves_the_sound_checkpoint(tmp_path):
+def test_divergence_leaves_the_valid_checkpoint(tmp_path):
     schedule = optax.piecewise_constant_schedule(0.1, {20: 1e30})
     with pytest.raises(FloatingPointError, match=r"the first parameter that is not finite is params\[0\]\.w"):
         run(load("digits"), optimizer=optax.sgd(schedule), checkpoints=keep(tmp_path))
@@ -215,7 +215,7 @@ np.savez(sys.argv[2], *jax.tree.leaves((done.state.params, done.state.opt_state)
 
 
 def _killed(folder, out, seconds):
-    """Run the program and kill it so long after its first epoch; whether it was still running."""
+    """Run the program and kill it this long after its first epoch; whether it was still running."""
     with subprocess.Popen([sys.executable, "-c", PROGRAM, folder, out], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -229,7 +229,7 @@ def _killed(folder, out, seconds):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(5))  # 25 runs, for several workers
-def test_runs_killed_at_random_moments_end_as_the_one_that_was_not(tmp_path, part):
+def test_runs_killed_at_random_moments_end_like_the_uninterrupted_one(tmp_path, part):
     runs = 5
     subprocess.run([sys.executable, "-c", PROGRAM, tmp_path / "whole", tmp_path / "whole.npz"], check=True, capture_output=True)
     rng = np.random.default_rng(part)
@@ -240,7 +240,7 @@ def test_runs_killed_at_random_moments_end_as_the_one_that_was_not(tmp_path, par
             killed += _killed(folder, out, float(rng.uniform(0, 0.8)))
             before = max(steps(folder))
             subprocess.run([sys.executable, "-c", PROGRAM, folder, out], check=True, capture_output=True)
-            assert before >= 30  # the first epoch had ended: nothing is lost but what came after the last save
+            assert before >= 30  # the first epoch had ended: only what came after the last save is lost
             with np.load(out) as found:
                 assert found.files == whole.files
                 for name in whole.files:
@@ -266,7 +266,7 @@ def foretold(data, **changes):
 
 
 @pytest.mark.parametrize("targets", [(), (2,)])
-def test_numbers_are_foretold_and_scored_by_r2(targets):
+def test_numbers_are_predicted_and_scored_by_r2(targets):
     done = foretold(numbers(targets))
     last = done.history[-1]
     assert last.measured["test_r2"] > 0.98
@@ -281,7 +281,7 @@ def test_numbers_are_streamed_to_the_same_parameters():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), a, b)
 
 
-def test_a_run_on_numbers_stops_by_patience_is_saved_and_goes_on(tmp_path):
+def test_a_run_on_numbers_stops_by_patience_is_saved_and_resumes(tmp_path):
     data = numbers()
     whole = foretold(data, epochs=4, measure=lambda state: {"mine": 1.0})
     foretold(data, epochs=2, checkpoints=Checkpoints(tmp_path))
@@ -293,7 +293,7 @@ def test_a_run_on_numbers_stops_by_patience_is_saved_and_goes_on(tmp_path):
     assert (idle.stopped, len(idle.history)) == ("patience", 3)
 
 
-def test_an_r2_that_is_not_defined_is_nan_and_ends_nothing(tmp_path):
+def test_an_undefined_r2_is_nan_and_does_not_stop_the_run(tmp_path):
     data = numbers()
     lone = data._replace(validation=Split(data.test.x[:0], data.test.y[:0]), test=Split(data.test.x[:1], data.test.y[:1]))
     done = foretold(lone, epochs=3, patience=2, checkpoints=Checkpoints(tmp_path))

@@ -1,4 +1,4 @@
-"""What `fit`'s tests do not reach of the loop beneath it: early stopping, divergence, skipped steps, many steps."""
+"""Parts of the loop that the tests of `fit` do not reach: early stopping, divergence, skipped steps, many steps."""
 
 import resource
 import statistics
@@ -67,7 +67,7 @@ def test_steps_that_are_not_finite_are_skipped_or_end_the_run():
         run(sometimes_infinite(1), optimizer=make_optimizer("adam", 0.003, skip=3), skipping=True)
 
 
-def test_a_loss_that_grows_without_end_is_divergence_and_keeps_the_sound_checkpoint(tmp_path):
+def test_a_loss_that_grows_without_end_is_divergence_and_keeps_the_valid_checkpoint(tmp_path):
     schedule = optax.piecewise_constant_schedule(0.003, {50: 1e9})
     optimizer = optax.adam(schedule)
     with pytest.raises(FloatingPointError, match=r"the loss has grown from [12]\.\d+ to .*e\+\d+ in epoch \d, so training"):
@@ -110,8 +110,8 @@ def test_batches_may_be_anything_that_rows_name():
     assert done.history[1].loss < done.history[0].loss
 
 
-def test_a_scan_that_has_ended_is_told_and_no_scan_ends_elsewhere_for_it(monkeypatch):
-    monkeypatch.setattr(loop_module, "FLOPS", 1e6)  # some scans an epoch
+def test_a_finished_scan_is_reported_without_moving_the_ends_of_scans(monkeypatch):
+    monkeypatch.setattr(loop_module, "FLOPS", 1e6)  # several scans in an epoch
     told = []
     plain, watched = run(epochs=2), run(epochs=2, on_steps=lambda step, loss: told.append((step, loss)))
     for a, b in zip(jax.tree.leaves(plain.state.params), jax.tree.leaves(watched.state.params)):
@@ -125,7 +125,7 @@ def test_a_scan_that_has_ended_is_told_and_no_scan_ends_elsewhere_for_it(monkeyp
     assert all(0 < loss < 10 for _, loss in told[1:])
 
 
-def test_a_step_is_traced_once_whatever_is_made_of_it():
+def test_a_step_is_traced_once_for_all_its_uses():
     traced = []
 
     def counted(*args, **kwargs):
@@ -136,7 +136,7 @@ def test_a_step_is_traced_once_whatever_is_made_of_it():
     assert len(traced) == 1
 
 
-def test_a_run_that_goes_on_is_told_where(tmp_path):
+def test_a_resumed_run_reports_where_it_starts(tmp_path):
     run(epochs=1, checkpoints=Checkpoints(tmp_path))
     told = []
     run(epochs=2, checkpoints=Checkpoints(tmp_path, resume=True), on_steps=lambda step, loss: told.append(step))

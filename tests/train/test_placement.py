@@ -1,4 +1,4 @@
-"""Where a state lies: parameters by their specs, what the optimizer keeps with them, all else everywhere."""
+"""Where a state lies: parameters by their specs, the optimizer's arrays with them, everything else on all devices."""
 
 from dataclasses import replace
 
@@ -85,7 +85,7 @@ def test_rows_lie_on_the_devices_that_share_a_batch():
 def test_a_batch_that_cannot_be_shared_evenly_is_refused():
     ONE_DEVICE.expect_batch("fit", 7)
     placement().expect_batch("fit", 8)
-    with pytest.raises(ValueError, match=r"^fit: the batch size must be a multiple of 4, .* \(data=4\), got 6; change either"):
+    with pytest.raises(ValueError, match=r"^fit: the batch size must be a multiple of 4, .* \(data=4\), got 6; change one"):
         placement().expect_batch("fit", 6)
     nobody = replace(placement(), batch=NamedSharding(placement().batch.mesh, P(())))
     nobody.expect_batch("fit", 7)

@@ -1,4 +1,4 @@
-"""Of several processes: what tests/parallel/test_processes.py runs through. Here two that only talk."""
+"""Two processes that only talk; tests/distributed/test_processes.py runs whole runs in several processes."""
 
 import os
 import socket
@@ -45,7 +45,7 @@ own.mkdir()
 try:
     expect_shared(own, seconds=0.3)
 except CheckpointError as error:
-    assert "is not one folder for all processes: process 1 does not see what process 0 writes there" in str(error), error
+    assert "process 1 does not see what process 0 writes there" in str(error), error
     print("folders differ")
 assert list(own.iterdir()) == []
 """

@@ -43,7 +43,7 @@ def test_every_optimizer_can_be_made(name):
             {"model": "nielsen", "loss": "quadrtic"},
             r"unknown loss of the model nielsen 'quadrtic'.*did you mean 'quadratic'\?",
         ),
-        ({"model": "nielsen", "activation": "relu"}, r"the model nielsen has sigmoid neurons, got activation 'relu'"),
+        ({"model": "nielsen", "activation": "relu"}, r"the model nielsen has sigmoid neurons only, got activation 'relu'"),
         ({"hidden": (8, 0)}, r"hidden: layer 1 must be a positive int, got 0"),
         ({"l2": -1.0}, r"l2 must be at least 0, got -1.0"),
     ],
@@ -86,13 +86,13 @@ def test_numbers_have_mean_squared_error_and_an_output_for_each(model, targets):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "softmax_cross_entropy"}, "are numbers, whose loss is mean_squared_error, got softmax_cross_entropy"),
-        ({"loss": "binary_cross_entropy"}, "are numbers, whose loss is mean_squared_error, got binary_cross_entropy"),
+        ({"loss": "softmax_cross_entropy"}, "are numbers, so the loss must be mean_squared_error, got softmax_cross_entropy"),
+        ({"loss": "binary_cross_entropy"}, "are numbers, so the loss must be mean_squared_error, got binary_cross_entropy"),
         ({"loss": "mean_square_error"}, "unknown loss .*did you mean 'mean_squared_error'"),
-        ({"model": "nielsen"}, "the sigmoid outputs of the model nielsen do not reach; use the model mlp"),
+        ({"model": "nielsen"}, "the sigmoid outputs of the model nielsen cannot reach; use the model mlp"),
     ],
 )
-def test_what_is_of_classes_is_refused_for_numbers(options, message):
+def test_models_and_losses_for_classes_are_refused_for_numbers(options, message):
     options = {"model": "mlp", **DEFAULTS, **options}
     with pytest.raises(ValueError, match=message):
         recipe.make_recipe(options.pop("model"), numbers(), **options)

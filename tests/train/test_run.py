@@ -25,7 +25,7 @@ def test_a_folder_is_held_by_one_run_and_freed_at_its_end(tmp_path):
         assert stopped() == ""
 
 
-def test_a_run_that_was_never_saved_begins_at_the_beginning(tmp_path):
+def test_a_run_that_was_never_saved_starts_from_the_beginning(tmp_path):
     for checkpoints in (None, Checkpoints(tmp_path), Checkpoints(tmp_path / "none", resume=True)):
         state, done = begin(checkpoints, "state")
         assert (state, done.history, done.first) == ("state", (), None)

@@ -8,7 +8,7 @@ from nnjax.train.stopping import stoppable
 
 @pytest.fixture(autouse=True)
 def in_the_foreground():
-    """In a shell's background job, as the tests may be, Python finds SIGINT ignored."""
+    """In a shell's background job, which the tests may be, Python starts with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -25,7 +25,7 @@ def test_an_ignored_signal_stays_ignored():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_once_and_handlers_are_put_back(number):
+def test_a_signal_requests_a_stop_once_and_handlers_are_restored(number):
     before = signal.getsignal(number)
     with stoppable() as stopped:
         assert stopped() == ""

@@ -17,7 +17,7 @@ def run(data=DIGITS, loss=LOSS, **changes):
 
 
 def alike(a, b):
-    """The same batches through two programs: equal but for rounding."""
+    """The same batches in two programs: equal except for rounding."""
     jax.tree.map(lambda u, v: np.testing.assert_allclose(u, v, rtol=1e-3, atol=1e-5), a.state.params, b.state.params)
     np.testing.assert_allclose([r.loss for r in a.history], [r.loss for r in b.history], rtol=1e-5)
 
@@ -34,14 +34,14 @@ def test_streamed_from_a_file_it_is_the_same_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_streamed_run_that_was_stopped_goes_on_the_same(tmp_path):
+def test_a_streamed_run_that_was_stopped_resumes_identically(tmp_path):
     run(streaming=True, epochs=1, checkpoints=Checkpoints(tmp_path, every=10))
     resumed = run(streaming=True, checkpoints=Checkpoints(tmp_path, every=10, resume=True))
     whole = run(streaming=True, checkpoints=Checkpoints(tmp_path / "whole", every=10))
     jax.tree.map(np.testing.assert_array_equal, resumed.state.params, whole.state.params)
 
 
-def test_the_examples_are_shuffled_alike_each_time():
+def test_the_examples_are_shuffled_in_the_same_way_each_time():
     y = np.arange(103, dtype=np.int32)
     x = y[:, None].astype(np.float32)
     batches = streamed(x, y, 5)

@@ -41,7 +41,7 @@ def test_the_evaluation_is_over_every_whole_window():
 
 
 @pytest.mark.slow
-def test_a_small_network_learns_the_words_and_a_stopped_run_goes_on_the_same(tmp_path):
+def test_a_small_network_learns_the_words_and_a_stopped_run_resumes_identically(tmp_path):
     whole = run(200)
     assert whole.history[-1].measured["validation_loss"] < 0.7
     assert whole.history[-1].validation_accuracy > 0.75
@@ -54,11 +54,11 @@ def test_a_small_network_learns_the_words_and_a_stopped_run_goes_on_the_same(tmp
 def test_bad_input_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="steps must be a multiple of every, got 30 and 20"):
         run(30)
-    with pytest.raises(DataError, match=r"a window needs 5001 characters, there are 1836 to train on; shorten"):
+    with pytest.raises(DataError, match=r"a window needs 5001 characters, got 1836 to train on; shorten"):
         run(20, context=5000)
     with pytest.raises(TypeError, match=r"text must be a train\.Text, got str"):
         fit_text(None, None, "text", predict=MODEL.apply, steps=20, **HOW)
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="does not exist"):
         load_text(tmp_path / "none.txt")
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe" * 20)
     with pytest.raises(DataError, match="is not UTF-8"):

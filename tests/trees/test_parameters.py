@@ -1,4 +1,4 @@
-"""What is a weight, in every layer and model that there is, as it is and stacked."""
+"""Which parameters are weights, in every layer and model, plain and stacked."""
 
 from typing import NamedTuple
 
@@ -68,7 +68,7 @@ def test_a_gpt_decays_alike_whether_its_blocks_are_stacked_or_in_a_row():
     assert sum(p.size for p in weights_in(gpt_by_heads(stacked))) == sum(p.size for p in weights_in(stacked))
 
 
-def test_statistics_are_no_weights():
+def test_statistics_are_not_weights():
     model = nnjax.serial(nnjax.dense(2, 2), nnjax.batch_norm(2))
     frozen = nnjax.calibrate(model, model.init(KEY), [jnp.ones((3, 2))])
     assert jax.tree.leaves(is_weight(frozen)) == [True, *[False] * 5]
@@ -88,7 +88,7 @@ class Own(NamedTuple):
     WEIGHTS = ("bias",)
 
 
-def test_trees_of_others_go_by_their_axes_and_ones_own_say_it():
+def test_other_trees_go_by_their_axes_and_our_own_say_it():
     tree = {"kernel": np.ones((2, 2)), "bias": np.ones(2), "inside": [nnjax.dense(2, 1).init(KEY), None, 3.0]}
     assert is_weight(tree) == {"kernel": True, "bias": False, "inside": [nnjax.layers.DenseParams(True, False), None, False]}
     own = Own(jnp.ones((2, 2)), jnp.ones(2), {"x": jnp.ones((2, 2)), "dense": nnjax.dense(2, 1).init(KEY)})

@@ -15,7 +15,7 @@ def test_what_is_a_parameter_is_not_kept_and_comes_back():
     assert back["b"][1] is P[0]
 
 
-def test_an_equal_array_that_is_no_parameter_is_kept():
+def test_an_equal_array_that_is_not_a_parameter_is_kept():
     copy = jnp.array(P[0])
     assert jax.tree.leaves(without_parameters([copy], P))[0] is copy
 

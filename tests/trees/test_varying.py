@@ -75,14 +75,14 @@ def test_weights_that_are_the_same_on_all_devices_get_the_whole_gradient(name, a
 @pytest.mark.parametrize("name", PLACES)
 @pytest.mark.slow
 @pytest.mark.in_turn
-def test_a_gradient_from_outside_and_without_books_is_the_same(name):
+def test_a_gradient_from_outside_and_without_check_vma_is_the_same(name):
     f, w, x = PLACES[name]
     mesh = make_mesh(data=4)
     whole = jax.shard_map(lambda w, x: jax.lax.psum(f(w, x), "data"), mesh=mesh, in_specs=(P(), P("data")), out_specs=P())
     close(jax.jit(lambda w, x: (whole(w, x), *jax.grad(whole, (0, 1))(w, x)))(w, x), right(f, w, x))
 
     def local(w, x):
-        return jax.lax.psum(jax.grad(f)(w, x), "data")  # without books the sum is one's own to make
+        return jax.lax.psum(jax.grad(f)(w, x), "data")  # without check_vma the caller must sum
 
     bare = jax.shard_map(local, mesh=mesh, in_specs=(P(), P("data")), out_specs=P(), check_vma=False)
     close(jax.jit(bare)(w, x), jax.grad(f)(w, x))
@@ -136,7 +136,7 @@ def test_layers_of_a_mesh_sum_for_themselves_and_are_called_as_they_are():
     assert seen == [True]
 
 
-def test_outside_nothing_is_cast_and_what_is_no_array_stays():
+def test_outside_nothing_is_cast_and_anything_but_an_array_stays():
     tree = (jnp.ones(2), None, "a", 3)
     assert together(tree) is tree
     found = []

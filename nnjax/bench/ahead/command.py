@@ -14,15 +14,15 @@ from .targets import expect_target
 
 
 def expect_targets(who: str, names: Sequence[str]) -> None:
-    """Raises ValueError for a target that is none, that cannot be compiled for here, or that is named twice."""
+    """Raises ValueError for a target that is unknown, that cannot be compiled for here, or that is named twice."""
     for name in names:
         expect_target(name, who)
     if len(set(names)) < len(names):
-        raise ValueError(f"{who}: --compile-for names a target twice, got {' '.join(names)}; name each once.")
+        raise ValueError(f"{who}: --compile-for must name each target once, got {' '.join(names)}; remove one.")
 
 
 def bench_ahead(targets: Sequence[str], chosen: Sequence[str], to: Path | None, plot: Path | None) -> int:
-    """Cases of the bench, for each target."""
+    """Compile cases of the bench for each target."""
     start = time.perf_counter()
 
     def said(target: str, unit: Unit, found: Found) -> None:
@@ -40,14 +40,14 @@ def bench_ahead(targets: Sequence[str], chosen: Sequence[str], to: Path | None, 
 
 
 def _write(to: Path | None, tables: Mapping[str, Cases]) -> None:
-    """The whole file, or none of it."""
+    """Write the whole file, or none of it."""
     if to is not None:
         with writing(to) as draft:
             draft.write_text(json.dumps(record(tables), indent=1) + "\n")
 
 
 def rules_ahead(targets: Sequence[str], function: str, to: Path | None) -> int:
-    """The rules that module:function runs through, for each target; exit code 1 where there are none."""
+    """Compile the rules that module:function runs through, for each target; exit code 1 if there are none."""
     every = compile_all(targets, [("function", (function,))], lambda *_: None)
     tables = {}
     for target, (found,) in every.items():
@@ -56,7 +56,7 @@ def rules_ahead(targets: Sequence[str], function: str, to: Path | None) -> int:
             rules.setdefault(label.rpartition(":")[0], {})[label.rpartition(": ")[2]] = figures
         rules.pop("", None)
         tables[target] = rules
-        print(f"{target}, compiled and not run; in brackets: rule / autodiff of its definition")
+        print(f"{target}, compiled but not run; in brackets: rule / autodiff of its definition")
         for name, sides in rules.items():
             print(f"  {line(name, sides, 'rule', 'definition')}")
         if "" in found:
@@ -68,7 +68,7 @@ def rules_ahead(targets: Sequence[str], function: str, to: Path | None) -> int:
 
 
 def check_ahead(targets: Sequence[str], chosen: Sequence[str], to: Path | None) -> int:
-    """Cases of the check in every dtype; exit code 1 where one does not compile."""
+    """Compile cases of the check in every dtype; exit code 1 if one does not compile."""
     start = time.perf_counter()
 
     def said(target: str, unit: Unit, found: Found) -> None:

@@ -1,4 +1,4 @@
-"""Many programs compiled for several targets in several processes, each program within a time."""
+"""Compile many programs for several targets in several processes, with a time limit for each program."""
 
 import contextlib
 import json
@@ -12,16 +12,16 @@ from typing import Any
 
 from .figures import Figures
 
-LIMIT = 150.0  # seconds of one program: TPU compilers search for minutes where a convolution's kernel is large
+LIMIT = 150.0  # seconds for one program: TPU compilers search for minutes if a convolution's kernel is large
 
 COMMAND = (sys.executable, "-m", f"{__package__}.worker")
 
-Found = dict[str, Figures | str]  # {label: figures, or why there are none}
+Found = dict[str, Figures | str]  # {label: figures, or the reason why there are none}
 Unit = tuple[str, tuple[str, ...]]  # (a kind of `programs.KINDS`, its arguments)
 
 
 class Worker:
-    """A process of `worker`, started when it is first needed and again after it was lost."""
+    """A process of `worker`, started on first use and again after it is lost."""
 
     def __init__(self, target: str, limit: float):
         self.target, self.limit = target, limit
@@ -29,7 +29,7 @@ class Worker:
         self.lines: queue.Queue[str] = queue.Queue()
 
     def ask(self, unit: Unit) -> Found:
-        """The figures of every program of a unit. Raises ValueError where the unit itself cannot be made."""
+        """The figures of every program of a unit. Raises ValueError if the unit itself cannot be made."""
         kind, arguments = unit
         found: Found = {}
         while True:
@@ -47,7 +47,7 @@ class Worker:
                     break
                 found[label] = Figures(**answer["figures"]) if "figures" in answer else answer["error"]
             else:
-                self._next()  # that it is done
+                self._next()  # the answer that it is done
                 return found
 
     def _send(self, request: Any) -> None:
@@ -58,7 +58,7 @@ class Worker:
             self.lines = queue.Queue()
             threading.Thread(target=_read, args=(self.process, self.lines), daemon=True).start()
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # `_next` says how it ended
+        with contextlib.suppress(BrokenPipeError):  # `_next` reports how it ended
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
 
@@ -92,7 +92,7 @@ def _read(process: subprocess.Popen[str], lines: "queue.Queue[str]") -> None:
     try:
         for line in process.stdout:
             lines.put(line)
-    except ValueError:  # closed when it was stopped
+    except ValueError:  # closed by `stop`
         pass
     lines.put("")
 
@@ -100,11 +100,11 @@ def _read(process: subprocess.Popen[str], lines: "queue.Queue[str]") -> None:
 def compile_all(
     targets: Sequence[str], units: Sequence[Unit], said: Callable[[str, Unit, Found], None], limit: float = LIMIT
 ) -> dict[str, list[Found]]:
-    """{target: the figures of each unit}; said(target, unit, found) as they come. A program that takes longer than `limit`
-    seconds, or ends its compiler, has a sentence in place of figures.
+    """{target: the figures of each unit}; said(target, unit, found) as they arrive. A program that takes longer than `limit`
+    seconds, or crashes its compiler, has a sentence instead of figures.
 
-    As many processes as targets work beside one another, each on its own, and then on what is left of the others.
-    Raises ValueError where a unit cannot be made.
+    As many processes as targets run in parallel, each on its own target first, then on what is left of the others.
+    Raises ValueError if a unit cannot be made.
     """
     left = {name: list(range(len(units)))[::-1] for name in targets}
     every: dict[str, dict[int, Found]] = {name: {} for name in targets}

@@ -1,4 +1,4 @@
-"""Where the messages of a compiled program differ from the least that it has to send, and how."""
+"""Where and how the messages of a compiled program differ from the minimum that it has to send."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ ITEMSIZE = 4  # of the minimum's numbers, which are float32
 
 
 class Sum(NamedTuple):
-    """Of all messages of one kind along the same axes. overlapping: bytes of those that computing goes on beside."""
+    """The sum of all messages of one kind along the same axes. overlapping: bytes that are sent during computation."""
 
     messages: int = 0
     bytes: int = 0
@@ -38,7 +38,7 @@ def sums(messages: Sequence[Message | Need], mesh: Mapping[str, int]) -> Sums:
 
 
 def handed_on(found: Sums, mesh: Mapping[str, int]) -> float:
-    """Bytes that a device hands on where everything goes round in rings (Thakur et al. 2005)."""
+    """Bytes that a device sends if every collective runs in rings (Thakur et al. 2005)."""
     links, total = Links(bandwidth=1.0, latency=0.0), 0.0
     for (axes, kind), s in found.items():
         p = math.prod(mesh[axis] for axis in axes)
@@ -50,10 +50,10 @@ def handed_on(found: Sums, mesh: Mapping[str, int]) -> float:
 
 
 def differences(least: Sums, asked: Sums, sent: Sums, mesh: Mapping[str, int]) -> dict[tuple[tuple[str, ...], str], str]:
-    """In words, of each (axes, kind): whether it is the minimum, or merged, split, or exchanged for another kind.
+    """A sentence for each (axes, kind): whether it is the minimum, or merged, split, or exchanged for another kind.
 
-    asked: what stands in the program before XLA compiles it. Rules over how many messages and numbers there are of each kind
-    along the same axes; what none of them covers is said to be not explained.
+    asked: the messages of the program before XLA compiles it. Rules compare the numbers of messages and of elements of each
+    kind along the same axes; cases that no rule covers are called not explained.
     """
     found = {}
     for axes in dict.fromkeys(axes for axes, _ in {**least, **sent}):
@@ -73,16 +73,16 @@ def differences(least: Sums, asked: Sums, sent: Sums, mesh: Mapping[str, int]) -
 
 
 def _exchanged(more: dict[str, int], devices: int) -> dict[str, str]:
-    """Of each kind with other numbers than the minimum has: what they were exchanged for, or what for them."""
+    """For each kind with other numbers than the minimum: what it was exchanged for, or what it replaces."""
     less = {kind: -n for kind, n in more.items() if n < 0}
     for kind, n in more.items():
         if kind == "all-reduce" and n > 0 and set(less) <= {"all-gather", "reduce-scatter"} and n == sum(less.values()):
-            said = dict.fromkeys(less, "as all-reduces, of which a device keeps its share")
+            said = dict.fromkeys(less, "as all-reduces, from which a device keeps its share")
             return {**said, kind: f"in the place of {' and '.join(less)}"}
         if kind == "collective-permute" and n > 0 and n == sum(less.values()) * (devices - 1) // devices:
             return {**dict.fromkeys(less, "from neighbour to neighbour"), kind: f"in the place of {' and '.join(less)}"}
     if set(less) == {"all-reduce"} and more.get("all-gather") == more.get("reduce-scatter") == less["all-reduce"]:
-        said = dict.fromkeys(("all-gather", "reduce-scatter"), "in the place of all-reduce")
+        said = dict.fromkeys(("all-gather", "reduce-scatter"), "instead of all-reduce")
         return {**said, "all-reduce": "as a reduce-scatter and an all-gather"}
     return {}
 
@@ -95,11 +95,11 @@ def _said(fewest: Sum, asked: int, here: Sum, moved: str) -> str:
         of = "all" if not here.numbers else f"{abs(more):,} numbers"
         words.append(f"exchanged: {of} {moved}")
         rest = here.messages and fewest.numbers and more < 0
-        words += [f"the rest in {here.messages:,} where there were {fewest.messages:,}"] if rest else []
+        words += [f"the rest in {here.messages:,} messages instead of {fewest.messages:,}"] if rest else []
     elif here.messages != fewest.messages:
         how = "as asked for" if here.messages == asked else "split" if here.messages > asked else "merged"
         of = f" of {asked:,}" if here.messages != asked else ""
-        words.append(f"{how}: {here.messages:,} messages{of}, where the minimum is {fewest.messages:,}")
+        words.append(f"{how}: {here.messages:,} messages{of}, the minimum is {fewest.messages:,}")
     narrower = ITEMSIZE * here.numbers - here.bytes
     if narrower:
         words.append(f"{narrower:,} bytes {'fewer, as narrower' if narrower > 0 else 'more, as wider'} numbers")

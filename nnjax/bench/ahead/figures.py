@@ -1,4 +1,4 @@
-"""What is exact about a program that was compiled for a machine that is not here."""
+"""The exact figures of a program that was compiled for a machine that is not here."""
 
 import time
 from collections.abc import Callable
@@ -11,9 +11,9 @@ KERNEL = 'custom_call_target="tpu_custom_call"'  # a kernel of Pallas in a TPU's
 
 
 class Figures(NamedTuple):
-    """launches: of kernels, on GPUs alone, loops counted. flops and bytes (read and written): on TPUs alone, where the body of
-    a loop counts once. temp_bytes and argument_bytes: of memory. None where the compiler does not say, as of what a kernel of
-    one's own (Pallas) reads."""
+    """launches: of kernels, only on GPUs, loops counted. flops and bytes (read and written): only on TPUs, where the body of a
+    loop counts once. temp_bytes and argument_bytes: of memory. None if the compiler does not say, e.g. what a Pallas kernel
+    reads."""
 
     launches: int | None
     temp_bytes: int
@@ -24,7 +24,7 @@ class Figures(NamedTuple):
 
 
 def figures(at: Target, f: Callable[..., Any], args: Any) -> Figures:
-    """Those of f for arguments like these, compiled for one device of the target."""
+    """The figures of f for arguments like these, compiled for one device of the target."""
     start = time.perf_counter()
     program = at.compile(f, args)
     took = time.perf_counter() - start

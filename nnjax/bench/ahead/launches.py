@@ -1,4 +1,4 @@
-"""How many kernels a GPU is told to start in one run of a compiled program."""
+"""The number of kernels that one run of a compiled program launches on a GPU."""
 
 import re
 
@@ -14,9 +14,9 @@ FREE = {
 
 def launches_of(text: str) -> int:
     """The launches of a compiled program (`compiled.as_text()`): its instructions, those of a loop as often as it runs, of a
-    condition those of its longest branch. What only names or arranges arrays counts nothing.
+    condition those of its longest branch. Instructions that only name or arrange arrays do not count.
 
-    Raises ValueError for a loop of which XLA does not know how often it runs, and for what is no compiled program.
+    Raises ValueError for a loop whose length XLA does not know, and for text that is not a compiled program.
     """
     entry, bodies, _ = computations(text)
 

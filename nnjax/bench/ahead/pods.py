@@ -1,4 +1,4 @@
-"""`nnjax bench --mesh M --compile-for TOPOLOGY`: the step of a GPT, compiled for so many chips, beside the minimum."""
+"""`nnjax bench --mesh M --compile-for TOPOLOGY`: the step of a GPT, compiled for this many chips, beside the minimum."""
 
 import json
 import math
@@ -24,9 +24,9 @@ from .targets import Target, expect_target, target
 
 
 class Pod(NamedTuple):
-    """What the step of one mesh sends: the minimum, what the program asks for, what simulated devices and the chips do.
+    """The messages of the step on one mesh: the minimum, those in the program, those of simulated devices and of the chips.
 
-    state: bytes of parameters and moments on a chip; whole: of all of them. seconds: how long compiling took. uneven: see
+    state: bytes of parameters and moments on a chip; whole: of all of them. seconds: compile time. uneven: see
     `differences.uneven`.
     """
 
@@ -42,9 +42,9 @@ class Pod(NamedTuple):
 
 
 def run(meshes: Sequence[str], names: Sequence[str], to: Path | None, sizes: Sizes = GPT) -> int:
-    """Print and write it for each mesh. Nothing is run; the CPU's devices are simulated.
+    """Print and write the messages for each mesh. Nothing is run; the CPU simulates devices.
 
-    Raises ValueError for what is no mesh or target, and for a mesh that does not have as many devices as the target, or does
+    Raises ValueError for an invalid mesh or target, and for a mesh that does not have as many devices as the target, or does
     not divide the model.
     """
     wanted = [mesh_sizes(mesh, None, who="bench") or {} for mesh in meshes]
@@ -56,10 +56,10 @@ def run(meshes: Sequence[str], names: Sequence[str], to: Path | None, sizes: Siz
     simulate(max(math.prod(mesh.values()) for mesh in wanted))
     chips = target(name)
     for mesh in wanted:
-        chips.mesh(mesh)  # rather now than after minutes
+        chips.mesh(mesh)  # fail now, not after minutes
     print(f"JAX {jax.__version__}, compiled for {name}, {len(chips.devices):,} devices of kind {chips.devices[0].device_kind}; "
           f"a step of Adam on a GPT\nof {sizes.layers} layers of width {sizes.width}, vocabulary {sizes.vocab:,}, "
-          f"sequences of {sizes.context} tokens, in float32. Messages of so many bytes in all.")  # fmt: skip
+          f"sequences of {sizes.context} tokens, in float32. Messages with their bytes in all.")  # fmt: skip
     found = []
     for mesh in wanted:
         found.append(measured(sizes, mesh, chips))
@@ -72,13 +72,13 @@ def run(meshes: Sequence[str], names: Sequence[str], to: Path | None, sizes: Siz
 
 
 def batch_of(sizes: Sizes, mesh: dict[str, int]) -> int:
-    """The batch of the sizes, or the next that the devices along data and shard divide."""
+    """The batch of the sizes, or the next one that the devices along data and shard divide."""
     n = mesh.get("data", 1) * mesh.get("shard", 1)
     return -(-sizes.batch // n) * n
 
 
 def measured(sizes: Sizes, mesh: dict[str, int], chips: Target) -> Pod:
-    """The step, compiled for this mesh twice, and read."""
+    """The messages of the step, compiled for this mesh on both machines."""
     sizes = sizes._replace(batch=batch_of(sizes, mesh))
     needs = minimum(sizes, mesh)
     step, args = step_on(sizes, make_mesh(**mesh))
@@ -99,11 +99,11 @@ def measured(sizes: Sizes, mesh: dict[str, int], chips: Target) -> Pod:
 
 
 def show(pod: Pod) -> None:
-    """The table of one mesh, and in words where it differs from the minimum."""
+    """Print the table of one mesh, and sentences on how it differs from the minimum."""
     named, cut = ",".join(f"{axis}={n}" for axis, n in pod.mesh.items()), pod.mesh.get("shard", 1) * pod.mesh.get("model", 1)
     share = f"1/{cut} of all is" if cut > 1 else "all are"
     print(f"\n{named}: a batch of {pod.batch:,} sequences, compiled in {pod.seconds:.0f} s\n"
-          f"on a chip {pod.state / 1e6:,.1f} MB of parameters and moments, where {share} {pod.whole / cut / 1e6:,.1f} MB; "
+          f"on a chip {pod.state / 1e6:,.1f} MB of parameters and moments ({share} {pod.whole / cut / 1e6:,.1f} MB); "
           f"{pod.temporary / 1e6:,.1f} MB temporary")  # fmt: skip
     table = Table(box=SIMPLE, padding=(0, 0, 0, 1), show_edge=False)
     shown = {who: part for who, part in pod.sums.items() if who != "asked"}
@@ -113,7 +113,7 @@ def show(pod: Pod) -> None:
         cells = (f"{part[key].messages:,} of {part[key].bytes:,}" if key in part else "-" for part in shown.values())
         table.add_row(",".join(key[0]), key[1], *cells)
     rings = (f"{handed_on(part, pod.mesh) / 1e6:,.1f} MB" for part in shown.values())
-    table.add_row("", "handed on in rings", *rings)
+    table.add_row("", "sent in rings", *rings)
     Console(width=None if Console().is_terminal else 100).print(table)
     for who, lines in notes(pod).items():
         for line in lines:
@@ -121,7 +121,7 @@ def show(pod: Pod) -> None:
 
 
 def notes(pod: Pod) -> dict[str, list[str]]:
-    """Of the simulated devices and of the chips, each kind that is not as in the minimum."""
+    """For the simulated devices and the chips, each kind of message that differs from the minimum."""
     least, found = pod.sums["minimum"], {}
     for who in ("simulated", "compiled"):
         said = differences(least, pod.sums["asked"], pod.sums[who], pod.mesh)
@@ -137,7 +137,7 @@ def notes(pod: Pod) -> dict[str, list[str]]:
 
 
 def record(pod: Pod) -> dict[str, Any]:
-    """As it is written: the messages by size, the differences in words, and memory."""
+    """For JSON: the messages by size, the differences as sentences, and memory."""
     messages = [
         {
             "axes": axes,

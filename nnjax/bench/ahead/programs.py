@@ -24,7 +24,7 @@ def of_bench(platform: str, case: str) -> Programs:
 
 
 def of_check(platform: str, case: str, *dtypes: str) -> Programs:
-    """Value and hand-written cotangents of a case of `nnjax check`, in each dtype."""
+    """Programs for value and hand-written cotangents of a case of `nnjax check`, in each dtype."""
     found = next(c for c in cases() if c.name == case)
     params, x, key = found.make(0)
 
@@ -42,7 +42,7 @@ def _as(tree: Any, dtype: str) -> Any:
 def of_function(platform: str, name: str) -> Programs:
     """Each custom rule that module:function runs through, labelled "NUMBER NAME: rule", and its definition, "...: definition".
 
-    What has no program (a rule without a derivative, a definition that autodiff cannot go through) is a function that raises.
+    If there is no program (a rule without a derivative, a definition without autodiff), it is a function that raises.
     """
     heard: list[Heard] = []
     with listening(heard):
@@ -70,5 +70,5 @@ def _raising(error: Exception) -> Callable[[], Any]:
     return run
 
 
-# Each is given the platform, then what it was asked for.
+# Each takes the platform, then its arguments.
 KINDS: Mapping[str, Callable[..., Programs]] = {"bench": of_bench, "check": of_check, "function": of_function}

@@ -1,4 +1,4 @@
-"""What was compiled for machines that are not here, as tables, as JSON and as a drawing."""
+"""The figures of programs compiled for machines that are not here, as tables, as JSON and as a drawing."""
 
 import math
 import time
@@ -15,12 +15,12 @@ from .figures import Figures
 
 HAND, PLAIN = "hand", "jax.grad"
 Cases = Mapping[str, Mapping[str, Figures | str]]  # {case: {program: figures, or why there are none}}
-COLUMNS = {"launches": ("launches", "temp_bytes"), "bytes": ("bytes", "temp_bytes", "flops")}  # of a GPU, of a TPU
-COUNT, ABOVE = 1 << 20, 1.2  # bytes: temporaries below are in no mean; launches: a ratio above is named
+COLUMNS = {"launches": ("launches", "temp_bytes"), "bytes": ("bytes", "temp_bytes", "flops")}  # for a GPU, for a TPU
+COUNT, ABOVE = 1 << 20, 1.2  # bytes: smaller temporaries are in no mean; launches: larger ratios are listed
 
 
 def ratio(programs: Mapping[str, Figures | str], what: str, of: str = HAND, to: str = PLAIN) -> float:
-    """One figure of a program over that of another; NaN where either is not known, or both are 0."""
+    """One figure of a program over that of another; NaN if one is unknown, or both are 0."""
     a, b = (getattr(programs.get(name), what, None) for name in (of, to))
     if a is None or b is None or (a == 0 and b == 0):
         return math.nan
@@ -28,18 +28,18 @@ def ratio(programs: Mapping[str, Figures | str], what: str, of: str = HAND, to: 
 
 
 def mean(ratios: list[float], least: float = 1e-3) -> float:
-    """The geometric mean of those that are known."""
+    """The geometric mean of the known ones."""
     known = [max(r, least) for r in ratios if math.isfinite(r)]
     return math.exp(sum(map(math.log, known)) / len(known)) if known else math.nan
 
 
 def plain_of(programs: Mapping[str, Any]) -> str:
-    """The reference to compare with: jax.grad, or where there is one the same number of microbatches."""
+    """The reference to compare with: jax.grad, with the same number of microbatches if there is one."""
     return "microbatches" if "microbatches" in programs else PLAIN
 
 
 def line(case: str, programs: Mapping[str, Figures | str], of: str = HAND, to: str | None = None) -> str:
-    """A case as one line, as it is compiled."""
+    """A compiled case as one line."""
     to = to or plain_of(programs)
     found = programs.get(of)
     if not isinstance(found, Figures):
@@ -61,7 +61,7 @@ def _number(programs: Mapping[str, Figures | str], what: str, name: str) -> str:
 
 
 def show(target: str, cases: Cases) -> None:
-    """A table of one target: the hand-written program, and, as far as there is room, what it is of each reference."""
+    """Print a table of one target: the hand-written program, and, if it fits, its ratio to each reference."""
     console = Console() if Console().is_terminal else Console(width=140)
     table = Table(box=SIMPLE, padding=(0, 0, 0, 1), show_edge=False)
     main = next((f for programs in cases.values() for f in programs.values() if isinstance(f, Figures)), None)
@@ -88,7 +88,7 @@ def show(target: str, cases: Cases) -> None:
         }
         shown = [f"{_number(programs, what, HAND)} ({_shown(ratio(programs, what, to=plain))})" for what in columns]
         table.add_row(case, *shown, *(last[heading] for heading in more))
-    print(f"\n{target}, compiled and not run; in brackets: hand / jax.grad")
+    print(f"\n{target}, compiled but not run; in brackets: hand / jax.grad")
     console.print(table)
     print("\n".join(summary(target, cases)))
 
@@ -98,7 +98,7 @@ def _shown(value: float) -> str:
 
 
 def summary(target: str, cases: Cases) -> list[str]:
-    """The means over the cases, and those that ask for a reason."""
+    """The means over the cases, and the cases with a large ratio."""
     of = {name: programs for name, programs in cases.items() if isinstance(programs.get(HAND), Figures)}
     counted = {n: p for n, p in of.items() if getattr(p.get(plain_of(p)), "temp_bytes", 0) >= COUNT}
     temps = [ratio(p, "temp_bytes", to=plain_of(p)) for p in counted.values()]
@@ -111,7 +111,7 @@ def summary(target: str, cases: Cases) -> list[str]:
                 if math.isfinite(r) and r > ABOVE:
                     temp = ratio(of[name], "temp_bytes", to=plain_of(of[name]))
                     lines.append(f"    above {ABOVE}: {name} {r:.2f}, with {_shown(temp)} of the temporary memory")
-    lines.append(f"  temporary memory {mean(temps):.3f}, of {len(counted)} where jax.grad needs {COUNT >> 20} MB or more")
+    lines.append(f"  temporary memory {mean(temps):.3f}, over {len(counted)} where jax.grad needs {COUNT >> 20} MB or more")
     lines += [f"  {name}, {label}: {said}" for name, p in cases.items() for label, said in p.items() if isinstance(said, str)]
     return lines
 
@@ -129,7 +129,7 @@ def record(found: Mapping[str, Cases]) -> dict[str, Any]:
 
 
 def draw(found: Mapping[str, Cases], file: Path) -> None:
-    """A panel for each target: launches (of a TPU: bytes) and temporary memory, jax.grad's being 1, a pair of dots a case."""
+    """Draw a panel for each target: launches (on a TPU bytes) and temporary memory relative to jax.grad, two dots per case."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -149,5 +149,5 @@ def draw(found: Mapping[str, Cases], file: Path) -> None:
         axes.set_yticks(range(len(names)), names, fontsize=7)
         axes.set_ylim(len(names) - 0.4, -0.6)
     handles, _ = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, ["launches (of a TPU: bytes)", "temporary memory"], loc="outside lower center", ncols=2)
+    figure.legend(handles, ["launches (on a TPU: bytes)", "temporary memory"], loc="outside lower center", ncols=2)
     figure.savefig(file, dpi=100)

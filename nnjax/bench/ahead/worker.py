@@ -1,6 +1,6 @@
-"""A process that compiles for one target, as it is asked to: `python -m nnjax.bench.ahead.worker TARGET`.
+"""A process that compiles for one target on request: `python -m nnjax.bench.ahead.worker TARGET`.
 
-A compiler that does not come to an end, or falls over, ends this process, and not the one that asked. Each line of standard
+A compiler that hangs or crashes ends this process, not the one that asked. Each line of standard
 input is a JSON list [kind, [arguments], [labels to leave out]] (`programs.KINDS`); the answers are lines of standard output:
 {"labels": [...]}, then {"label": ..., "figures": {...}} or {"label": ..., "error": "..."} for each, and {"done": true}.
 """
@@ -45,5 +45,5 @@ def _first_line(error: Exception) -> str:
 
 if __name__ == "__main__":
     apart = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a compiler or someone's function prints is no answer
+    os.dup2(2, 1)  # output of a compiler or of a user's function is not an answer
     answer(target(sys.argv[1]), sys.stdin, apart)

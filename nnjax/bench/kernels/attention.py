@@ -1,4 +1,4 @@
-"""Causal attention for the bench: the hand-written one, the plain definition, and other people's where they run."""
+"""Causal attention for the bench: the hand-written one, the plain definition, and those of other libraries where they run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ Attend = Callable[[Any, Any, Any], Any]  # q, k, v -> y, all (batch, positions, 
 
 
 def plain(q: Any, k: Any, v: Any) -> Any:
-    """Every product of a query with a key formed, as one writes it first."""
+    """Attention in the simplest way: it forms every product of a query with a key."""
     scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
     seen = jnp.broadcast_to(jnp.tril(jnp.ones(scores.shape[-2:], bool)), scores.shape)
     weights = jax.nn.softmax(jnp.where(seen, scores, jnp.full_like(scores, -jnp.inf)))
@@ -21,7 +21,7 @@ def plain(q: Any, k: Any, v: Any) -> Any:
 
 
 def others(platform: str) -> dict[str, Attend]:
-    """Kernels of other people for this platform: of cuDNN, which takes 16 bits alone, and those that JAX comes with."""
+    """Other kernels for this platform: cuDNN's, which takes only 16 bits, and those in JAX."""
 
     def cudnn(q, k, v):
         low = (x.astype(jnp.bfloat16) for x in (q, k, v))
@@ -42,7 +42,7 @@ def others(platform: str) -> dict[str, Attend]:
 
 
 def attends(s: int, batch: int = 1, heads: int = 4, d: int = 64, kernels_of: str | None = None) -> Callable[..., Any]:
-    """Value and cotangents of attention over s positions; kernels_of: by kernels, beside those of others for that platform."""
+    """Value and cotangents of attention over s positions; kernels_of: with our kernels, beside others for that platform."""
 
     def make():
         shape = (batch, s, heads, d)

@@ -1,4 +1,4 @@
-"""The linear cross-entropy for the bench: the hand-written one, in kernels or not, and the plain definition."""
+"""The linear cross-entropy for the bench: the hand-written one, with or without kernels, and the plain definition."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from ...losses.fused import linear_cross_entropy
 
 
 def projects(n: int, vocab: int, width: int = 256, kernel: bool = False) -> Callable[..., Any]:
-    """Value and gradient of the fused loss to h and w; kernel: by kernels, beside the spelling of the platform without them."""
+    """Value and gradient of the fused loss to h and w; kernel: with kernels, beside the platform's spelling without them."""
 
     def make():
         keys = jax.random.split(jax.random.key(0), 3)

@@ -1,7 +1,7 @@
-"""The same models in other libraries, each as fast as its users would have it, and the time of our step over theirs.
+"""The same models in other libraries, each in the fastest usual way, and the ratio of our step's time to theirs.
 
-Only what is installed is built, and PyTorch is in no extra. Parameters are the library's own random ones: time does not
-depend on their values.
+Only installed libraries are used, and PyTorch is not in any extra. Each library draws its own random parameters, as time
+does not depend on their values.
 """
 
 from . import pytorch

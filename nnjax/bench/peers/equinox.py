@@ -1,4 +1,4 @@
-"""Models of Equinox, which are of one example, and their step."""
+"""Models in Equinox, which take one example, and their step."""
 
 from collections.abc import Sequence
 from typing import Any

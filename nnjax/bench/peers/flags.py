@@ -1,4 +1,4 @@
-"""What each peer ran as: its version, and what its speed depends on."""
+"""The settings of each peer: its version, and what its speed depends on."""
 
 import importlib.metadata
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ SHORT = {"scaled_dot_product_attention": "SDPA", "jax.nn.": "", "eqx.": ""}
 
 
 class Flags(NamedTuple):
-    """threads: None where the library does not tell; XLA takes as many as there are CPUs, for all that run in it alike."""
+    """threads: None if the library does not tell; XLA takes as many as there are CPUs, for all libraries that run in it."""
 
     version: str
     run: str
@@ -20,7 +20,7 @@ class Flags(NamedTuple):
     optimizer: str
 
     def line(self, name: str) -> str:
-        """All of it in a line of a terminal; of a way to run a library (torch.compile) the version stands at the library."""
+        """The settings as one line; for a way to run a library (torch.compile) the version is in the line of the library."""
         attention = self.attention
         for long, short in SHORT.items():
             attention = attention.replace(long, short)
@@ -30,7 +30,7 @@ class Flags(NamedTuple):
 
 
 def flags(names: Iterable[str]) -> dict[str, Flags]:
-    """Of each of these peers that is known, as it is set now: ask after it has run."""
+    """The settings of each known peer, as they are now: call it after the peer has run."""
     return {name: _flags(name) for name in names if name in ("torch", "torch.compile", "flax", "equinox")}
 
 

@@ -1,4 +1,4 @@
-"""Models of Flax (linen), and their step."""
+"""Models in Flax (linen), and their step."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -46,7 +46,7 @@ def char_rnn(vocab: int, width: int) -> Any:
 
 
 def gpt(vocab: int, context: int, layers: int, heads: int, width: int) -> Any:
-    """GPT-2's architecture, without dropout, its embedding tied to the output. Attention is as in Flax's newer nnx."""
+    """GPT-2's architecture, without dropout, its embedding tied to the output. Attention as in Flax's newer nnx."""
     from flax import linen as nn
 
     attend, norm = partial(jax.nn.dot_product_attention, is_causal=True), partial(nn.LayerNorm, epsilon=1e-5)

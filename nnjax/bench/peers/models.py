@@ -25,12 +25,12 @@ def char_rnn(vocab: int, width: int, x: Any, labels: Any) -> dict[str, Builder]:
 
 
 def gpt(vocab: int, context: int, layers: int, heads: int, width: int, x: Any, labels: Any) -> dict[str, Builder]:
-    """GPT-2's architecture without dropout, its embedding tied to the output, causal attention as the library has it."""
+    """GPT-2's architecture without dropout, its embedding tied to the output, with the library's causal attention."""
     return _builders(lambda library: library.gpt(vocab, context, layers, heads, width), x, labels)
 
 
 def _builders(make: Callable[[Any], Any], x: Any, labels: Any, channels_first: Any = None) -> dict[str, Builder]:
-    """channels_first: x for the libraries that take images so."""
+    """channels_first: x for the libraries that take images with channels first."""
     turned = x if channels_first is None else channels_first
     return {
         "torch": lambda: pytorch.run(make(pytorch), turned, labels),

@@ -1,4 +1,4 @@
-"""Models of PyTorch, and their steps: eager, or through torch.compile."""
+"""Models in PyTorch, and their steps: eager, or with torch.compile."""
 
 # pyright: reportMissingImports=false
 
@@ -16,10 +16,10 @@ from .steps import RATE, Run, Unavailable
 
 
 def run(model: Any, x: Any, labels: Any, how: Callable[[Any], Any] = lambda loss: loss) -> Run | None:
-    """run() -> (None, value).  None where PyTorch cannot use the device that the labels are on.  how: of what gives the loss,
-    such as torch.compile.
+    """run() -> (None, value).  None if PyTorch cannot use the device of the labels.  how: applied to the loss function, such as
+    torch.compile.
 
-    Images lie in memory channels last, which its convolutions are fastest with.
+    Images are in channels-last memory format, the fastest for convolutions.
     """
     import torch
 
@@ -46,14 +46,14 @@ def run(model: Any, x: Any, labels: Any, how: Callable[[Any], Any] = lambda loss
         value.backward()
         optimizer.step()
         if where == "cuda":
-            torch.cuda.synchronize()  # JAX does not wait for what it did not begin
+            torch.cuda.synchronize()  # JAX does not wait for work of PyTorch
         return None, value.detach()
 
     return step
 
 
 def compiled(model: Any, x: Any, labels: Any) -> Run | None:
-    """`run` through torch.compile, compiled. Raises Unavailable where that does not work, with the reason."""
+    """`run` with torch.compile, already compiled. Raises Unavailable, with the reason, if that does not work."""
     import torch
 
     where = _device(labels)
@@ -62,7 +62,7 @@ def compiled(model: Any, x: Any, labels: Any) -> Run | None:
     trouble = compile_trouble(where)
     if trouble:
         raise Unavailable(trouble)
-    torch.compiler.reset()  # programs of the models before: beyond eight of one function it silently runs eagerly
+    torch.compiler.reset()  # drop earlier programs: beyond eight for one function it silently runs eagerly
     step = run(model, x, labels, torch.compile)
     trouble = _trouble(step)
     if trouble:
@@ -72,27 +72,27 @@ def compiled(model: Any, x: Any, labels: Any) -> Run | None:
 
 @cache
 def compile_trouble(where: str) -> str | None:
-    """Why torch.compile does not work on this device, in one line; None where a trial program and its backward compile."""
+    """Why torch.compile does not work on this device, in one line; None if a trial program and its backward compile."""
     import torch
 
     compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    if where == "cpu" and shutil.which(compiler) is None:  # programs that were compiled before would run without
+    if where == "cpu" and shutil.which(compiler) is None:  # programs from its cache would run without one
         return f"it needs a C++ compiler, and {compiler} is not found; install it, or name another as CXX"
     x = torch.ones(8, device=where, requires_grad=True)
     return _trouble(lambda: torch.compile(lambda x: (x.sin() * x).sum())(x).backward())
 
 
 def _trouble(call: Any) -> str | None:
-    """What goes wrong in a call, in one line."""
+    """The error of a call, in one line."""
     try:
         call()
-    except Exception as error:  # of a compiler, of several kinds: it is reported, and the bench goes on
+    except Exception as error:  # compilers raise several kinds; it is reported, and the bench continues
         return textwrap.shorten(f"{type(error).__name__}: {error}", 200)
     return None
 
 
 def _device(like: Any) -> str | None:
-    """PyTorch's name of the device that an array of JAX is on; None where PyTorch cannot use it."""
+    """PyTorch's name of the device of a JAX array; None if PyTorch cannot use it."""
     import torch
 
     platform = next(iter(like.devices())).platform
@@ -123,8 +123,8 @@ def lenet(channels: tuple[int, int], hidden: int) -> Any:
 
 
 def char_rnn(vocab: int, width: int) -> Any:
-    """Embedding, LSTM, dense. Its LSTM has two biases that are added, 4 width parameters more than ours; torch.compile
-    leaves it as it is and compiles what is around it."""
+    """Embedding, LSTM, dense. Its LSTM adds two biases, 4 width parameters more than ours; torch.compile
+    leaves it unchanged and compiles the rest."""
     from torch import nn
 
     class Model(nn.Module):

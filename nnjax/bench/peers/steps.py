@@ -1,4 +1,4 @@
-"""One step of plain gradient descent, and the time of ours over that of other libraries."""
+"""One step of plain gradient descent, and the ratio of our time to that of other libraries."""
 
 import importlib.util
 import time
@@ -14,21 +14,21 @@ import optax
 from ..measure import interleaved, median_ratio, pairs_within, seconds
 
 RATE = 0.01
-WARM = 3  # steps: the first compiles, and a library may compile again once it has seen a second
-SETTLE = 0.02  # seconds: threads of the program before, which wait for more work without sleeping, have given up by then
+WARM = 3  # steps: the first compiles, and a library may compile again at the second
+SETTLE = 0.02  # seconds after which the threads of the previous program, which wait for work without sleeping, have stopped
 Run = Callable[[], Any]
 Builder = Callable[[], Run | None]
 
 
 class Unavailable(Exception):
-    """A peer does not work here; its words say why, in one line."""
+    """A peer does not work here; the message says why, in one line."""
 
 
 def ratios(ours: Run, builders: dict[str, Builder], budget_seconds: float) -> dict[str, float]:
     """Time of our step over that of each peer whose library is installed, by interleaved pairs.
 
-    All are built and have compiled before the first pair is timed. A builder gives None where its library cannot use the
-    device; one that raises `Unavailable` is left out with a line that says why.
+    All are built and compiled before the first pair is timed. A builder returns None if its library cannot use the device;
+    one that raises `Unavailable` is left out with a line that says why.
     """
     theirs = {}
     for name, build in builders.items():
@@ -51,14 +51,14 @@ def ratios(ours: Run, builders: dict[str, Builder], budget_seconds: float) -> di
 
 
 def settled(run: Run) -> float:
-    """The median time of a call, of as many as take SETTLE seconds, after others of its own for as long. So it is as in a
-    loop of training, where no other library's threads are awake beside it."""
+    """The median time of a call over SETTLE seconds of calls, after as many seconds of warm-up calls. This is as in a training
+    loop, where no threads of another library are awake."""
     _repeated(run)
     return float(np.median(_repeated(run)))
 
 
 def _repeated(run: Run) -> list[float]:
-    """The times of one call after another for SETTLE seconds, of one at least."""
+    """The times of one call after another for SETTLE seconds, at least one."""
     end, times = time.perf_counter() + SETTLE, []
     while not times or time.perf_counter() < end:
         times.append(seconds(run))

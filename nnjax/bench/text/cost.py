@@ -1,4 +1,4 @@
-"""What a compiled program sends: its collectives, read from XLA's text."""
+"""The messages of a compiled program: its collectives, read from XLA's text."""
 
 import math
 import re
@@ -27,11 +27,11 @@ PARTITIONS = re.compile(r"(?:num_partitions|replica_count)=(\d+)")
 class Message(NamedTuple):
     """One collective of a program, on each device.
 
-    bytes: of the whole vector that the algorithms of Thakur et al. 2005 call n: what is reduced (all-reduce,
-    reduce-scatter), what comes together (all-gather), what a device hands out (all-to-all, permute, broadcast).
-    times: how often a run comes by.  groups: the devices, by their place in the mesh, that take part with one another; of a
+    bytes: of the whole vector, n in the algorithms of Thakur et al. 2005: what is reduced (all-reduce, reduce-scatter), what
+    is gathered (all-gather), what a device sends (all-to-all, permute, broadcast).
+    times: how often it runs.  groups: the devices, by their place in the mesh, that communicate with one another; for a
     collective-permute the pairs (from, to).  overlaps: whether something is computed between its start and its end.
-    numbers: how many the bytes are of.
+    numbers: how many numbers the bytes hold.
     """
 
     kind: str
@@ -45,10 +45,10 @@ class Message(NamedTuple):
 def collectives_of(text: str) -> list[Message]:
     """The collectives of a program, compiled (`compiled.as_text()`) or about to be (`lowered.as_text("hlo")`).
 
-    Those in loops count as often as they run, one that XLA starts and ends apart once, one among a single device not at all.
-    The all-reduce in what a TPU calls all-reduce-scatter, of which each device keeps a share, is a reduce-scatter.
-    Raises ValueError where the text does not say how often one runs (a loop of unknown length, branches that differ), and for
-    what is no compiled program.
+    Those in loops count as often as they run, one with separate start and end once, one on a single device not at all.
+    The all-reduce inside a TPU's all-reduce-scatter, from which each device keeps a share, counts as a reduce-scatter.
+    Raises ValueError if the text does not say how often one runs (a loop of unknown length, branches that differ), and for
+    text that is not a compiled program.
     """
     entry, bodies, head = computations(text)
     devices, loops = math.prod(int(n) for n in PARTITIONS.findall(head)), Trips(bodies)
@@ -57,7 +57,7 @@ def collectives_of(text: str) -> list[Message]:
 
     def of(name: str, given: Sequence[Any] = ()) -> list[Message]:
         if name in ends or name.startswith("async_collective_fusion"):
-            return []  # on a TPU all that goes on or ends there is written once more
+            return []  # on a TPU the continuation or end is written again there
         lines = bodies.get(name, ())
         found = [message for i, line in enumerate(lines) for message in sent_by(line, name, given, lines[i + 1 :])]
         if name.startswith("all-reduce-scatter"):
@@ -70,7 +70,7 @@ def collectives_of(text: str) -> list[Message]:
             message = _message(call, devices)._replace(overlaps=_overlaps(line, later))
             return [message] if any(len(group) > 1 for group in message.groups) else []
         if "-done(" in line or "-update(" in line:
-            return []  # of what was counted where it starts
+            return []  # it was counted at its start
         branches = [of(name) for name in branches_of(line)]
         if any(branch != branches[0] for branch in branches):
             raise ValueError("cost: the branches of a condition send different messages, so they cannot be counted.")
@@ -85,7 +85,7 @@ def collectives_of(text: str) -> list[Message]:
             named = line.split("=")[0].strip().removeprefix("ROOT ")
             raise ValueError(
                 f"cost: neither XLA nor its condition says how often the loop {named} runs, so its messages cannot be counted; "
-                "make it a lax.scan or a lax.fori_loop between whole numbers that are known."
+                "make it a lax.scan or a lax.fori_loop between known whole numbers."
             )
         return [message._replace(times=message.times * trips) for message in found]
 
@@ -93,9 +93,9 @@ def collectives_of(text: str) -> list[Message]:
 
 
 def _overlaps(line: str, later: Sequence[str], ends: Collection[str] = ()) -> bool:
-    """Whether anything is computed before what starts here ends: in a compiled program lines stand in the order they run.
+    """Whether anything is computed before the collective that starts here ends: lines of a compiled program are in run order.
 
-    ends: computations that do nothing but end; the next that is called is taken for its own.
+    ends: computations that only end a collective; the next one called is assumed to be this one's.
     """
     name = line.split("=")[0].strip().removeprefix("ROOT ").removeprefix("%")
     done = re.compile(rf"-done\(.*%?{re.escape(name)}[,)]")
@@ -104,12 +104,12 @@ def _overlaps(line: str, later: Sequence[str], ends: Collection[str] = ()) -> bo
 
 
 def axes_of(message: Message, sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """The axes of a mesh of these sizes along which the message goes.  Raises ValueError where its groups are no axes."""
+    """The axes of a mesh of these sizes along which the message goes.  Raises ValueError if its groups are not axes."""
     axes = [name for name, n in sizes.items() if n > 1]
     for subset in chain.from_iterable(combinations(axes, n) for n in range(1, len(axes) + 1)):
         if sorted(groups_along(sizes, subset)) == sorted(message.groups):
             return subset
-    raise ValueError(f"cost: the devices of this {message.kind} lie along no axes of the mesh {dict(sizes)}: {message.groups}.")
+    raise ValueError(f"cost: devices of this {message.kind} are not along axes of the mesh {dict(sizes)}: {message.groups}.")
 
 
 def _message(call: re.Match[str], devices: int) -> Message:
@@ -138,7 +138,7 @@ def _bytes(shape: str) -> int:
     for name, dims in ARRAY.findall(shape):
         dtype = DTYPE.fullmatch(name)
         if not dtype:
-            raise ValueError(f"cost: the size of a number of type {name} is not known, so its bytes cannot be counted.")
+            raise ValueError(f"cost: the size of the type {name} is unknown, so its bytes cannot be counted.")
         total += -(-int(dtype.group(1) or 8) * _product(dims) // 8)
     return total
 
@@ -152,7 +152,7 @@ def _product(dims: str) -> int:
 
 
 def _groups(rest: str, devices: int) -> tuple[tuple[int, ...], ...]:
-    """{{0,1},{2,3}}; [2,4]<=[8] or [4,2]<=[2,4]T(1,0), which count; mesh['a'=2,'b'=4] {'b'}, axes of a mesh; or {}, all."""
+    """{{0,1},{2,3}}; [2,4]<=[8] or [4,2]<=[2,4]T(1,0), which enumerate; mesh['a'=2,'b'=4] {'b'}, axes of a mesh; or {}, all."""
     listed, counted, named = LISTED.search(rest), COUNTED.search(rest), NAMED.search(rest)
     if listed:
         return tuple(tuple(int(d) for d in group.split(",")) for group in re.findall(r"\{([\d,]+)\}", listed.group(1)))
@@ -171,7 +171,7 @@ def _groups(rest: str, devices: int) -> tuple[tuple[int, ...], ...]:
 
 
 def groups_along(sizes: Mapping[str, int], axes: Collection[str]) -> tuple[tuple[int, ...], ...]:
-    """The devices of a mesh, by their place in it, that differ only in these axes.  sizes: of all its axes, in order."""
+    """The devices of a mesh, by their place in it, that differ only along these axes.  sizes: of all its axes, in order."""
     ids = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
     order = sorted(range(len(sizes)), key=lambda i: list(sizes)[i] in axes)
     rows = ids.transpose(order).reshape(-1, math.prod(n for name, n in sizes.items() if name in axes))

@@ -10,7 +10,7 @@ BRANCH = re.compile(r"(?:true|false)_computation=(%?[\w.\-]+)")
 
 
 class Text(NamedTuple):
-    """bodies: the lines of each computation; head: the line of the module, which tells of its devices."""
+    """bodies: the lines of each computation; head: the line of the module, which names its devices."""
 
     entry: str
     bodies: dict[str, list[str]]
@@ -18,7 +18,7 @@ class Text(NamedTuple):
 
 
 def computations(text: str) -> Text:
-    """The parts of `compiled.as_text()`. Raises ValueError for what is no compiled program."""
+    """The parts of `compiled.as_text()`. Raises ValueError for text that is not a compiled program."""
     bodies: dict[str, list[str]] = {}
     entry, current, head = None, None, ""
     for line in text.splitlines():
@@ -35,13 +35,13 @@ def computations(text: str) -> Text:
 
 
 def branches_of(line: str) -> list[str]:
-    """The computations of which a conditional runs one."""
+    """The computations among which a conditional chooses."""
     listed = BRANCHES.search(line)
     found = listed.group(1).split(",") if listed else BRANCH.findall(line)
     return [name.strip().removeprefix("%") for name in found]
 
 
 def trips_of(line: str) -> int | None:
-    """How often a while runs, where XLA says so."""
+    """How often a while runs, if XLA says so."""
     found = TRIPS.search(line)
     return int(found.group(1)) if found else None

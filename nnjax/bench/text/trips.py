@@ -1,4 +1,4 @@
-"""How often the loops of a compiled program run, where XLA does not say so: their whole numbers, worked out."""
+"""How often the loops of a compiled program run, if XLA does not say so: evaluate their whole numbers."""
 
 import operator
 import re
@@ -15,13 +15,13 @@ OPERATIONS = {
     "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "minimum": min, "maximum": max,
     "and": operator.and_, "or": operator.or_,
 }  # fmt: skip
-MOST = 2**14  # rounds that are worked out
+MOST = 2**14  # rounds to evaluate at most
 
-Value = Any  # an int (a bool too), a list of values, or None for what is not known
+Value = Any  # an int (a bool too), a list of values, or None if unknown
 
 
 class Instruction(NamedTuple):
-    """type: s32, pred and so on of a single whole number, "(" of a tuple, or "" of anything else. inside: what stands in and
+    """type: s32, pred and so on of a single whole number, "(" for a tuple, or "" for anything else. inside: the text in and
     after its parentheses."""
 
     type: str
@@ -38,10 +38,10 @@ class Trips:
         self.read: dict[str, tuple[dict[str, Instruction], str]] = {}
 
     def of(self, line: str, where: str, given: Sequence[Value] = ()) -> int | None:
-        """How often this while of the computation `where` runs, or None. given: what is known of the arguments of `where`.
+        """How often this while of the computation `where` runs, or None. given: the known arguments of `where`.
 
-        XLA says it on a CPU and a GPU. Elsewhere the condition and the body are worked out, round by round, on what the loop
-        starts from: all that is known there of whole numbers. None where that does not decide the condition, or not in time.
+        XLA says it on a CPU and a GPU. Elsewhere the condition and the body are evaluated, round by round, on the known whole
+        numbers that the loop starts from. None if these do not decide the condition, or not in time.
         """
         said = trips_of(line)
         if said is not None:
@@ -57,8 +57,8 @@ class Trips:
         return None
 
     def inside(self, line: str, where: str, given: Sequence[Value] = ()) -> list[Value]:
-        """What is known of the arguments of the computation that this line calls; of the body of a while, of all its rounds:
-        what the body hands on as it came."""
+        """The known arguments of the computation that this line calls; for the body of a while, those that hold in all rounds,
+        because the body passes them on unchanged."""
         found = INSTRUCTION.match(_bare(line))
         if not found or found.group(3) not in ("while", "call"):
             return []
@@ -155,7 +155,7 @@ def _index(inside: str) -> int:
 
 
 def _operands(inside: str) -> list[str]:
-    """The names in the parentheses that were opened before."""
+    """The names inside the parentheses that have been opened."""
     depth, read = 1, ""
     for letter in inside:
         depth += (letter == "(") - (letter == ")")
@@ -167,8 +167,8 @@ def _operands(inside: str) -> list[str]:
 
 
 def _fits(value: int, kind: str) -> bool:
-    """Whether a number of this type can be that: one that would begin again from the other end is not worked out."""
+    """Whether a number of this type can have this value: one that would wrap around is not evaluated."""
     if kind == "(":
-        return True  # of a copy that has only begun
+        return True  # the type of a copy that has only started
     bits = 1 if kind == "pred" else int(kind[1:])
     return -(2 ** (bits - 1)) <= value < 2 ** (bits - 1) if kind[0] == "s" else 0 <= value < 2**bits

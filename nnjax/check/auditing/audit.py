@@ -1,7 +1,7 @@
-"""Audit: run any program once, and check every custom_vjp and custom_jvp rule that it passes through.
+"""Audit: run any program once, and check every custom_vjp and custom_jvp rule that it runs through.
 
-The program runs under `jax.disable_jit`, where the bodies of `jit`, `scan` and `cond` are Python, so that every rule is
-met with the values it gets.
+The program runs under `jax.disable_jit`. The bodies of `jit`, `scan` and `cond` are then Python, so every rule can be
+seen with its actual values.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ NOTHING: Mapping[Any, Callable[..., Any]] = MappingProxyType({})
 def intended(rule: Rule, why: str) -> Rule:
     """The same rule, marked as one whose gradient differs from its body's on purpose: an audit waives it, and says why.
 
-    Raises TypeError for what is no custom_vjp or custom_jvp function, and for a reason that is no sentence.
+    Raises TypeError if rule is not a custom_vjp or custom_jvp function, or if why is not a sentence.
     """
     marked = rule_of(rule)
     if marked is None:
@@ -41,22 +41,23 @@ def audit(
     fn: Callable[..., Any], *args: Any, seed: int = 0, intended: Sequence[str] = (),
     references: Mapping[Any, Callable[..., Any]] = NOTHING, search: bool | float = False, **kwargs: Any,
 ) -> Report:  # fmt: skip
-    """Check every custom_vjp and custom_jvp rule that fn(*args, **kwargs) runs through, on the values it meets.
+    """Check every custom_vjp and custom_jvp rule that fn(*args, **kwargs) runs through, on the values that it gets.
 
-    Each rule is held against its undecorated body, in the dtype of the call and in float64. A note for each says its
-    name, file and line, the calls seen and the verdict: ok, FAULT, or convention, for a rule that differs from its body
-    at a kink or tie only (`jax.nn.relu` at 0), shown by one-sided differences of values; "not checked" with what it or its body
-    raised, and "not proved" where nothing could be compared. A report without any rule is not ok, nor is one with these two.
-    Where autodiff does not run in a body (a while_loop, a callback), or differs from the rule, differences of the body's values
+    Each rule is compared with its undecorated body, in the dtype of the call and in float64. A note for each gives its name,
+    file and line, the number of calls and the verdict: ok; FAULT; convention, for a rule that differs from its body only at a
+    kink or tie (`jax.nn.relu` at 0), as one-sided differences of values show; "not checked", with the error that it or its
+    body raised; or "not proved" if nothing could be compared. A report without any rule, or with one of the last two, is not
+    ok.
+    If autodiff does not run in a body (a while_loop, a callback), or differs from the rule, differences of the body's values
     in float64 decide (`nnjax.check.witness.values`), and the verdict says so.
     intended: names of rules whose gradient differs from their body's on purpose; `nnjax.intended` marks one in code.
-    references: {rule or its name: the same function in plain jax.numpy}, where a body is none that autodiff can go through.
-    search: check each rule that is right here at hostile inputs too, for 25 seconds or as many as it says, as `check_vjp` does.
-    Under `vmap` and `grad` the values are those that the program has there. Where it has none, as in what runs with jit alone,
-    values are drawn, in several ways, and the verdict says so.
-    A rule met inside `jax.shard_map` is checked inside one, on drawn values; with check_vma=False, where JAX's own
-    transposes of what communicates are no reference, such a rule is not checked, and the report says so.
-    Raises TypeError where fn is not callable; what fn raises passes through.
+    references: {rule or its name: the same function in plain jax.numpy}, for bodies that autodiff cannot differentiate.
+    search: also check each rule that is right here at hostile inputs, for 25 seconds or this many, as `check_vjp` does.
+    Under `vmap` and `grad` the rule gets the values that the program has there. If there are none, as in code that runs only
+    under jit, values are drawn, in several ways, and the verdict says so.
+    A rule inside `jax.shard_map` is checked inside one, on drawn values. With check_vma=False JAX's own transposes of
+    collectives are not a reference; such a rule is not checked, and the report says so.
+    Raises TypeError if fn is not callable; errors of fn pass through.
     """
     if not callable(fn):
         raise TypeError(f"audit: fn must be a function, got {describe(fn)}; pass the function, then its arguments.")
@@ -72,7 +73,7 @@ def audited(
     intended: Sequence[str] = (), references: Mapping[Any, Callable[..., Any]] = NOTHING, seconds: float = 0.0,
     said: Callable[[Any], None] = lambda found: None,
 ) -> Report:  # fmt: skip
-    """The same, telling said(found) of each rule as soon as it is checked."""
+    """The same, calling said(found) for each rule as soon as it is checked."""
     heard: list[Heard] = []
     try:
         try:
@@ -81,13 +82,13 @@ def audited(
         except Exception as error:
             if not any(word in str(error).lower() for word in ("disable_jit", "disable jit")):
                 raise
-            heard.clear()  # a scan of no steps, or a program compiled ahead, does not run without jit: heard while traced
+            heard.clear()  # a scan of no steps, or a program compiled ahead, runs only under jit: listen while it is traced
             with listening(heard):
                 fn(*args, **kwargs)
     except TypeError as error:
         if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-            raise  # from inside fn: its own
-        raise TypeError(f"audit: fn cannot be called with these arguments: {error}; pass those that it takes.") from None
+            raise  # raised inside fn
+        raise TypeError(f"audit: fn must take the given arguments, but {error}; pass those that it takes.") from None
     found = []
     for entry in heard:
         found.append(examined(entry, seed, intended, references, seconds))
@@ -108,7 +109,7 @@ def _expect_references(references: Mapping[Any, Callable[..., Any]]) -> None:
 
 
 class Found(NamedTuple):
-    """What an audit says of one rule."""
+    """What an audit says about one rule."""
 
     title: Title
     calls: int
@@ -123,7 +124,7 @@ def examined(
     entry: Heard, seed: int = 0, intended: Sequence[str] = (), references: Mapping[Any, Callable[..., Any]] = NOTHING,
     seconds: float = 0.0,
 ) -> Found:  # fmt: skip
-    """The rows of a rule's calls and the gravest verdict; seconds: of a search for a fault elsewhere, where all are right."""
+    """The rows of a rule's calls and the gravest verdict; seconds: for a search at other inputs, if all rows are right."""
     name, where, _ = entry.title
     if entry.rule is None or not entry.samples:
         said = next(iter(entry.problems), "it closes over values that were being traced")
@@ -133,7 +134,7 @@ def examined(
     plain = next((g for key, g in references.items() if key == name or rule_of(key) is entry.rule), None)
     calls = [call for call in entry.samples if not call.empty]
     if not calls:
-        verdict = f"{UNSHOWN}: every argument is empty, so that no number was compared"
+        verdict = f"{UNSHOWN}: every argument is empty, so no number was compared"
         return Found(entry.title, entry.calls[0], verdict, Report((), (f"{name} ({where}): {verdict}",)))
     judged = [_judged(call, entry.title, seed, waived, plain) for call in calls]
     ranked = sorted((v for _, v in judged), key=lambda v: next(i for i, o in enumerate(VERDICTS) if v.startswith(o)))
@@ -147,8 +148,8 @@ def examined(
 
 
 def _judged(call: Call, title: Title, seed: int, waived: str | None, plain: Any) -> tuple[Report, str]:
-    """The rows of one call and its verdict; where its values are drawn, the best of all draws: others may be none that the rule
-    is meant for."""
+    """The rows of one call and its verdict. If its values are drawn, the best of all draws: the rule may not be meant for
+    others."""
     report, verdict = Report(()), ""
     for args, kwargs in call.filled(seed):
         case = Case(call.rule, plain or call.body, args, kwargs, seed, call.on, call.mapped)

@@ -1,4 +1,4 @@
-"""Where a rule is called inside `jax.shard_map`, so that it can be called there again, on values of its own."""
+"""The `jax.shard_map` that a rule is called in, so that it can be called in one again, on other values."""
 
 import functools
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from ..subject import is_passed_on
 
 
 class Inside(NamedTuple):
-    """The mesh, and over which of its axes each leaf of the arguments varied."""
+    """The mesh, and the axes over which each leaf of the arguments varied."""
 
     mesh: Mesh
     varying: tuple[tuple[str, ...], ...]
 
     @classmethod
     def now(cls, arguments: Any) -> "Inside | None":
-        """Of a call with these arguments; None outside, and where JAX keeps no books of what varies (check_vma=False)."""
+        """For a call with these arguments; None outside, and where JAX does not track what varies (check_vma=False)."""
         abstract = jax.sharding.get_abstract_mesh()
         axes = tuple(abstract.axis_names)
         if not axes or set(abstract.manual_axes) != set(axes) or not varies(lax.axis_index(axes[0])):
@@ -32,11 +32,11 @@ class Inside(NamedTuple):
         return cls(Mesh(devices, axes), tuple(tuple(name for name in axes if name in found) for found in over))
 
     def stacked(self, leaf: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of what all devices have of this leaf, those of each axis that it varies over along an axis in front."""
+        """The shape of this leaf on all devices, with a new first axis for each mesh axis that it varies over."""
         return (*(self.mesh.shape[name] for name in self.varying[leaf]), *shape)
 
     def whole(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        """f inside `jax.shard_map`, of arguments so stacked; outputs are stacked over all the devices."""
+        """f inside `jax.shard_map`, for arguments stacked in this way; outputs are stacked over all the devices."""
         axes = self.mesh.axis_names
 
         @functools.wraps(f)

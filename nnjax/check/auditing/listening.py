@@ -1,7 +1,7 @@
-"""Which custom_vjp and custom_jvp rules a program runs through, how often, and with what.
+"""Record which custom_vjp and custom_jvp rules a program runs through, how often, and with which arguments.
 
-A rule under `vmap` or `grad` sees tracers that carry the program's values, while `jit` is disabled. Of other tracers shapes are
-kept, and values are drawn later.
+While `jit` is disabled, a rule under `vmap` or `grad` sees tracers that carry the program's values. Of other tracers only
+the shapes are kept, and values are drawn later.
 """
 
 import math
@@ -20,22 +20,22 @@ from ..calls import positional
 from .inside import Inside
 from .rules import body_of, classes, defined_at, holds_tracers, is_own, same_rule, source
 
-SAMPLES = 3  # calls of one rule that are kept: the first ones whose shapes differ, and further ones up to this number
-SHAPES = 12  # shapes of one rule that are kept at most
+SAMPLES = 3  # calls kept of one rule: the first ones with different shapes, then others up to this number
+SHAPES = 12  # different shapes kept of one rule, at most
 DRAWS = ("normal", "unit", "positive")
 
 
 class Drawn(NamedTuple):
-    """An array of which shape and dtype alone are known."""
+    """An array of which only shape and dtype are known."""
 
     shape: tuple[int, ...]
     dtype: Any
 
 
 class Call(NamedTuple):
-    """A call of a rule, its arguments (args, kwargs) taken apart: a node of a program's own may take nothing but arrays.
+    """A call of a rule, with its arguments (args, kwargs) as leaves, as a program's own pytree nodes may take only arrays.
 
-    on: where inside `jax.shard_map` it was, if it was. mapped: whether it was under `vmap`.
+    on: the `jax.shard_map` that it was in, if any. mapped: whether it was under `vmap`.
     """
 
     rule: Any
@@ -46,12 +46,12 @@ class Call(NamedTuple):
 
     @property
     def drawn(self) -> bool:
-        """Whether values have to be drawn."""
+        """Whether values must be drawn."""
         return any(isinstance(v, Drawn) for v in self.leaves)
 
     @property
     def empty(self) -> bool:
-        """Whether there are arrays, and no number in any."""
+        """Whether there are arrays, but none has a number in it."""
         sizes = [math.prod(v.shape) for v in self.leaves if isinstance(v, (jax.Array, np.ndarray, Drawn))]
         return bool(sizes) and not any(sizes)
 
@@ -61,8 +61,8 @@ class Call(NamedTuple):
         return body_of(self.rule) or self.rule
 
     def filled(self, seed: int) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """The arguments; where values have to be drawn several times, of other signs and sizes: the first may be none that the
-        rule is meant for."""
+        """The arguments. If values must be drawn, several times, with other signs and sizes: the rule may not be meant for the
+        first."""
         for how in DRAWS if self.drawn else DRAWS[:1]:
             rng = np.random.default_rng(seed)
             yield jax.tree.unflatten(self.treedef, [_values(v, rng, how) if isinstance(v, Drawn) else v for v in self.leaves])
@@ -84,7 +84,7 @@ def _values(array: Drawn, rng: np.random.Generator, how: str) -> Any:
 
 
 class Title(NamedTuple):
-    """What a rule is called, where its rule stands, and where the function that has it."""
+    """The name of a rule, and where the rule and its function are defined."""
 
     name: str
     where: str
@@ -92,9 +92,9 @@ class Title(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """A rule, how many calls it got, and some of them; rules that a program makes anew at each call are one.
+    """A rule, how many calls it got, and some of them. Rules that a program makes again at each call count as one.
 
-    rule: None where it closes over values that were being traced: it cannot be kept. problems: why a call was not kept.
+    rule: None if it closes over traced values, so that it cannot be kept. problems: why a call was not kept.
     """
 
     rule: Any
@@ -107,9 +107,9 @@ class Heard(NamedTuple):
 
 @contextmanager
 def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
-    """While inside, every call of a rule is noted.
+    """Within this context, every call of a rule is recorded.
 
-    keep: of arguments with more bytes only shapes are kept, and of smaller ones copies, as a program may give its own away.
+    keep: of arguments with more bytes only shapes are kept; smaller ones are copied, as a program may donate its own.
     """
     originals = {cls: cls.__call__ for cls in classes()}
     known: dict[int, Heard] = {}
@@ -124,7 +124,7 @@ def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
         entry = next(alike, None)
         if entry is None:
             heard.append(entry := Heard(None if gone else rule, title, [0], [], set(), []))
-        if entry.rule is rule:  # the others may go, and their ids come again
+        if entry.rule is rule:  # other rules may be freed, and their ids used again
             known[id(rule)] = entry
         return entry
 
@@ -133,7 +133,7 @@ def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
         entry.calls[0] += 1
         if entry.rule is None or len(entry.shapes) >= SHAPES * (1 if keep is not None else 4):
             return
-        given, named = positional(body_of(rule) or rule, args, kwargs)  # a keyword of its own may be one of check_vjp too
+        given, named = positional(body_of(rule) or rule, args, kwargs)  # its keywords could clash with those of check_vjp
         leaves, treedef = jax.tree.flatten((given, named))
         gone = holds_tracers(rule) or any(holds_tracers(v) for v in leaves if not isinstance(v, Tracer))
         if gone and (keep is not None or entry.samples):
@@ -150,7 +150,7 @@ def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
             if is_own(self):
                 try:
                     note(self, args, kwargs)
-                except Exception as error:  # listening must not disturb a program, nor forget what it could not keep
+                except Exception as error:  # listening must not disturb the program, but must report what it could not keep
                     said = f"not kept: {type(error).__name__}: {error}"
                     title = Title(getattr(self, "__name__", type(self).__name__), "source unknown", "source unknown")
                     entry = known.get(id(self)) or Heard(None, title, [1], [], set(), [])
@@ -171,14 +171,14 @@ def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
 
 
 def _told(v: Any) -> str:
-    """A leaf in words: an array by shape and dtype, what is static by its value; a function made anew is the same one."""
+    """A leaf as text: an array by shape and dtype, a static leaf by its value; a function made again counts as the same."""
     if isinstance(v, (jax.Array, np.ndarray)):
         return describe(v)
     return getattr(v, "__qualname__", None) or repr(v)
 
 
 def _kept(leaves: list[Any], on: Inside | None, keep: int | None) -> Iterator[Any]:
-    """The leaves, with shapes in the place of those that are traced; inside `jax.shard_map`, those of all devices."""
+    """The leaves, with shapes instead of traced ones; inside `jax.shard_map`, shapes over all devices."""
     large = keep is not None and sum(getattr(v, "nbytes", 0) for v in leaves if not isinstance(v, Tracer)) > keep
     for i, v in enumerate(leaves):
         if isinstance(v, Tracer):
@@ -188,7 +188,7 @@ def _kept(leaves: list[Any], on: Inside | None, keep: int | None) -> Iterator[An
             yield v
         elif large:
             yield Drawn(v.shape, v.dtype)
-        else:  # copied where a program may write into it, or give it away
+        else:  # copied, as the program may overwrite or donate it
             yield v if keep is None and isinstance(v, jax.Array) else np.array(v)
 
 
@@ -202,7 +202,7 @@ def _batched(v: Any) -> bool:
 
 
 def _below(v: Any) -> Any:
-    """What a tracer of `grad`, `jvp` or `vmap` carries, at the first place of a batch; None of the others."""
+    """The value that a tracer of `grad`, `jvp` or `vmap` carries, the first of a batch; None for other tracers."""
     batch = getattr(v, "batch_dim", None)
     if hasattr(v, "primal"):
         return v.primal
@@ -214,14 +214,14 @@ def _below(v: Any) -> Any:
 
 
 def _concrete(v: Any) -> Any:
-    """The value of a tracer, as transforms have one while `jit` is disabled, or None."""
+    """The value of a tracer, which transforms have while `jit` is disabled, or None."""
     while isinstance(v, Tracer):
         v = _below(v)
     return v if isinstance(v, (jax.Array, np.ndarray)) else None
 
 
 def shortened(where: str) -> str:
-    """A file and line, from the working folder or the folder of packages that it lies in."""
+    """A file and line, relative to the working folder or to the folder of packages that holds it."""
     for head in (f"{Path.cwd()}/", "site-packages/"):
         if head in where:
             return where.rpartition(head)[2]

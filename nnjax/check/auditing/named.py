@@ -10,9 +10,9 @@ from ...errors import describe
 
 
 def function_named(who: str, target: str) -> Callable[[], Any]:
-    """The function without arguments called module:function.
+    """The function called module:function, which takes no arguments.
 
-    Raises ValueError where there is none.
+    Raises ValueError if there is none.
     """
     name, colon, attribute = target.partition(":")
     if not (colon and attribute and all(part.isidentifier() for part in name.split("."))):
@@ -22,14 +22,14 @@ def function_named(who: str, target: str) -> Callable[[], Any]:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ValueError(f"{who}: {error}; run it where `import {name}` works.") from None
-    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+    except (Exception, SystemExit) as error:  # a module can raise anything when it is imported
         said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise ValueError(f"{who}: {name} cannot be imported here: {said}; mend that first.") from None
+        raise ValueError(f"{who}: {name} cannot be imported here: {said}; fix that first.") from None
     fn = getattr(module, attribute, None)
     if fn is None:
         raise ValueError(f"{who}: module {name} has no function {attribute!r}; check its name.")
     if not callable(fn):
-        raise ValueError(f"{who}: {target} is no function but {describe(fn)}; name a function without arguments.")
+        raise ValueError(f"{who}: {target} must be a function without arguments, got {describe(fn)}; name one.")
     try:
         signature(fn).bind()
     except TypeError as error:

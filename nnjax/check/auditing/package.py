@@ -1,4 +1,4 @@
-"""The custom rules that a package defines, read from its sources: those too that a function makes when it is called."""
+"""The custom rules that a package defines, read from its sources, including those that a function makes when it is called."""
 
 import ast
 import importlib
@@ -20,17 +20,17 @@ class Defined(NamedTuple):
 
 
 def rules_in(package: str) -> tuple[list[Defined], list[str]]:
-    """The rules of a package and its modules, and those modules that cannot be imported, with the reason.
+    """The rules of a package and its modules, and the modules that cannot be imported, with the reason.
 
-    Raises ValueError where there is no such package.
+    Raises ValueError if there is no such package.
     """
     try:
         whole = _quietly(package)
     except ModuleNotFoundError as error:
         raise ValueError(f"audit: {error}; install the package, or run it where `import {package}` works.") from None
-    except (Exception, SystemExit) as error:  # whatever a package does when it is imported
+    except (Exception, SystemExit) as error:  # a package can raise anything when it is imported
         said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise ValueError(f"audit: {package} cannot be imported here: {said}; mend that first.") from None
+        raise ValueError(f"audit: {package} cannot be imported here: {said}; fix that first.") from None
     files, failed = {_file(whole)}, []
 
     def broken(name):
@@ -41,7 +41,7 @@ def rules_in(package: str) -> tuple[list[Defined], list[str]]:
             continue
         try:
             files.add(_file(_quietly(module.name)))
-        except BaseException as error:  # whatever a module does when it is imported
+        except BaseException as error:  # a module can raise anything when it is imported
             if isinstance(error, KeyboardInterrupt):
                 raise
             failed.append(f"{module.name}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
@@ -50,7 +50,7 @@ def rules_in(package: str) -> tuple[list[Defined], list[str]]:
 
 
 def never_reached(package: str, reached: Collection[str]) -> list[Defined]:
-    """The rules of a package that are not among those `reached`, files and lines of functions."""
+    """The rules of a package that are not in `reached`, a collection of files and lines of functions."""
     return [rule for rule in rules_in(package)[0] if rule.defined not in reached]
 
 
@@ -65,7 +65,7 @@ def _file(module) -> str:
 
 
 def _rules_of_file(file: str) -> Iterator[Defined]:
-    with tokenize.open(file) as source:  # in the encoding that it declares
+    with tokenize.open(file) as source:  # with the encoding that it declares
         tree = ast.parse(source.read(), file)
     functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(tree):
@@ -82,7 +82,7 @@ def _rules_of_file(file: str) -> Iterator[Defined]:
 
 
 def _makes(node: ast.expr) -> bool:
-    """Whether an expression is one of JAX's or Equinox's makers of rules, perhaps with options."""
+    """Whether an expression is a decorator of JAX or Equinox that makes rules, perhaps with options."""
     if isinstance(node, ast.Attribute):
         return node.attr in MAKERS
     if isinstance(node, ast.Name):

@@ -1,4 +1,4 @@
-"""What a custom_vjp or custom_jvp rule is: its body, the function of a program behind it, and whether two are one."""
+"""Look inside a custom_vjp or custom_jvp rule: its body, the program's function behind it, and whether two are the same."""
 
 import importlib
 import inspect
@@ -16,14 +16,14 @@ MAKERS = (
     "jax/_src/hijax.py",
     "jax/_src/api.py",
     "equinox/_ad.py",
-)  # what wraps a program's functions into a rule
-PARTS = ("fun", "f", "fwd", "bwd", "jvp")  # of a rule: functions
+)  # packages that wrap a program's functions into a rule
+PARTS = ("fun", "f", "fwd", "bwd", "jvp")  # attributes of a rule that are functions
 SIMPLE = (int, float, complex, str, bytes, bool, type(None), type)
 
 
 def classes() -> tuple[type, ...]:
-    """The classes of rules, those too that JAX makes instead while `jax_custom_vjp3` or `jax_custom_jvp3` is on, and that of
-    `jax.experimental.hijax`, where this JAX has it."""
+    """The classes of rules, also those that JAX uses while `jax_custom_vjp3` or `jax_custom_jvp3` is on, and that of
+    `jax.experimental.hijax`, if this JAX has it."""
     made = (type(make(lambda x: x)) for make in (jax.custom_vjp, jax.custom_jvp))
     return tuple(dict.fromkeys((jax.custom_vjp, jax.custom_jvp, *made, *_hijax())))
 
@@ -36,7 +36,7 @@ def _hijax() -> tuple[type, ...]:
 
 
 def is_own(rule: Any) -> bool:
-    """Whether a rule is a program's: JAX makes hijax primitives for purposes of its own."""
+    """Whether a rule belongs to a program: JAX also makes hijax primitives for its own use."""
     return not (isinstance(rule, _hijax()) and type(rule).__module__.startswith("jax._src"))
 
 
@@ -44,7 +44,7 @@ def rule_of(f: Any) -> Any:
     """The custom_vjp or custom_jvp object behind f, also under `jit`, or None."""
     known = classes()
     while f is not None and not isinstance(f, known):
-        # Not through what wraps a function in another: `jax.vmap` of a rule is another function than its body.
+        # Do not unwrap every wrapper: `jax.vmap` of a rule is not the same function as its body.
         f = None if inspect.isfunction(f) else getattr(f, "__wrapped__", None)
     return f
 
@@ -58,7 +58,7 @@ def body_of(f: Any) -> Callable[..., Any] | None:
 
 
 def _expanded(primitive: Any, *args: Any) -> Any:
-    """A hijax primitive's body, which is there for the dtypes alone that it was made for."""
+    """The body of a hijax primitive, which exists only for the dtypes that it was made for."""
     made_for = [aval.dtype for aval in primitive.in_avals_flat]
     if [v.dtype for v in jax.tree.leaves(args)] != made_for:
         raise TypeError(f"{type(primitive).__name__} is made for {', '.join(map(str, made_for))}")
@@ -74,7 +74,7 @@ def static_numbers(rule: Any) -> tuple[int, ...]:
 
 
 def source(rule: Any) -> tuple[str, str]:
-    """The name of the function that has the rule, and file and line of the rule."""
+    """The name of the function with the rule, and file and line of the rule."""
     if isinstance(rule, _hijax()):
         own = next((g for g in (getattr(type(rule), n) for n in ("vjp_bwd_retval", "vjp_bwd")) if _written(g)), rule.expand)
         return type(rule).__name__, f"{own.__code__.co_filename}:{own.__code__.co_firstlineno}"
@@ -83,7 +83,7 @@ def source(rule: Any) -> tuple[str, str]:
     derivative = _programs(next((g for g in (getattr(rule, n, None) for n in ("bwd", "jvp")) if g is not None), None), "fn_bwd")
     code = next((g.__code__ for g in (derivative, own) if g is not None), None)
     where = f"{code.co_filename}:{code.co_firstlineno}" if code else "source unknown"
-    wrapped = own is not None and inspect.unwrap(body or own) is not own  # then the rule's own name is the wrapper's
+    wrapped = own is not None and inspect.unwrap(body or own) is not own  # then the rule has the name of the wrapper
     name = None if wrapped else getattr(rule, "__name__", None)
     return name or getattr(own or body, "__name__", "rule"), where
 
@@ -93,7 +93,7 @@ def _written(method: Any) -> bool:
 
 
 def _programs(f: Any, role: str, deep: int = 4) -> Any:
-    """The function of a program behind what JAX or Equinox made of it, or None; role: its name in Equinox's wrapper."""
+    """The program's function inside a wrapper of JAX or Equinox, or None; role: its name in Equinox's wrapper."""
     if isinstance(f, partial):
         return _programs(f.func, role, deep)
     if f is None or deep == 0:
@@ -110,7 +110,7 @@ def _programs(f: Any, role: str, deep: int = 4) -> Any:
 
 
 def _cells(f: Any) -> list[Any]:
-    """What a function closes over, as far as it is there already."""
+    """The values that a function closes over, as far as they exist already."""
     found = []
     for cell in f.__closure__ or ():
         with suppress(ValueError):
@@ -119,7 +119,7 @@ def _cells(f: Any) -> list[Any]:
 
 
 def defined_at(rule: Any) -> str:
-    """File and line of the function that has the rule."""
+    """File and line of the function with the rule."""
     body = rule.expand if isinstance(rule, _hijax()) else body_of(rule)
     own = _programs(body, "fn") or body
     code = getattr(own, "__code__", None)
@@ -127,7 +127,7 @@ def defined_at(rule: Any) -> str:
 
 
 def holds_tracers(x: Any, deep: int = 5) -> bool:
-    """Whether x is, or a function closes over, a value that is being traced, which must not be kept."""
+    """Whether x is, or a function closes over, a traced value, which must not be kept."""
     if isinstance(x, Tracer):
         return True
     if deep == 0 or x is None or isinstance(x, (*SIMPLE, np.ndarray, jax.Array)):
@@ -144,7 +144,7 @@ def holds_tracers(x: Any, deep: int = 5) -> bool:
 
 
 def same_rule(a: Any, b: Any) -> bool:
-    """Whether two rules are made of the same code and close over the same: one, made anew at each call."""
+    """Whether two rules have the same code and close over the same values: one rule, made again at each call."""
     if isinstance(a, _hijax()):
         return type(a) is type(b) and a == b
     return type(a) is type(b) and all(_same(getattr(a, name, None), getattr(b, name, None), 6) for name in PARTS)
@@ -162,7 +162,7 @@ def _same(a: Any, b: Any, deep: int) -> bool:
     if isinstance(a, partial):
         kept = [(f.func, f.args, tuple(sorted(f.keywords.items()))) for f in (a, b)]
         return _same(kept[0], kept[1], deep - 1)
-    if isinstance(a, classes()):  # as of a rule that calls its own function
+    if isinstance(a, classes()):  # e.g. a rule that calls its own function
         return _same(body_of(a), body_of(b), deep - 1)
     if not inspect.isfunction(a) or a.__code__ != b.__code__:
         return False

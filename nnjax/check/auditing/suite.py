@@ -1,7 +1,7 @@
-"""`pytest --vjp-audit`: every custom rule that a test suite passes through, checked when the suite has ended.
+"""`pytest --vjp-audit`: every custom rule that a test suite runs through, checked when the suite has ended.
 
 While tests run nothing is checked: calls are counted, and a few of them kept. Under pytest-xdist each worker checks its own
-rules, and what they found is one table.
+rules, and one table shows all the results.
 """
 
 import json
@@ -14,12 +14,12 @@ import pytest
 
 from .listening import Heard, listening, shortened
 
-KEPT = 1 << 20  # bytes of arguments of one call
-OPEN = ("not checked", "not proved")  # how verdicts begin that settle nothing
+KEPT = 1 << 20  # bytes: arguments of one call that are larger are not kept
+OPEN = ("not checked", "not proved")  # verdicts that settle nothing start with these
 
 
 class SuiteAudit:
-    """The plugin object of one process; a controller of workers only collects."""
+    """The plugin object of one process; the controller of workers only collects."""
 
     def __init__(self, config: pytest.Config):
         self.config = config
@@ -35,7 +35,7 @@ class SuiteAudit:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Check what was heard; in a worker, hand it on."""
+        """Check the recorded rules; a worker sends the results to its controller."""
         self.listening.close()
         start = time.perf_counter()
         self._check()
@@ -61,20 +61,20 @@ class SuiteAudit:
         limit = time.perf_counter() + option("--vjp-audit-seconds")
         for entry in self.heard:
             if time.perf_counter() > limit:
-                verdict = "not checked: no time was left; see --vjp-audit-seconds"
+                verdict = "not checked: out of time; raise --vjp-audit-seconds"
             else:
                 verdict = examined(entry, option("--vjp-seed")).verdict
             self.rules.append({**entry.title._asdict(), "calls": entry.calls[0], "verdict": verdict})
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: Any) -> None:
-        """What a worker found."""
+        """Collect the results of a worker."""
         rules, seconds = json.loads(getattr(node, "workeroutput", {}).get("nnjax_rules", "[[], 0.0]"))
         self.rules += rules
         self.seconds = max(self.seconds, seconds)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """The table, gravest verdicts first, and what of a package was never reached."""
+        """Print the table, gravest verdicts first, and the rules of a package that were never reached."""
         write = terminalreporter.write_line
         terminalreporter.section("custom rules (nnjax)")
         if not self.rules:
@@ -95,7 +95,7 @@ class SuiteAudit:
 
 
 def _once(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rules that several workers met are one each, with the gravest verdict of theirs; the gravest ones first."""
+    """Merge rules that several workers reached, each with its gravest verdict; the gravest ones first."""
     from .verdict import VERDICTS
 
     def gravity(rule):

@@ -1,4 +1,4 @@
-"""The verdict on one call of a rule: right, wrong, or why neither is known."""
+"""The verdict on one call of a rule: right, wrong, or why it is unknown."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from .listening import Title
 
 INTENDED = "intended: its gradient is not its body's, "
 CONVENTION = "convention: differs from its body at kinks or ties only"
-UNSHOWN = "not proved"  # how a verdict begins that is neither right nor wrong
+UNSHOWN = "not proved"  # a verdict that is neither right nor wrong starts with this
 VERDICTS = ("FAULT", "not checked", UNSHOWN, "intended", "approximation", "convention", "ok", "no derivative")  # by gravity
 
 
@@ -28,7 +28,7 @@ def fault(report: Report) -> str:
 
 
 class Case(NamedTuple):
-    """A rule and what it is held against, at the arguments of a call; on: where inside `jax.shard_map`; mapped: under vmap."""
+    """A rule and its reference, at the arguments of a call; on: the `jax.shard_map` that it is in; mapped: under vmap."""
 
     rule: Any
     body: Any
@@ -49,16 +49,16 @@ def verdict_on(case: Case, title: Title, waived: str | None) -> tuple[Report, st
     if not report.rows:
         said = report.missing[0]
         if "axis name" in said or "no mesh axis" in said:
-            said = "it communicates in a jax.shard_map without check_vma or over some axes alone: jax.grad is no reference"
+            said = "it communicates in a jax.shard_map without check_vma or over only some axes: jax.grad is no reference there"
         if said.startswith("check: no argument") or "no output that is real floating" in said:
             return Report(()), "no derivative to check"
         if BY_VALUES not in said:
             return Report((), (f"{name} ({where}): {said}",)), f"not checked: {said}"
-    if report.failures and all(row.leaf == "cotangents" and row.bound == 0 for row in report.failures):  # it gives no gradient
+    if report.failures and all(row.leaf == "cotangents" and row.bound == 0 for row in report.failures):  # no gradient at all
         said = next(row.diagnosis.detail for row in report.failures if row.diagnosis)
         return Report((), (f"{name} ({where}): {said}",)), f"not checked: {said}"
     if report.failures and all(DISAGREEMENT in str(row.diagnosis) for row in report.failures):
-        said = next(str(row.diagnosis.detail) for row in report.failures if row.diagnosis)  # nothing of the rule is shown
+        said = next(str(row.diagnosis.detail) for row in report.failures if row.diagnosis)  # says nothing about the rule
         report = report._replace(rows=tuple(row for row in report.rows if row.ok), missing=(f"{name} ({where}): {said}",))
     if report.failures:
         excuse = _excuse(case, name, report, waived)
@@ -85,8 +85,8 @@ def verdict_on(case: Case, title: Title, waived: str | None) -> tuple[Report, st
 
 
 def _settled(case: Case, name: str) -> tuple[Report, str] | None:
-    """The rows and verdict where the reference proves nothing, as beside a kink, which rounding may pass: the rule may equal
-    autodiff of its body entry by entry in float64, but for kinks, or values may decide."""
+    """The rows and verdict if the reference proves nothing, e.g. at a kink that rounding can cross. The rule may equal autodiff
+    of its body entry by entry in float64, except at kinks, or values may decide."""
     if case.on is not None:
         return None
     off = asked(share_off, *case[:5], np.inf)
@@ -106,8 +106,8 @@ def _row(name: str) -> Row:
 
 
 def _excuse(case: Case, name: str, report: Report, waived: str | None) -> str:
-    """Why a rule may differ from autodiff of its body, or "" where it may not."""
-    shown = [row for row in report.failures if DISAGREEMENT not in str(row.diagnosis)]  # as of other random numbers under x64
+    """Why a rule may differ from autodiff of its body, or "" if it may not."""
+    shown = [row for row in report.failures if DISAGREEMENT not in str(row.diagnosis)]  # e.g. other random numbers under x64
     if any(row.leaf.startswith(("output", "exact output")) for row in shown):
         return ""
     if waived is not None:
@@ -118,7 +118,7 @@ def _excuse(case: Case, name: str, report: Report, waived: str | None) -> str:
     if kinks:
         return CONVENTION
     if kinks is None:
-        return f"{UNSHOWN}: right nearby, but its body has no values in float64 that show a kink where it differs"
+        return f"{UNSHOWN}: right nearby, but values of its body in float64 do not show a kink where it differs"
     if case.on is not None:
         return ""
     off = asked(share_off, *case[:5], np.inf)
@@ -126,7 +126,7 @@ def _excuse(case: Case, name: str, report: Report, waived: str | None) -> str:
         return f"{APPROXIMATE} in float64 off by {off:.2g} of the gradient of its body: one of the two is approximate"
     ours, theirs = (by_values(*case[:5], name, of) for of in ("rule", "body"))
     if ours.ok and theirs.failures:
-        return "ok, by differences of values: autodiff of its body is wrong there, as of a rule that it calls"
+        return "ok, by differences of values: autodiff of its body is wrong there, e.g. that of a rule that it calls"
     return ""
 
 
@@ -144,7 +144,7 @@ def _check(case: Case) -> Report:
 
 
 def _by_values_alone(report: Report) -> bool:
-    """Whether its rows are differences of values, as autodiff does not run in the body."""
+    """Whether its rows come from differences of values, as autodiff does not run in the body."""
     return bool(report.rows) and report.rows[0].witness == "values"
 
 
@@ -153,7 +153,7 @@ def _excused(row: Row, why: str) -> Row:
 
 
 def _right_nearby(case: Case) -> bool:
-    """Whether its gradient is right at points nearby without ties, zeros or round numbers."""
+    """Whether its gradient is right at nearby points without ties, zeros or round numbers."""
     for draw in range(2):
         rng = np.random.default_rng((case.seed, draw))
 

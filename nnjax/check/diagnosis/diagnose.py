@@ -1,4 +1,4 @@
-"""What a wrong gradient looks like, in one word and one sentence."""
+"""Describe a wrong gradient in one word and one sentence."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -8,15 +8,14 @@ import numpy as np
 from ..report import Diagnosis
 from ..witness.oracle import Budget, norms
 
-TIMES = 64  # the cotangent, where a rule is held to be linear: enough to meet a bound that it clips at
+TIMES = 64  # factor of the cotangent in the test of linearity: enough to reach a bound at which a rule clips
 
 
 class Context(NamedTuple):
-    """What a diagnosis may compare with. sizes: named lengths that a factor may equal; found: every leaf's budget;
-    inputs: the arguments' leaves; mistaken() -> [(kind, detail, {leaf: what it would be})] under mistakes that are common;
-    ct: the cotangent, where it is a single number; axes: the sizes of a mesh, in words; suspects(leaf) -> [(kind, detail,
-    what the leaf would be)] under faults that are known; scaled() -> the rule's own cotangents by leaf, at a cotangent of 0 and
-    at TIMES the one it got.
+    """What a diagnosis may compare with. sizes: named lengths that a factor may equal; found: the budget of every leaf;
+    inputs: the leaves of the arguments; mistaken() -> [(kind, detail, {leaf: its value})] under common mistakes; ct: the
+    cotangent, if it is a single number; axes: the sizes of a mesh, named; suspects(leaf) -> [(kind, detail, its value)] under
+    known faults; scaled() -> the rule's cotangents by leaf, at a cotangent of 0 and at TIMES the given one.
     """
 
     sizes: Sequence[tuple[str, int]] = ()
@@ -30,7 +29,7 @@ class Context(NamedTuple):
 
     @classmethod
     def of(cls, names: Sequence[str], diff: Sequence[np.ndarray], found: dict[str, Budget], mistaken: Any = list) -> "Context":
-        """The context of a check of these arguments. The first axis of what is no parameter is called the batch."""
+        """The context of a check of these arguments. The first axis of an array that is not a parameter is called the batch."""
         sizes = []
         for name, x in zip(names, diff):
             for axis, n in enumerate(np.shape(x)):
@@ -43,29 +42,29 @@ class Context(NamedTuple):
 
 
 def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Context(), primal: bool = False) -> Diagnosis:  # noqa: B008
-    """The kind of error in h, the gradient of this leaf, held against its budget."""
+    """The kind of error in h, the gradient of this leaf, compared with its budget."""
     t, bound, finite = budget.truth, budget.bound, budget.finite
     where = _where(h, budget)
     wrong_value = "the value that fwd returns is not the reference's"
     if primal and budget.unlike(h).any():
         first = np.unravel_index(np.flatnonzero(budget.unlike(h))[0], h.shape)
         values = f"first at {_index(first)}: {h[first]:.6g} instead of {t[first]}"
-        return Diagnosis("wrong_primal", f"{wrong_value} where that is infinite, {values}")
+        return Diagnosis("wrong_primal", f"{wrong_value} where the latter is infinite, {values}")
     if primal and not np.isfinite(h[finite]).all():
         return Diagnosis("wrong_primal", f"{wrong_value}: {where}")
     bad = ~np.isfinite(h) & finite
     if bad.any():
         first = np.unravel_index(np.flatnonzero(bad)[0], h.shape)
-        return Diagnosis("not_finite", f"{_share(bad)} not finite where the reference is, first at {_index(first)}")
+        return Diagnosis("not_finite", f"{_share(bad)} not finite, though the reference is; first at {_index(first)}")
 
     def close(a, slack=1.0, more: np.ndarray | float = 0.0):
         return a.shape == h.shape and bool((norms((h - a)[finite]) <= slack * bound + more).all())
 
     if not np.any(h) and not primal:
-        return Diagnosis("zero", f"zero everywhere, where the reference has norm {budget.size[0]:.3g}")
+        return Diagnosis("zero", f"zero everywhere, but the reference has norm {budget.size[0]:.3g}")
     energy = float(np.vdot(t[finite], t[finite]))
     factor = float(np.vdot(t[finite], h[finite])) / energy if energy > 0 else 0.0
-    told = t.size > 1 or _axis_words(factor, context)  # one number is a multiple of any other
+    told = t.size > 1 or _axis_words(factor, context)  # any number is a multiple of any other
     scaled = factor != 0 and told and close(factor * t, 1.5 * max(1.0, abs(factor)))
     if primal and scaled and _axis_words(factor, context):
         return Diagnosis("wrong_primal", f"{wrong_value}: {_scaled(factor, context)}")
@@ -93,26 +92,26 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
         return Diagnosis("not_linear", crooked)
     entries = _off(h, budget)
     if 0 < entries.sum() < h.size and entries.mean() <= 0.75:
-        return Diagnosis("partial", f"equals the reference but in {_share(entries)}{_mask(h, entries, leaf, context)}: {where}")
+        return Diagnosis("partial", f"right except in {_share(entries)}{_mask(h, entries, leaf, context)}: {where}")
     if t.size == 1 and factor not in (0.0, 1.0):
         return Diagnosis("scaled", _scaled(factor, context))
     return Diagnosis("unknown", where + _factors(h, budget))
 
 
 def not_linear(leaf: str, h: np.ndarray, budget: Budget, context: Context) -> str:
-    """What the rule does that no linear map of the cotangent does, or ""."""
+    """What the rule does that a linear map of the cotangent cannot do, or ""."""
     found = [other[leaf] for other in context.scaled() if leaf in other]
     if len(found) != 2:
         return ""
     at_zero, at_many = (a[budget.finite] for a in found)
     h = h[budget.finite]
     if not np.isfinite(at_zero).all() or (norms(at_zero) > budget.bound).all():
-        return f"at a cotangent of 0 it gives {_largest(at_zero)}, where a linear map gives 0: is a term without ct_y?"
-    if not (np.isfinite(h).all() and np.isfinite(at_many).all()):  # a power of two rounds nothing, but may overflow
+        return f"at a cotangent of 0 it gives {_largest(at_zero)}, but a linear map gives 0: does a term lack ct_y?"
+    if not (np.isfinite(h).all() and np.isfinite(at_many).all()):  # a power of two does not round, but may overflow
         return ""
     if not (norms(at_many - TIMES * h) > 1.5 * TIMES * budget.bound).all():
         return ""
-    return f"at {TIMES} times the cotangent it gives {_largest(at_many)} where it gave {_largest(h)}: is it linear in ct_y?"
+    return f"{TIMES} times the cotangent gives {_largest(at_many)}, the cotangent itself {_largest(h)}: is it linear in ct_y?"
 
 
 def _largest(x: np.ndarray) -> str:
@@ -129,7 +128,7 @@ def _scaled(factor: float, context: Context) -> str:
     words = f"{'larger' if abs(factor) > 1 else 'smaller'} by {max(abs(factor), 1 / abs(factor)):.{digits}g}"
     words += ", and negated" if factor < 0 else ""
     if context.ct and np.isclose(factor * context.ct, 1, rtol=1e-3):
-        return f"{words}: it is the gradient at a cotangent of 1 where ct_y was {context.ct:.6g}; is ct_y left out?"
+        return f"{words}: it is the gradient at a cotangent of 1, but ct_y was {context.ct:.6g}; is ct_y left out?"
     if _axis_words(factor, context):
         return f"{words}, {_axis_words(factor, context)}"
     for name, n in context.sizes:
@@ -141,17 +140,17 @@ def _scaled(factor: float, context: Context) -> str:
 
 
 def _axis_words(factor: float, context: Context) -> str:
-    """What a factor of the size of a mesh axis comes from."""
+    """The likely origin of a factor that equals the size of a mesh axis."""
     for name, n in context.axes:
         if np.isclose(abs(factor), n, rtol=1e-3):
-            return f"{name}: summed twice? or is it a pmean of what was summed already, which changes nothing?"
+            return f"{name}: summed twice? or a pmean of what was summed already, which changes nothing?"
         if np.isclose(abs(factor), 1 / n, rtol=1e-3):
             return f"{name}: averaged where a sum was meant?"
     return ""
 
 
 def _mask(h, entries, leaf, context) -> str:
-    """ " and zero elsewhere", and what its input has in common where the gradient is wrong, if it has."""
+    """ " and zero elsewhere" if so, and what the inputs of the wrong entries have in common, if anything."""
     words = " and zero elsewhere" if not np.any(h[entries]) else ""
     x = context.inputs.get(leaf)
     if x is None or np.shape(x) != h.shape:
@@ -169,7 +168,7 @@ def _off(h, budget) -> np.ndarray:
 
 
 def _factors(h, budget) -> str:
-    """How many of the entries that are not zero are off, and by which factors, where those say something."""
+    """How many of the nonzero entries are wrong, and by which factors, if these are informative."""
     t, off = budget.truth, _off(h, budget)
     there = budget.finite & (np.abs(t) > budget.bound[1])
     both = off & there
@@ -177,7 +176,7 @@ def _factors(h, budget) -> str:
         return "; each of these should be zero"
     ratios = np.sort(h[both] / t[both])
     low, middle, high = ratios[[0, len(ratios) // 2, -1]]
-    return f"; of {there.sum()} that are not zero {both.sum()} are off, by factors {low:.3g} to {high:.3g}, mostly {middle:.3g}"
+    return f"; of {there.sum()} nonzero entries {both.sum()} are wrong, by factors {low:.3g} to {high:.3g}, mostly {middle:.3g}"
 
 
 def _share(mask: np.ndarray) -> str:
@@ -200,4 +199,4 @@ def _where(h, budget) -> str:
     first = np.unravel_index(np.flatnonzero(over)[0], h.shape) if over.any() else worst
     digits = next((n for n in (6, 9, 13) if f"{h[worst]:.{n}g}" != f"{t[worst]:.{n}g}"), 17)
     values = f"{h[worst]:.{digits}g} instead of {t[worst]:.{digits}g}"
-    return f"{_share(over)} off, first at {_index(first)}, worst at {_index(worst)}: {values}"
+    return f"{_share(over)} wrong, first at {_index(first)}, worst at {_index(worst)}: {values}"

@@ -1,4 +1,4 @@
-"""What a gradient over a mesh would be under a fault that is known, so that the fault can be named."""
+"""What a gradient over a mesh would be under each known fault, so that the fault can be named."""
 
 import functools
 import itertools
@@ -14,14 +14,14 @@ Truth = Callable[[list[np.ndarray], list[np.ndarray]], dict[str, np.ndarray]]
 
 
 class Sharding(NamedTuple):
-    """The mesh that a rule runs over; specs: how the leaves lie on it, by name, outputs too, as far as it is known."""
+    """The mesh that a rule runs over; specs: how the leaves and outputs lie on it, by name, as far as known."""
 
     mesh: Mesh
     specs: dict[str, P] = {}  # noqa: RUF012  (never written to)
 
 
 def axis_sizes(mesh: Mesh) -> list[tuple[str, int]]:
-    """The size of every mesh axis, and of several together, in words."""
+    """The size of every mesh axis, and of several together, with a description."""
     axes = [name for name, n in mesh.shape.items() if n > 1]
     found = []
     for count in range(1, len(axes) + 1):
@@ -36,7 +36,7 @@ def axis_words(axes: tuple[str, ...]) -> str:
 
 
 def place_of(spec: P, axis: str) -> int | None:
-    """Which axis of an array a mesh axis cuts, alone."""
+    """The axis of an array that this mesh axis alone splits."""
     return next((d for d, entry in enumerate(spec) if entry in (axis, (axis,))), None)
 
 
@@ -47,7 +47,7 @@ def mentions(spec: P) -> frozenset[str]:
 
 
 def suspects(sharding: Sharding, diff: dict[str, np.ndarray], cts: list[np.ndarray], truth: Truth) -> Callable[..., Any]:
-    """suspects(leaf) -> [(kind, detail, what the leaf would be)], of arguments diff, by name, and cotangents.
+    """suspects(leaf) -> [(kind, detail, what the leaf would be)], for arguments diff, by name, and cotangents.
 
     truth(arguments, cts) -> outputs and gradients of the reference, by name.
     """
@@ -85,12 +85,12 @@ def suspects(sharding: Sharding, diff: dict[str, np.ndarray], cts: list[np.ndarr
                 continue
             parts = np.split(right()[leaf], n, d)
             for k in range(1, n):
-                why = f"has every device's part {k} further along mesh axis {axis}: sent on again where it should come back?"
+                why = f"has every device's part {k} further along mesh axis {axis}: sent on again instead of back?"
                 yield "permuted", why, np.concatenate(parts[-k:] + parts[:-k], d)
             if own := shares(axis):
-                why = f"every device along mesh axis {axis} keeps its part of its own gradient alone, "
+                why = f"every device along mesh axis {axis} keeps only its part of its own gradient, "
                 kept = [np.split(found[leaf], n, d)[k] for k, found in enumerate(own)]
-                yield "partial", f"{why}without the sum over all: cut where a reduce-scatter is meant?", np.concatenate(kept, d)
+                yield "partial", f"{why}without the sum over all: split instead of a reduce-scatter?", np.concatenate(kept, d)
 
     return lambda leaf: list(of(leaf))
 

@@ -1,4 +1,4 @@
-"""What the gradients would be under mistakes that are common: a wrong gradient that equals one of them has a name."""
+"""What the gradients would be under common mistakes, to name a wrong gradient that equals one of them."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,9 +25,9 @@ def mistakes(
     for i, (name, x) in enumerate(zip(subject.spec.names, diff)):
         if x.ndim == 2 and x.shape[0] == x.shape[1]:
             swapped = [y.T if i == j else y for j, y in enumerate(diff)]
-            mistake("transposed", f"equals the reference with {name} in the place of its transpose", swapped, cts)
+            mistake("transposed", f"equals the reference with {name} instead of its transpose", swapped, cts)
         if len(cts) == 1 and x.shape == cts[0].shape:
-            words = f"equals J ct, with the Jacobian J of {name} itself in the place of its transpose"
+            words = f"equals J ct, with the Jacobian J of {name} itself instead of its transpose"
             tangents = [cts[0] if i == j else np.zeros_like(y) for j, y in enumerate(diff)]
             with suppress(Exception):  # no forward mode
                 found.append(("transposed", words, {name: in_x64(push_of(subject), diff, other, tangents)[0]}))

@@ -1,4 +1,4 @@
-"""The kinds of mutants: each takes a Layer and gives a wrong one of the same `apply`, or None where it does not apply."""
+"""The kinds of mutants: each makes from a Layer a wrong one with the same `apply`, or returns None if it does not apply."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ from ...linear import widened
 
 
 class Kind(NamedTuple):
-    """name; diagnosis: the kind that a check should find, if it has one of its own; plant(layer, number) -> Layer or None,
-    where `number` picks the leaf.
+    """name; diagnosis: the kind that a check should report, if there is one; plant(layer, number) -> Layer or None, where
+    `number` picks the leaf.
     """
 
     name: str
@@ -23,12 +23,12 @@ class Kind(NamedTuple):
 
 
 def on_cotangents(layer: Layer, change: Callable[[tuple[Any, ...], Any, Any], tuple[Any, ...]]) -> Layer:
-    """The layer whose bwd gives change((ct_params, ct_x), residuals, ct_y) of the right one."""
+    """The layer whose bwd returns change((ct_params, ct_x), residuals, ct_y) of the right cotangents."""
     return layer._replace(bwd=lambda residuals, ct_y: change(layer.bwd(residuals, ct_y), residuals, ct_y))
 
 
 def on_leaf(change: Callable[[Any, Any], Any], applies: Callable[[Any], bool] = lambda g: True) -> Callable[..., Any]:
-    """Plants change(g, ct_y) in one leaf g of the cotangents: the number-th of those to which it applies."""
+    """Plants change(g, ct_y) in one leaf g of the cotangents: the number-th one to which it applies."""
 
     def plant(layer: Layer, number: int) -> Layer:
         def changed(right, residuals, ct_y):
@@ -50,13 +50,13 @@ def _batch(ct_y) -> int:
 
 
 def _duplicate_row(g, ct_y):
-    """The row before the largest one in its place: two that both are 0, as of classes without probability, would not tell."""
+    """Replace the largest row by the one before it: two rows that are both 0 would not show it."""
     i = jnp.abs(g).reshape(g.shape[0], -1).sum(-1).argmax()
     return g.at[i].set(g[i - 1])
 
 
 def _middle(g):
-    """The flat index of an entry of g of middling size."""
+    """The flat index of an entry of g of medium size."""
     order = jnp.argsort(jnp.abs(g).ravel())
     return order[(3 * g.size) // 4]
 
@@ -84,12 +84,12 @@ def _stale(layer: Layer, number: int) -> Layer:
 
 
 def _params_of(layer: Layer) -> Any:
-    """What the layer's parameters are, in shapes."""
+    """The shapes of the layer's parameters."""
     return jax.eval_shape(layer.init, jax.random.key(0))
 
 
 def _is_map(layer: Layer) -> bool:
-    """Whether the layer is no composition and has no parameters, as activations have none."""
+    """Whether the layer is a map without parts and parameters, such as an activation."""
     return not layer.parts and not jax.tree.leaves(_params_of(layer))
 
 
@@ -105,7 +105,7 @@ def _no_sigma_prime(layer: Layer, number: int) -> Layer | None:
 
 
 def _wrong_z(layer: Layer, number: int) -> Layer | None:
-    """The residuals of two activations exchanged."""
+    """Exchange the residuals of two activations."""
     maps = [i for i, part in enumerate(layer.parts) if _is_map(part)]
     if len(maps) < 2:
         return None
@@ -151,7 +151,7 @@ def _no_broadcast_sum(layer: Layer, number: int) -> Layer | None:
 
 
 def _with(*kinds: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Plants only in layers whose parameters are of these kinds."""
+    """Plants only in layers with parameters of these kinds."""
 
     def restrict(plant):
         return lambda layer, number: plant(layer, number) if isinstance(_params_of(layer), kinds) else None
@@ -160,7 +160,7 @@ def _with(*kinds: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def _set_for_add(layer: Layer, number: int) -> Layer:
-    """The last of several cotangents of one id wins, instead of their sum."""
+    """The last of several cotangents of one id is kept, instead of their sum."""
 
     def changed(right, residuals, ct_y):
         ct_params, ct_x = right
@@ -174,7 +174,7 @@ def _set_for_add(layer: Layer, number: int) -> Layer:
 
 
 def _at_ties(layer: Layer, number: int) -> Layer | None:
-    """Wrong only where an input equals another one exactly."""
+    """Wrong only if an input equals another one exactly."""
 
     def tied(x):
         same = x.ravel()[:, None] == x.ravel()[None, :]
@@ -189,7 +189,7 @@ def _at_ties(layer: Layer, number: int) -> Layer | None:
         ct_params, ct_x = layer.bwd(kept, ct_y)
         leaves, treedef = jax.tree.flatten(ct_x)
         if leaves and leaves[0].shape == mask.shape:
-            all_of_it = jnp.asarray(sum(c.sum() for c in jax.tree.leaves(ct_y)), leaves[0].dtype)  # linear in it, and not zero
+            all_of_it = jnp.asarray(sum(c.sum() for c in jax.tree.leaves(ct_y)), leaves[0].dtype)  # linear in ct_y, not zero
             leaves[0] = jnp.where(mask, leaves[0] + all_of_it, leaves[0])
         return ct_params, jax.tree.unflatten(treedef, leaves)
 

@@ -1,6 +1,6 @@
-"""Mutants: right backward passes turned into wrong ones, every one of which the check must reject.
+"""Mutants: right backward passes turned into wrong ones. The check must reject every one of them.
 
-A mutant that changes no output bit at the inputs tried (a mean for a sum at batch 1) is equivalent, and not counted.
+A mutant that changes no output bit at the inputs tried (a mean for a sum at batch 1) is equivalent, and does not count.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from .mutant_kinds import KINDS, Kind
 
 
 class Outcome(NamedTuple):
-    """status: killed, survived or equivalent. where: the part of a composition that is wrong, "" for a layer itself."""
+    """status: killed, survived or equivalent. where: the wrong part of a composition, "" for the layer itself."""
 
     mutant: str
     where: str
@@ -31,9 +31,9 @@ class Outcome(NamedTuple):
 
 
 def mutants(layer: Layer, inside: int | None = None) -> Iterator[tuple[Kind, str, Layer]]:
-    """(kind, where, wrong layer) of every kind that applies: planted in the layer itself, in its parts, and in theirs.
+    """(kind, where, wrong layer) of every kind that applies: planted in the layer itself, in its parts, and in their parts.
 
-    inside: of each part that many kinds at most, others in the next one.
+    inside: at most this many kinds for each part, other kinds for the next part.
     """
     for place, (where, part, put) in enumerate(_places(layer)):
         planted = [(kind, kind.plant(part, number)) for number, kind in enumerate(KINDS)]
@@ -46,7 +46,7 @@ def mutants(layer: Layer, inside: int | None = None) -> Iterator[tuple[Kind, str
 
 
 def _places(layer: Layer, where: str = "", put: Callable[[Layer], Layer] = lambda wrong: wrong) -> Iterator[Any]:
-    """(where, part, put) of the layer and of every part inside: put(wrong) is the whole with another in its place."""
+    """(where, part, put) of the layer and of every part inside: put(wrong) is the whole with the part replaced."""
     yield where, layer, put
     if layer.remade is not None:
         for i, part in enumerate(layer.parts):
@@ -54,9 +54,9 @@ def _places(layer: Layer, where: str = "", put: Callable[[Layer], Layer] = lambd
 
 
 def hunt(layer: Layer, params: Any, x: Any, *, key: Any = None, seed: int = 0, inside: int | None = None) -> list[Outcome]:
-    """What the check says of every mutant of this layer at these parameters and inputs.
+    """What the check says about every mutant of this layer at these parameters and inputs.
 
-    Tried first in float32 under jit, then in every dtype, eager and jitted: a mutant is killed if one row rejects it.
+    Each is checked in float32 under jit, then in every dtype, eager and jitted: a mutant is killed if one row rejects it.
     inside: see `mutants`.
     """
     spec, diff, other = split((params, x, key), {}, ("params", "x", "key"))

@@ -1,6 +1,6 @@
-"""What every transform is held against in one dtype, on one device, at one precision: the budgets, once for all rules.
+"""What every transform is compared with in one dtype, on one device, at one precision: the budgets, once for all rules.
 
-Nothing here depends on the rule under test, so mutants of a layer share it.
+Nothing here depends on the rule under test, so the mutants of a layer share it.
 """
 
 from collections.abc import Callable
@@ -19,17 +19,17 @@ from .threads import in_threads, once
 
 
 class Cell(NamedTuple):
-    """What every transform in one dtype, on one device, at one precision is held against."""
+    """What every transform in one dtype, on one device, at one precision is compared with."""
 
     dtype: np.dtype
     device: Any
     precision: str
-    points: list[tuple[Leaves, Leaves]]  # (diff, cts), the first one the caller's
+    points: list[tuple[Leaves, Leaves]]  # (diff, cts), first those of the caller
     found: list[list[Budget]]  # of each point
     second: list[Budget]
     tangents: Leaves
-    others: Leaves  # outputs without a derivative, by the definition
-    untwice: Exception | None = None  # what the definition raises where it is differentiated twice
+    others: Leaves  # outputs without a derivative, from the definition
+    untwice: Exception | None = None  # what the definition raises when it is differentiated twice
 
 
 def reference_of(subject: Subject) -> Flat:
@@ -43,7 +43,7 @@ def reference_of(subject: Subject) -> Flat:
 
 
 class Place(NamedTuple):
-    """Where a cell is measured."""
+    """The dtype, device and precision of a cell."""
 
     dtype: np.dtype
     device: Any
@@ -51,7 +51,7 @@ class Place(NamedTuple):
 
 
 def float32_last(place: Any) -> bool:
-    """Which places to begin last: by then what float32 shares with float64 has been measured."""
+    """Which places to start last: by then the measurements shared by float32 and float64 exist."""
     return place.dtype == np.float32
 
 
@@ -61,13 +61,13 @@ def places(opts: Options) -> list[Place]:
 
 
 def cells(subject: Subject, diff: Leaves, other: Leaves, opts: Options) -> list[Cell]:
-    """Budgets for every dtype, device and precision: what does not depend on the rule under test."""
+    """Budgets for every dtype, device and precision, which do not depend on the rule under test."""
     return in_threads(measuring(subject, diff, other, opts), places(opts), float32_last)
 
 
 def measuring(subject: Any, diff: Any, other: Any, opts: Options) -> Callable[[Place], Cell]:
-    """measure(place) -> its cell, for places that share what can be shared."""
-    # Rounding is measured once for float32 and float64 where both are asked for.
+    """measure(place) -> its cell, where places share measurements if they can."""
+    # Rounding is measured once for float32 and float64, if both are checked.
     measured = {} if {"float32", "float64"} <= set(opts.dtypes) else None
 
     def measure(place):
@@ -106,7 +106,7 @@ def _cell(subject, diff, other, opts: Options, place: Place, measured) -> Cell:
     points: list[tuple[Leaves, Leaves]] = [(diff, cts)]
     found = [budget(reference, diff, cts, 0)]
     if {"vmap", "scan"} & set(chosen):
-        if all(b.truth.size >= LARGE for b in found[0]):  # other cotangents only, by a factor that scales every rounding
+        if all(b.truth.size >= LARGE for b in found[0]):  # only scaled cotangents, by a factor that scales every rounding
             points.append((diff, [np.asarray(-2, c.dtype) * c for c in cts]))
             found.append([*found[0][: len(cts)], *(b.scaled(-2.0) for b in found[0][len(cts) :])])
         else:

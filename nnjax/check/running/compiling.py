@@ -1,4 +1,4 @@
-"""Programs that XLA optimises less: nearly all the time of a check goes into compiling, and no formula changes."""
+"""Let XLA optimise less: nearly all the time of a check goes into compiling, and no formula changes."""
 
 import os
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from contextlib import contextmanager
 
 import jax
 
-# Half the time of compiling on the CPU. XLA reads it once, when a process first asks for its devices. JAX 0.12 has no such
-# flag, and a process ends at one that is not known.
+# It halves the compile time on the CPU. XLA reads it once, when a process first asks for its devices. JAX 0.12 has no such
+# flag, and an unknown flag ends a process.
 FLAG = "--xla_cpu_use_fusion_emitters=false"
 
 
 @contextmanager
 def compiled_lightly() -> Iterator[None]:
-    """Inside, and for this process alone, XLA optimises less."""
+    """Within this context, and only in this process, XLA optimises less."""
     before, flags = jax.config.read("jax_disable_most_optimizations"), os.environ.get("XLA_FLAGS")
     jax.config.update("jax_disable_most_optimizations", True)
     if jax.__version__.startswith("0.10.") and "fusion_emitters" not in (flags or ""):

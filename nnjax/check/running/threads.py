@@ -1,4 +1,4 @@
-"""Two things at a time: XLA compiles and runs without Python's lock."""
+"""Run two things at a time: XLA compiles and runs without Python's lock."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ R = TypeVar("R")
 def in_threads(
     f: Callable[[T], R], items: Sequence[T], last: Callable[[T], bool] = lambda item: False, *, alone: bool = False
 ) -> list[R]:
-    """[f(item) for item in items], two at a time; those of which `last` is true are begun last.
+    """[f(item) for item in items], two at a time; items for which `last` is true start last.
 
-    alone: one at a time. Programs that communicate must: of two at once, some devices may begin one and some the other, and
-    then all wait.
+    alone: one at a time. Programs that communicate need it: with two at once, some devices may start one and some the other,
+    and then all wait.
 
-    JAX's context managers hold for one thread. Where the caller is inside one (`jax.disable_jit`, a mesh), everything runs
-    in this thread instead.
+    JAX's context managers hold for one thread. If the caller is inside one (`jax.disable_jit`, a mesh), everything runs in
+    this thread instead.
     """
     if len(items) < 2 or alone:
         return [f(item) for item in items]
@@ -37,7 +37,7 @@ def _settings() -> tuple[Any, ...]:
 
 
 def once(table: dict[Any, Any], name: Any, make: Callable[[], Any]) -> Any:
-    """table[name], made the first time it is asked for, by one thread while others wait."""
+    """table[name], made on first use, by one thread while others wait."""
     if name not in table:
         with table.setdefault(("lock", name), threading.Lock()):
             if name not in table:

@@ -1,4 +1,4 @@
-"""The ways in which a rule is run. Each makes, of run(diff, other, cts) -> Outputs, a function over several points.
+"""The ways to run a rule. Each turns run(diff, other, cts) -> Outputs into a function over several points.
 
 A point is (diff, cts): the arguments with a derivative, and cotangents. Integers, keys and flags (`other`) are shared.
 """
@@ -27,7 +27,7 @@ def jit(subject: Subject) -> AtPoints:
 
 
 def vmap(subject: Subject) -> AtPoints:
-    """All points as one batch: what belongs to one must not leak into another."""
+    """All points as one batch: no point may affect another."""
 
     def run(diff, other, cts):
         return jax.vmap(lambda diff, cts: _flat(subject.hand(diff, other, cts)))(diff, cts)
@@ -56,7 +56,7 @@ def _flat(out: Outputs) -> Leaves:
 
 def _stacked(run: Flat) -> AtPoints:
     def all_points(points: Points, other):
-        diff, cts = (jax.tree.map(lambda *xs: np.stack(xs), *group) for group in zip(*points))  # on the host: no compiling
+        diff, cts = (jax.tree.map(lambda *xs: np.stack(xs), *group) for group in zip(*points))  # on the host, without compiling
         out = [np.asarray(y) for y in run(diff, other, cts)]
         return [[y[i] for y in out] for i in range(len(points))]
 
@@ -64,7 +64,7 @@ def _stacked(run: Flat) -> AtPoints:
 
 
 TRANSFORMS = {"eager": eager, "jit": jit, "vmap": vmap, "scan": scan, "checkpoint": checkpoint}
-SECOND_ORDER = "second"  # forward mode over the hand-written reverse: compared with a budget of its own
+SECOND_ORDER = "second"  # forward mode over the hand-written reverse, with its own budget
 
 
 def second_order(run: Run) -> Flat:
@@ -78,7 +78,7 @@ def second_order(run: Run) -> Flat:
 
 
 def named(name: str) -> Callable[[Subject], AtPoints]:
-    """The transform of this name. Raises ValueError for a name that is not known."""
+    """The transform of this name. Raises ValueError for an unknown name."""
     if not isinstance(name, str) or name not in TRANSFORMS:
         raise unknown_name("transform", name, (*TRANSFORMS, SECOND_ORDER))
     return TRANSFORMS[name]

@@ -1,7 +1,7 @@
-"""Inputs at which hand-written gradients go wrong, made from the shapes and ranges of arguments that one has.
+"""Inputs at which hand-written gradients often go wrong, made from the shapes and ranges of given arguments.
 
-Values: ties, zeros, numbers that saturate, huge and tiny ones, ids that repeat, empty groups, rows that a mask hides whole.
-Sizes: 1, 0, one more, and just off a power of two. Axes of one length are taken to be the same, and change together.
+Values: ties, zeros, numbers that saturate, huge and tiny ones, repeated ids, empty groups, rows that are masked entirely.
+Sizes: 1, 0, one more, and next to a power of two. Axes of equal length count as the same, and change together.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +17,13 @@ class Leaf(NamedTuple):
     """An array of the arguments, as an example of what it may be."""
 
     example: Any
-    kind: str  # "float", "bool", "int", "partition" (sums to a length), "permutation", "sorted", or "fixed" (keys and the like)
-    low: float  # the range of what is drawn; floats that are all positive stay so
+    kind: str  # "float", "bool", "int", "partition" (sums to a length), "permutation", "sorted", or "fixed" (e.g. keys)
+    low: float  # the range to draw from; floats that are all positive stay positive
     high: float
 
     @classmethod
     def of(cls, x: Any, lengths: set[int]) -> "Leaf":
-        """What can be told from an example; lengths: those of all axes of all arguments."""
+        """Inferred from an example; lengths: of all axes of all arguments."""
         if not is_passed_on(x) or is_key(x):
             return cls(x, "fixed", 0.0, 0.0)
         x = np.asarray(x)
@@ -42,7 +42,7 @@ class Leaf(NamedTuple):
 
     @property
     def size(self) -> float:
-        """A typical size of its numbers."""
+        """A typical magnitude of its numbers."""
         return max(abs(self.low), abs(self.high)) or 1.0
 
 
@@ -51,13 +51,13 @@ Change = Callable[[Leaf, np.ndarray, np.random.Generator], np.ndarray]
 
 
 def leaves_of(arrays: Sequence[Any]) -> list[Leaf]:
-    """Of all arrays of the arguments."""
+    """The leaves of all arrays of the arguments."""
     lengths = {n for x in arrays for n in np.shape(x) if n > 1}
     return [Leaf.of(x, lengths) for x in arrays]
 
 
 def lengths_of(leaves: Sequence[Leaf]) -> list[int]:
-    """The lengths of axes, each once, in the order in which they come."""
+    """The lengths of axes, each once, in order of appearance."""
     return list(dict.fromkeys(n for leaf in leaves if leaf.kind != "fixed" for n in leaf.example.shape))
 
 
@@ -70,7 +70,7 @@ def drawn(leaves: Sequence[Leaf], sizes: dict[int, int], seed: int) -> Point:
 def _drawn(leaf: Leaf, sizes: dict[int, int], rng: np.random.Generator) -> np.ndarray:
     x = leaf.example
     shape: Any = tuple(sizes.get(n, n) for n in x.shape)
-    most = int(leaf.high) + 1  # an id is below a length: where that has shrunk, the id has to
+    most = int(leaf.high) + 1  # an id is below a length: if the length shrinks, so must the id
     bound = min([most, *(new for old, new in sizes.items() if new < old and most <= old)])
     if leaf.kind == "partition":
         whole = int(x.sum())
@@ -154,9 +154,9 @@ def _ids(how: str) -> Change:
 
 VALUES: dict[str, Change] = {
     "ties": _ties,
-    "a row that a mask hides": _hidden("one"),
-    "one id alone, or one group that has all": _ids("last"),
-    "groups that are empty": _ids("few"),
+    "a masked row": _hidden("one"),
+    "a single id, or one group that has all": _ids("last"),
+    "empty groups": _ids("few"),
     "zeros among others": _some(0.4, lambda leaf, rng, shape: np.zeros(shape)),
     "all zero": _some(1.1, lambda leaf, rng, shape: np.zeros(shape)),
     "all equal": _alike,
@@ -164,14 +164,14 @@ VALUES: dict[str, Change] = {
     "large numbers": _some(0.3, lambda leaf, rng, shape: 1e4 * _signs(rng, shape)),
     "huge numbers": _some(0.2, lambda leaf, rng, shape: 2.0**60 * _signs(rng, shape)),
     "tiny numbers": _some(0.3, lambda leaf, rng, shape: 2.0**-60 * _signs(rng, shape)),
-    "everything hidden by a mask": _hidden("all"),
-    "nothing hidden by a mask": _hidden("none"),
-    "the first id alone": _ids("first"),
+    "everything masked": _hidden("all"),
+    "nothing masked": _hidden("none"),
+    "only the first id": _ids("first"),
 }
 
 
 def values(leaves: Sequence[Leaf], point: Point, seed: int) -> Iterator[tuple[str, Point]]:
-    """The same shapes, with each kind of values that changes something."""
+    """The same shapes, with each kind of values that makes a difference."""
     for name, change in VALUES.items():
         rng = np.random.default_rng((seed, len(name)))
         new = [x if leaf.kind == "fixed" else change(leaf, x, rng) for leaf, x in zip(leaves, point)]
@@ -180,7 +180,7 @@ def values(leaves: Sequence[Leaf], point: Point, seed: int) -> Iterator[tuple[st
 
 
 def other_lengths(lengths: Sequence[int]) -> Iterator[dict[int, int]]:
-    """What lengths may be instead, the most telling first."""
+    """Other lengths to try, the most informative first."""
 
     def off(n):
         return 2 ** max(1, int(np.ceil(np.log2(max(n, 2))))) + 1

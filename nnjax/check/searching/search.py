@@ -1,4 +1,4 @@
-"""`search=True`: the check at hostile inputs of its own, and the smallest one that shows a fault."""
+"""`search=True`: the check at hostile inputs that it makes itself, and the smallest one that shows a fault."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +22,8 @@ SECONDS = 25.0
 
 
 class Searched(NamedTuple):
-    """What a search found: rows of the smallest point that fails, or none; points: how many were checked; refused: at which
-    the rule raises, in words, where its definition does not."""
+    """What a search found: rows of the smallest point that fails, or none; points: how many were checked; refused: the
+    points at which the rule raises but its definition does not, with the error."""
 
     rows: tuple[Row, ...]
     points: int
@@ -34,11 +34,11 @@ class Searched(NamedTuple):
 def expect_search(search: Any, mesh: Any = None) -> float:
     """The seconds that a search may take: 0 for False.
 
-    Raises TypeError for what is no flag and no number, ValueError for seconds that are not positive, and where a mesh has the
-    sizes fixed.
+    Raises TypeError unless search is a flag or a number, ValueError for seconds that are not positive, and for a mesh, which
+    fixes the sizes.
     """
     if search and mesh is not None:
-        raise ValueError("check: search draws inputs of other sizes, which a mesh does not take; leave out search or mesh.")
+        raise ValueError("check: search tries other sizes, which do not fit a mesh; leave out search or mesh.")
     if isinstance(search, bool):
         return SECONDS if search else 0.0
     if not isinstance(search, (int, float)):
@@ -49,10 +49,10 @@ def expect_search(search: Any, mesh: Any = None) -> float:
 
 
 def with_search(report: Report, search: Searched, name: str) -> Report:
-    """The report, with what a search beside it found."""
+    """The report, with what a search at other inputs found."""
     said = [f"{name}: raises at {at}" for at in search.refused]
     if not search.rows:
-        said.append(f"{name}: no fault at {search.points} other inputs, searched for {search.seconds:.0f} s")
+        said.append(f"{name}: no fault at {search.points} other inputs, in {search.seconds:.0f} s of search")
     return report._replace(rows=(*report.rows, *search.rows), notes=(*report.notes, *said))
 
 
@@ -60,9 +60,9 @@ def searched(
     f: Callable[..., Any], definition: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str, seed: int,
     seconds: float,
 ) -> Searched:  # fmt: skip
-    """Look for inputs at which the rule of f is wrong, near those given in shapes and ranges.
+    """Search for inputs at which the rule of f is wrong, with shapes and ranges near the given ones.
 
-    A rule may differ from autodiff of its definition where that has a kink, as one-sided differences show.
+    A rule may differ from autodiff of its definition at a kink, which one-sided differences must show.
     """
     start = time.perf_counter()
     (f, definition), args, kwargs, names = bound(f, definition, args, kwargs)
@@ -100,7 +100,7 @@ class _Search(NamedTuple):
     seed: int
 
     def failures(self, point: Point) -> tuple[Row, ...] | None:
-        """The rows that fail at a point; None where the definition does not take it, or the rule refuses it."""
+        """The rows that fail at a point; None if the definition or the rule does not accept it."""
         diff, other = point[: self.n_diff], point[self.n_diff :]
         args, kwargs = self.subject.spec.merge(diff, other)
         try:
@@ -114,7 +114,7 @@ class _Search(NamedTuple):
             report = run_matrix(self.subject, diff, other, opts)
         except Exception:
             return None
-        # Where the reference itself loses all digits, as of numbers that are all equal, nothing is shown.
+        # If the reference itself loses all digits, e.g. where all numbers are equal, it shows nothing.
         failures = tuple(row for row in report.failures if DISAGREEMENT not in str(row.diagnosis))
         if not failures:
             return ()
@@ -130,7 +130,7 @@ def _arrays(g, spec: Spec, diff, other) -> list[Any]:
 
 
 def _points(leaves, seed: int) -> Iterator[tuple[dict[int, int], str, Point]]:
-    """(the lengths that are others, the kind of values or "", the arrays): own shapes first, then other lengths, then both."""
+    """(changed lengths, the kind of values or "", the arrays): first the given shapes, then other lengths, then both."""
     own = drawn(leaves, {}, seed)
     for kind, point in values(leaves, own, seed):
         yield {}, kind, point
@@ -143,12 +143,12 @@ def _points(leaves, seed: int) -> Iterator[tuple[dict[int, int], str, Point]]:
 
 
 def _words(sizes: dict[int, int], kind: str) -> str:
-    lengths = ", ".join(f"{new} in the place of {old}" for old, new in sizes.items() if new != old)
+    lengths = ", ".join(f"{new} instead of {old}" for old, new in sizes.items() if new != old)
     return " and ".join(filter(None, (lengths and f"length {lengths}", kind)))
 
 
 def _smallest(search: _Search, leaves, sizes: dict[int, int], kind: str, point: Point, rows, until: float):
-    """(lengths, arrays, rows) of fewer and simpler numbers that fail too, as long as there is time."""
+    """(lengths, arrays, rows) with fewer and simpler numbers that fail too, found while there is time."""
     for n in sorted(lengths_of(leaves), reverse=True):
         for fewer in (k for k in (1, 2, 3, 4, n // 4, n // 2) if 0 < k < sizes.get(n, n)):
             if time.perf_counter() > until:
@@ -176,7 +176,7 @@ def _passed(v: Any) -> bool:
 
 
 def _written(names: Sequence[str], point: Sequence[Any]) -> str:
-    """The arrays of a point: shapes, and the numbers of those that have few."""
+    """The arrays of a point as text: shapes, and the numbers of small ones."""
     said = []
     for name, x in zip(names, point):
         text = f"{name} {describe(x)}"

@@ -12,7 +12,7 @@ from .rounding import random_like
 
 
 def push_of(subject: Subject) -> Flat:
-    """push(diff, other, tangents) -> J v of the definition, by forward mode; compiled once. TypeError where there is none."""
+    """push(diff, other, tangents) -> J v of the definition, by forward mode; compiled once. TypeError if there is none."""
 
     def push(diff, other, tangents):
         def value(*diff):
@@ -28,9 +28,9 @@ def adjoint_rows(
     subject: Subject, where: Where, diff: Leaves, other: Leaves, cts: Leaves, h: list[np.ndarray], found: list[Budget],
     seed: int, notes: list[str],
 ) -> list[Row]:  # fmt: skip
-    """A row for each leaf, in float64, for a random tangent v of that leaf alone.
+    """A row for each leaf, in float64, for a random tangent v of only that leaf.
 
-    What may differ follows from the leaf's budget by |<h - t, v>| <= |h - t| |v|, plus the rounding of J v.
+    The allowed difference follows from the leaf's budget by |<h - t, v>| <= |h - t| |v|, plus the rounding of J v.
     """
 
     push = push_of(subject)
@@ -42,9 +42,9 @@ def adjoint_rows(
         try:
             pushed = in_x64(push, diff, other, tangents)
         except Exception as error:
-            notes.append(f"{subject.case}: not held to the adjoint identity, as it has no forward mode: {words(error)}")
+            notes.append(f"{subject.case}: the adjoint identity was not checked, as there is no forward mode: {words(error)}")
             return []
-        # Longer doubles where the machine has them, so that the sum itself loses nothing.
+        # Extended precision where the machine has it, so that the sum itself is exact enough.
         left = float(sum(np.vdot(np.longdouble(c), np.longdouble(p)) for c, p in zip(cts, pushed)))
         right = float(np.vdot(np.longdouble(h[i]), np.longdouble(tangents[i])))
         budget = found[len(cts) + i]

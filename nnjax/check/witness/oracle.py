@@ -1,34 +1,34 @@
 """The error budget: how far a right gradient, computed in dtype d, may lie from the exact one.
 
-For each leaf: h the hand-written gradient and r the reference, both in d; t the truth, the reference in float64 on the
-same inputs. A right gradient is as good as the exact gradient of inputs rounded once, so h passes when, in the 2-norm and
+For each leaf: h is the hand-written gradient and r the reference, both in d; t is the truth, the reference in float64 on
+the same inputs. A right gradient is as good as the exact gradient of inputs rounded once, so h passes when, in the 2-norm and
 in the maximum norm (which catches one wrong entry among a million),
 
     |h - t|  <=  FACTOR rho  +  FACTOR max_k |t'_k - t|  +  ULPS eps_d |t|
 
-    rho     max(|r - t|, max_k |r_k - t_k|): what autodiff itself loses, at these inputs and over DRAWS draws of them rounded
-            once, with fresh cotangents. A few entries have few draws (layer norm of width 2: four), and none may lose what
-            the inputs themselves lose: without |r - t| one right gradient in 50 seeds of that layer was refused.
+    rho     max(|r - t|, max_k |r_k - t_k|): the rounding error of autodiff, at these inputs and over DRAWS draws of them
+            rounded once, with fresh cotangents. A few entries have few draws (layer norm of width 2: four), and none may lose
+            what the inputs themselves lose: without |r - t|, one right gradient in 50 seeds of that layer was rejected.
     t'_k    the truth after one rounding (relative eps_d, random signs) of every input and cotangent
 
-Nothing here is tuned to a case and nothing grows with the size of an array. The constants, and why:
+Nothing here is tuned to a case and nothing grows with the size of an array. The constants, with reasons:
 
-DRAWS = 16      rho is a maximum over random draws, so that one lucky draw does not set it. Where every leaf has 10,000
-                entries or more, each norm already averages over that many roundings, and LARGE_DRAWS = 3 serve; their
+DRAWS = 16      rho is a maximum over random draws, so that one lucky draw does not set it. If every leaf has 10,000
+                entries or more, each norm already averages over that many roundings, and LARGE_DRAWS = 3 suffice; their
                 cotangents are rounded instead of fresh, so that one truth serves for rho and for moved.
 FACTOR = 4      hand-written and automatic gradients round at different places: each may lose what the other does not.
 ULPS = 16       both may be lucky at once (rho = 0, as for relu): a few roundings of the result are always allowed.
-ZERO = 16, 64   some right gradients are exactly zero (a bias before a normalisation): t is itself rounding there, and h
-                another draw of it. Where |t| <= 16 rho, rho is all there is to go by, and FACTOR becomes 64.
-float64         there is no truth above. rho is the float32 error scaled by eps64 / eps32; where float32 saturates, and so
-                loses nothing, float64 still cancels (ct - sum y ct in softmax, y near 1), and leaves eps64 of the terms:
-                rho is at least eps64 max|ct| max(1, max|x|). Without that floor, right gradients were refused.
-DISAGREE        the truth must be the truth, or its difference from the reference would excuse anything. Where |r - t| exceeds
-                what the draws alone explain, and DISAGREE (max|t' - t| + eps_d |t|), the reference is
-                another function in float64 (it draws other random numbers, say), and nothing can be concluded. Where t
-                is zero up to rounding, |t| is no measure, and max|ct| max(1, max|x|) stands in its place: cancellation
-                leaves eps_d of the terms that cancelled, another mask leaves the terms. 1,000 roundings are still far below a
-                changed mask in float32; it is capped, so that the limit is a quarter of |t| at most.
+ZERO = 16, 64   some right gradients are exactly zero (a bias before a normalisation): there t is only rounding, and h
+                is another draw of it. Where |t| <= 16 rho, only rho can be used, and FACTOR becomes 64.
+float64         there is no higher truth. rho is the float32 error scaled by eps64 / eps32. Where float32 saturates, and
+                so loses nothing, float64 still cancels (ct - sum y ct in softmax, y near 1), and leaves eps64 of the terms:
+                rho is at least eps64 max|ct| max(1, max|x|). Without this floor, right gradients were rejected.
+DISAGREE        the truth must be right, or its difference from the reference would excuse anything. If |r - t| exceeds
+                both what the draws explain and DISAGREE (max|t' - t| + eps_d |t|), the reference is a different function
+                in float64 (it may draw other random numbers), and nothing can be concluded. Where t is zero up to
+                rounding, |t| is not a scale, and max|ct| max(1, max|x|) replaces it: cancellation leaves eps_d of the
+                terms that cancelled, a different mask leaves the terms. 1,000 roundings are still far below a changed
+                mask in float32; it is capped, so that the limit is at most a quarter of |t|.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ from .rounding import Rounder, random_like
 
 DRAWS, FACTOR, ULPS, LARGE, LARGE_DRAWS = 16, 4.0, 16.0, 10_000, 3
 ZERO_BELOW, ZERO_FACTOR, DISAGREE, DISAGREE_SHARE = 16.0, 64.0, 1000.0, 0.25
-DISAGREEMENT = "reference and truth disagree"  # how what a budget says of that begins
+DISAGREEMENT = "reference and truth disagree"  # the sentence of a budget on this starts so
 
 
 def eps_of(dtype: Any) -> float:
@@ -58,7 +58,7 @@ def on_host(arrays: Any) -> list[np.ndarray]:
 
 
 def in_x64(f: Callable[..., Any], *lists: Any) -> list[np.ndarray]:
-    """f of these lists of arrays in float64, moved to NumPy while still inside: outside, JAX would drop to float32."""
+    """f of these lists of arrays in float64, moved to NumPy inside the x64 context: outside, JAX would drop to float32."""
     with (
         jax.enable_x64(True),
         jax.numpy_dtype_promotion("standard"),
@@ -70,7 +70,7 @@ def in_x64(f: Callable[..., Any], *lists: Any) -> list[np.ndarray]:
 
 
 def size_of(x: np.ndarray) -> float:
-    """The largest absolute value, of what is finite: a logit of -inf, or NaN that has weight 0, says nothing of the scale."""
+    """The largest finite absolute value: a logit of -inf, or a NaN of weight 0, says nothing about the scale."""
     return float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x)))
 
 
@@ -96,7 +96,7 @@ def _apart(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 class Budget(NamedTuple):
-    """One leaf's truth and what may be lost. Norms come in pairs (2-norm, maximum) over the entries where r is finite."""
+    """One leaf's truth and its allowed error. Norms come in pairs (2-norm, maximum) over the entries where r is finite."""
 
     truth: np.ndarray
     reference: np.ndarray
@@ -111,12 +111,12 @@ class Budget(NamedTuple):
     truth_eps: float = 2.0**-52
 
     def proves(self, h: np.ndarray) -> bool:
-        """Whether h is the truth up to roundings of inputs and result alone, so that nothing hangs on the reference."""
+        """Whether h is the truth up to roundings of only inputs and result, whatever the reference is."""
         ours = h[self.finite]
         return bool(np.isfinite(ours).all() and (norms(ours - self.truth[self.finite]) <= self.strict).all())
 
     def scaled(self, factor: float) -> "Budget":
-        """The budget where every cotangent is multiplied by a power of two, which rounds nothing."""
+        """The budget with every cotangent multiplied by a power of two, which does not round."""
         scaled = {name: getattr(self, name) * factor for name in ("truth", "reference")}
         scaled |= {name: getattr(self, name) * abs(factor) for name in ("size", "rho", "moved", "bound", "strict")}
         return self._replace(**scaled)
@@ -124,7 +124,7 @@ class Budget(NamedTuple):
     def skipped(self, h: np.ndarray, primal: bool = False) -> np.ndarray:
         """The entries that are not compared: where reference or truth is not finite.
 
-        A value is compared there too if all agree, as the definition says what it is; a gradient may be lost on the way to it.
+        A value is compared there too if both agree, as the definition fixes it; a gradient may be lost on the way to it.
         """
         if not primal or self.finite.all():
             return ~self.finite
@@ -132,7 +132,7 @@ class Budget(NamedTuple):
         return ~self.finite & ~(((h == t) & (r == t)) | (np.isnan(h) & np.isnan(r) & np.isnan(t)))
 
     def unlike(self, h: np.ndarray) -> np.ndarray:
-        """The entries of a value that is infinite, as reference and truth agree, where h is another."""
+        """The entries of a value that are infinite in reference and truth alike, but differ in h."""
         return ~self.finite & np.isinf(self.truth) & (self.reference == self.truth) & (h != self.truth)
 
     def relative(self, h: np.ndarray) -> float:
@@ -151,7 +151,7 @@ class Budget(NamedTuple):
         if not (error <= self.bound).all():
             status = "failed"
         elif self.truth.size == 0:
-            status = "ok"  # an empty leaf is compared in shape and dtype
+            status = "ok"  # an empty leaf is compared only in shape and dtype
         elif not self.finite.any():
             status = "vacuous" if self.skipped(h, primal).all() else "ok"
         elif self.zero:
@@ -179,7 +179,7 @@ def measure(
     near_x, near_linear = ([Rounder.of(x, eps, salt) for x in xs] for xs in (diff, linear))
     large = min((x.size for x in t), default=0) >= LARGE
 
-    def apart(largest, xs, ys):  # where r overflows the difference is NaN, which counts as infinite
+    def apart(largest, xs, ys):  # if r overflows, the difference is NaN, which counts as infinite
         return [np.maximum(a, _apart(x, y, f)) for a, x, y, f in zip(largest, xs, ys, finite)]
 
     alike = large or (not linear and "moved" in parts)  # one truth serves for both
@@ -203,10 +203,10 @@ def budgets(
 ) -> list[Budget]:  # fmt: skip
     """The budget of every leaf that reference(diff, other, linear) returns, at these inputs in this dtype.
 
-    In float64 there is no truth above: there rho is the reference's float32 error scaled by eps64 / eps32, but at least
-    the rounding of terms that may have cancelled. With compute_dtype, what counts as one rounding, and what the reference
-    loses, is taken at that lower precision. truth_eps is the precision that the truth supports (`nnjax.check.witness.truth`):
-    no leaf is held to more. What is measured in float32 is kept in `measured`, under `at`: float64 needs it as well.
+    In float64 there is no higher truth: rho is then the reference's float32 error scaled by eps64 / eps32, but at least the
+    rounding of terms that may have cancelled. With compute_dtype, one rounding and the error of the reference are taken at
+    that lower precision. truth_eps is the precision that the truth supports (`nnjax.check.witness.truth`): no leaf must be
+    more precise. Measurements in float32 are kept in `measured`, under `at`, as float64 needs them too.
     draws: see `measure`. A budget can only grow with them.
     """
     dtype = np.dtype(dtype)
@@ -243,11 +243,11 @@ def _budget(r, t, rho, moved, floor, eps, terms) -> Budget:
     finite = np.isfinite(r) & np.isfinite(t)
     size = norms(t[finite])
     zero = bool(np.isfinite(rho).all() and (size <= ZERO_BELOW * rho).all())
-    rho = np.maximum(rho, floor)  # after `zero`: a gradient below the floor is not zero, it cannot be judged
+    rho = np.maximum(rho, floor)  # after `zero`: a gradient below the floor is not zero, but cannot be judged
     loses = FACTOR * moved + ULPS * eps * size
     bound = (ZERO_FACTOR if zero else FACTOR) * rho + loses
     own = apart = _apart(r, t, finite)
-    # Where t is zero up to rounding, rho (the worst of many draws) tells more than one difference.
+    # Where t is zero up to rounding, rho (the worst of many draws) says more than one difference.
     apart = np.maximum(apart, rho) if zero else apart
     limit = min(DISAGREE, DISAGREE_SHARE / eps) * (moved + eps * (np.maximum(size, terms) if zero else size))
     disagreement = ""

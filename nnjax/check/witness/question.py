@@ -1,4 +1,4 @@
-"""A question to values: F(x) = <ct, body(x)> at the arguments of a call, in float64, and what a rule says of its gradient."""
+"""A question that values can answer: F(x) = <ct, body(x)> at the arguments of a call, in float64, and a rule's gradient."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ Answer = TypeVar("Answer")
 
 
 class Question(NamedTuple):
-    """F(x) = <ct, body(x)>, and its gradient as the rule has it."""
+    """F(x) = <ct, body(x)>, and its gradient by the rule."""
 
     spec: Spec
     diff: Leaves  # in float64
@@ -26,12 +26,12 @@ class Question(NamedTuple):
     cts: Leaves
     rule: Any
     body: Any
-    eps: float = 2.0**-52  # of the precision in which the body runs
-    stops: bool = False  # whether the body stops gradients somewhere
-    dtypes: tuple[Any, ...] = ()  # of the arguments, as they came
+    eps: float = 2.0**-52  # machine epsilon of the precision in which the body runs
+    stops: bool = False  # whether the body stops gradients anywhere
+    dtypes: tuple[Any, ...] = ()  # the original dtypes of the arguments
 
     def value(self) -> Any:
-        """F, of a list of arrays in float64."""
+        """F, as a function of a list of arrays in float64."""
 
         @jax.jit
         def run(diff, other, cts):
@@ -59,11 +59,11 @@ class Question(NamedTuple):
         return [np.asarray(v, np.float64) for v in y], [np.asarray(g, np.float64) for g in gradient]
 
     def gradient(self, f: Any) -> list[np.ndarray]:
-        """Of <ct, f(x)>, by the reverse mode that f has."""
+        """The gradient of <ct, f(x)>, by the reverse mode of f."""
         return self.pulled(f)[1]
 
     def outputs(self, f: Any, dtypes: Any = None) -> list[np.ndarray]:
-        """The outputs of f where nothing is differentiated."""
+        """The outputs of f, without differentiation."""
         diff = [np.asarray(x, d) for x, d in zip(self.diff, dtypes)] if dtypes else list(self.diff)
         return [np.asarray(v, np.float64) for v in jax.jit(self._floats(f))(diff, self.other)]
 
@@ -72,7 +72,7 @@ def asked(
     answer: Callable[[Question], Answer], rule: Any, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int,
     unknown: Answer,
 ) -> Answer:  # fmt: skip
-    """What values at these arguments answer; `unknown` where the body has none, or its autodiff, if needed, does not run."""
+    """What values at these arguments answer; `unknown` if the body has none, or if its autodiff is needed and does not run."""
     with own_options(), jax.enable_x64(True):
         try:
             return answer(_question(rule, body, args, kwargs, seed))
@@ -82,7 +82,7 @@ def asked(
 
 @contextmanager
 def own_options() -> Iterator[None]:
-    """Inside, what JAX's own defaults are, whatever the caller has set for the program under test."""
+    """Within this context, JAX's defaults hold, whatever the caller has set for the program under test."""
     with (
         jax.disable_jit(False),
         jax.numpy_dtype_promotion("standard"),

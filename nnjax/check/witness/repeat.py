@@ -1,6 +1,7 @@
-"""What one may ask for beside right numbers: the same bits when a rule runs twice, and the same row whatever stands around it.
+"""Two more questions besides right numbers: the same bits when a rule runs twice, and the same row in any batch.
 
-The second is seldom so on any device: products of other sizes are summed in another order. Who serves models wants to know.
+The second seldom holds on any device: products of other sizes are summed in another order. Those who serve models want to
+know.
 """
 
 import itertools
@@ -16,13 +17,13 @@ from ..report import Diagnosis, Row, Where
 from ..subject import Leaves, Subject, sorted_outputs
 
 REPEAT, BATCH = ASKED
-MOST = 6  # arguments whose first axis may be the batch
+MOST = 6  # arguments that are tried for a batch axis, at most
 
 
 def repeat_rows(subject: Subject, where: Where, names: Sequence[str], run: Callable[..., Any], diff, other, cts) -> list[Row]:
     """A row for each output and leaf: equal bits in two runs of one program."""
     first, second = ([np.asarray(a) for a in run([(diff, cts)], other)[0]] for _ in range(2))
-    said = "two runs of one program give other bits: is the order of a sum left to chance, or are random numbers drawn?"
+    said = "two runs of one program give different bits: is the order of a sum random, or are random numbers drawn?"
     return [_row(where, name, a, b, REPEAT, "not_repeatable", said) for name, a, b in zip(names, first, second)]
 
 
@@ -30,12 +31,12 @@ def batch_rows(
     subject: Subject, where: Where, names: Sequence[str], run: Callable[..., Any], diff: Leaves, other: Leaves, cts: Leaves,
     notes: list[str],
 ) -> list[Row]:  # fmt: skip
-    """A row for each output and each leaf that has a batch: equal bits for its rows alone and among the others."""
+    """A row for each output and each leaf that has a batch: equal bits for its rows alone and within the batch."""
     arrays = [*diff, *other]
     n = next((c.shape[0] for c in cts if np.ndim(c)), 0)
     members = _batched(subject, diff, other, cts, n)
     if not members:
-        notes.append(f"{subject.case}: no {BATCH} row, as no axis of its arguments is a batch of at least two")
+        notes.append(f"{subject.case}: no {BATCH} row, as its arguments have no batch of at least two")
         return []
     whole = [np.asarray(a) for a in run([(diff, cts)], other)[0]]
     kept = [*range(len(cts)), *(len(cts) + i for i in members if i < len(diff))]
@@ -44,7 +45,7 @@ def batch_rows(
         some = [a[part] if i in members else a for i, a in enumerate(arrays)]
         alone = [np.asarray(a) for a in run([(some[: len(diff)], [c[part] for c in cts])], some[len(diff) :])[0]]
         size = len(range(n)[part])
-        said = f"row {part.start} has other bits in a batch of {size} than in one of {n}"
+        said = f"row {part.start} has different bits in a batch of {size} and in one of {n}"
         for i in kept:
             row = _row(where, names[i], alone[i], whole[i][part], BATCH, "batch_dependent", said)
             if names[i] not in rows or rows[names[i]].ok:
@@ -53,7 +54,7 @@ def batch_rows(
 
 
 def _batched(subject: Subject, diff: Leaves, other: Leaves, cts: Leaves, n: int) -> tuple[int, ...]:
-    """Which arrays have a batch along their first axis: the most of them of which two rows give those rows of the output."""
+    """Which arrays have a batch along their first axis: the largest set for which two rows give those rows of the output."""
     arrays = [*diff, *other]
 
     @jax.jit
@@ -68,7 +69,7 @@ def _batched(subject: Subject, diff: Leaves, other: Leaves, cts: Leaves, n: int)
         some = [a[:1] if i in members else a for i, a in enumerate(arrays)]
         try:
             found = [np.asarray(y, np.float64) for y in value(some[: len(diff)], some[len(diff) :])]
-        except Exception:  # these do not fit together
+        except Exception:  # these arrays do not fit together
             continue
         if all(y.shape == w[:1].shape and _near(y, w[:1], cts[0].dtype) for y, w in zip(found, whole)):
             return members

@@ -1,4 +1,4 @@
-"""Random numbers of a check: inputs rounded once, neighbours of a point, cotangents."""
+"""The random numbers of a check: inputs rounded once, neighbours of a point, cotangents."""
 
 from typing import Any, NamedTuple
 
@@ -8,9 +8,9 @@ from ..subject import Leaf
 
 
 def _hash(x: np.ndarray, salt: int) -> np.ndarray:
-    """64 random bits for each entry, from its absolute value: equal values alike, so that ties stay ties."""
+    """64 random bits for each entry, from its absolute value: the same for equal values, so that ties stay ties."""
     h = np.asarray(np.abs(x), np.float64).view(np.uint64)
-    with np.errstate(over="ignore"):  # it wraps around, and should
+    with np.errstate(over="ignore"):  # it wraps around on purpose
         h = h + np.uint64(salt)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64's finaliser
             h = (h ^ (h >> np.uint64(shift))) * np.uint64(factor)
@@ -26,7 +26,7 @@ class Rounder(NamedTuple):
 
     @classmethod
     def of(cls, x: Leaf, eps: float, salt: int) -> "Rounder":
-        """Zeros stay zero; what would overflow stays as it was."""
+        """Zeros stay zero; entries that would overflow stay as they are."""
         wide = np.asarray(x).astype(np.float64)
 
         def times(factor):
@@ -42,7 +42,7 @@ class Rounder(NamedTuple):
 
 
 def neighbour(x: np.ndarray, salt: int) -> np.ndarray:
-    """x (1 - u / 4), u in 0 ... 1 by the entry's value: other numbers of the same signs, ties still ties.
+    """x (1 - u / 4), u in 0 ... 1 from the entry's value: other numbers of the same signs, and ties stay ties.
 
     The value is taken in float32 at most, so that the neighbours in float32 and in float64 are the same point.
     """
@@ -53,8 +53,8 @@ def neighbour(x: np.ndarray, salt: int) -> np.ndarray:
 def random_like(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Random cotangents: magnitudes 0.5 ... 1.5, random signs.
 
-    Never ones: a sum of outputs passes a wrong softmax and a wrong layer norm. Never near zero: a scalar cotangent that
-    happened to be tiny would shrink the gradient below the rho of the draws, and prove nothing.
+    Never ones: a sum of outputs passes a wrong softmax and a wrong layer norm. Never near zero: a tiny scalar cotangent
+    would shrink the gradient below the rho of the draws, and prove nothing.
     """
     u = np.asarray(rng.random(shape, np.float32)) - np.float32(0.5)
     return np.asarray(2 * u + np.copysign(np.float32(0.5), u)).astype(dtype)

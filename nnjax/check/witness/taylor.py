@@ -1,14 +1,14 @@
 """The Taylor remainder: R(e) = <ct, f(x + e v)> - <ct, f(x)> - e <Jᵀ ct, v> shrinks like e^2 if the gradient is right.
 
-With a wrong one it shrinks like e. Only values of f are used, so that a wrong reference is caught as well. There is no
-step to choose: at the smallest of three steps R is either down at the rounding of f's value, or it has shrunk with an
-order of at least ORDER since the largest. Generic points, because at a kink the order is 1 whatever the gradient: a point
-may still lie next to one, so that a gradient is rejected only if it fails at all of POINTS points.
+With a wrong one it shrinks like e. Only values of f are used, so that a wrong reference is caught as well. There is no step
+to choose: at the smallest of three steps R is either as small as the rounding of f's value, or it has shrunk with an order
+of at least ORDER since the largest. The points are generic, because at a kink the order is 1 whatever the gradient. A point
+may still lie next to a kink, so a gradient is rejected only if it fails at all of POINTS points.
 
-STEPS   2^-16, 2^-19, 2^-22: at the last, a relative error of 1e-6 in the gradient stands above the rounding of the value,
-        and the quadratic term of a function that bends on the scale of x does not.
-FLOOR   1,000 roundings of the terms that are summed in <ct, f>, as f itself may be a long sum. On top comes
-        what the leaf's budget allows the gradient itself, |h - t| |e v|.
+STEPS   2^-16, 2^-19, 2^-22: at the last, a relative error of 1e-6 in the gradient is above the rounding of the value, and
+        the quadratic term of a function that bends on the scale of x is not.
+FLOOR   1,000 roundings of the terms that are summed in <ct, f>, as f itself may be a long sum. Added to it is
+        what the leaf's budget allows for the gradient itself, |h - t| |e v|.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def taylor_rows(
     subject: Subject, where: Where, reference: Flat, diff: Leaves, other: Leaves, cts: Leaves,
     hand: Rule, n: int, found: list[Budget], seed: int,
 ) -> list[Row]:  # fmt: skip
-    """A row for each leaf, in float64: error is the remainder at the smallest step, bound what it may be there."""
+    """A row for each leaf, in float64: error is the remainder at the smallest step, bound the largest allowed one."""
     best: dict[str, Row] = {}
     for point in range(POINTS):
         rng = np.random.default_rng((seed, 3, point))
@@ -50,9 +50,9 @@ def taylor_rows(
 
 
 def _generic(diff: Leaves, rng, value: Rule) -> tuple[bool, list[np.ndarray], list[np.ndarray]] | None:
-    """Inputs off kinks and ties, moved by a share of their scale (of each entry, where that leaves the domain), and f there.
+    """Inputs off kinks and ties, moved by a share of their scale (of each entry, if that would leave the domain), and f there.
 
-    First whether it was their scale: what leaves the domain is, say, a weight of 0 on NaN.
+    The first result says whether it was their scale. An example that leaves the domain is a weight of 0 on NaN.
     """
     for additive in (True, False):
         near = []
@@ -78,7 +78,7 @@ def _at_point(subject, where, reference, additive, x, start, other, cts, h, n, f
         for step in STEPS:
             moved = [*x]
             moved[i] = x[i] + step * v
-            # The step that was really taken, after rounding: x + e v is not exact. From infinity or NaN there is none.
+            # The actual step after rounding, as x + e v is not exact. From infinity or NaN there is none.
             went = np.where(np.isfinite(x[i]), moved[i] - np.where(np.isfinite(x[i]), x[i], 0.0), 0.0)
             taken = float(np.vdot(h[i], went)) if np.isfinite(slope) else slope
             values = in_x64(reference, moved, other, cts)[:n]

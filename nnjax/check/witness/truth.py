@@ -1,7 +1,7 @@
 """How precise the float64 truth of a definition really is.
 
-Code that casts to float32 or bfloat16 inside computes no better than that, also in float64. It is found in the traced
-program: an operation that takes float64 and gives something narrower.
+Code that casts to float32 or bfloat16 inside is no more precise than that, even in float64. The traced program shows it:
+an operation that takes float64 and returns something narrower.
 """
 
 from collections.abc import Iterator
@@ -27,15 +27,15 @@ def support(run: Run, diff: Leaves, other: Leaves, cts: Leaves) -> float:
 
 
 def operations(jaxpr: Any) -> set[str]:
-    """The names of a program's operations, and of those inside them."""
+    """The names of a program's operations, inner programs included."""
     inner = [j for equation in jaxpr.eqns for value in equation.params.values() for j in _programs(value)]
     return {equation.primitive.name for equation in jaxpr.eqns}.union(*map(operations, inner))
 
 
 def _operations(jaxpr: Any, moving: list[bool]) -> Iterator[tuple[list[np.dtype], list[np.dtype]]]:
-    """(dtypes taken, dtypes given) of every operation that depends on an input that moves, in inner programs too.
+    """(input dtypes, output dtypes) of every operation that depends on a moving input, inner programs included.
 
-    What does not depend on one is a constant, such as a random mask, and may be drawn in any precision.
+    Other operations are constants, such as a random mask, and may have any precision.
     """
     depends = {v for v, m in zip(jaxpr.invars, moving) if m}
     for equation in jaxpr.eqns:

@@ -1,9 +1,9 @@
-"""Differences of values: what decides where autodiff of a definition cannot go, or is itself in question.
+"""Differences of values: they decide where autodiff of a definition does not run, or is itself in question.
 
-Along a direction u, with steps h that shrink, the one-sided slopes (F(x ± h u) - F(x)) / ± h of a smooth F are off by
-terms in h, their mean by terms in h^2: extrapolated from two steps they are off by the next order, and by the rounding of F
-over h. Of all runs of three such estimates that is taken which agrees best, and how well it does is the error: two may agree
-by chance, where F is rounded to less than float64.
+Along a direction u, with shrinking steps h, the one-sided slopes (F(x ± h u) - F(x)) / ± h of a smooth F have errors of
+order h, their mean of order h^2. Extrapolated from two steps, the error is of the next order, plus the rounding of F over
+h. Of all runs of three such estimates, the one that agrees best is taken, and its spread is the error: two could agree by
+chance if F is rounded to less than float64.
 At a kink the two sides differ however small h is.  (Numerical differentiation: Ridders 1982.)
 """
 
@@ -14,12 +14,12 @@ import numpy as np
 
 from .oracle import size_of
 
-STEPS = tuple(10.0 ** (-k / 2) for k in range(3, 15))  # times the size of the entries that move
-APART = 16.0  # times its error: two slopes further apart are two
+STEPS = tuple(10.0 ** (-k / 2) for k in range(3, 15))  # times the size of the moving entries
+APART = 16.0  # times the error: two slopes further apart are different
 
 
 class Slope(NamedTuple):
-    """The slope of F along a direction, from the right, from the left and from both, each with the error that it proves."""
+    """The slope of F along a direction, from the right, from the left and from both, each with its proven error."""
 
     right: tuple[float, float]
     left: tuple[float, float]
@@ -27,14 +27,14 @@ class Slope(NamedTuple):
 
     @property
     def kink(self) -> bool:
-        """Whether the two sides differ by more than their errors, a side that is not finite among them."""
+        """Whether the two sides differ by more than their errors, or one of them is not finite."""
         (r, r_off), (l, l_off) = self.right, self.left
         if not np.isfinite([r, l]).all():
             return bool(np.isfinite(r) or np.isfinite(l))
         return abs(r - l) > APART * (r_off + l_off) + 1e-6 * max(abs(r), abs(l))
 
     def allows(self, slope: float) -> bool:
-        """Whether a derivative may be this: the slope itself or, at a kink, one between those of its sides."""
+        """Whether a derivative may have this value: the slope itself or, at a kink, one between those of the sides."""
         if not self.kink:
             value, off = self.both
             return abs(slope - value) <= APART * off + 1e-6 * abs(value)
@@ -44,8 +44,8 @@ class Slope(NamedTuple):
 
 
 def slope(f: Callable[[Sequence[Any]], float], x: Sequence[Any], u: Sequence[Any], eps: float = 2.0**-52) -> Slope:
-    """The slope of f at x along u, both lists of arrays in float64; eps: of the precision in which f is computed, so that no
-    step is lost in the rounding of x."""
+    """The slope of f at x along u, both lists of arrays in float64; eps: of the precision in which f is computed, so that steps
+    are not lost in the rounding of x."""
     moving = [np.abs(a[d != 0]) for a, d in zip(x, u)]
     size = max(max((size_of(a) for a in moving), default=0.0), max(1e-3, eps**0.25) * max(map(size_of, x), default=0.0)) or 1.0
     steps = [size * h for h in STEPS if h >= 0.2 * eps**0.5]
@@ -59,7 +59,7 @@ def slope(f: Callable[[Sequence[Any]], float], x: Sequence[Any], u: Sequence[Any
 
 
 def _limit(slopes: Sequence[float], noise: Sequence[float], factor: float) -> tuple[float, float]:
-    """(slope at h = 0, its error), each step `factor` times nearer than the one before."""
+    """(slope at h = 0, its error); each step is `factor` times smaller than the one before."""
     limits = [(factor * b - a) / (factor - 1) for a, b in zip(slopes, slopes[1:])]
     runs = zip(limits, limits[1:], limits[2:], noise[3:])
     found = [(max(abs(b - a), abs(c - b)) + n, c) for a, b, c, n in runs if np.isfinite([a, b, c]).all()]
@@ -70,7 +70,7 @@ def _limit(slopes: Sequence[float], noise: Sequence[float], factor: float) -> tu
 
 
 def directions(x: Sequence[Any], i: int, seed: int, draws: int = 3) -> list[list[np.ndarray]]:
-    """Random directions in which the i-th array alone moves, every entry by about its own size."""
+    """Random directions in which only the i-th array moves, every entry by about its own size."""
     rng, found = np.random.default_rng((seed, i)), []
     typical = float(np.abs(x[i][np.isfinite(x[i])]).mean()) if np.isfinite(x[i]).any() else 0.0
     largest = np.maximum(np.abs(x[i]), typical or 1.0)
@@ -84,7 +84,7 @@ def directions(x: Sequence[Any], i: int, seed: int, draws: int = 3) -> list[list
 
 
 def in_groups(x: Sequence[Any], i: int, seed: int, groups: int = 16) -> list[list[np.ndarray]]:
-    """Directions in which a few entries of the i-th array move alone: each by itself, or in `groups` where it has more."""
+    """Directions in which only a few entries of the i-th array move: each alone, or in `groups` if there are more."""
     order = np.random.default_rng((seed, i, 1)).permutation(x[i].size)
     (whole,) = directions(x, i, seed, 1)
     found = []
@@ -96,7 +96,7 @@ def in_groups(x: Sequence[Any], i: int, seed: int, groups: int = 16) -> list[lis
 
 
 def halves(u: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-    """Two directions, of half the entries each that move along this one, all in one array."""
+    """Two directions, each with half of the entries that move along this one, all in one array."""
     i = next(i for i, d in enumerate(u) if d.any())
     found = []
     for members in np.array_split(np.flatnonzero(u[i]), 2):
@@ -107,7 +107,7 @@ def halves(u: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
 
 
 def tied(x: Sequence[Any], where: Sequence[Any], most: int = 32) -> list[list[Any]]:
-    """Directions for the entries that `where` marks: each moved alone, and all that are equal to it moved together."""
+    """Directions for the entries that `where` marks: each moved alone, and together with all that equal it."""
     marked = [(i, k) for i, mask in enumerate(where) for k in np.flatnonzero(mask)]
     chosen = [marked[int(n)] for n in np.unique(np.linspace(0, len(marked) - 1, most).astype(int))] if marked else []
     found = []

@@ -1,4 +1,4 @@
-"""The independent witnesses of one rule in float64, and the kind of error that rows without one of their own have."""
+"""The independent witnesses of one rule in float64, and the kind of error for rows that cannot tell their own."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,11 +17,11 @@ from .adjoint import adjoint_rows
 from .oracle import eps_of, on_host
 from .taylor import taylor_rows
 
-LESS = ("unknown", "partial", "scaled", "permuted")  # kinds that low precision blurs
+LESS = ("unknown", "partial", "scaled", "permuted")  # kinds that low precision can hide
 
 
 class RuleError(Exception):
-    """What the rule under test raised, as against what its definition did."""
+    """Raised by the rule under test, not by its definition."""
 
 
 def common(subject: Subject, cell: Cell, transform: str) -> Where:
@@ -32,8 +32,8 @@ def common(subject: Subject, cell: Cell, transform: str) -> Where:
 def witness_rows(
     subject: Subject, cell: Cell, other: Leaves, run: Callable[..., Any], opts: Options, notes: list[str], broken: bool
 ) -> list[Row]:
-    """The rows of every witness; run: the rule, jitted. What a witness cannot do with the definition is a note, and what the
-    rule raises at its points is a failed row; broken: rows tell already that the rule is wrong."""
+    """The rows of every witness; run: the rule, jitted. An error of the definition becomes a note, an error of the rule a
+    failed row; broken: other rows show already that the rule is wrong."""
     where = common(subject, cell, "jit")
     diff, cts = cell.points[0]
     n = len(cts)
@@ -57,7 +57,7 @@ def witness_rows(
             continue
         if name == "taylor" and any(b.truth_eps > eps_of(np.float64) for b in cell.found[0]):
             notes.append(
-                f"{subject.case}: no taylor remainder: its small steps are lost where the definition casts to lower precision"
+                f"{subject.case}: no taylor remainder: its small steps are lost, as the definition casts to lower precision"
             )
             continue
         try:
@@ -70,13 +70,13 @@ def witness_rows(
         except Exception as error:
             if refused(error):
                 raise
-            notes.append(f"{subject.case}: not held to the {name} witness, where its definition raises: {words(error)}")
+            notes.append(f"{subject.case}: the {name} witness was not checked, as the definition raises: {words(error)}")
     return rows
 
 
 def in_kind(row: Row, rows: Sequence[Row]) -> Row:
-    """A row that says what is wrong less well than another of the same leaf, with what that says: a second derivative or a
-    witness with a kind unknown, and one in low precision where the gradient is wrong in float64 as well."""
+    """The row, with the diagnosis of another row of the same leaf if that says more. This serves a second derivative or a
+    witness of unknown kind, and a row in low precision if the gradient is wrong in float64 too."""
     if row.diagnosis is None:
         return row
     second = row.transform == SECOND_ORDER

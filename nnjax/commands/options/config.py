@@ -12,14 +12,14 @@ from typing import Any, Literal, TypeGuard, get_args, get_origin, get_type_hints
 
 from .groups import ALIASES, grouped
 
-OWN = ("config", "print_config")  # options about the file itself, which no file has
+OWN = ("config", "print_config")  # options about the file itself, which a file cannot set
 SUFFIXES = (".toml", ".yaml", ".yml")
-KINDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", Path: "a path",
+KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", Path: "a path",
          tuple: "a list of whole numbers", dict: "a table of numbers"}  # fmt: skip
 
 
 def file_named(args: Sequence[str]) -> Path | None:
-    """The file that --config names among these words; the last, where there are several."""
+    """The file that --config names among these words; the last one if there are several."""
     found = None
     for word, after in zip(args, [*args[1:], ""]):
         if word == "--config" and after:
@@ -30,10 +30,10 @@ def file_named(args: Sequence[str]) -> Path | None:
 
 
 def read(path: Path, command: type) -> dict[str, Any]:
-    """The options of a command that this file gives, each of its right type.
+    """The options of a command that this file gives, each with the right type.
 
-    Raises ValueError for a file that cannot be read, for a name that no option has (it tells the nearest), and for a value of
-    another type.
+    Raises ValueError for a file that cannot be read, for a name that is no option (it suggests the nearest one), and for a
+    value of the wrong type.
     """
     hints = {f.name: get_type_hints(command)[f.name] for f in fields(command) if f.name not in OWN}
     short = {alias.lstrip("-"): name for name, aliases in ALIASES.items() for alias in aliases}
@@ -45,7 +45,7 @@ def read(path: Path, command: type) -> dict[str, Any]:
         if name not in hints:
             near = difflib.get_close_matches(name, hints, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else "nnjax train --help lists them."
-            raise ValueError(f"{path}: no option is named {str(key)!r}; {hint}")
+            raise ValueError(f"{path}: unknown option {str(key)!r}; {hint}")
         if name in found:
             raise ValueError(f"{path}: {name} is given twice, once as {key}; keep one of them.")
         try:
@@ -57,18 +57,18 @@ def read(path: Path, command: type) -> dict[str, Any]:
 
 def _content(path: Path) -> Mapping[Any, Any]:
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: a configuration is a file of {', '.join(SUFFIXES)}; rename or convert it.")
+        raise ValueError(f"{path}: a configuration file must end in {', '.join(SUFFIXES)}; rename or convert it.")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; --print-config > {path} makes such a file.") from None
+        raise ValueError(f"{path} does not exist; --print-config > {path} makes such a file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}; check it.") from None
     if path.suffix.lower() == ".toml":
         try:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path} is no TOML: {error}; --print-config shows how it is written.") from None
+            raise ValueError(f"{path} is not valid TOML: {error}; --print-config prints an example.") from None
     try:
         import yaml
     except ImportError:
@@ -76,16 +76,16 @@ def _content(path: Path) -> Mapping[Any, Any]:
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}; correct it.") from None
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}; correct it.") from None
     if not isinstance(found, (dict, NoneType)):
-        raise ValueError(f"{path} must give options by name, as in epochs: 3, got {type(found).__name__}; change it.")
+        raise ValueError(f"{path} must give options by name, got {type(found).__name__}; write e.g. epochs: 3.")
     return found or {}
 
 
 def _typed(hint: Any, value: Any, loose: bool) -> Any:
-    """The value as an option of this type has it. Raises TypeError, with what it must be, for another.
+    """The value, converted to the type of its option. Raises TypeError, which says what it must be, if it does not fit.
 
-    loose: as in YAML, which has null, and takes 1e-3 for a text.
+    loose: accept what YAML makes of values: null, and 1e-3 as text.
     """
     kinds = get_args(hint) if NoneType in get_args(hint) else (hint,)
     if value is None and NoneType in kinds:
@@ -119,7 +119,7 @@ def _is_whole(value: Any) -> TypeGuard[int]:
 
 
 def as_toml(options: Any, groups: Mapping[str, Sequence[str]]) -> str:
-    """Every option of a command, by group, as TOML that `read` takes back; those that are not set are named."""
+    """Every option of a command, by group, as TOML that `read` accepts; options that are not set stand in comments."""
     lines = []
     for group, names in grouped(type(options), groups).items():
         listed = [(name, getattr(options, name)) for name in names if name not in OWN]
@@ -133,7 +133,7 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):
-        return repr(value)  # of a float as many digits as give the same one
+        return repr(value)  # as many digits of a float as give the same float again
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, dict):

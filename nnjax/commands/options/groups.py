@@ -1,4 +1,4 @@
-"""The options of a command by subject: its help in one box for each, from the same flat dataclass."""
+"""The options of a command by subject: its help shows a box for each, made from one flat dataclass."""
 
 import ast
 import inspect
@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 
 T = TypeVar("T")
-REST = "other"  # the group of what no group names
+REST = "other"  # the group of the fields that no group names
 
 TRAIN = {
     "data": ("data", "target", "regression", "expand", "standardise", "standardise_targets"),
@@ -29,7 +29,7 @@ ALIASES = {"learning_rate": ("--lr",)}
 
 
 def grouped(command: type, groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """group -> fields of the command, each in one group, in the order of `groups`."""
+    """group -> fields of the command, each field in one group, in the order of `groups`."""
     names = [f.name for f in fields(command)]
     found = {group: [name for name in listed if name in names] for group, listed in groups.items()}
     known = {name for listed in found.values() for name in listed}
@@ -50,7 +50,7 @@ def docs(command: type) -> dict[str, str]:
 
 
 def parse(default: T, groups: Mapping[str, Sequence[str]], prog: str, args: Sequence[str]) -> T:
-    """The command that these words ask for; default: what they leave open. Ends the program for help, and for bad words."""
+    """The command that these words ask for; `default` fills in the rest. Ends the program for --help, and for invalid words."""
     command: Any = type(default)
     told, hints = docs(command), get_type_hints(command)
     parts = []

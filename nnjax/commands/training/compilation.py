@@ -1,4 +1,4 @@
-"""Compiled programs, kept on the disk for the next run: JAX's own cache, in this project's folder."""
+"""Compiled programs, kept on disk for the next run: JAX's own cache, in this project's folder."""
 
 import hashlib
 import os
@@ -14,26 +14,26 @@ from ...data.download import cache_folder
 
 # Bytes that are kept, of many runs of other sizes each: JAX looks through all of them for each program that is added.
 LARGEST = 1 << 27
-PATIENCE = 5.0  # seconds that are waited for another run which looks through the folder
-SLOW = 0.05  # seconds of compiling, from which on a program is kept: to read one takes some 3 ms
-LOCK, ENTRY, TIME = ".lockfile", "-cache", "-atime"  # names of JAX's own
+PATIENCE = 5.0  # seconds to wait for another run that holds the folder's lock
+SLOW = 0.05  # seconds of compiling from which a program is kept: reading one takes about 3 ms
+LOCK, ENTRY, TIME = ".lockfile", "-cache", "-atime"  # file names of JAX's cache
 
 
 def keep_programs(choice: str | None, say: Callable[[str], object]) -> Path | None:
     """Have JAX keep what it compiles, and where; choice: a folder, "off", or None for the usual one.
 
-    Where the user has chosen a folder by JAX's own setting, as by $JAX_COMPILATION_CACHE_DIR, all its settings stay. A
-    folder that cannot be written to is told to `say`, and the run goes on without. Raises ValueError for a file.
+    If the user has chosen a folder by JAX's own setting, such as $JAX_COMPILATION_CACHE_DIR, JAX's settings stay as they are.
+    If the folder cannot be written to, `say` is told so, and the run continues without it. Raises ValueError for a file.
     """
     if choice == "off":
         jax.config.update("jax_enable_compilation_cache", False)
         return None
-    # What is kept only saves time: a full disk, a lock that is not had, a large program end nothing.
+    # The cache only saves time: a full disk, a busy lock or a large program must not end a run.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache|Cache value for key")
     if choice is None and jax.config.values["jax_compilation_cache_dir"]:
         return None
     if choice is not None and os.path.lexists(choice) and not os.path.isdir(choice):
-        raise ValueError(f"train: --compilation-cache {choice} is no folder; name another place, or off.")
+        raise ValueError(f"train: --compilation-cache must be a folder, got the file {choice}; name another place, or off.")
     try:
         folder = (cache_folder() / "programs" if choice is None else Path(choice)) / _machine()
         _made_ready(folder)
@@ -48,7 +48,7 @@ def keep_programs(choice: str | None, say: Callable[[str], object]) -> Path | No
 
 
 def _machine() -> str:
-    """What tells this processor from others that may share the folder: a program for one may not run on another."""
+    """A name for this kind of processor, as others may share the folder: a program for one may not run on another."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
@@ -58,15 +58,15 @@ def _machine() -> str:
 
 
 def _made_ready(folder: Path) -> None:
-    """Make the folder, see that it can be locked and written to, and clear what a run left that was killed while it wrote.
+    """Make the folder, check that it can be locked and written to, and remove half-written files of runs that were killed.
 
-    Raises OSError where that is not so.
+    Raises OSError if that fails.
     """
     try:
         import filelock
     except ImportError:
-        raise OSError("it needs filelock, of the train extra") from None
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # who can write there can have this process run programs
+        raise OSError("the package filelock of the train extra is missing") from None
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # whoever can write there can make this process run programs
     try:
         with filelock.FileLock(folder / LOCK, timeout=PATIENCE):
             for entry in folder.glob(f"*{ENTRY}"):

@@ -1,4 +1,4 @@
-"""`nnjax train` on images, or rows of features: one of the models of `nnjax.train.recipe`."""
+"""`nnjax train` on images or tables: one of the models of `nnjax.train.recipe`."""
 
 import json
 import statistics
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> int:
-    """Train, print what came of it; the exit code."""
+    """Train and print the result; return the exit code."""
     model = named("model", o.model or "mlp", MODELS)
     if not len(data.test.y):
         raise DataError(f"data set {data.name!r}: the test split is empty; give it at least one example.")
@@ -136,16 +136,16 @@ def _summary(o: "Train", done: Fit, first: list[Difference], last: list[Differen
 
 
 def _best(done: Fit, what: str, score: Callable[[Epoch], float]) -> None:
-    """A line on the last score and the best, where there is one."""
+    """Print the last score and the best one, if there is one."""
     if score(done.history[-1]) == score(done.history[-1]):
         best = max(done.history, key=score)
         print(f"{what:<16} {score(done.history[-1]):.4f} (best {score(best):.4f}, epoch {best.epoch})")
 
 
 def _compare(o: "Train", recipe: Recipe, params: Any, x, labels) -> list[Difference]:
-    if o.compute_dtype or o.feedback != "transpose":  # another rounding, or no gradient at all
+    if o.compute_dtype or o.feedback != "transpose":  # rounded otherwise, or not a gradient at all
         return []
-    key = jax.random.key(0) if o.dropout else None  # each device drops others than one alone would
+    key = jax.random.key(0) if o.dropout else None  # each device drops other units than a single device would
     reference = recipe.one_device
     if reference is None or o.dropout:
         reference = recipe.placement.as_on_one_device(recipe.reference)
@@ -161,7 +161,7 @@ def _on_device(recipe: Recipe, data: Dataset, n: int | None = None) -> tuple[jax
 
 def _worst(differences: list[Difference]) -> str:
     if not differences:
-        return "not compared in lower precision; nnjax.check_vjp does it, with compute_dtype"
+        return "not compared in lower precision; nnjax.check_vjp can, with compute_dtype"
     worst = max(differences, key=lambda d: d.relative / d.budget if d.budget else float(d.relative > 0))
     verdict = "ok" if all(d.ok for d in differences) else "TOO FAR APART"
     return f"relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} ({worst.leaf}): {verdict}"

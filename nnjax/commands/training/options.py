@@ -1,4 +1,4 @@
-"""The options of `nnjax train`, judged before any work is done: no data read, no folder made, nothing compiled."""
+"""The options of `nnjax train`, checked before any work: no data is read, no folder made, nothing compiled."""
 
 import importlib.util
 import math
@@ -24,17 +24,17 @@ OF: dict[str, tuple[str, ...]] = {
     "channels": ("lenet",),
     "dropout": ("lenet", "gpt"),
     "heads": ("gpt",),
-}  # which models have an option that not all have
+}  # the models that have each option that some lack
 TEXTS = ("tiny_shakespeare",)  # data sets that are texts
-SEEDS = 1 << 32  # jax.random.key takes the lowest 32 bits: another seed would be the same
-LARGEST = 1 << 31  # sizes and steps are counted in an int32
-LAYERS = 1000  # of a model of text; each layer of a char_rnn is compiled by itself
-LONG = 1 << 30  # steps of a schedule that is only tried
+SEEDS = 1 << 32  # jax.random.key takes only the lowest 32 bits of a seed
+LARGEST = 1 << 31  # sizes and steps are counted in int32
+LAYERS = 1000  # of a model for text; each layer of a char_rnn is compiled separately
+LONG = 1 << 30  # steps of a schedule that is only tried out
 PRECISIONS = ("bfloat16", "float16", "float32")
 
 
 def expect_options(o: "Train") -> None:
-    """Raise ValueError for an option that makes no sense, alone or beside another, whatever the data hold."""
+    """Raise ValueError for an option that makes no sense, alone or beside another, whatever the data."""
     text = o.data.lower().endswith(".txt") or o.data in TEXTS
     model = o.model or ("gpt" if text else "mlp")
     _expect_model_for(o.data, text, model)
@@ -50,10 +50,10 @@ def expect_options(o: "Train") -> None:
 
 
 def _expect_model_for(data: str, text: bool, model: str) -> None:
-    """Raise ValueError for a model that is not known, or is one of other data."""
+    """Raise ValueError for a model that is unknown, or made for other data."""
     named("model", model, (*MODELS, *MODELS_OF_TEXT))
     if not text and model in MODELS_OF_TEXT:
-        raise ValueError(f"train: {model} is a model of text, and {data} is none: add --data {TEXTS[0]}, or a .txt file.")
+        raise ValueError(f"train: the model {model} needs text, got --data {data}; pass --data {TEXTS[0]}, or a .txt file.")
     if text and model in MODELS:
         raise ValueError(f"train: {model} is a model of images and tables, and {data} is a text: add --data digits, or data of "
                          f"your own, or choose --model {' or '.join(MODELS_OF_TEXT)}.")  # fmt: skip
@@ -61,7 +61,7 @@ def _expect_model_for(data: str, text: bool, model: str) -> None:
 
 def _expect_optimizer(o: "Train") -> None:
     if "learning_rate" in o.optimizer_args:
-        raise ValueError("train: the learning rate is an option of its own; pass --learning-rate.")
+        raise ValueError("train: the learning rate has its own option; pass --learning-rate, not an optimizer argument.")
     optimizer = make_optimizer(
         o.optimizer, o.learning_rate, LONG, arguments=o.optimizer_args, schedule=o.schedule,
         schedule_arguments=o.schedule_args, clip=o.clip, weight_decay=o.weight_decay, average=o.average, skip=o.skip_non_finite,
@@ -70,7 +70,7 @@ def _expect_optimizer(o: "Train") -> None:
     try:
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
-    except Exception as error:  # whatever optax, or JAX in it, makes of an argument that it did not look at
+    except Exception as error:  # optax checks few arguments: whatever it or JAX raises for a wrong one
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"train: the optimizer {o.optimizer} cannot take a step with these arguments: {reason}; see --optimizer-args and "
@@ -79,7 +79,7 @@ def _expect_optimizer(o: "Train") -> None:
 
 
 def _expect_useful(o: "Train", model: str) -> None:
-    """Raise ValueError for an option that this model has no use for."""
+    """Raise ValueError for an option that this model does not use."""
     for f in fields(o):
         of = OF.get(f.name, (model,))
         if model not in of and getattr(o, f.name) != f.default:
@@ -108,7 +108,7 @@ def _expect_sizes(o: "Train") -> None:
         if not 0 <= n < LARGEST:
             raise ValueError(f"train: {name} must be at least 0 and less than 2**31, got {n}; 0 turns it off.")
     if o.layers > LAYERS:
-        raise ValueError(f"train: layers must be at most {LAYERS}, got {o.layers}; make the network wider instead.")
+        raise ValueError(f"train: layers must be at most {LAYERS}, got {o.layers}; use fewer, and a larger --width.")
     if o.batch_size % o.microbatches:
         raise ValueError(
             f"train: a batch of {o.batch_size} cannot be shared among {o.microbatches} equal parts; make --batch-size a "
@@ -130,12 +130,12 @@ def _expect_numbers(o: "Train") -> None:
         if value < 0:
             raise ValueError(f"train: {name} must be at least 0, got {value}; 0 turns it off.")
     if not 0 <= o.dropout < 1:
-        raise ValueError(f"train: dropout must be the share that is dropped, from 0 to less than 1, got {o.dropout}.")
+        raise ValueError(f"train: dropout must be a share from 0 to less than 1, got {o.dropout}; pass e.g. 0.1.")
     if o.compute_dtype is not None:
         named("--compute-dtype", o.compute_dtype, PRECISIONS)
         if o.grad == "both":
             raise ValueError(
-                f"train: --grad both holds the gradients to the budget of their own precision, got --compute-dtype "
+                f"train: --grad both compares gradients in full precision, got --compute-dtype "
                 f"{o.compute_dtype}; leave one of them out."
             )
 
@@ -144,18 +144,18 @@ def _expect_of_text(o: "Train", model: str) -> None:
     if model == "gpt" and o.width % o.heads:
         raise ValueError(f"train: --width must be a multiple of --heads, got {o.width} and {o.heads}; change one of them.")
     if o.epochs is not None and o.epochs * EVERY >= LARGEST:
-        raise ValueError(f"train: {o.epochs} epochs of {EVERY} steps are 2**31 steps or more; pass fewer --epochs.")
+        raise ValueError(f"train: {o.epochs} epochs of {EVERY} steps are too many, 2**31 steps or more; pass fewer --epochs.")
 
 
 def _expect_of_images(o: "Train", model: str) -> None:
     named("feedback", o.feedback, FEEDBACK)
     if o.feedback != "transpose" and o.grad != "hand":
-        raise ValueError(f"train: --feedback {o.feedback} gives no gradient for jax.grad to compute; leave out --grad.")
+        raise ValueError(f"train: --feedback {o.feedback} gives no gradient that jax.grad could compute; leave out --grad.")
     if model == "nielsen":
         named("loss of the model nielsen", o.loss or "quadratic", COSTS)
         if o.activation not in (None, "sigmoid"):
             raise ValueError(
-                f"the model nielsen has sigmoid neurons, got activation {o.activation!r}; use the model mlp for others."
+                f"the model nielsen has sigmoid neurons only, got activation {o.activation!r}; use the model mlp for others."
             )
     else:
         named("loss", o.loss or "softmax_cross_entropy", LOSSES)
@@ -166,9 +166,9 @@ def _expect_saved(o: "Train") -> None:
     if o.folder is None:
         asked = {"--resume": o.resume, "--save-every": o.save_every is not None, "--tensorboard": o.tensorboard}
         for option in (name for name, given in asked.items() if given):
-            raise ValueError(f"train: {option} is about a run that is saved; name its place by --folder.")
+            raise ValueError(f"train: {option} needs a folder for the run; add --folder.")
     elif os.path.lexists(o.folder) and not o.folder.is_dir():
-        raise ValueError(f"train: --folder {o.folder} is no folder; name another place.")
+        raise ValueError(f"train: --folder must be a folder, got the file {o.folder}; name another place.")
     if o.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise ValueError("train: --tensorboard needs tensorboardX: python -m pip install 'nnjax[tensorboard]'.")
     if o.wandb is not None and importlib.util.find_spec("wandb") is None:

@@ -1,4 +1,4 @@
-"""`nnjax train` on text: a gpt or a recurrent network of characters, and samples of what it writes."""
+"""`nnjax train` on text: a gpt or a recurrent character model, and a sample of what it writes."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ SAMPLE = 200  # characters
 
 
 def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) -> Fit:
-    """Train, print what came of it and what the network writes."""
+    """Train, print the result and a sample of what the network writes."""
     o, vocab = options, len(text.vocabulary)
     name = named("model of text", o.model or "gpt", MODELS_OF_TEXT)
     expect_window(text, o.context)
@@ -96,11 +96,11 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         last = done.history[-1]
         if o.quiet and compared:
             print(compared)
-        print(f"validation loss  {last.measured['validation_loss']:.4f}, {last.validation_accuracy:.4f} of characters foretold")
+        print(f"validation loss  {last.measured['validation_loss']:.4f}, {last.validation_accuracy:.4f} of characters right")
         last_params = placement.on_host(averaged(done.state.opt_state, done.state.params))
         with o.waiting("writing"):
             sample = _sample(name, o, last_params, text, text_key)
-        print(f"it writes: {sample!r}")
+        print(f"sample: {sample!r}")
     return done
 
 

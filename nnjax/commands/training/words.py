@@ -1,4 +1,4 @@
-"""What is told of a run before it begins, and while it is being checked."""
+"""What is printed about a run before it starts, and while its gradient is checked."""
 
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,8 @@ COMPARING = "checking the gradient against jax.grad"
 
 
 def described(o: "Train", mesh: Mesh | None) -> str:
-    """How the run optimises, and on what mesh, in words; which of the two decays is meant is said."""
-    by = {"hand": "hand", "jax": "jax.grad", "both": "hand, held against jax.grad at every step"}[o.grad]
+    """How the run optimises, and on what mesh, as a sentence; it names each kind of decay."""
+    by = {"hand": "hand", "jax": "jax.grad", "both": "hand, compared with jax.grad at every step"}[o.grad]
     given = [f"{k} {v:g}" for k, v in o.optimizer_args.items()]
     words = [" ".join([o.optimizer, *given]), f"learning rate {o.learning_rate}"]
     words += [f"{o.schedule}"] if o.schedule else []

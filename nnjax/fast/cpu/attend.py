@@ -1,4 +1,4 @@
-"""Attention on a CPU, which never forms all products of queries with keys at once: the spelling by the number of keys."""
+"""Attention on a CPU, without ever forming all products of queries with keys at once: the number of keys sets the spelling."""
 
 import math
 from functools import partial
@@ -10,7 +10,7 @@ from .. import attend_finite
 from .attend_blocks import blocks_bwd, blocks_fwd
 from .attend_rows import rows_bwd, rows_fwd
 
-# (At most so many keys, spelling, queries or keys at a time): decided by `attention causal` and `attention S=...` of the bench.
+# (Largest number of keys, spelling, queries or keys at a time): from the bench cases `attention causal`, `attention S=...`.
 ROWS, BLOCKS = "rows", "blocks"
 SPELLINGS = (
     (64, ROWS, 32),
@@ -21,12 +21,12 @@ SPELLINGS = (
 
 
 def spelling(keys: int) -> tuple[str, int]:
-    """(spelling, queries or keys at a time) for so many keys."""
+    """(spelling, queries or keys at a time) for this many keys."""
     return next((how, n) for most, how, n in SPELLINGS if keys <= most)
 
 
 def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool) -> Any:
-    """(y, log_z): what is new of what `nnjax.layers.attend.attend_fwd` gives, of the same arguments."""
+    """(y, log_z): the new arrays in the result of `nnjax.layers.attend.attend_fwd`, for the same arguments."""
     how, n = spelling(k.shape[-2])
     if how == ROWS:
         return rows_fwd(q, k, v, keep, causal=causal, block=n)

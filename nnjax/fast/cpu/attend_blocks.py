@@ -1,7 +1,7 @@
-"""Attention for many keys: one pair of blocks of queries and keys after the other.
+"""Attention for many keys: one pair of blocks of queries and keys after another.
 
-Nothing grows with queries times keys: a query's softmax is known but for its denominator, which grows from block to block
-(Dao et al. 2022, algorithms 1 and 4).
+No array has the size queries times keys: a query's softmax is known except for its denominator, which grows from block to
+block (Dao et al. 2022, algorithms 1 and 4).
 """
 
 from typing import Any
@@ -66,14 +66,14 @@ def blocks_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool
         i, j = pair
         y, top, z = (_take(t, i, n, axis) for t, axis in zip(carry, (-2, -1, -1)))
         s = hide(contract("bhgqd,bhkd->bhgqk", _take(q_, i, n), _take(k_, j, m)), _seen_in(pair, keep_, n, m, causal))
-        new = lax.stop_gradient(jnp.maximum(top, s.max(-1)))  # y does not depend on it, but without it exp overflows
-        e, shrink = exp_less(s, new), jnp.exp(top - new)  # a larger maximum shrinks what was summed before it
+        new = lax.stop_gradient(jnp.maximum(top, s.max(-1)))  # y does not depend on it, but exp would overflow without it
+        e, shrink = exp_less(s, new), jnp.exp(top - new)  # a larger maximum shrinks the earlier sums
         y = y * broadcast(shrink[..., None], y.shape) + contract("bhgqk,bhkd->bhgqd", e.astype(v.dtype), _take(v_, j, m))
         found = (y, new, z * shrink + e.sum(-1))
         return tuple(_put(t, f, i, n, axis) for t, f, axis in zip(carry, found, (-2, -1, -1))), None
 
     zeros = _zeros(q_)
-    # Half the least number is below every score and above the hidden ones: a query that sees no key has exp(...) = 0.
+    # Half the lowest number is below every score and above the hidden ones: a query without a key has exp(...) = 0.
     low = zeros[..., 0] + float(jnp.finfo(zeros.dtype).min) / 2
     pairs = _pairs(q_.shape[-2], k_.shape[-2], n, m, causal)
     (y, top, z), _ = lax.scan(step, (zeros, low, zeros[..., 0]), pairs)
@@ -96,7 +96,7 @@ def blocks_bwd(
         seen = _seen_in(pair, keep_, n, m, causal)
         p = exp_less(hide(contract("bhgqd,bhkd->bhgqk", q_i, k_j), seen), _take(log_z, i, n, -1))
         ct_p = contract("bhgqd,bhkd->bhgqk", ct_i, v_j)  # forward summed p v over keys k; back, over features d
-        # softmax's Jacobian diag(p) - p pᵀ is its own transpose; pᵀ ct_p = yᵀ ct_y, so delta stands for whole rows of p.
+        # softmax's Jacobian diag(p) - p pᵀ is its own transpose; pᵀ ct_p = yᵀ ct_y, so delta replaces whole rows of p.
         ct_s = clear(p * (ct_p - broadcast(_take(delta, i, n, -1)[..., None], p.shape)), seen).astype(q.dtype)
         found = (
             contract("bhgqk,bhkd->bhgqd", ct_s, k_j),

@@ -1,10 +1,10 @@
-"""Attention for a moderate number of keys: forward a few rows of queries at a time, against every key that they see; backward
-a few rows of keys, against every query that sees them.
+"""Attention for a moderate number of keys: forward a few rows of queries at a time, with every key that they see; backward
+a few rows of keys, with every query that sees them.
 
-Rows are slices of static size, so causal rows stop where nothing more is seen. Every product is of the form a @ b, for which
-alone XLA has its fast kernels on CPUs: what it needs transposed is transposed once. Heads go in chunks small enough that the
-products of a row stay in cache. What is hidden reaches nothing: a score that meets what is not finite is NaN, a hidden one is
-the least number whatever it was, and values meet weights of 0 as finite numbers.
+Rows are slices of static size, so causal rows stop where nothing more is seen. Every product has the form a @ b, the only
+one with fast kernels in XLA on CPUs, so each operand is transposed once. Heads go in chunks small enough that the products
+of a row stay in cache. Hidden numbers have no effect: a score with a number that is not finite is NaN, a hidden score is
+the lowest number whatever it was, and values with weight 0 are made finite.
 """
 
 import math
@@ -19,11 +19,11 @@ from ..attend_hidden import clear, finite, hide, kept, numbers, told, visible
 from ..attend_products import contract, exp_less
 
 LANES = 16
-PRODUCTS = 1 << 17  # of queries and keys at a time: `gpt` and `attention` of the bench, in time and memory
+PRODUCTS = 1 << 17  # of queries and keys at a time: from the time and memory of the bench cases `gpt` and `attention`
 
 
 def along(reduce, x):
-    """reduce(x, axis=-1), 16 lanes at a time where they divide it: XLA's own loop along a row takes one by one."""
+    """reduce(x, axis=-1), 16 lanes at a time if they divide it: XLA's own loop along a row takes one number at a time."""
     if x.shape[-1] % LANES == 0:
         x = reduce(x.reshape(*x.shape[:-1], x.shape[-1] // LANES, LANES), -2)
     return reduce(x, -1)
@@ -38,7 +38,7 @@ def _rows(many: int, others: int, n: int, causal: bool, keys: bool) -> list[tupl
 
 
 def _in_chunks(f: Callable[..., Any], products: int, arrays: tuple[Any, ...]) -> Any:
-    """f of the arrays, (heads, ...) each or None, with as many heads at a time as the limit allows; products: of one head."""
+    """f of the arrays, each (heads, ...) or None, for as many heads at a time as the limit allows; products: of one head."""
     heads = arrays[0].shape[0]
     size = max((c for c in range(1, heads + 1) if heads % c == 0 and c * products <= PRODUCTS), default=1)
     if heads <= size:
@@ -54,7 +54,7 @@ def by_head(x: Array) -> Array:
 
 
 def copied(x: Array, g: int) -> Array:
-    """(b, h, t, ...) so too, each head copied to the g heads of queries that it serves."""
+    """(b, h, t, ...) likewise, each head copied to the g heads of queries that it serves."""
     return by_head(broadcast(x[:, :, None], (*x.shape[:2], g, *x.shape[2:])))
 
 
@@ -75,7 +75,7 @@ def _seen(keep: Array | None, queries: slice, keys: slice, causal: bool) -> Arra
 
 
 def rows_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, block: int) -> tuple[Array, Array]:
-    """(y, log_z): what is new of what `nnjax.layers.attend.attend_fwd` gives, of the same arguments."""
+    """(y, log_z): the new arrays in the result of `nnjax.layers.attend.attend_fwd`, for the same arguments."""
     g, d = q.shape[2], q.shape[-1]
     k, v = kept(k, keep), kept(v, keep)
     spoils = told(v) if causal else None  # NaN for the values that are not finite
@@ -88,9 +88,9 @@ def rows_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, 
             if spoils is not None:  # infinite scores are NaN too
                 s = s + 0 * s + broadcast(spoils[:, None, keys], s.shape)
             s = hide(s, _seen(keep, queries, keys, causal))
-            # Half the least number is below every score and above the hidden ones: who sees no key has exp(...) = 0.
+            # Half the lowest number is below every score and above the hidden ones: a query without a key has exp(...) = 0.
             low = jnp.full_like(s[..., 0], float(jnp.finfo(s.dtype).min) / 2)
-            # y does not depend on the maximum, but without it exp overflows
+            # y does not depend on the maximum, but exp would overflow without it
             top = lax.stop_gradient(jnp.maximum(low, along(jnp.max, s)))
             e = exp_less(s, top)
             z = along(jnp.sum, e)
@@ -109,14 +109,14 @@ def rows_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, 
 
 
 def rows_bwd(residuals: Any, ct_y: Array, *, causal: bool, block: int) -> tuple[Array, Array, Array]:
-    """As `nnjax.layers.attend.attend_bwd`.  Products are formed with the keys first: sᵀ = k qᵀ."""
+    """Like `nnjax.layers.attend.attend_bwd`.  Products are formed with the keys first: sᵀ = k qᵀ."""
     q, k, v, keep, y, log_z = residuals
     g, scale = q.shape[2], 1 / math.sqrt(q.shape[-1])
-    # pᵀ ct_p = yᵀ ct_y, so delta stands for it. A product with ones is the faster sum over so few features.
+    # pᵀ ct_p = yᵀ ct_y, so delta replaces it. A product with ones is the faster sum over so few features.
     delta = ct_y.astype(log_z.dtype) * y.astype(log_z.dtype)
     delta = contract("bhgsd,d->bhgs", delta, jnp.ones_like(delta, shape=delta.shape[-1:]))
     k, v = kept(k, keep), kept(v, keep)
-    q, k, v = (finite(x) if causal else x for x in (q * scale, k, v))  # who sees more has a log_z of NaN
+    q, k, v = (finite(x) if causal else x for x in (q * scale, k, v))  # queries that see other numbers have log_z = NaN
     rows = _rows(k.shape[-2], q.shape[-2], block, causal, keys=True)
 
     def chunk(q, k, v, keep, log_z, delta, ct_y):

@@ -1,4 +1,4 @@
-"""The two transposes of a convolution of images, each in the spellings that are fast on different shapes.
+"""The two transposes of a convolution of images, each in spellings that are fast for different shapes.
 
     y[n, p] = sum_i x[n, p stride + i dilation - before] w[i]        p, i: places in the plane
 
@@ -22,12 +22,12 @@ from ...linear import Amounts, broadcast, crop, fold, pad, shift, wide, windows,
 
 LAYOUT, LINE = ("NHWC", "HWIO", "NHWC"), ("NWC", "WIO", "NWC")
 COLUMNS, CONVOLUTION, TAPS = "columns", "convolution", "taps"
-# Numbers formed from one chunk of the batch: they stay in cache, and never are all there. `lenet` and `conv 5x5` of the bench.
+# Numbers formed at a time, from one chunk of the batch, so that they stay in cache (bench cases `lenet` and `conv 5x5`).
 CHUNK = 800 << 10
 
 
 class Plane(NamedTuple):
-    """How the kernel meets the image: steps, zeros (before, after) around, steps within the kernel, groups of channels."""
+    """How the kernel is applied to the image: stride, zeros (before, after) around, dilation, groups of channels."""
 
     stride: tuple[int, ...]
     amounts: Amounts
@@ -57,7 +57,7 @@ def transposes(w: Array, x: Array, ct_y: Array, window: Any, feedback: Callable[
 
 
 def spelling(w_shape: Any, x_shape: Any, ct_shape: Any, plane: Plane) -> tuple[str, str]:
-    """How to spell ct_x and ct_w, by shape: the cases `conv` and `lenet` of the bench decide."""
+    """How to spell ct_x and ct_w, by shape, from the bench cases `conv` and `lenet`."""
     *kernel, n_in, _ = w_shape
     if plane.groups > 1:
         return (TAPS if n_in == 1 else CONVOLUTION), TAPS
@@ -65,7 +65,7 @@ def spelling(w_shape: Any, x_shape: Any, ct_shape: Any, plane: Plane) -> tuple[s
         return CONVOLUTION, CONVOLUTION
     if kernel == [1, 1]:
         return COLUMNS, COLUMNS
-    wasted = math.prod(x_shape[1:3]) / math.prod(ct_shape[1:3])  # CONVOLUTION of ct_y computes this much too often
+    wasted = math.prod(x_shape[1:3]) / math.prod(ct_shape[1:3])  # CONVOLUTION of ct_y computes this many times too much
     for_x = n_in < 16 or wasted >= 1.5
     for_w = n_in == 1 or (n_in >= 16 and wasted >= 1.5 and math.prod(kernel) >= 25)
     return (COLUMNS if for_x else CONVOLUTION), (COLUMNS if for_w else CONVOLUTION)
@@ -78,7 +78,7 @@ def input_cotangent(w: Array, ct_y: Array, x_shape: Any, plane: Plane) -> Array:
     how = spelling(w.shape, x_shape, ct_y.shape, plane)[0]
     if how == COLUMNS:
         return _columns_for_x(w, ct_y, plane)
-    # ct_y spread out to where each window began, with so many zeros around (or cropped) that places q + i dilation are in.
+    # ct_y spread out to the start of each window, and padded (or cropped) so that all places q + i dilation are inside.
     before = [(k - 1) * d - a for k, d, (a, _) in zip(w.shape, plane.dilation, plane.amounts)]
     after = [q + a - (p - 1) * s - 1 for q, p, s, (a, _) in zip(x_shape[1:3], ct_y.shape[1:3], plane.stride, plane.amounts)]
     if how == TAPS:
@@ -96,8 +96,8 @@ def weight_cotangent(x: Array, ct_y: Array, w_shape: Any, plane: Plane) -> Array
         return _columns_for_w(x, ct_y, w_shape, plane)
     if how == TAPS:
         return _taps_for_w(x, ct_y, w_shape, plane)
-    # Over n and p it sums, as over channels and kernel: turn x and ct_y until XLA sees them as such. Left to XLA, the
-    # turned convolution is a plain loop inside `lax.scan`.
+    # It sums over n and p as a convolution does over channels and kernel: permute x and ct_y so that XLA sees them as these.
+    # If XLA permutes them itself, the convolution is a plain loop inside `lax.scan`.
     after = [
         (p - 1) * s + (k - 1) * d + 1 - q - a
         for q, p, k, s, d, (a, _) in zip(x.shape[1:3], ct_y.shape[1:3], w_shape, plane.stride, plane.dilation, plane.amounts)
@@ -110,7 +110,7 @@ def weight_cotangent(x: Array, ct_y: Array, w_shape: Any, plane: Plane) -> Array
 def _convolve(x, w, stride, around, spread, dilation, groups=1):
     """XLA's convolution, in one dimension where the plane has height 1: in two it takes 1.5 times as long there.
 
-    Zeros above or below give x more rows than it has, or w more places to stand, so they make it a plane.
+    Zeros above or below give x more rows, or w more positions, so they need two dimensions.
     """
     if x.shape[1] > 1 or w.shape[0] > 1 or tuple(around[0]) != (0, 0):
         return lax.conv_general_dilated(
@@ -136,7 +136,7 @@ def _columns_for_x(w, ct_y, plane):
 
     def of_chunk(ct):
         n, *space, _ = ct.shape
-        # forward, windows @ w; back, w @ ctᵀ, then every window gives what it holds back to the places it was copied from
+        # forward, windows @ w; back, w @ ctᵀ, then every window returns its entries to the places they were copied from
         seen = jnp.matmul(flat, _last(ct).T, preferred_element_type=wide(ct)).reshape(kw, kh, n_in, space[0], space[1] * n)
         ct_x = windows_t(windows_t(seen, 3, dw * n), 1, dh)
         return crop(_first(ct_x, n), _around(plane)).astype(ct.dtype)
@@ -154,7 +154,7 @@ def _columns_for_w(x, ct_y, w_shape, plane):
 
     def of_chunk(x, ct):
         n = x.shape[0]
-        # forward, windows @ w; back, windowsᵀ @ ct, and windowsᵀ is what is cut out here: places last
+        # forward, windows @ w; back, windowsᵀ @ ct, and windowsᵀ is formed here: places last
         x = pad(x, _around(plane))
         x = x.transpose(3, 1, 2, 0).reshape(n_in, x.shape[1], x.shape[2] * n)
         seen = windows(windows(x, 1, kh, dh), 3, kw, dw * n)
@@ -165,7 +165,7 @@ def _columns_for_w(x, ct_y, w_shape, plane):
 
 
 def _last(ct):
-    """(n, h, w, channels) -> (h w n, channels): the batch last of the places, so that windows shift long runs of numbers."""
+    """(n, h, w, channels) -> (h w n, channels): the batch is the last place, so that windows shift long runs of numbers."""
     return fold(ct.transpose(1, 2, 0, 3))
 
 
@@ -175,7 +175,7 @@ def _first(x, n):
 
 
 def depthwise(w: Array, x: Array, window: Any) -> Array:
-    """conv(x, w) with one input channel a group, a term for each tap.  x: (..., space, in), w: (*kernel, 1, out)."""
+    """conv(x, w) with one input channel in each group, a term for each tap.  x: (..., space, in), w: (*kernel, 1, out)."""
     dims, lead = len(window.stride), x.shape[: -1 - len(window.stride)]
     w, x2, plane = in_the_plane(w, x, window)
     x2 = pad(x2, _around(plane))
@@ -194,7 +194,7 @@ def _copied_t(ct, n_in):
 
 
 def _seen(x, i, j, space, plane):
-    """x, padded, as the tap (i, j) of the kernel sees it from each place."""
+    """The padded x as the tap (i, j) of the kernel sees it from each place."""
     x = shift(x, 1, i * plane.dilation[0], space[0], plane.stride[0])
     return shift(x, 2, j * plane.dilation[1], space[1], plane.stride[1])
 
@@ -247,7 +247,7 @@ def _summed(of_chunk, x, ct_y, numbers):
 
 
 def _chunks(x, numbers: int):
-    """The batch in equal chunks of as many examples, of so many numbers each, as stay within the limit; at least 2, or 1."""
+    """The batch in equal chunks, with as many examples (of this many numbers each) as the limit allows; at least 2, or 1."""
     n = x.shape[0]
     size = max(b for b in range(1, n + 1) if n % b == 0 and (b <= 2 or b * numbers <= CHUNK))
     return x.reshape(n // size, size, *x.shape[1:])

@@ -1,16 +1,16 @@
-"""The gradient of a linear map and its cross-entropy, in chunks of rows: the outputs of a chunk alone exist at one time."""
+"""The gradient of a linear map and its cross-entropy, in chunks of rows: only the outputs of one chunk exist at a time."""
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ...linear import broadcast, pad
 
-CHUNK_BYTES = 2**24  # of outputs that exist at one time
-FEW = 256  # classes at most for which the one-hot is formed, rather than scattered: `loss V=65` of the bench
+CHUNK_BYTES = 2**24  # of outputs that exist at a time
+FEW = 256  # up to this many classes the one-hot is formed, rather than scattered (bench case `loss V=65`)
 
 
 def rows_at_a_time(n: int, vocab: int) -> int:
-    """How many of n rows make a chunk: at most CHUNK_BYTES of float32 outputs but at least 64 rows, evenly shared."""
+    """Rows in a chunk, out of n: at most CHUNK_BYTES of float32 outputs but at least 64 rows, in equal chunks."""
     most = max(64, CHUNK_BYTES // (4 * vocab))
     return -(-n // -(-n // most)) if n else 1
 
@@ -37,8 +37,8 @@ def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tupl
             ct_h = jnp.einsum("cv,vn->cn", ct_s, w, preferred_element_type=acc)
             ct_w = ct_w + jnp.einsum("cv,cn->vn", ct_s, h, preferred_element_type=acc)
             return ct_w, (top - jnp.where(hit, s, jnp.zeros_like(s)).sum(-1), jnp.log(z), ct_h)
-        # ct_s = share (p - onehot), the one-hot's part below, p = e / z: dividing the thin factors by z spares a pass over the
-        # c x v matrix.
+        # ct_s = share (p - onehot), the part of the one-hot below, p = e / z: dividing the thin factors by z saves a pass over
+        # the c x v matrix.
         f = broadcast((share / z)[:, None], h.shape)
         e = e.astype(h.dtype)
         ct_h = f * jnp.einsum("cv,vn->cn", e, w, preferred_element_type=acc)
@@ -49,7 +49,7 @@ def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tupl
     zeros = (w * 0).astype(acc)
     ct_w, (above, log_z, ct_h) = lax.scan(step, zeros, (chunks(rows), chunks(share), chunks(labels)))
     above, log_z, ct_h = above.reshape(-1)[:n], log_z.reshape(-1)[:n], ct_h.reshape(above.size, rows.shape[1])[:n]
-    if not few:  # the one-hot's part: onehot w picks rows of w, its transpose adds to them
+    if not few:  # the part of the one-hot: onehot w selects rows of w, its transpose adds to them
         chosen = w.at[labels].get(mode="fill", fill_value=0, wrap_negative_indices=False).astype(acc)
         column = broadcast(share[:, None], rows.shape)
         ct_h = ct_h - column * chosen

@@ -1,5 +1,5 @@
-"""Pooling on a CPU. Windows side by side are cut out of x as they are. Those that overlap, or leave gaps, are pooled one axis
-after the other, and back in the reverse order: a maximum over a rectangle is one over the maxima of its rows.
+"""Pooling on a CPU. Windows side by side are slices of x. Windows that overlap, or leave gaps, are pooled one axis after the
+other, and back in reverse order: the maximum over a rectangle is that over the maxima of its rows.
 """
 
 import math
@@ -25,7 +25,7 @@ def max_pool_fwd(x: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) 
     y, i = first_maximum([_row(rows, n, k, s) for n in range(k)])
     dtype = jnp.int8 if k * l <= 127 else jnp.int32
     where = jnp.zeros(i.shape, dtype)
-    for n in range(k):  # the column is that of the row that won
+    for n in range(k):  # the column belongs to the row with the maximum
         number = _row(j, n, k, s).astype(dtype) + jnp.asarray(n * l, dtype)
         where = jnp.where(i == jnp.asarray(n, i.dtype), number, where)
     return y, where
@@ -51,7 +51,7 @@ def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride
     i = where // jnp.asarray(l, where.dtype)
     j = where - i * jnp.asarray(l, where.dtype)
     rows = _back(ct_y, i, height, k, shape[-3], s)
-    # Windows that took their maximum from one row took it from the same of its columns.
+    # Windows that took their maximum from the same row took it from the same column.
     column = shift_t(jnp.where(i == jnp.zeros_like(i), j, jnp.zeros_like(j)), height, 0, shape[-3], s)
     for n in range(1, k):
         won = jnp.where(i == jnp.asarray(n, i.dtype), j, jnp.zeros_like(j))
@@ -60,7 +60,7 @@ def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride
 
 
 def _back(ct_y, where, axis, k, size, stride):
-    """ct_y along one axis, to the one of k entries that `where` says."""
+    """ct_y along one axis, to the one of k entries that `where` selects."""
     zero = jnp.zeros_like(ct_y)
     return _put_back([jnp.where(where == jnp.asarray(n, where.dtype), ct_y, zero) for n in range(k)], axis, size, stride)
 
@@ -98,11 +98,11 @@ def avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride
 
 
 def _spread(ct_y, window, sizes):
-    """ct_y at every place of its window, windows side by side: a term for each place, which XLA writes in one pass."""
+    """ct_y at every place of its window, windows side by side: with a term for each place, which XLA writes in one pass."""
     zero, ct_x, first = jnp.zeros((), ct_y.dtype), [], ct_y.ndim - 1 - len(window)
     for i in np.ndindex(window):
         amounts = [(0, 0, 0)] * ct_y.ndim
         for axis, (start, size, k) in enumerate(zip(i, sizes, window), first):
             amounts[axis] = (start, size - start - (ct_y.shape[axis] - 1) * k - 1, k - 1)
-        ct_x.append(lax.pad(ct_y, zero, amounts))  # shift_t along both axes; one after the other they are two passes
+        ct_x.append(lax.pad(ct_y, zero, amounts))  # shift_t along both axes at once; one after the other takes two passes
     return sum(ct_x[1:], ct_x[0])

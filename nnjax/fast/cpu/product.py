@@ -2,15 +2,15 @@
 
 from jax import Array, lax
 
-# At least so many rows, and a tall result: `gpt` of the bench, where 2048 rows give (512, 128).
+# At least this many rows, and a tall result: bench case `gpt`, where 2048 rows give (512, 128).
 ROWS, TALL = 256, 2
 
 
 def adjoint(x_t: Array, ct_y: Array) -> Array:
     """x_t ct_y.  x_t: (n, rows), ct_y: (rows, m), result: (n, m).
 
-    XLA multiplies a transposed left matrix in a way that costs more the taller it is. Of a tall one the transposed result is
-    formed, and turned: it is small.
+    XLA's product with a transposed left matrix costs more the taller it is. For a tall one the transposed result is formed,
+    which is small, and transposed back.
     """
     (n, rows), m = x_t.shape, ct_y.shape[1]
     if rows < ROWS or n < TALL * m:

@@ -1,6 +1,6 @@
-"""The recurrent layers in windows of time: the plain pairs of `nnjax.layers`, with what a window shares computed at once.
+"""The recurrent layers in windows of time: the plain pairs of `nnjax.layers`, with the common work of a window done at once.
 
-Each fwd gives (y, last state, what is kept beside y), each bwd takes the residuals (params, x, state, y, kept).
+Each fwd returns (y, last state, other residuals), each bwd takes the residuals (params, x, state, y, kept).
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from .windows import accumulated, accumulators, before, keep, kept_at, over_wind
 
 
 def _forward(step: Callable[..., Any], params: Any, x: Array, state: Any, n: int, kept: int = 0) -> Any:
-    """step(state, a_t) -> (state, (h, what is kept)) in every window, a_t = x_t W + b; h and each of the kept has n columns."""
+    """step(state, a_t) -> (state, (h, what is kept)) in every window, a_t = x_t W + b; h and each kept array have n columns."""
 
     def steps(carry, start, length):
         state, y, kept = carry
@@ -78,7 +78,7 @@ def gru_bwd(residuals: Any, cts: Any) -> Any:
         ct_y_t, slopes, z = known
         ct_h = ct_y_t + ct_h  # h_t was used twice, as output and as state: the two cotangents add
         ct_s = jnp.concatenate([ct_h, ct_h, ct_h], -1) * slopes
-        return ct_h * z + ct_s @ u_t, ct_h  # h_{t-1} reached h_t past the gates, through z, and through U: back, U.T
+        return ct_h * z + ct_s @ u_t, ct_h  # h_{t-1} reached h_t directly, through z, and through U: back, U.T
 
     def steps(carry, start, length):
         ct_h, ct_p, ct_x = carry
@@ -92,7 +92,7 @@ def gru_bwd(residuals: Any, cts: Any) -> Any:
         ct_h, ct_each = lax.scan(step, ct_h, (window(ct_y, start, length), slopes, z), reverse=True)
         ct_n = ct_each * slope_n
         ct_a = jnp.concatenate([ct_each * slope_r, ct_each * slope_z, ct_n], -1)
-        ct_s = jnp.concatenate([ct_a[..., : -n.shape[-1]], ct_n * r], -1)  # to s they are those to a, but for r before n
+        ct_s = jnp.concatenate([ct_a[..., : -n.shape[-1]], ct_n * r], -1)  # those of s equal those of a, except for r before n
         ct_w, ct_b = weights_t(x_window, ct_a, ct_p.w.dtype)
         ct_u, ct_b_s = weights_t(h_before, ct_s, ct_p.u.dtype)
         ct_b_u = ct_b_s[-n.shape[-1] :]

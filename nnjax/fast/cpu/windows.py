@@ -1,8 +1,8 @@
 """Time in windows: the loop that every recurrent layer shares, and the two maps applied to a whole window at once.
 
-A recurrence is a loop of small steps, and what a step needs beside the state is better computed for many steps at once:
-one matrix product for a window of inputs before its steps, and one for the weights' cotangents after them. Windows also
-bound the memory: beside the outputs, nothing is held for all of time.
+A recurrence is a loop of small steps. What a step needs besides the state is better computed for many steps at once: one
+matrix product for a window of inputs before its steps, and one for the weights' cotangents after them. Windows also bound
+the memory: besides the outputs, nothing is kept for all time steps.
 """
 
 from collections.abc import Callable
@@ -14,20 +14,20 @@ from jax import Array, lax
 
 from ...linear import broadcast_t, fold, wide
 
-# Steps in a window: a small batch takes more of them to make a product. `tanh rnn` of the bench decides.
+# Steps in a window: a small batch needs more of them for a good product (bench case `tanh rnn`).
 WINDOW, LONG_WINDOW = 16, 80
-SMALL_BATCH, LONG = 8, 320  # up to this batch, from so many steps on, windows are long
+SMALL_BATCH, LONG = 8, 320  # up to this batch, and from this many steps on, windows are long
 
 
 def window_length(batch: int, steps: int) -> int:
-    """How many steps make a window."""
+    """The number of steps in a window."""
     return LONG_WINDOW if batch <= SMALL_BATCH and steps >= LONG else WINDOW
 
 
 def over_windows(body: Callable[[Any, Any, int], Any], carry: Any, batch: int, steps: int, *, reverse: bool = False) -> Any:
-    """carry = body(carry, start, length) for every window of steps in turn, the last one perhaps shorter.
+    """carry = body(carry, start, length) for every window of steps in turn; the last one may be shorter.
 
-    With `reverse` the windows come from the end, the short one first. start may be a traced int32, length is an int.
+    With `reverse` the windows run from the end, the short one first. start may be a traced int32, length is an int.
     """
     each = window_length(batch, steps)
     whole, rest = divmod(steps, each)
@@ -49,7 +49,7 @@ def window(x: Array, start: Any, length: int) -> Array:
 def window_t(ct_x: Array, ct_y: Array, start: Any) -> Array:
     """ct_x: (batch, time, n) with ct_y: (length, batch, n) put at its steps.
 
-    The transpose of `window` adds ct_y there; every step lies in one window alone, so it may be written over the zeros.
+    The transpose of `window` adds ct_y there; every step lies in only one window, so it may overwrite the zeros.
     """
     return lax.dynamic_update_slice_in_dim(ct_x, jnp.swapaxes(ct_y, 0, 1), start, 1)
 
@@ -69,7 +69,7 @@ def keep(kept: tuple[Array, ...], new: tuple[Array, ...], start: Any) -> tuple[A
 
 
 def kept_at(kept: tuple[Array, ...], start: Any, length: int) -> tuple[Array, ...]:
-    """What was kept of the steps start ... start + length - 1."""
+    """The kept arrays for the steps start ... start + length - 1."""
     return tuple(lax.dynamic_slice_in_dim(k, start, length, 0) for k in kept)
 
 

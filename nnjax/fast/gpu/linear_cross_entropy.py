@@ -7,11 +7,11 @@ from jax import Array, lax
 
 from ...linear import pad
 
-CHUNK_BYTES = 2**26  # of outputs that exist at one time: `linear_cross_entropy, V = 32768` of the bench, compiled for an H100
+CHUNK_BYTES = 2**26  # of outputs that exist at a time: bench case `linear_cross_entropy, V = 32768`, compiled for an H100
 
 
 def rows_at_a_time(n: int, vocab: int) -> int:
-    """How many of n rows make a chunk: at most CHUNK_BYTES of float32 outputs but at least 128 rows, evenly shared."""
+    """Rows in a chunk, out of n: at most CHUNK_BYTES of float32 outputs but at least 128 rows, in equal chunks."""
     most = max(128, CHUNK_BYTES // (4 * vocab))
     return -(-n // -(-n // most)) if n else 1
 
@@ -19,7 +19,7 @@ def rows_at_a_time(n: int, vocab: int) -> int:
 def gradient_of_rows(
     rows: Array, w: Array, labels: Array, share: Array, *, plain: Callable[..., Any]
 ) -> tuple[Array, Array, Array]:
-    """As `nnjax.losses.fused.gradient_of_rows`, which is `plain`, of one chunk after the other."""
+    """Like `nnjax.losses.fused.gradient_of_rows`, which is `plain`, for one chunk after another."""
     n = rows.shape[0]
     size = rows_at_a_time(n, w.shape[0])
     if size >= n:

@@ -1,8 +1,8 @@
-"""Attention in kernels of one's own (Pallas), for a GPU and a TPU: which platform has one, for which arguments.
+"""Attention in our own Pallas kernels, for a GPU and a TPU: which platform has them, for which arguments.
 
-They are what `kernel=True` asks for. On a GPU they run by Pallas' lowering to Triton, where the installed JAX has it. A
-program that holds them is exported for one platform at a time, as Pallas lowers a kernel for no platform but its own.
-Pallas is imported when it is asked for, not before.
+`kernel=True` selects them. On a GPU they run by Pallas' lowering to Triton, if the installed JAX has it. A program with
+kernels is exported for one platform at a time, as Pallas lowers a kernel only for its own platform.
+Pallas is imported on first use.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Spellings = dict[str, Callable[..., Any]]
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
 def attend_fwd(q: Array, k: Array, v: Array, causal: bool, plan: Plan) -> tuple[Array, Array]:
-    """(y, log_z): what is new of what `nnjax.layers.attend.attend_fwd` gives, of the same arguments and no mask."""
+    """(y, log_z): the new arrays in the result of `nnjax.layers.attend.attend_fwd`, for the same arguments without a mask."""
     from .attend_fwd import attend_fwd as kernel
 
     return kernel(q, k, v, causal, plan)
@@ -36,7 +36,7 @@ def _(causal, plan, primals, tangents):
 def attend_bwd(
     q: Array, k: Array, v: Array, y: Array, log_z: Array, ct_y: Array, causal: bool, plan: Plan
 ) -> tuple[Array, Array, Array]:
-    """(ct_q, ct_k, ct_v): as `nnjax.layers.attend.attend_bwd`, of the same residuals and no mask."""
+    """(ct_q, ct_k, ct_v): as `nnjax.layers.attend.attend_bwd`, for the same residuals without a mask."""
     from .attend_bwd import attend_bwd as kernels
 
     return kernels(q, k, v, y, log_z, ct_y, causal, plan)
@@ -50,7 +50,7 @@ def _(causal, plan, primals, tangents):
 
 
 def plans(q: Any, k: Any, keep: Any) -> dict[str, Plan]:
-    """The plan of each platform that has kernels for queries and keys like these: none where a mask is, or Pallas is not."""
+    """The plan of each platform that has kernels for queries and keys like these: none with a mask, or without Pallas."""
     if keep is not None or not has_pallas():
         return {}
     found = {platform: plan_for(platform, q, k) for platform in (CUDA, TPU) if platform == TPU or has_triton()}

@@ -1,6 +1,6 @@
-"""Attention's backward in two kernels, as no program may add to what another one writes: one for queries, one for keys.
+"""The backward of attention in two kernels, one for queries and one for keys, as no program may add to another's output.
 
-Each forms the weights again from log_z (Dao et al. 2022, algorithm 4). The first takes a block of queries past the keys, the
+Each forms the weights again from log_z (Dao et al. 2022, algorithm 4). The first runs a block of queries past the keys, the
 second a block of keys and values past the queries of all heads that they served.
 """
 
@@ -30,7 +30,7 @@ def _queries(q_ref: Any, k_ref: Any, v_ref: Any, ct_y_ref: Any, log_z_ref: Any, 
         seen = steps.seen(i, j, plan, causal)
         p = steps.only(jnp.exp(steps.less(steps.scaled(contract("qd,kd->qk", q, k), plan), log_z)), seen)
         ct_p = contract("qd,kd->qk", ct_y, v)  # forward, p v summed over keys k; back, over features d
-        # softmax's Jacobian diag(p) - p pᵀ is its own transpose; pᵀ ct_p = yᵀ ct_y, so delta stands for whole rows of p.
+        # softmax's Jacobian diag(p) - p pᵀ is its own transpose; pᵀ ct_p = yᵀ ct_y, so delta replaces whole rows of p.
         ct_s = steps.only(p * steps.less(ct_p, delta), seen).astype(q.dtype)
         return ct_q + contract("qk,kd->qd", ct_s, steps.finite(k, causal))  # forward, q k summed over d; back, over keys k
 
@@ -41,9 +41,9 @@ def _queries(q_ref: Any, k_ref: Any, v_ref: Any, ct_y_ref: Any, log_z_ref: Any, 
 
 def _keys(q_ref: Any, k_ref: Any, v_ref: Any, ct_y_ref: Any, log_z_ref: Any, delta_ref: Any, ct_k_ref: Any, ct_v_ref: Any, *,
           plan: Plan, causal: bool, heads: int) -> None:  # fmt: skip
-    """k, v, ct_k, ct_v: (columns, d); of all heads q, ct_y: (queries, d), log_z, delta: (1, queries).
+    """k, v, ct_k, ct_v: (columns, d); for all heads q, ct_y: (queries, d), log_z, delta: (1, queries).
 
-    Rows are keys here: what `_queries` calls s, p, ct_p and ct_s stands transposed.
+    Rows are keys here: s, p, ct_p and ct_s are the transposes of those in `_queries`.
     """
     j = rest(pl.program_id(0), blocks(plan.keys, plan.columns))
     k, v = k_ref[...], v_ref[...]
@@ -72,7 +72,7 @@ def _keys(q_ref: Any, k_ref: Any, v_ref: Any, ct_y_ref: Any, log_z_ref: Any, del
 def attend_bwd(
     q: Array, k: Array, v: Array, y: Array, log_z: Array, ct_y: Array, causal: bool, plan: Plan
 ) -> tuple[Array, Array, Array]:
-    """(ct_q, ct_k, ct_v), as `nnjax.layers.attend.attend_bwd` gives them from these residuals, and no mask."""
+    """(ct_q, ct_k, ct_v), as `nnjax.layers.attend.attend_bwd` computes them from these residuals, without a mask."""
     (b, h, g, s, d), t = q.shape, k.shape[-2]
     heads, n, m = h * g, blocks(s, plan.rows), blocks(t, plan.columns)
     q_, ct_ = (laid(x.reshape(b, heads, s, d), plan.rows, plan) for x in (q, ct_y))

@@ -1,6 +1,6 @@
-"""Attention's forward in one kernel: a program takes a block of queries past the keys, and keeps one block of products.
+"""The forward of attention in one kernel: a program runs a block of queries past the keys, and keeps one block of products.
 
-A softmax is known but for its denominator, which grows from block to block (Dao et al. 2022, algorithm 1).
+A softmax is known except for its denominator, which grows from block to block (Dao et al. 2022, algorithm 1).
 """
 
 import math
@@ -28,13 +28,13 @@ def _queries(q_ref: Any, k_ref: Any, v_ref: Any, y_ref: Any, log_z_ref: Any, *, 
         at = pl.ds(j * plan.columns, plan.columns)
         k, v = k_ref[at, :], v_ref[at, :]
         if causal:
-            k = k + 0 * v  # a value that is not finite is told of by the score of its key
+            k = k + 0 * v  # the score of its key shows a value that is not finite
         s = steps.scaled(contract("qd,kd->qk", q, k), plan)
         if causal:
             s = s + 0 * s  # infinite scores are NaN too
         s = steps.only(s, steps.seen(i, j, plan, causal), -math.inf)
-        new = jnp.maximum(top, s.max(-1, keepdims=True))  # y does not depend on it, but without it exp overflows
-        e, shrink = jnp.exp(steps.less(s, new)), jnp.exp(top - new)  # a larger maximum shrinks what was summed before it
+        new = jnp.maximum(top, s.max(-1, keepdims=True))  # y does not depend on it, but exp would overflow without it
+        e, shrink = jnp.exp(steps.less(s, new)), jnp.exp(top - new)  # a larger maximum shrinks the earlier sums
         y = steps.rescaled(y, shrink) + contract("qk,kd->qd", e.astype(v.dtype), steps.finite(v, causal))
         return y, new, z * shrink + steps.row_sum(e)
 
@@ -46,7 +46,7 @@ def _queries(q_ref: Any, k_ref: Any, v_ref: Any, y_ref: Any, log_z_ref: Any, *, 
 
 
 def attend_fwd(q: Array, k: Array, v: Array, causal: bool, plan: Plan) -> tuple[Array, Array]:
-    """(y, log_z), what is new of what `nnjax.layers.attend.attend_fwd` gives of q, k, v, and no mask."""
+    """(y, log_z), the new arrays in the result of `nnjax.layers.attend.attend_fwd` for q, k, v, without a mask."""
     (b, h, g, s, d), t = q.shape, k.shape[-2]
     heads, n = h * g, blocks(s, plan.rows)
     q_, k_, v_ = laid(q.reshape(b, heads, s, d), plan.rows, plan), laid(k, plan.columns, plan), laid(v, plan.columns, plan)

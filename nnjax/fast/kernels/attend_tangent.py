@@ -1,6 +1,6 @@
-"""How attention's kernels change with their arguments, for gradients of gradients: no kernel is differentiated.
+"""The tangents of attention's kernels, for gradients of gradients: the kernels themselves are not differentiated.
 
-Written out by hand in plain JAX, which forms all products of queries with keys and is differentiated itself. A dot_x is the
+They are written by hand in plain JAX, which forms all products of queries with keys and can be differentiated. dot_x is the
 tangent of x.
 """
 
@@ -23,7 +23,7 @@ def _seen(q: Array, k: Array, causal: bool) -> Any:
 
 
 def _clean(xs: tuple[Array, ...], causal: bool) -> tuple[Array, ...]:
-    """In at least float32; of causal attention finite numbers alone, as 0 times NaN is NaN: log_z tells of the others."""
+    """In at least float32; for causal attention only finite numbers, as 0 times NaN is NaN: log_z shows the others."""
     return tuple(finite(widened(x)) if causal else widened(x) for x in xs)
 
 
@@ -36,7 +36,7 @@ def _weights(q: Array, k: Array, dot_q: Array, dot_k: Array, log_z: Array, causa
     """(p, dot_p, dot_log_z) for p = exp(s - log_z), s = q kᵀ / sqrt(d)."""
     seen, scale = _seen(q, k, causal), 1 / math.sqrt(q.shape[-1])
     p = clear(exp_less(hide(contract(SCORES, q, k) * scale, seen), log_z), seen)
-    dot_s = (contract(SCORES, dot_q, k) + contract(SCORES, q, dot_k)) * scale  # the rule of products
+    dot_s = (contract(SCORES, dot_q, k) + contract(SCORES, q, dot_k)) * scale  # the product rule
     dot_log_z = (p * dot_s).sum(-1)
     return p, p * (dot_s - _row(dot_log_z, p)), dot_log_z
 
@@ -54,7 +54,7 @@ def bwd_tangent(
 ) -> tuple[Array, Array, Array]:
     """(dot_ct_q, dot_ct_k, dot_ct_v).  primals: (q, k, v, ct_y) of `attend_bwd`; tangents: theirs.
 
-    y and log_z are what q, k and v make of them, so that their own tangents add nothing.
+    y and log_z are functions of q, k and v, so their own tangents do not count.
     """
     dtype = primals[0].dtype
     (q, k, v, ct_y), (dot_q, dot_k, dot_v, dot_ct_y) = _clean(primals, causal), map(widened, tangents)
@@ -62,7 +62,7 @@ def bwd_tangent(
     p, dot_p, _ = _weights(q, k, dot_q, dot_k, log_z, causal)
     ct_p = contract(SCORES, ct_y, v)
     dot_ct_p = contract(SCORES, dot_ct_y, v) + contract(SCORES, ct_y, dot_v)
-    less = ct_p - _row((p * ct_p).sum(-1), p)  # ct_s = p (ct_p - pᵀ ct_p), and the rule of products once more
+    less = ct_p - _row((p * ct_p).sum(-1), p)  # ct_s = p (ct_p - pᵀ ct_p), and the product rule again
     dot_less = dot_ct_p - _row((dot_p * ct_p + p * dot_ct_p).sum(-1), p)
     ct_s, dot_ct_s = p * less * scale, (dot_p * less + p * dot_less) * scale
     dot_ct_q = contract(VALUES, dot_ct_s, k) + contract(VALUES, ct_s, dot_k)

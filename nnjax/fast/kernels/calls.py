@@ -1,4 +1,4 @@
-"""How arrays lie before attention's kernels, and how a program of the grid finds its blocks of them."""
+"""The layout of arrays for attention's kernels, and how a program of the grid finds its blocks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,20 +10,20 @@ from jax.experimental import pallas as pl
 from ...linear import crop, pad
 from .plan import CUDA, Plan, amounts, blocks, compiler_params, over, rest
 
-Place = Callable[[Any], tuple[Any, Any, Any]]  # of a program: its example, block of heads, block of positions
+Place = Callable[[Any], tuple[Any, Any, Any]]  # program -> its example, block of heads, block of positions
 
 
 def laid(x: Array, size: int, plan: Plan) -> Array:
-    """(b, heads, n, d) -> (b, heads, padded n, width), or on a GPU (b, padded n, heads, width), as activations come and go.
+    """(b, heads, n, d) -> (b, heads, padded n, width), or on a GPU (b, padded n, heads, width), the layout of activations.
 
-    There the compiler drops this change of places together with the one that it undoes.
+    There the compiler removes this transposition together with the one that it undoes.
     """
     x = pad(x, amounts(x.shape, {-2: blocks(x.shape[-2], size) * size, -1: plan.width}))
     return jnp.swapaxes(x, 1, 2) if plan.platform == CUDA else x
 
 
 def laid_t(y: Array, shape: tuple[int, ...], plan: Plan) -> Array:
-    """Back to (b, heads, n, d), without what was padded."""
+    """Back to (b, heads, n, d), without padding."""
     y = jnp.swapaxes(y, 1, 2) if plan.platform == CUDA else y
     return crop(y, tuple((0, n - m) for n, m in zip(y.shape, shape)))
 
@@ -54,7 +54,7 @@ def numbers_spec(shape: tuple[int, int], place: Place, heads: int | None = None)
 
 
 def placed(program: Any, heads: int, n: int) -> tuple[Any, Any, Any]:
-    """(example, head, block) of a program, of a grid in one row: a GPU's has three axes at most, and `jax.vmap` adds one."""
+    """(example, head, block) of a program, for a grid in one row: a GPU's has at most three axes, and `jax.vmap` adds one."""
     return over(program, heads * n), rest(over(program, n), heads), rest(program, n)
 
 

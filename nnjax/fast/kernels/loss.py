@@ -1,7 +1,7 @@
-"""The linear cross-entropy in kernels of one's own (Pallas), for a GPU and a TPU: which platform has one, for which arguments.
+"""The linear cross-entropy in our own Pallas kernels, for a GPU and a TPU: which platform has them, for which arguments.
 
-They are what `kernel=True` asks for, as in `nnjax.fast.kernels.attend`, and are bound to platforms and versions as those are.
-The scores never stand in memory: each of three kernels forms them again, block by block.
+`kernel=True` selects them, as in `nnjax.fast.kernels.attend`, with the same limits of platforms and versions.
+The scores are never in memory: each of three kernels forms them again, block by block.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def _(plan, primals, tangents):
 
 
 def plans(rows: Any, w: Any) -> dict[str, Plan]:
-    """The plan of each platform that has kernels for rows and a table like these: none where Pallas is not."""
+    """The plan of each platform that has kernels for rows and a table like these: none without Pallas."""
     if not has_pallas():
         return {}
     found = {platform: plan_for(platform, rows, w) for platform in (CUDA, TPU) if platform == TPU or has_triton()}

@@ -1,6 +1,6 @@
-"""The gradient of the linear cross-entropy in two kernels, as no program may add to what another one writes.
+"""The gradient of the linear cross-entropy in two kernels, as no program may add to another's output.
 
-Each forms the scores again, and of them, by log_z, their cotangent. The first takes a block of rows past the classes, the
+Each forms the scores again, and from them, with log_z, their cotangent. The first runs a block of rows past the classes, the
 second a block of classes past the rows.
 """
 
@@ -39,7 +39,7 @@ def _rows(h_ref: Any, w_ref: Any, labels_ref: Any, share_ref: Any, log_z_ref: An
 
 
 def _table(h_ref: Any, w_ref: Any, labels_ref: Any, share_ref: Any, log_z_ref: Any, ct_w_ref: Any, *, plan: Plan) -> None:
-    """h: (rows, d); w, ct_w: (classes, d); labels, share, log_z: (1, rows). What `_rows` calls s and ct_s stands transposed."""
+    """h: (rows, d); w, ct_w: (classes, d); labels, share, log_z: (1, rows). s and ct_s: the transposes of those in `_rows`."""
     grid = classes_grid(plan, blocks(plan.features, plan.width))
     part, f, j = loss_steps.placed(grid, plan)
     w = loss_steps.featured(w_ref, j, plan.columns, plan.classes, plan)
@@ -52,7 +52,7 @@ def _table(h_ref: Any, w_ref: Any, labels_ref: Any, share_ref: Any, log_z_ref: A
         s = loss_steps.products("cd,rd->cr", w, h, shape, plan)
         ct_s = loss_steps.ct_scores(s, log_z, share, loss_steps.hits(labels, j, shape, plan, 0))
         ct_s = steps.only(ct_s, loss_steps.below(i * plan.rows, plan.count, shape, 1)).astype(h_ref.dtype)
-        return (ct_w + contract("cr,rd->cd", ct_s, h(f)),)  # forward over features d; back, over the rows that met the class
+        return (ct_w + contract("cr,rd->cd", ct_s, h(f)),)  # forward over features d; back, over the rows
 
     zeros = jnp.zeros((plan.columns, plan.width), accumulator(h_ref.dtype))
     (ct_w,) = loss_steps.gathered((ct_w_ref,), (zeros,), step, grid, part, plan)
@@ -60,7 +60,7 @@ def _table(h_ref: Any, w_ref: Any, labels_ref: Any, share_ref: Any, log_z_ref: A
 
 
 def loss_bwd(rows: Array, w: Array, labels: Array, share: Array, log_z: Array, plan: Plan) -> tuple[Array, Array]:
-    """(ct_h, ct_w) of the sum of share times the losses, as `nnjax.losses.fused.gradient_of_rows` gives them."""
+    """(ct_h, ct_w) of the sum of share times the losses, as in `nnjax.losses.fused.gradient_of_rows`."""
     (n, d), v, acc, like = rows.shape, w.shape[0], accumulator(rows.dtype), (rows, w, labels, share, log_z)
     features, numbers = blocks(d, plan.width), (labels, share, log_z)
     (ct_h,) = call(

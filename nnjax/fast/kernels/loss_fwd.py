@@ -1,6 +1,6 @@
-"""The loss of each row in one kernel: a program takes a block of rows past the classes, and keeps one block of scores.
+"""The loss of each row in one kernel: a program runs a block of rows past the classes, and keeps one block of scores.
 
-The denominator of a softmax grows from block to block, beside the largest score so far.
+The denominator of a softmax grows from block to block, together with the largest score so far.
 """
 
 import math
@@ -31,7 +31,7 @@ def _losses(h_ref: Any, w_ref: Any, labels_ref: Any, top_ref: Any, z_ref: Any, h
         s = steps.only(s, loss_steps.below(j * plan.columns, plan.classes, shape, 1), -math.inf)
         new = jnp.maximum(top, s.max(-1, keepdims=True))
         e = jnp.exp(steps.less(s, safe(new)))
-        z = steps.rescaled(z, jnp.exp(top - safe(new))) + steps.row_sum(e)  # a larger maximum shrinks what was summed
+        z = steps.rescaled(z, jnp.exp(top - safe(new))) + steps.row_sum(e)  # a larger maximum shrinks earlier sums
         return new, z, hit + steps.row_sum(steps.only(s, loss_steps.hits(labels, j, shape, plan)))
 
     zeros, refs = jnp.zeros((plan.rows, 1), accumulator(h_ref.dtype)), (top_ref, z_ref, hit_ref)
@@ -41,7 +41,7 @@ def _losses(h_ref: Any, w_ref: Any, labels_ref: Any, top_ref: Any, z_ref: Any, h
 
 
 def safe(top: Array) -> Array:
-    """The largest score, or 0 where all so far are -infinity, whose exponentials are 0 and not those of NaN."""
+    """The largest score, or 0 if all so far are -infinity, so that their exponentials are 0 and not NaN."""
     return jnp.where(top == -math.inf, jnp.zeros_like(top), top)
 
 
@@ -54,7 +54,7 @@ def loss_fwd(rows: Array, w: Array, labels: Array, plan: Plan) -> tuple[Array, A
                   spec((n, 1), plan.rows, OWN, plan)],
         like=(rows, w, labels),
     )(rows, w, labels[:, None])  # fmt: skip
-    most = top.max(0)  # of all parts of the classes, each of which summed beside a maximum of its own
+    most = top.max(0)  # of all parts of the classes, each of which has its own maximum
     z = (z * jnp.exp(top - broadcast(safe(most), top.shape))).sum(0)
     log_z = (most + jnp.log(z))[:, 0]
     return log_z - hit.sum(0)[:, 0], log_z

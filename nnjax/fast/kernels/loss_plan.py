@@ -1,4 +1,4 @@
-"""How the kernels of the linear cross-entropy cut their work: blocks by platform, dtype and width, and what fits at all."""
+"""How the kernels of the linear cross-entropy divide their work: blocks by platform, dtype and width, and what fits at all."""
 
 from typing import Any, NamedTuple
 
@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from .plan import DTYPES, LEAST, TPU, TPU_LANES, blocks, power_of_two
 
-# (Features at a time up to which, bytes of a number up to which, rows and classes at a time, warps, stages): blocks that an
-# H100's registers and shared memory hold, as its compiler says.
+# (Most features at a time, most bytes of a number, rows and classes at a time, warps, stages): blocks that fit into the
+# registers and shared memory of an H100, as its compiler reports.
 CUDA_BLOCKS = (
     (64, 2, 128, 64, 8, 2),
     (64, 4, 64, 64, 8, 2),
@@ -17,17 +17,17 @@ CUDA_BLOCKS = (
     (256, 4, 64, 32, 8, 1),
 )
 CUDA_WIDTH = 256  # features at a time, at most
-CUDA_PROGRAMS = 132  # that keep all of an H100 at work
+CUDA_PROGRAMS = 132  # enough to use all of an H100
 TPU_BLOCKS = (512, 256, 128)  # rows and classes at a time: the first that fits
-TPU_BYTES = 13 << 20  # of all blocks of one step, with the next ones under way
-MOST = 2**31  # numbers in an array that a kernel finds by an int32
+TPU_BYTES = 13 << 20  # of all blocks of one step, and of the next ones, which are loading
+MOST = 2**31  # numbers in an array that a kernel indexes with an int32
 
 
 class Plan(NamedTuple):
-    """count, classes, features: how many rows, classes and features there are; rows, columns: rows and classes at a time.
+    """count, classes, features: the numbers of rows, classes and features; rows, columns: rows and classes at a time.
 
-    width: features at a time; programs: how many are wanted at least, so that few blocks of rows share the classes among
-    several; warps, stages: of a GPU, else 0. interpret: run by XLA, operation for operation, on any platform.
+    width: features at a time; programs: the least number wanted, so that with few blocks of rows several programs share the
+    classes; warps, stages: for a GPU, else 0. interpret: run by XLA, operation by operation, on any platform.
     """
 
     platform: str
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Blocks that programs own, of each of which `features` blocks of features; blocks that each goes past, in `parts`."""
+    """The blocks that programs own, each with `features` blocks of features; the blocks that each runs past, in `parts`."""
 
     own: int
     features: int
@@ -57,7 +57,7 @@ def grid_of(own: int, features: int, past: int, plan: Plan) -> Grid:
     """A TPU's programs run one after the other, and need no parts."""
     parts = min(past, max(1, blocks(plan.programs, own * features)))
     each = blocks(past, parts)
-    return Grid(own, features, past, blocks(past, each), each)  # no part without a block
+    return Grid(own, features, past, blocks(past, each), each)  # every part has a block
 
 
 def rows_grid(plan: Plan, features: int) -> Grid:
@@ -69,9 +69,9 @@ def classes_grid(plan: Plan, features: int) -> Grid:
 
 
 def plan_for(platform: str, h: Any, w: Any) -> Plan | None:
-    """For rows like h: (n, d) and a table like w: (v, d), or None where the kernels are not for them.
+    """The plan for rows like h: (n, d) and a table like w: (v, d), or None if the kernels do not fit.
 
-    Of one class every probability is 1 and the cotangent of its score 0: p - 1 is that only up to rounding.
+    With one class every probability is 1 and the cotangent of its score is 0, but p - 1 is 0 only up to rounding.
     """
     (n, d), v = h.shape, w.shape[0]
     if h.dtype not in DTYPES or w.dtype != h.dtype or 0 in (n, d) or v < 2 or max(n, v) * d >= MOST:

@@ -1,4 +1,4 @@
-"""The steps of the linear cross-entropy's kernels: blocks of rows and classes, and what is done to one of each."""
+"""The steps of the linear cross-entropy's kernels: blocks of rows and classes, and the operations on one of each."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ Of = Callable[[Any], Array]  # block of features -> those of some rows or classe
 
 
 def placed(grid: Grid, plan: Plan) -> tuple[Any, Any, Any]:
-    """(part, block of features, block owned) of a program: on a GPU, where they stand in one row, neighbours read alike."""
+    """(part, block of features, block owned) of a program: on a GPU, where the grid is one row, neighbours read the same."""
     program = pl.program_id(0)
     if plan.platform != CUDA:
         return 0, 0, program
@@ -25,7 +25,7 @@ def placed(grid: Grid, plan: Plan) -> tuple[Any, Any, Any]:
 
 
 def inside(sizes: tuple[int, int], firsts: tuple[Any, Any], shape: tuple[int, int]) -> Array | None:
-    """Which entries of a block are entries of an array of these sizes; None for all."""
+    """Which entries of a block lie inside an array of these sizes; None for all."""
     found = None
     for axis, (size, first, n) in enumerate(zip(sizes, firsts, shape)):
         if size % n:
@@ -35,12 +35,12 @@ def inside(sizes: tuple[int, int], firsts: tuple[Any, Any], shape: tuple[int, in
 
 
 def triton() -> Any:
-    """jax.experimental.pallas.triton, which reads and writes blocks at an array's edge."""
+    """jax.experimental.pallas.triton, which can read and write blocks at the edge of an array."""
     return installed("pallas.triton")
 
 
 def read(ref: Any, firsts: tuple[Any, Any], shape: tuple[int, int], plan: Plan, sizes: tuple[int, int]) -> Array:
-    """The block that begins there, zeros beyond the edge. On a TPU it is what ref holds, whatever lies beyond."""
+    """The block that starts there, with zeros beyond the edge. On a TPU it is what ref holds, with anything beyond the edge."""
     mask = inside(sizes, firsts, shape)
     if plan.platform != CUDA:
         x = ref[...]
@@ -50,7 +50,7 @@ def read(ref: Any, firsts: tuple[Any, Any], shape: tuple[int, int], plan: Plan, 
 
 
 def write(ref: Any, x: Array, part: Any, firsts: tuple[Any, Any], plan: Plan) -> None:
-    """x to its place in (parts, n, features), as far as there is one."""
+    """Write x to its place in (parts, n, features), as far as it lies inside."""
     if plan.platform != CUDA:
         ref[...] = x
         return
@@ -60,7 +60,7 @@ def write(ref: Any, x: Array, part: Any, firsts: tuple[Any, Any], plan: Plan) ->
 
 
 def featured(ref: Any, i: Any, size: int, n: int, plan: Plan) -> Of:
-    """The features of block i, of `size` of n rows or classes; read once where one block of features is all."""
+    """The features of block i, of `size` of n rows or classes; read once if there is only one block of features."""
 
     def of(f):
         return read(ref, (i * size, f * plan.width), (size, plan.width), plan, (n, plan.features))
@@ -80,7 +80,7 @@ def numbers(ref: Any, i: Any, plan: Plan, across: bool = False) -> Array:
 
 
 def products(spec: str, a: Of, b: Of, shape: tuple[int, int], plan: Plan) -> Array:
-    """Scores: a contraction over all features, one block of them after the other."""
+    """Scores: a contraction over all features, one block after another."""
     n = blocks(plan.features, plan.width)
     if n == 1:
         return contract(spec, a(0), b(0))
@@ -105,7 +105,7 @@ def ct_scores(s: Array, log_z: Array, share: Array, hit: Array) -> Array:
 
 
 def gathered(refs: Any, start: Any, step: Callable[..., Any], grid: Grid, part: Any, plan: Plan) -> Any:
-    """What step(j, carry) makes of the start past the blocks of this part; on a TPU, past one, refs holding what was before."""
+    """Apply step(j, carry) from the start past the blocks of this part; on a TPU past one, with the carry in refs."""
     if plan.platform == CUDA:
         first = part * grid.each
         return loop(first, jnp.minimum(first + grid.each, jnp.int32(grid.past)), step, start)

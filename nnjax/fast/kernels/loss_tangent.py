@@ -1,6 +1,6 @@
-"""How the linear cross-entropy's kernels change with their arguments, for gradients of gradients: no kernel is differentiated.
+"""The tangents of the linear cross-entropy's kernels, for gradients of gradients: the kernels are not differentiated.
 
-Written out by hand in plain JAX, which forms all scores and is differentiated itself. A dot_x is the tangent of x.
+They are written by hand in plain JAX, which forms all scores and can be differentiated. dot_x is the tangent of x.
 """
 
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def tangent(
     p = e / _column(e.sum(-1), e)
     hit = _column(labels, s) == broadcast(jnp.arange(w.shape[0], dtype=jnp.int32)[None], s.shape)
     less = p - hit.astype(p.dtype)  # ct_s = share (p - onehot)
-    dot_s = contract(SCORES, dot_rows, w) + contract(SCORES, rows, dot_w)  # the rule of products
+    dot_s = contract(SCORES, dot_rows, w) + contract(SCORES, rows, dot_w)  # the product rule
     dot_p = p * (dot_s - _column((p * dot_s).sum(-1), p))
     ct_s, dot_ct_s = _column(share, p) * less, _column(dot_share, p) * less + _column(share, p) * dot_p
     dot_ct_h = contract(ROWS, dot_ct_s, w) + contract(ROWS, ct_s, dot_w)

@@ -1,4 +1,4 @@
-"""How attention's kernels cut their work: blocks by platform, dtype and head size, and what fits at all."""
+"""How attention's kernels divide their work: blocks by platform, dtype and head size, and what fits at all."""
 
 import importlib
 import math
@@ -15,8 +15,8 @@ from ...linear import Amounts, broadcast
 
 CUDA, TPU = "cuda", "tpu"
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
-# (Head size up to which, bytes of a number up to which, queries and keys at a time, warps, stages): the largest blocks of which
-# an H100's registers and shared memory hold everything, as its compiler says.
+# (Largest head size, most bytes of a number, queries and keys at a time, warps, stages): the largest blocks that fit into the
+# registers and shared memory of an H100, as its compiler reports.
 CUDA_BLOCKS = (
     (64, 2, 128, 64, 8, 2),
     (64, 4, 64, 64, 8, 2),
@@ -26,16 +26,16 @@ CUDA_BLOCKS = (
     (256, 4, 32, 32, 8, 1),
 )
 TPU_BLOCK = 256  # queries and keys at a time
-TPU_LANES = 128  # a row of numbers is laid out in so many
+TPU_LANES = 128  # numbers in a row of its layout
 TPU_BYTES = 12 << 20  # of the keys and values, or queries and cotangents, of one head, which stay in fast memory
 LEAST = {CUDA: 16, TPU: TPU_LANES}  # the smallest side of a product
 
 
 class Plan(NamedTuple):
-    """queries, keys, features: how many there are; rows, columns: how many queries and keys at a time.
+    """queries, keys, features: their numbers; rows, columns: queries and keys at a time.
 
-    width: the features that are laid out, zeros behind them; warps, stages: of a GPU, else 0.
-    interpret: run by XLA, operation for operation, on any platform.
+    width: the features with padding; warps, stages: for a GPU, else 0.
+    interpret: run by XLA, operation by operation, on any platform.
     """
 
     platform: str
@@ -51,14 +51,14 @@ class Plan(NamedTuple):
 
 
 def power_of_two(n: int) -> int:
-    """The least one that is at least n."""
+    """The smallest power of two that is at least n."""
     return 1 << max(n - 1, 0).bit_length()
 
 
 def plan_for(platform: str, q: Any, k: Any) -> Plan | None:
-    """For queries like q: (b, h, g, s, d) and keys like k: (b, h, t, d), or None where the kernels are not for them.
+    """The plan for queries like q: (b, h, g, s, d) and keys like k: (b, h, t, d), or None if the kernels do not fit.
 
-    Of one key every weight is 1 and the cotangent of every score 0: yᵀ ct_y less vᵀ ct_y is that only up to rounding.
+    With one key every weight is 1 and the cotangent of every score is 0, but yᵀ ct_y - vᵀ ct_y is 0 only up to rounding.
     """
     (*_, s, d), (*_, t, _) = q.shape, k.shape
     if q.dtype not in DTYPES or k.dtype != q.dtype or 0 in (*q.shape, *k.shape) or t == 1:
@@ -66,7 +66,7 @@ def plan_for(platform: str, q: Any, k: Any) -> Plan | None:
     least = LEAST[platform]
     if platform == TPU:
         length, width = (blocks(n, TPU_LANES) * TPU_LANES for n in (max(s, t), d))
-        held = 4 * q.shape[2] * length * width * q.dtype.itemsize  # of two arrays, each with the next one under way
+        held = 4 * q.shape[2] * length * width * q.dtype.itemsize  # of two arrays, each twice, as the next one is loading
         if held > TPU_BYTES or q.dtype == jnp.float16:
             return None
         rows, columns = (min(TPU_BLOCK, max(least, power_of_two(n))) for n in (s, t))
@@ -80,7 +80,7 @@ def plan_for(platform: str, q: Any, k: Any) -> Plan | None:
 
 
 def amounts(shape: tuple[int, ...], sizes: dict[int, int]) -> Amounts:
-    """The zeros behind each axis that bring these axes to these sizes."""
+    """The zeros after each axis that extend these axes to these sizes."""
     return tuple((0, sizes.get(axis - len(shape), n) - n) for axis, n in enumerate(shape))
 
 
@@ -89,7 +89,7 @@ def blocks(n: int, size: int) -> int:
 
 
 def over(i: Any, n: int) -> Any:
-    """i // n of an int32, which it stays where JAX's integers have 64 bits."""
+    """i // n for an int32, which stays one even if JAX's integers have 64 bits."""
     return lax.div(i, np.int32(n))
 
 
@@ -98,12 +98,12 @@ def rest(i: Any, n: int) -> Any:
 
 
 def loop(first: Any, stop: Any, step: Callable[..., Any], start: Any) -> Any:
-    """What step(i, carry) makes of the start, i from `first` to before `stop`, in int32."""
+    """Apply step(i, carry) from the start, for i from `first` to before `stop`, in int32."""
     return lax.fori_loop(jnp.int32(first), jnp.int32(stop), step, start)
 
 
 def outline_of(shape: tuple[int, ...], dtype: Any, *operands: Array) -> jax.ShapeDtypeStruct:
-    """What a kernel of these operands gives: it varies, inside `jax.shard_map`, as all of them together do."""
+    """The output of a kernel with these operands: inside `jax.shard_map` it varies over all axes that one of them does."""
 
     def made(*xs):
         return broadcast(sum((x.reshape(x.size)[0].astype(dtype) for x in xs), jnp.zeros((), dtype)), shape)
@@ -112,7 +112,7 @@ def outline_of(shape: tuple[int, ...], dtype: Any, *operands: Array) -> jax.Shap
 
 
 def installed(name: str) -> Any:
-    """That module of jax.experimental, or None."""
+    """The module of jax.experimental with this name, or None."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # newer JAX says that it moves elsewhere
         try:
@@ -126,16 +126,16 @@ def has_pallas() -> bool:
 
 
 def has_triton() -> bool:
-    """Whether the installed JAX lowers Pallas to Triton. Where that has gone a GPU gets XLA's spelling.
+    """Whether the installed JAX lowers Pallas to Triton. If not, a GPU gets XLA's spelling.
 
-    JAX 0.12 announces it by a DeprecationWarning whenever a program is lowered for a GPU: Pallas' other lowering for GPUs takes
-    kernels of another source.
+    JAX 0.12 announces its removal with a DeprecationWarning whenever a program is lowered for a GPU. Pallas' other lowering for
+    GPUs needs different kernels.
     """
     return hasattr(installed("pallas.triton"), "CompilerParams")
 
 
 def compiler_params(plan: Any) -> Any:
-    """The own options of a plan's platform, or None. Those of a GPU name the lowering to Triton."""
+    """The options for a plan's platform, or None. Those for a GPU name the lowering to Triton."""
     if plan.interpret or plan.platform == TPU:
         return None
     return installed("pallas.triton").CompilerParams(num_warps=plan.warps, num_stages=plan.stages)

@@ -17,7 +17,7 @@ def numbered(first: Any, shape: tuple[int, int], axis: int) -> Array:
 
 
 def seen(i: Any, j: Any, plan: Plan, causal: bool, keys_first: bool = False) -> Array:
-    """bool (rows, columns), or its transpose: which keys of block j the queries of block i look at."""
+    """bool (rows, columns), or its transpose: which keys of block j the queries of block i see."""
     shape, axes = ((plan.columns, plan.rows), (1, 0)) if keys_first else ((plan.rows, plan.columns), (0, 1))
     query, key = numbered(i * plan.rows, shape, axes[0]), numbered(j * plan.columns, shape, axes[1])
     inside = (query < plan.queries) & (key < plan.keys)
@@ -25,13 +25,13 @@ def seen(i: Any, j: Any, plan: Plan, causal: bool, keys_first: bool = False) -> 
 
 
 def keys_behind(i: Any, plan: Plan, causal: bool) -> Any:
-    """The first block of keys that no query of block i looks at."""
+    """The first block of keys that no query of block i sees."""
     every = blocks(plan.keys, plan.columns)
     return jnp.minimum(jnp.int32(every), over((i + 1) * plan.rows + plan.columns - 1, plan.columns)) if causal else every
 
 
 def queries_from(j: Any, plan: Plan, causal: bool) -> Any:
-    """The first block of queries that looks at a key of block j."""
+    """The first block of queries that sees a key of block j."""
     return over(j * plan.columns, plan.rows) if causal else 0
 
 
@@ -40,7 +40,7 @@ def only(x: Array, seen: Array, other: float = 0.0) -> Array:
 
 
 def finite(x: Array, causal: bool) -> Array:
-    """x, where queries do not see all keys with 0 for what is NaN or infinite: 0 times that is NaN."""
+    """x; if queries do not see all keys, with 0 instead of NaN or infinity, as 0 times these is NaN."""
     return jnp.where(x * 0 == 0, x, jnp.zeros_like(x)) if causal else x
 
 
@@ -55,7 +55,7 @@ def rescaled(x: Array, factor: Array) -> Array:
 
 
 def scaled(x: Array, plan: Plan) -> Array:
-    """x / sqrt(d): what scores are of products, and, as a multiple is its own transpose, cotangents of cotangents."""
+    """x / sqrt(d): it makes scores of products and, as scaling is its own transpose, cotangents of cotangents."""
     return x * (1 / math.sqrt(plan.features))
 
 
@@ -65,6 +65,6 @@ def less(x: Array, number: Array) -> Array:
 
 
 def head_of(ref: Any, head: Any, i: Any, plan: Plan) -> Array:
-    """Block i of the queries of one of the g heads that a program has before it."""
+    """Block i of the queries of one of the g heads of a program."""
     at = pl.ds(i * plan.rows, plan.rows)
     return ref[at, head, :] if plan.platform == CUDA else ref[head, at, :]

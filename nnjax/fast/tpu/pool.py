@@ -1,5 +1,5 @@
-"""Max-pooling on a TPU, which has an operation for it and one for its transpose. A slice of every entry of the windows would be
-a pass over memory each.
+"""Max-pooling on a TPU, which has operations for it and for its transpose. A slice for each entry of the windows would take a
+pass over memory each.
 """
 
 from typing import Any
@@ -11,13 +11,13 @@ from ..maximum import first_maximum, seen
 
 
 def max_pool_fwd(x: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
-    """(y, the number of each window's first maximum): a program where nobody reads the second forms y alone."""
+    """(y, the number of each window's first maximum): a program that does not use the second forms only y."""
     where = first_maximum([seen(x, i, window, stride) for i in np.ndindex(window)])[1]
     return lax.reduce_window(x, np.asarray(-np.inf, x.dtype), lax.max, *_windows(x, window, stride), "VALID"), where
 
 
 def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
-    """As `nnjax.layers.pool.max_pool_bwd`. Which entry won is found again in x: that reads x once, and nothing else."""
+    """Like `nnjax.layers.pool.max_pool_bwd`. The maximum is found again in x, which reads only x, once."""
     _, x = residuals
     sizes, steps = _windows(x, window, stride)
     return (), lax.select_and_scatter_add_p.bind(

@@ -1,4 +1,4 @@
-"""A run that `nnjax train --folder` saved, to be used."""
+"""Load and use a run that `nnjax train --folder` saved."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,11 +22,11 @@ USE = {CLASSES: "predict", NUMBERS: "predict", TEXT: "sample"}
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained network: `predict` of one of rows or images, `sample` and `stream` of one of text.
+    """A trained network: `predict` if it is for rows or images, `sample` and `stream` if it is for text.
 
-    model: the Layer; of a lenet it takes images (n, height, width, channels), of others rows, prepared as in training. params:
-    those that the run was scored with, its moving average if it kept one. step: of the checkpoint; history: its epochs until
-    there; skipped: a sentence for each newer checkpoint that is damaged. record: all else that is known of the run.
+    model: the Layer; a lenet takes images (n, height, width, channels), others take rows, prepared as in training. params:
+    those that the run was scored with, its moving average if it kept one. step: of the checkpoint; history: the epochs up to
+    it; skipped: a sentence for each newer checkpoint that is damaged. record: everything else that is known about the run.
     """
 
     folder: Path
@@ -46,10 +46,10 @@ class Trained:
         return writer(self.model, self.record.network, self.record.vocabulary, self.record.data)
 
     def predict(self, x: Any) -> Prediction | Numbers:
-        """Classes and probabilities, or numbers, of raw examples: (n, ...) for any n from 0, or one alone.
+        """Classes and probabilities, or numbers, for raw examples: (n, ...) for any n from 0, or a single one.
 
-        x: numbers of any dtype, not scaled or standardised: that is done here, as the run did it. Of images in whole numbers
-        that means pixels as they are in the files of the data, of those in floating point what `load` makes of them.
+        x: numbers of any dtype, neither scaled nor standardised: that is done here, as in training. For images this means
+        pixels as in the data files if they are whole numbers, and as `load` returns them if they are floating point.
         Raises DataError for examples of another shape, or with numbers that are not finite.
         """
         self.expect(CLASSES, NUMBERS)
@@ -59,7 +59,7 @@ class Trained:
         self, prompt: str | None = None, n: int | None = None, *, temperature: float = 0.8, top_k: int | None = None,
         key: Any = None, seed: int | None = None,
     ) -> Iterator[str]:  # fmt: skip
-        """The characters after the prompt, one by one as they are made: n of them, or without end. See `sample`."""
+        """Yield the characters after the prompt, one by one: n of them, or without end. See `sample`."""
         self.expect(TEXT)
         return characters(self._writer, self.params, prompt, n, temperature, top_k, _key(key, seed))
 
@@ -67,20 +67,20 @@ class Trained:
         self, prompt: str | None = None, n: int = 200, *, temperature: float = 0.8, top_k: int | None = None, key: Any = None,
         seed: int | None = None,
     ) -> str:  # fmt: skip
-        """n characters after the prompt, without it; by default after the beginning of a line.
+        """n characters after the prompt, without it; by default as at the start of a line.
 
-        Each is drawn from softmax(logits / temperature), of the top_k most probable ones if that is given; temperature 0 takes
-        the most probable. A gpt sees the last `context` characters. The same seed (0 by default) or key gives the same text,
-        and with a larger n its beginning.
-        Raises DataError for characters that the text of the run lacks.
+        Each is drawn from softmax(logits / temperature), among the top_k most probable ones if given; temperature 0 takes the
+        most probable. A gpt sees the last `context` characters. The same seed (0 by default) or key gives the same text; a
+        larger n only continues it.
+        Raises DataError for characters that do not occur in the text of the run.
         """
         return "".join(self.stream(prompt, n, temperature=temperature, top_k=top_k, key=key, seed=seed))
 
     def expect(self, *tasks: str) -> None:
-        """Raise ValueError unless the network was trained for one of these, which have one use."""
+        """Raise ValueError unless the network was trained for one of these tasks."""
         if self.record.task not in tasks:
             what, use = f"{self.record.network.kind} on {self.record.data}", USE[self.record.task]
-            raise ValueError(f"{USE[tasks[0]]}: {self.folder} holds another kind of network, {what}; use {use}.")
+            raise ValueError(f"{USE[tasks[0]]}: {self.folder} holds a network of another kind, {what}; use {use}.")
 
 
 def _key(key: Any, seed: int | None) -> jax.Array:
@@ -99,10 +99,9 @@ def _key(key: Any, seed: int | None) -> jax.Array:
 def load_run(folder: str | Path, *, best: bool = False) -> Trained:
     """The network that `nnjax train --folder` saved there, on one device.
 
-    folder: of the run; one inside it, such as that of a checkpoint, which is then taken, or one that holds a single run will
-    do.
-    By default the newest sound checkpoint; best: that of the best validation (or test) accuracy.
-    Raises CheckpointError where there is no run, or no sound checkpoint in it.
+    folder: of the run; or one inside it, such as that of a checkpoint, which is then used; or one that holds a single run.
+    By default the newest valid checkpoint; best: the one with the best validation (or test) accuracy.
+    Raises CheckpointError if there is no run, or no valid checkpoint in it.
     """
     expect_flag("load_run", best=best)
     run, step = found_place("load_run", folder)

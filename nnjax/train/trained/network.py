@@ -1,4 +1,4 @@
-"""A network in words and numbers, as a file can hold it, and the layer that it stands for."""
+"""A network described by names and numbers, as a file can hold it, and the layer that it describes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -29,16 +29,16 @@ class Network(NamedTuple):
 
 
 def named(what: str, name: str, table: Any) -> Any:
-    """table[name], or the error that names the nearest entry."""
+    """table[name]. Raises ValueError, which suggests the nearest entry, for an unknown name."""
     if name not in table:
         raise unknown_name(what, name, table)
     return table[name] if isinstance(table, dict) else name
 
 
 def layer_of(network: Network, **others: Any) -> Layer:
-    """The layer; others: arguments that are of no lasting interest, such as feedback.
+    """The layer; others: arguments that are not saved, such as feedback.
 
-    Raises ValueError for names that are not known and sizes that do not fit.
+    Raises ValueError for unknown names and for sizes that do not fit.
     """
     options = dict(network.options)
     if "activation" in options:
@@ -47,7 +47,7 @@ def layer_of(network: Network, **others: Any) -> Layer:
 
 
 def operators(feedback: str | Sequence[back.Operator], key: jax.Array, n: int) -> tuple[back.Operator, ...]:
-    """What carries the error back through the n layers with weights after the first; direct feedback goes through none."""
+    """What carries the error back through the n layers with weights after the first; direct feedback bypasses them."""
     if not isinstance(feedback, str):
         return back.for_layers("make_recipe", feedback, n)
     local = "transpose" if feedback == "direct" else feedback
@@ -55,6 +55,6 @@ def operators(feedback: str | Sequence[back.Operator], key: jax.Array, n: int) -
 
 
 def layers_after_the_first(network: Network) -> int:
-    """How many layers of an mlp or a lenet an error is sent back through."""
+    """How many layers of an mlp or a lenet send an error back."""
     options = network.options
     return len(options["sizes"]) - 2 if network.kind == "mlp" else len(options["channels"]) + len(options["hidden"])

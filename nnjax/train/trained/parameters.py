@@ -1,4 +1,4 @@
-"""The parameters of a run, out of one of its checkpoints: no state of the optimizer is read, and no mesh needed."""
+"""The parameters of a run, from one of its checkpoints, without the state of the optimizer and without a mesh."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..run import Epoch
 
 
 class Found(NamedTuple):
-    """params, of the checkpoint of this step; history: the epochs until then; skipped: a sentence for each passed over."""
+    """params of the checkpoint of this step; history: the epochs up to it; skipped: a sentence for each skipped checkpoint."""
 
     params: Any
     step: int
@@ -23,10 +23,10 @@ class Found(NamedTuple):
 
 
 def read_parameters(folder: Path, model: Layer, where: str, *, best: bool = False, step: int | None = None) -> Found:
-    """The parameters of the newest sound checkpoint; or of the best of those that are kept, or of that of this step.
+    """The parameters of the newest valid checkpoint, of the best one that is kept, or of the one of this step.
 
-    where: in the saved state, as `evaluated_at` says it.
-    Raises CheckpointError where there is none, or where it holds no parameters of this model.
+    where: their place in the saved state, as `evaluated_at` names it.
+    Raises CheckpointError if there is none, or if it does not hold parameters of this model.
     """
     skipped: list[str] = []
     for number in _candidates(folder, best, step):
@@ -39,9 +39,9 @@ def read_parameters(folder: Path, model: Layer, where: str, *, best: bool = Fals
         params = _read(path, manifest, model, where)
         history = tuple(Epoch(*record) for record in manifest["metrics"]["history"])
         return Found(params, number, history, tuple(skipped))
-    kind = "no checkpoint whose accuracy is known" if best and not skipped else "no sound checkpoint"
+    kind = "no checkpoint with a known accuracy" if best and not skipped else "no valid checkpoint"
     why = "; ".join(skipped) or ("no epoch has ended" if best else "none was saved")
-    raise CheckpointError(f"{folder} has {kind}: {why}. Name another run, or train this one on.")
+    raise CheckpointError(f"{folder} has {kind}: {why}. Name another run, or continue this one with --resume.")
 
 
 def _candidates(folder: Path, best: bool, step: int | None) -> Iterator[int]:
@@ -65,7 +65,7 @@ def _read(path: Path, manifest: Mapping[str, Any], model: Layer, where: str) -> 
         number, leaf = there.get(name, ("", {}))
         if leaf.get("shape") != list(x.shape):
             came = f"has {leaf['dtype']} {tuple(leaf['shape'])} as" if leaf else "lacks"
-            raise CheckpointError(f"{path} {came} {name}, expected {x.dtype} {x.shape}: it is not of the network beside it.")
+            raise CheckpointError(f"{path} {came} {name}, expected {x.dtype} {x.shape}: it is from another network.")
         numbers.append(number)
         wanted[number] = jax.ShapeDtypeStruct(x.shape, jnp.dtype(leaf["dtype"]), sharding=here)
     found = read_arrays(path, wanted)

@@ -1,4 +1,4 @@
-"""Where a run lies, from what a person names: its folder, one in it, or the one that it is in."""
+"""Find a run from the path that a person names: its folder, something inside it, or the folder that contains it."""
 
 import os
 from pathlib import Path
@@ -8,9 +8,9 @@ from ...data.files import expect_path
 from ..checkpoint_folder import CheckpointError
 from .record import FILE
 
-SAVED = "checkpoints"  # in the folder of a run
-UP = 4  # folders above the named one that are looked at: of what is in a checkpoint too
-SHOWN = 8  # runs that are named in an error
+SAVED = "checkpoints"  # a folder inside that of a run
+UP = 4  # levels above the path to search: enough for files inside a checkpoint
+SHOWN = 8  # runs that an error lists
 
 
 class Place(NamedTuple):
@@ -21,13 +21,13 @@ class Place(NamedTuple):
 
 
 def found_place(who: str, path: str | Path) -> Place:
-    """The run that this path stands for: its folder, anything in it, or the folder of exactly one.
+    """The run at this path: its folder, anything in it, or a folder that holds exactly one run.
 
-    Raises CheckpointError, with what is there, where it stands for none or for several.
+    Raises CheckpointError, which says what is there, if the path leads to no run or to several.
     """
     path = expect_path(who, path)
     if not path.exists():
-        raise CheckpointError(f"{path} is not there; name the folder that was given to `nnjax train --folder`.")
+        raise CheckpointError(f"{path} does not exist; name the folder that was given to `nnjax train --folder`.")
     try:
         return _found(path)
     except OSError as error:
@@ -53,8 +53,8 @@ def _found(path: Path) -> Place:
     folder = path.parent if path.name == SAVED else path
     if (folder / SAVED).is_dir():
         raise CheckpointError(
-            f"{folder} has checkpoints, but no {FILE}: no `nnjax train` of this version saved them. Run its command once more "
-            "with --resume, which writes it; of a run of train.fit, use train.restore."
+            f"{folder} has checkpoints, but no {FILE}: they are not from `nnjax train` of this version. Repeat its command "
+            "with --resume, which writes the file; for a run of train.fit, use train.restore."
         )
     what = "a file" if path.is_file() else "empty" if not inside else f"a folder of {inside[0].name} and such"
-    raise CheckpointError(f"{path} is no run, but {what}; name the folder that was given to `nnjax train --folder`.")
+    raise CheckpointError(f"{path} is not a run, but {what}; name the folder that was given to `nnjax train --folder`.")

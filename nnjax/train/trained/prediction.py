@@ -1,4 +1,4 @@
-"""Classes and probabilities, or numbers, of raw rows."""
+"""Classes and probabilities, or numbers, predicted for raw rows."""
 
 import math
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from ..watching.scores import make_r2
 from .record import NUMBERS, Record, Targets
 from .rows import blocks, prepared, whole_rows
 
-BLOCK = 8192  # rows that are computed at a time
+BLOCK = 8192  # rows to compute at a time
 
 
 class Prediction(NamedTuple):
     """NumPy arrays, a row for each example.
 
-    classes: int32, the class with the largest output; probabilities: float32 (..., classes), as the loss reads the outputs: of
-    softmax_cross_entropy their softmax, which sums to 1; of the others a number in 0 ... 1 for each class alone.
-    outputs: float32 (..., classes), what the network gave.
+    classes: int32, the class with the largest output; probabilities: float32 (..., classes), as the loss reads the outputs:
+    for softmax_cross_entropy their softmax, which sums to 1; for other losses a number in 0 ... 1 for each class separately.
+    outputs: float32 (..., classes), the outputs of the network.
     """
 
     classes: np.ndarray
@@ -31,10 +31,10 @@ class Prediction(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """NumPy arrays, a row for each example, of targets that are numbers.
+    """NumPy arrays, a row for each example, for targets that are numbers.
 
-    numbers: float32 (...,), or (..., targets) where the targets were such, in their own units, whatever --standardise-targets
-    made of them. outputs: float32 (..., targets), what the network gave.
+    numbers: float32 (...,), or (..., targets) if the targets had that shape, in their own units, also after
+    --standardise-targets. outputs: float32 (..., targets), the outputs of the network.
     """
 
     numbers: np.ndarray
@@ -44,13 +44,13 @@ class Numbers(NamedTuple):
 READ: dict[str, Callable[[jax.Array], jax.Array]] = {
     "softmax_cross_entropy": jax.nn.softmax,
     "binary_cross_entropy": jax.nn.sigmoid,
-}  # the others compare the outputs themselves with 0 and 1
+}  # the other losses compare the outputs themselves with 0 and 1
 
 
 def predictor(model: Layer, record: Record) -> Callable[[Any, Any], Prediction | Numbers]:
-    """predict(params, x) of raw rows, or of a single one, on one device.
+    """predict(params, x) for raw rows, or a single one, on one device.
 
-    Raises TypeError or DataError for what are no such rows.
+    Raises TypeError or DataError for invalid rows.
     """
     rows, targets, numbers = record.rows, record.targets, record.task == NUMBERS
     width = math.prod(targets.shape) if numbers else record.classes
@@ -85,7 +85,7 @@ def _own_units(outputs: np.ndarray, targets: Targets) -> np.ndarray:
 
 
 def r2(found: Numbers, y: Any, targets: Targets) -> float:
-    """R² of what was found for targets y (n,) or (n, k), in their own units: computed as it is in training."""
+    """R² of the predictions for targets y (n,) or (n, k), in their own units, computed as in training."""
     y = np.asarray(y, np.float32).reshape(len(found.outputs), *targets.shape)
     y = y if targets.moments is None else scaled(y, targets.moments)
     return make_r2(lambda _, outputs: outputs)((), Split(found.outputs, y), y)

@@ -1,7 +1,7 @@
-"""What using a run needs beside its checkpoints, in files of its own: written whole, before the first of them.
+"""What a run needs besides its checkpoints to be used, in files that are written whole, before the first checkpoint.
 
 FOLDER/network.json   the network with every option, what its inputs and outputs mean, and where its parameters are
-FOLDER/network.npz    the arrays among it, where there are some: their SHA-256 stands in network.json
+FOLDER/network.npz    the arrays among these, if any; network.json has their SHA-256
 """
 
 import hashlib
@@ -28,13 +28,13 @@ from .network import Network, layer_of, layers_after_the_first, operators
 
 FORMAT = 1
 FILE, ARRAYS = "network.json", "network.npz"
-OF_TARGETS = "targets_"  # before the names of their arrays
-CLASSES, NUMBERS, TEXT = "classes", "numbers", "text"  # what a network foretells
+OF_TARGETS = "targets_"  # prefix of the names of their arrays
+CLASSES, NUMBERS, TEXT = "classes", "numbers", "text"  # what a network predicts
 
 
 class Rows(NamedTuple):
-    """shape: of a raw example; scale: what raw whole numbers are divided by; moments: of --standardise, or None; features:
-    names of the columns of a table."""
+    """shape: of a raw example; scale: the divisor of raw whole numbers; moments: of --standardise, or None; features: names of
+    the columns of a table."""
 
     shape: tuple[int, ...]
     scale: int = 1
@@ -51,7 +51,7 @@ class Targets(NamedTuple):
 
 
 class Feedback(NamedTuple):
-    """The name of what carried the error back in training, and the data and kind of the key that it was drawn from."""
+    """The name of the feedback in training, and the data and kind of the key that it was drawn from."""
 
     name: str
     key: tuple[int, ...]
@@ -59,11 +59,11 @@ class Feedback(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What a run was.
+    """What is known about a run.
 
-    task: CLASSES, NUMBERS or TEXT; data: the name of what it was trained on; parameters: where in a checkpoint those are that
-    the run was scored with; rows and targets: of all but TEXT; classes (how many) and names (of each, where known): of CLASSES;
-    vocabulary: of TEXT.
+    task: CLASSES, NUMBERS or TEXT; data: the name of the training data; parameters: where in a checkpoint the parameters are
+    that the run was scored with; rows and targets: for all but TEXT; classes (how many) and names (of each, if known): for
+    CLASSES; vocabulary: for TEXT.
     """
 
     task: str
@@ -81,14 +81,14 @@ class Record(NamedTuple):
 
 
 def evaluated_at(state: TrainState) -> str:
-    """Where in a state the parameters are that `averaged` gives."""
+    """Where in a state the parameters are that `averaged` returns."""
     found = jax.tree_util.tree_leaves_with_path(state.opt_state, is_leaf=lambda s: isinstance(s, Averaged))
     paths = [jax.tree_util.keystr(path) for path, s in found if isinstance(s, Averaged)]
     return f"opt_state{paths[0]}.average" if paths else "params"
 
 
 def feedback_of(name: str, key: jax.Array) -> Feedback | None:
-    """Of a network whose random numbers are drawn from this key; None for the transpose."""
+    """The record of a feedback whose random numbers are drawn from this key; None for the transpose."""
     if name == "transpose":
         return None
     data = np.asarray(jax.random.key_data(key)).tolist()
@@ -96,7 +96,7 @@ def feedback_of(name: str, key: jax.Array) -> Feedback | None:
 
 
 def model_of(record: Record) -> Layer:
-    """The layer that was trained, or of a gpt the one that gives logits."""
+    """The layer that was trained; for a gpt, the one that returns logits."""
     network, feedback = record.network, record.feedback
     if feedback is None or network.kind not in ("mlp", "lenet"):
         return layer_of(network)
@@ -105,9 +105,9 @@ def model_of(record: Record) -> Layer:
 
 
 def keep_record(folder: Path, record: Record) -> None:
-    """Write it into the folder of a run, unless it is there; one process does it for all.
+    """Write the record into the folder of a run, unless it is there; one process does it for all.
 
-    Raises CheckpointError where it cannot be written.
+    Raises CheckpointError if it cannot be written.
     """
     by_first(lambda: _kept(folder, record), CheckpointError)
 
@@ -137,7 +137,7 @@ def _kept(folder: Path, record: Record) -> None:
 
 
 def _content(record: Record) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(what is written as JSON, the arrays beside it)."""
+    """(what is written as JSON, the arrays)."""
     arrays: dict[str, Any] = record.rows.moments._asdict() if record.rows.moments else {}
     if record.targets.moments:
         arrays |= {OF_TARGETS + name: x for name, x in record.targets.moments._asdict().items()}
@@ -159,30 +159,30 @@ def _of_content(content: Mapping[str, Any]) -> str:
 
 
 def read_record(folder: Path) -> Record:
-    """What `keep_record` wrote into this folder. Raises CheckpointError where it is not what was written."""
+    """What `keep_record` wrote into this folder. Raises CheckpointError if it has changed."""
     path = folder / FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         digest = content.pop("sha256")
         if "format" in content and content["format"] != FORMAT:
             raise CheckpointError(
-                f"{path} was saved by another version, in format {content['format']}, this one reads format {FORMAT}; use that "
+                f"{path} was saved by another version, in format {content['format']}; this one reads format {FORMAT}. Use that "
                 "version."
             )
         if digest != _of_content(content):
             raise CheckpointError(
-                f"{path} is damaged: it is not what was written; the run's own command with --resume writes it again."
+                f"{path} is damaged: it has changed; repeat the run's command with --resume, which writes it again."
             )
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from None
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path} is damaged; the run's own command with --resume writes it again.") from None
+        raise CheckpointError(f"{path} is damaged; repeat the run's command with --resume, which writes it again.") from None
     try:
         return _record(content, _arrays(folder, content["arrays"]))
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} was saved by another version, with other options ({error}); use that one.") from None
+        raise CheckpointError(f"{path} was saved by another version, with other options ({error}); use that version.") from None
 
 
 def _arrays(folder: Path, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -192,11 +192,11 @@ def _arrays(folder: Path, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
     try:
         found, _ = read_npz(path, digests)
     except (OSError, ValueError) as error:
-        reason = "it is not there" if isinstance(error, FileNotFoundError) else error
+        reason = "it does not exist" if isinstance(error, FileNotFoundError) else error
         raise CheckpointError(f"{path} cannot be read: {reason}; resume the run, which writes it again.") from None
     for name, digest in digests.items():
         if name not in found or _digest(found[name]) != digest:
-            raise CheckpointError(f"{path} is damaged: {name} is not what was written; resume the run, which writes it again.")
+            raise CheckpointError(f"{path} is damaged: {name} has changed; resume the run, which writes it again.")
     return found
 
 

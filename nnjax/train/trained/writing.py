@@ -1,4 +1,4 @@
-"""Text from a trained network, a character at a time, as long as anyone likes."""
+"""Text from a trained network, a character at a time, of any length."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -15,13 +15,13 @@ from ...models.decode import decoder
 from ...models.generate import expect_request, pick
 from .network import Network, layer_of
 
-READ = 256  # characters of a prompt that a recurrent network reads at a time, at most
+READ = 256  # characters of a prompt that a recurrent network reads at once, at most
 
 
 class Writer(NamedTuple):
-    """logits(params, ids): an endless generator of the logits (1, vocab) of what comes next, that is sent each id chosen.
+    """logits(params, ids): an endless generator of the logits (1, vocab) of the next character; it is sent each chosen id.
 
-    text: of the vocabulary alone, which encodes and decodes.
+    text: holds only the vocabulary, to encode and decode.
     """
 
     logits: Callable[[Any, Sequence[int]], Any]
@@ -29,14 +29,14 @@ class Writer(NamedTuple):
 
 
 def writer(model: Layer, network: Network, vocabulary: str, name: str) -> Writer:
-    """Of a gpt or char_rnn; model: its layer that gives logits. name: of the text, for errors."""
+    """The Writer of a gpt or char_rnn; model: its layer that returns logits. name: of the text, for errors."""
     none = np.zeros(0, np.int32)
     make = _from_windows(model, network) if network.kind == "gpt" else _from_states(network)
     return Writer(make, Text(name, none, none, vocabulary))
 
 
 def _from_windows(model: Layer, network: Network) -> Callable[[Any, Sequence[int]], Any]:
-    """A gpt keeps keys and values until its context is full; from then on it reads the last `context` characters each time."""
+    """A gpt caches keys and values until its context is full; after that it reads the last `context` characters each time."""
     context, heads = network.options["context"], network.options["heads"]
     empty = jax.jit(lambda params: decoder(params, heads=heads).empty(1, context))
 
@@ -101,17 +101,17 @@ def _picking(temperature: float, top_k: int | None) -> Callable[[Any, Any, Any],
 def characters(
     writer: Writer, params: Any, prompt: str | None, n: int | None, temperature: float, top_k: int | None, key: jax.Array
 ) -> Iterator[str]:
-    """n characters after the prompt, or without end; each is drawn by a key of its own, whatever n is.
+    """n characters after the prompt, or without end; each is drawn with its own key, whatever n is.
 
-    prompt: None stands for the beginning of a line. temperature, top_k: as of `pick`.
-    Raises, before the first of them, ValueError or TypeError for what cannot be asked, DataError for a prompt of characters
+    prompt: None means the start of a line. temperature, top_k: as in `pick`.
+    Raises, before the first character, ValueError or TypeError for invalid arguments, DataError for a prompt with characters
     that the network never saw.
     """
     vocabulary = writer.text.vocabulary
     prompt = ("\n" if "\n" in vocabulary else vocabulary[0]) if prompt is None else prompt
     if not isinstance(prompt, str) or not prompt:
         came = "an empty one" if prompt == "" else describe(prompt)
-        raise ValueError(f"sample: prompt must be a text of at least one character, got {came}; leave it out for none.")
+        raise ValueError(f"sample: prompt must be a text of at least one character, got {came}; leave it out for a new line.")
     ids = writer.text.encode(prompt)
     expect_request("sample", ids, 1 if n is None else n, key, temperature)
     if top_k is not None:

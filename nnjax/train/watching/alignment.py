@@ -1,4 +1,4 @@
-"""How far what carries the error back is from the gradient, layer by layer, while a network trains."""
+"""The angle between what the feedback sends back and the gradient, layer by layer, while a network trains."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ PSEUDO = "angle to the pseudo-inverse of the feedback of "
 
 
 class Aligned(NamedTuple):
-    """hand: by what carries the error back here; right: by the transpose; operators: of each layer with weights after the
-    first, none for direct feedback."""
+    """hand: with the feedback of this run; right: with the transpose; operators: of each layer with weights after the first,
+    none for direct feedback."""
 
     hand: ValueAndGrad
     right: ValueAndGrad
@@ -30,7 +30,7 @@ def _is_mirrored(p: Any) -> bool:
 
 
 def weights(params: Any) -> dict[str, tuple[jax.Array, jax.Array | None]]:
-    """Every weight (see `is_weight`), by name in the order of the layers, and its own B where it has one (mirror)."""
+    """Every weight (see `is_weight`), by name in the order of the layers, and its own B if it has one (mirror)."""
     found = {}
     leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_mirrored)
     for (path, leaf), chosen in zip(leaves, jax.tree.leaves(is_weight(params), is_leaf=_is_mirrored), strict=True):
@@ -42,11 +42,11 @@ def weights(params: Any) -> dict[str, tuple[jax.Array, jax.Array | None]]:
 
 
 def make_alignment(aligned: Aligned, x: jax.Array, labels: jax.Array) -> Callable[[Any], dict[str, jax.Array]]:
-    """measure(params) -> of the weights of each layer, on this batch: the angle in degrees between what stands for the gradient
-    and the gradient, and the ratio of their norms; and the angle between W and the pseudo-inverse of its B.
+    """measure(params) -> for the weights of each layer, on this batch: the angle in degrees between the update direction
+    and the gradient, the ratio of their norms, and the angle between W and the pseudo-inverse of its B.
 
-    Random feedback works because training turns the first angle below 90 degrees, W towards B's pseudo-inverse (Lillicrap et
-    al. 2016).
+    Random feedback works because training turns the first angle below 90 degrees, and W towards the pseudo-inverse of B
+    (Lillicrap et al. 2016).
     """
 
     @jax.jit
@@ -70,5 +70,5 @@ def angle_lines(first: dict[str, Any], last: dict[str, Any]) -> str:
     """A line for each layer: its angle to the gradient at the first step and at the last."""
     names = [name.removeprefix(ANGLE) for name in first if name.startswith(ANGLE)]
     title = "angle to the gradient, degrees"
-    lines = [f"{n:{len(title)}}  {float(first[ANGLE + n]):5.1f} at first, {float(last[ANGLE + n]):5.1f} at last" for n in names]
+    lines = [f"{n:{len(title)}}  {float(first[ANGLE + n]):5.1f} first, {float(last[ANGLE + n]):5.1f} last" for n in names]
     return "\n".join([title, *lines])

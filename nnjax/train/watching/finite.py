@@ -1,4 +1,4 @@
-"""Where a number that is not finite first appears in a step: which layer, on its way forward or back."""
+"""Where a number that is not finite first appears in a step: in which layer, forward or backward."""
 
 from typing import Any
 
@@ -16,9 +16,9 @@ def _bad(tree: Any) -> bool:
 
 
 def first_not_finite(model: Layer, loss: Layer, params: Any, x: Any, labels: Any, key: Any = None) -> str:
-    """In words, the first layer at which NaN or infinity appears in value or gradient; "" where there is none.
+    """A sentence on the first layer at which NaN or infinity appears in value or gradient; "" if there is none.
 
-    The forward is walked from the first layer to the last, then the backward from the last to the first.
+    It walks the forward from the first layer to the last, then the backward from the last to the first.
     """
     expect_model_and_loss("first_not_finite", model, loss)
     for name, tree in (("params", params), ("x", x), ("labels", labels)):
@@ -66,11 +66,11 @@ def _backward(layer: Layer, params: Any, x: Any, ct_y: Any, key: Any, path: str 
         return part._replace(bwd=bwd)
 
     made = layer.remade(*map(recorded, layer.parts))
-    with jax.disable_jit():  # loops run in Python, so that what is recorded are numbers
+    with jax.disable_jit():  # loops run in Python, so that numbers are recorded, not tracers
         made.bwd(made.fwd(params, x, key=key)[1], ct_y)
     for n, (ct, found) in enumerate(calls):
         if _bad(found):
-            at = parts[-1 - n % len(parts)]  # parts come back in the reverse of their order, once for each chunk of examples
+            at = parts[-1 - n % len(parts)]  # parts run in reverse order, once for each chunk of examples
             here = f"{path}{at.name}"
             whole = len(calls) == len(parts)
             return (whole and _backward(at.layer, at.params, at.x, ct, at.key, f"{here}/")) or f"{here}:{at.layer.name}"

@@ -1,4 +1,4 @@
-"""What a run came to, an epoch a line, as JSON: `metrics.jsonl`; and the same for other tools."""
+"""The record of a run, a line of JSON for each epoch, in `metrics.jsonl`; and the same for other tools."""
 
 import json
 import math
@@ -11,13 +11,13 @@ from ..run import Checkpoints, Epoch
 from .plain import plain
 
 FILE = "metrics.jsonl"
-RECORD = ("epoch", "loss", "validation_accuracy", "test_accuracy")  # what every line has, the whole number that counts it first
+RECORD = ("epoch", "loss", "validation_accuracy", "test_accuracy")  # fields of every line, first the number of the epoch
 
 
 def values(record: Epoch, examples: int) -> dict[str, Any]:
-    """Everything of an epoch by name, as JSON carries it, None for what there is not. Seconds are those of the steps.
+    """Everything about an epoch by name, as JSON carries it, None for what is missing. Seconds are those of the steps.
 
-    Raises TypeError for what JSON cannot carry: it names the entry.
+    Raises TypeError, which names the entry, for what JSON cannot carry.
     """
     speed = examples / record.seconds if record.seconds > 0 else float("nan")
     fields = {**record._asdict(), "examples_per_second": speed}
@@ -27,7 +27,7 @@ def values(record: Epoch, examples: int) -> dict[str, Any]:
 
 
 def read_lines(path: Path, fields: tuple[str, ...] = RECORD) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines, each with these fields. Raises ValueError where one is no record: it says which."""
+    """The objects of a file of JSON lines, each with these fields. Raises ValueError, which names it, for any other line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -38,37 +38,39 @@ def read_lines(path: Path, fields: tuple[str, ...] = RECORD) -> list[dict[str, A
 
 
 def _record(who: str, line: str, fields: tuple[str, ...]) -> dict[str, Any]:
-    remedy = "delete the line: a run that is resumed writes again what is missing"
+    remedy = "delete the line: a resumed run writes missing lines again"
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{who}, is no JSON object: {error}; {remedy}.") from None
+        raise ValueError(f"{who}, is not a JSON object: {error}; {remedy}.") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{who}, is no JSON object, but {line[:40]!r}; {remedy}.")
+        raise ValueError(f"{who}, is not a JSON object, but {line[:40]!r}; {remedy}.")
     for name in fields:
         value = found.get(name, "")
         right = (int,) if name == fields[0] else (int, float, type(None))
         if isinstance(value, bool) or not isinstance(value, right):
             came = f"got {value!r}" if name in found else "which is missing"
-            raise ValueError(f"{who}, is no record: {name} must be a{' whole' * (name == fields[0])} number, {came}; {remedy}.")
+            raise ValueError(
+                f"{who}, is not a record: {name} must be a{' whole' * (name == fields[0])} number, {came}; {remedy}."
+            )
     return found
 
 
 def expect_records(folder: Path | None) -> None:
-    """Raise ValueError, before any work is done, where the metrics in this folder cannot be added to."""
+    """Raise ValueError, before any work is done, if the metrics in this folder cannot be extended."""
     if folder is not None and (folder / FILE).exists():
         read_lines(folder / FILE)
 
 
 def log(path: Path, record: Epoch, examples: int) -> None:
-    """Put this epoch into the file, in one rename; later epochs, of a run that has gone back to a checkpoint, are dropped."""
+    """Add this epoch to the file, by renaming a draft; later epochs, from before a resume, are dropped."""
     new = values(record, examples)
     before = read_lines(path) if path.exists() else []
     _write(path, [*(line for line in before if line["epoch"] < new["epoch"]), new])
 
 
 def relog(path: Path, history: Sequence[Epoch], examples: int) -> None:
-    """Have the file hold these epochs, whatever became of it: lines that are there stay, others are written again."""
+    """Make the file hold these epochs: lines that are there stay, missing ones are written again."""
     before = read_lines(path) if path.exists() else []
     there = {line["epoch"]: line for line in before}
     lines = [there.get(record.epoch) or values(record, examples) for record in history]
@@ -82,11 +84,11 @@ def _write(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 class Writers:
-    """write(record) puts an epoch wherever it was asked for, write.restore(history) those of a run that is gone on with into
-    metrics.jsonl, where they are missing; a context, at whose end everything is flushed.
+    """write(record) writes an epoch to every output; write.restore(history) adds the missing epochs of a resumed run to
+    metrics.jsonl. It is a context manager, and flushes everything at its end.
 
     folder: of metrics.jsonl, and of TensorBoard's files; wandb: a project of Weights & Biases.
-    Raises ValueError where a library that was asked for is not installed.
+    Raises ValueError if a library that is needed is not installed.
     """
 
     def __init__(
@@ -108,12 +110,12 @@ class Writers:
             self.run.finish()
 
     def restore(self, history: Sequence[Epoch]) -> None:
-        """Have metrics.jsonl hold these epochs and no later one."""
+        """Make metrics.jsonl hold these epochs and no later one."""
         if self.folder is not None and history:
             relog(self.folder / FILE, history, self.examples)
 
     def __call__(self, record: Epoch) -> None:
-        """This epoch, to each."""
+        """Write this epoch to every output."""
         if self.folder is not None:
             log(self.folder / FILE, record, self.examples)
         known = {k: v for k, v in values(record, self.examples).items() if v is not None and k != "epoch"}
@@ -126,7 +128,7 @@ class Writers:
 
 
 def told_before(checkpoints: Checkpoints | None, write: Writers) -> Checkpoints | None:
-    """The same checkpoints, whose history `write` is told where the run goes on."""
+    """The same checkpoints, which pass the history of a resumed run to `write`."""
     return None if checkpoints is None else checkpoints._replace(on_history=write.restore)
 
 

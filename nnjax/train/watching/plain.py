@@ -1,4 +1,4 @@
-"""What JSON carries, of what people have at hand: the numbers of NumPy and JAX too, arrays, and paths."""
+"""Convert values to what JSON can carry: also numbers and arrays of NumPy and JAX, and paths."""
 
 import os
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from ...errors import describe
 def plain(who: str, value: Any) -> Any:
     """The value as JSON carries it: numbers and arrays become those of Python, a path its text, a mapping a dict.
 
-    who: of what, for the error.  Raises TypeError for anything else: it names the entry.
+    who: the name of the value, for the error.  Raises TypeError, which names the entry, for anything else.
     """
     if isinstance(value, (np.generic, np.ndarray, jax.Array)):  # before the others: np.float64 is a float, np.str_ a str
         return _of_array(who, value)
@@ -45,11 +45,11 @@ def _key(who: str, key: Any) -> Any:
     if isinstance(key, np.generic) and key.dtype.kind in "biuU":
         key = key.item()
     if not isinstance(key, (str, int, float)):
-        raise TypeError(f"{who}: a name must be a str, got {key!r}; name the entries by words.")
+        raise TypeError(f"{who}: a name must be a str, got {key!r}; use text as names.")
     return key
 
 
 def _refused(who: str, value: Any) -> TypeError:
     return TypeError(
-        f"{who} cannot be saved as JSON, got {describe(value)}; pass numbers, words, lists or dictionaries of them."
+        f"{who} cannot be saved as JSON, got {describe(value)}; pass numbers, text, or lists or dictionaries of them."
     )

@@ -1,4 +1,4 @@
-"""What a person watches: a progress bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a progress bar on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from .scores import R2
 
 
 class Watched(NamedTuple):
-    """What `fit` calls, `on_epoch` with each record, `on_steps` after each scan."""
+    """What `fit` calls: `on_epoch` with each record, `on_steps` after each scan."""
 
     on_epoch: OnEpoch
     on_steps: OnSteps | None = None
 
 
 def epoch_line(record: Epoch, epochs: int, examples: int = 0, width: int | None = None) -> str:
-    """One line for one epoch, of so many examples if that is known; an accuracy of an empty split is left out.
+    """One line for one epoch; examples: how many it trained on, if known. The accuracy of an empty split is left out.
 
-    width: of the terminal; what comes last goes first where the line is longer.
+    width: of the terminal; if the line is longer, it loses words from its end.
     """
     words = [f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}", f"loss {record.loss:.4f}"]
     if record.validation_accuracy == record.validation_accuracy:
@@ -41,8 +41,8 @@ def epoch_line(record: Epoch, epochs: int, examples: int = 0, width: int | None 
 
 @contextmanager
 def progress(epochs: int, examples: int = 0, steps: int = 1, quiet: bool = False) -> Iterator[Watched]:
-    """What is called with each Epoch, and after each scan of its `steps`; on a terminal a bar, and above it a line for each
-    epoch, both within its width. quiet: nothing is shown."""
+    """Functions to call with each Epoch, and after each scan of its `steps`. On a terminal they show a bar, and above it a line
+    for each epoch, both within its width. quiet: show nothing."""
     if quiet:
         yield Watched(lambda record: None)
         return
@@ -66,7 +66,7 @@ def progress(epochs: int, examples: int = 0, steps: int = 1, quiet: bool = False
 
         def on_steps(step: int, loss: float) -> None:
             nonlocal task
-            if bar.tasks[0].total is None:  # all is compiled: the time that is left is told from here on
+            if bar.tasks[0].total is None:  # all is compiled: the bar shows the time left from here on
                 bar.remove_task(task)
                 task = bar.add_task(described(min(step // steps + 1, epochs), loss), total=epochs * steps, completed=step)
             else:

@@ -1,4 +1,4 @@
-"""How good predictions are: the share of classes that are right, or R² of numbers."""
+"""How good predictions are: the share of correct classes, or R² of numbers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +10,8 @@ import numpy as np
 from ...data.dataset import Split
 from ...linear import broadcast, widened
 
-EXAMPLES = 10_000  # whose scores are computed at a time
-R2 = {"validation": "validation_r2", "test": "test_r2"}  # what an epoch has measured, of targets that are numbers
+EXAMPLES = 10_000  # examples to score at a time
+R2 = {"validation": "validation_r2", "test": "test_r2"}  # what an epoch measures for targets that are numbers
 
 
 def _parts(n: int) -> list[slice]:
@@ -19,7 +19,7 @@ def _parts(n: int) -> list[slice]:
 
 
 def make_accuracy(predict: Callable[..., Any]) -> Callable[[Any, Split], float]:
-    """accuracy(params, split): the share of examples whose largest score is at their label."""
+    """accuracy(params, split): the share of examples whose label has the largest score."""
 
     @jax.jit
     def right(params, x, y):
@@ -35,8 +35,8 @@ def make_accuracy(predict: Callable[..., Any]) -> Callable[[Any, Split], float]:
 def make_r2(predict: Callable[..., Any]) -> Callable[[Any, Split, Any], float]:
     """r2(params, split, y) = 1 - sum_i (y_i - p_i)^2 / sum_i (y_i - m)^2, p the predictions of split.x, m the mean of y.
 
-    y: the targets of the split, (n,) or (n, k), on the host too; of k targets it is the mean of theirs.  A target that is the
-    same in all examples of the split has none and is left out; NaN where none is left.
+    y: the targets of the split, (n,) or (n, k), on device or host; for k targets it is the mean of their R².  A target that
+    is the same in all examples of the split has no R² and is left out; NaN if none is left.
     """
 
     @jax.jit
@@ -51,7 +51,7 @@ def make_r2(predict: Callable[..., Any]) -> Callable[[Any, Split, Any], float]:
         varies = y.min(0) < y.max(0) if len(y) else np.zeros(y.shape[1], bool)
         if not varies.any():
             return float("nan")
-        deviation = np.where(varies, y.std(0), 1.0)  # divided by before it is squared: nothing overflows
+        deviation = np.where(varies, y.std(0), 1.0)  # divided before squaring, so that nothing overflows
         scale = np.asarray(deviation, np.float32)
         sums = [np.asarray(squares(params, split.x[p], split.y[p], scale), np.float64) for p in _parts(len(y))]
         return float((1.0 - sum(sums[1:], sums[0]) / len(y))[varies].mean())
@@ -60,6 +60,6 @@ def make_r2(predict: Callable[..., Any]) -> Callable[[Any, Split, Any], float]:
 
 
 def as_columns(y: Any) -> Any:
-    """Targets (n,) or (n, k) as float32 (n, k), as a network gives them."""
+    """Targets (n,) or (n, k) as float32 (n, k), like the outputs of a network."""
     y = y.astype(np.float32)
     return y[:, None] if y.ndim == 1 else y

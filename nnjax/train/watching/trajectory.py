@@ -1,4 +1,4 @@
-"""Two runs from one start, one by each gradient: how far they drift apart, step by step."""
+"""Two runs from the same start, one by each gradient: how far they drift apart, step by step."""
 
 from typing import Any, NamedTuple
 
@@ -13,8 +13,8 @@ from ..step import epoch_key, expect_optimizer, expect_value_and_grad, init_stat
 
 
 class Drift(NamedTuple):
-    """A number a step.  loss: by hand; loss_apart: |hand - jax| / |jax| of it; params_apart: the same of all parameters, in
-    the 2-norm."""
+    """A number for each step.  loss: by hand; loss_apart: |hand - jax| / |jax| of the loss; params_apart: the same for all
+    parameters, in the 2-norm."""
 
     loss: np.ndarray
     loss_apart: np.ndarray
@@ -25,7 +25,7 @@ def trajectory(
     hand: ValueAndGrad, reference: ValueAndGrad, params: Any, x: jax.Array, labels: jax.Array, *,
     optimizer: optax.GradientTransformation, batch_size: int, steps: int, key: jax.Array,
 ) -> Drift:  # fmt: skip
-    """Take `steps` steps twice, on the batches that `fit` would take, each run going on from its own parameters."""
+    """Run `steps` steps twice, on the batches that `fit` would take, each run from its own parameters."""
     steps, batch_size = expect_positive("trajectory", steps=steps, batch_size=batch_size)
     expect_value_and_grad("trajectory", hand)
     expect_value_and_grad("trajectory", reference)
@@ -36,7 +36,7 @@ def trajectory(
         expect_array("trajectory", name, a)
         if not a.ndim or len(a) != len(x) or len(x) < batch_size:
             raise ValueError(f"trajectory: {name} must have a row for each example, at least {batch_size} of them, got x "
-                             f"{describe(x)}, labels {describe(labels)}; pass as many of both.")  # fmt: skip
+                             f"{describe(x)}, labels {describe(labels)}; pass the same number of both.")  # fmt: skip
     x, labels = jnp.asarray(x), jnp.asarray(labels)
     by_hand, by_jax = make_step(hand, optimizer), make_step(reference, optimizer)
 

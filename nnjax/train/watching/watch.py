@@ -1,4 +1,4 @@
-"""What is worth watching beside the loss: how large every gradient is, and how far the two gradients are apart."""
+"""What to watch besides the loss: how large every gradient is, and how far the two gradients are apart."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ Measure = Callable[[TrainState], dict[str, Any]]
 
 
 def make_measure(recipe: Recipe, x: jax.Array, labels: jax.Array) -> Measure:
-    """What `make_norms` gives and, where something else than the transpose carries the error back, `make_alignment`."""
+    """`make_norms`, and also `make_alignment` if something other than the transpose carries the error back."""
     norms = make_norms(recipe.hand, recipe.reference, x, labels)
     aligned = make_alignment(recipe.aligned, x, labels) if recipe.aligned else None
     return lambda state: norms(state) | (aligned(state.params) if aligned else {})
@@ -32,7 +32,7 @@ def make_norms(by_hand: ValueAndGrad, by_jax: ValueAndGrad, x: jax.Array, labels
     def both(params):
         key = jax.random.key(0)
         found = (f(params, x, labels, key=key)[1] for f in (by_hand, by_jax))
-        hand, reference = (jax.tree.map(lambda g: g.astype(wide(g)), grads) for grads in found)  # float16 cannot hold squares
+        hand, reference = (jax.tree.map(lambda g: g.astype(wide(g)), grads) for grads in found)  # squares overflow float16
         norms = jax.tree.map(lambda g: jnp.linalg.norm(g.ravel()), hand)
         apart = [jnp.sum((h - r) ** 2) for h, r in zip(jax.tree.leaves(hand), jax.tree.leaves(reference))]
         size = [jnp.sum(r**2) for r in jax.tree.leaves(reference)]

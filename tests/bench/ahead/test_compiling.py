@@ -44,11 +44,11 @@ def fake(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "COMMAND", (sys.executable, str(tmp_path / "fake.py")))
 
 
-def test_a_program_that_hangs_or_falls_over_costs_itself_alone():
+def test_a_program_that_hangs_or_crashes_affects_only_itself():
     told = []
     start = time.perf_counter()
     every = compile_all(["x", "y"], [("bench", ("one",)), ("bench", ("two", "more"))], lambda *what: told.append(what), 1.0)
-    assert time.perf_counter() - start < 50  # and not the minute of what hangs
+    assert time.perf_counter() - start < 50  # and not the minute of the program that hangs
     for found in every.values():
         for n, unit in enumerate(found, 1):
             assert list(unit) == ["a", "stuck", "dead", "wrong", "b"]
@@ -59,7 +59,7 @@ def test_a_program_that_hangs_or_falls_over_costs_itself_alone():
     assert sorted((target, unit[1][0]) for target, unit, _ in told) == [(t, u) for t in "xy" for u in ("one", "two")]
 
 
-def test_a_compiler_that_does_not_start_is_told_for_every_unit():
+def test_a_compiler_that_does_not_start_is_reported_for_every_unit():
     every = compile_all(["broken"], [("bench", ("one",))], lambda *_: None, 20.0)
     assert "exit code 3" in str(every["broken"][0][""])
 

@@ -13,11 +13,11 @@ def test_the_figures_are_those_of_the_compiled_program():
     assert found.temp_bytes >= 4 * 16 * 16
     assert found.flops is not None
     assert found.flops >= 2 * 16**3
-    assert found.launches is None  # of a GPU alone
+    assert found.launches is None  # only on a GPU
     assert found.compile_seconds > 0
 
 
-def test_what_a_kernel_reads_is_not_known(monkeypatch):
+def test_what_a_kernel_reads_is_unknown(monkeypatch):
     known = Target.compile
 
     class Program:

@@ -50,6 +50,6 @@ def test_a_loop_of_unknown_length_is_refused():
         launches_of(TEXT.replace('"known_trip_count":{"n":"5"}', ""))
 
 
-def test_what_is_no_compiled_program_is_refused():
+def test_text_that_is_not_a_compiled_program_is_refused():
     with pytest.raises(ValueError, match="compiled program"):
         launches_of("")

@@ -1,4 +1,4 @@
-"""The step of a small GPT, compiled for the chips of a TPU that is not here; where its compiler is not, all but that."""
+"""The step of a small GPT, compiled for the chips of a TPU that is not here; without its compiler, everything else."""
 
 import importlib.util
 import json
@@ -35,18 +35,18 @@ def test_the_batch_grows_to_one_sequence_for_each_device_along_data_and_shard():
         assert pods.batch_of(SMALL._replace(batch=64), mesh) == batch
 
 
-def test_the_table_sets_the_three_side_by_side_and_says_what_became_of_what(capsys):
+def test_the_table_compares_the_three_and_names_the_differences(capsys):
     pods.show(POD)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 100
-    for words in ("shard=8: a batch of 64 sequences", "2.0 MB of parameters and moments, where 1/8 of all is 2.0 MB; 3.0 MB",
+    for words in ("shard=8: a batch of 64 sequences", "2.0 MB of parameters and moments (1/8 of all is 2.0 MB); 3.0 MB",
                   "minimum", "simulated", "compiled", "2 of 6,400", "simulated: the minimum, in number and bytes",
                   "compiled: shard all-gather: exchanged: all as all-reduces",
                   "a share of 100 numbers does not fill rows of 128"):  # fmt: skip
         assert words in out
 
 
-def test_what_is_written_has_every_message_and_the_words():
+def test_the_record_has_every_message_and_the_sentences():
     found = pods.record(POD)
     sent = {"minimum": 2, "asked": 2, "simulated": 2, "compiled": 0}
     assert found["messages"] == [{"axes": ("shard",), "kind": "all-gather", "bytes": 3200, **sent}]
@@ -65,20 +65,20 @@ def test_one_target_at_a_time():
 @libtpu
 def test_a_mesh_of_another_size_is_refused_before_anything_is_compiled(monkeypatch):
     monkeypatch.setattr(pods, "measured", None)
-    with pytest.raises(ValueError, match=r"bench: a mesh of 8 devices, and v5e:2x2 has 4; make them as many as each other"):
+    with pytest.raises(ValueError, match=r"bench: .* 8 devices, .*v5e:2x2 has 4"):
         pods.run(["data=8"], ["v5e:2x2"], None, SMALL)
 
 
 @pytest.mark.parametrize("option", ["plot", "device"])
 def test_what_needs_a_device_or_predicts_is_refused(option, tmp_path):
     given = {"plot": tmp_path / "p.png", "device": "cpu"}[option]
-    with pytest.raises(ValueError, match=rf"bench: --{option} is for what is predicted or present"):
+    with pytest.raises(ValueError, match=rf"bench: --{option} is for .*--compile-for"):
         Bench(mesh=("data=8",), compile_for=("v5e:2x4",), **{option: given})._run_mesh()
 
 
 @libtpu
 @pytest.mark.slow
-def test_a_tpu_sends_the_minimum_of_bytes_over_data_and_model_and_keeps_an_nth_over_shard(tmp_path):
+def test_a_tpu_sends_the_minimum_over_data_and_model_and_keeps_one_nth_over_shard(tmp_path):
     to = tmp_path / "pods.json"
     code = f"""
 from pathlib import Path

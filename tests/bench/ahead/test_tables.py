@@ -46,7 +46,7 @@ def test_the_summary_says_the_means_what_is_above_and_what_did_not_compile():
     assert "3 of 4 cases compiled" in text
     assert f"launches {(0.5 * 1.5 * 1.0) ** (1 / 3):.3f}" in text
     assert "above 1.2: two 1.50" in text
-    assert "temporary memory 0.500, of 2" in text  # 0.25 and 1; 20 bytes are in no mean
+    assert "temporary memory 0.500, over 2" in text  # 0.25 and 1; 20 bytes are in no mean
     assert "none, hand: not compiled in 1 s" in text
     assert "bytes 0.900" in "\n".join(summary("v5e:2x2", TPU))
 

@@ -22,8 +22,8 @@ def present(name):
 
 
 @pytest.mark.parametrize("name", ["h101", "cpu", "v5e", "2x2", "v5e:2x2x", "", "H100"])
-def test_a_name_of_no_machine_is_refused(name):
-    with pytest.raises(ValueError, match=r"--compile-for takes a GPU .*h100.* or a TPU topology"):
+def test_an_unknown_machine_is_refused(name):
+    with pytest.raises(ValueError, match=r"--compile-for must be a GPU .*h100.* or a TPU topology"):
         expect_target(name)
 
 
@@ -52,20 +52,20 @@ def test_a_mesh_has_as_many_places_as_the_machine():
 
 
 def python(code):
-    """What code prints in a process of its own, in which no platform is chosen: JAX has started here, without the compilers."""
+    """The output of code in a new process without a chosen platform: here JAX has started already, without the compilers."""
     env = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stderr
     return run.stdout
 
 
-def test_a_topology_that_is_not_known_is_refused_in_words():
+def test_an_unknown_topology_is_refused_with_a_sentence():
     present("v5e:2x2")
     with pytest.raises(ValueError, match="does not know the machine v9z:2x2"):
         target("v9z:2x2")
 
 
-def test_jax_that_has_started_without_the_compiler_is_told_so():
+def test_jax_started_without_the_compiler_is_an_error():
     present("h100")
     code = (
         "import jax, nnjax.bench.ahead.targets as t\njax.devices()\n"

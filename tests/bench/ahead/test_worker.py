@@ -40,6 +40,6 @@ def test_what_is_left_out_is_not_compiled_again(monkeypatch):
     assert [answer.get("label") for answer in said] == [None, "bad", None]
 
 
-def test_a_unit_that_cannot_be_made_is_told_and_the_next_one_answered(monkeypatch):
+def test_a_unit_that_cannot_be_made_is_reported_and_the_next_one_answered(monkeypatch):
     said = answers(monkeypatch, ["none", [], []], ["two", [1.0], ["good", "bad"]])
     assert said == [{"error": "'nothing of that name'"}, {"labels": ["good", "bad"]}, {"done": True}]

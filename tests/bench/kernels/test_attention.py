@@ -21,7 +21,7 @@ def test_the_definition_sees_no_later_position():
 
 
 @pytest.mark.parametrize(("platform", "names"), [("cuda", 2), ("tpu", 1), ("cpu", 0)])
-def test_kernels_of_others_stand_there_for_their_platform_alone(platform, names):
+def test_other_kernels_are_there_only_for_their_platform(platform, names):
     assert len(others(platform)) == names
     _, references, _ = attends(16, kernels_of=platform)()
     assert set(others(platform)) <= set(references)

@@ -13,7 +13,7 @@ IDS = jnp.array([[1, 4, 2, 0], [3, 3, 0, 1]], jnp.int32)
 
 
 def with_arrays(model, pairs):
-    """The model with each of its arrays, as `where` finds it, replaced."""
+    """The model with each of its arrays, found by `where`, replaced."""
     import equinox as eqx
 
     for where, array in pairs:

@@ -31,7 +31,7 @@ def test_the_longest_that_is_usual_fits_80_columns():
     assert one == "torch.compile: inductor, 1 thread, matmul highest, SDPA is_causal, SGD fused"
 
 
-def test_a_precision_that_was_set_is_told():
+def test_a_precision_that_was_set_is_reported():
     if importlib.util.find_spec("flax") is None:
         pytest.skip("flax is not installed")
     with jax.default_matmul_precision("highest"):

@@ -43,7 +43,7 @@ def test_every_step_lowers_the_loss(model, library):
 
 
 def sizes_of(library, model):
-    """Of every array of parameters, how many numbers it holds."""
+    """The number of numbers in every array of parameters."""
     if library == "torch":
         return [p.numel() for p in getattr(pytorch, model)(*SIZES[model]).parameters()]
     if library == "equinox":

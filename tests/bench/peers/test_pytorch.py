@@ -23,7 +23,7 @@ def norm(name, p):
 
 
 def scores(model, arrays):
-    """Of IDS, by a model with these parameters, all of them."""
+    """The scores of IDS, from a model with exactly these parameters."""
     import torch
 
     model.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in arrays.items()})
@@ -73,7 +73,7 @@ def test_what_goes_wrong_in_compiling_is_one_line(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # PyTorch's own, of its compiler
+@pytest.mark.filterwarnings("ignore")  # PyTorch's own cache, for its compiler
 @pytest.mark.parametrize("model", ["mlp", "char_rnn", "gpt"])
 def test_compiled_steps_are_the_eager_ones(model):
     import torch
@@ -87,7 +87,7 @@ def test_compiled_steps_are_the_eager_ones(model):
     for make in (pytorch.run, pytorch.compiled):
         torch.manual_seed(0)
         step = make(getattr(pytorch, model)(*sizes), x, labels)
-        for _ in range(0 if make is pytorch.compiled else 1):  # that one has taken a step, to compile
+        for _ in range(0 if make is pytorch.compiled else 1):  # it has taken a step, to compile
             step()
         values.append([float(step()[1]) for _ in range(5)])
     np.testing.assert_allclose(*values, rtol=1e-4)

@@ -30,7 +30,7 @@ def test_the_cross_entropy_is_ours():
 
 
 class Clock:
-    """Stands still but for what the programs take, each the next of its seconds, and the last for ever; keeps the order."""
+    """A clock that only programs move, each call by its next duration (the last one repeats); it records the order."""
 
     def __init__(self, monkeypatch, **takes):
         self.now, self.order, self.takes = 0.0, [], {name: list(seconds) for name, seconds in takes.items()}
@@ -45,7 +45,7 @@ class Clock:
         return run
 
 
-def test_a_program_is_timed_after_calls_of_its_own(monkeypatch):
+def test_a_program_is_timed_after_warm_up_calls(monkeypatch):
     clock = Clock(monkeypatch, small=[0.009, 0.008, 0.006, 0.002, 0.001], large=[0.5, 0.2])
     assert steps.settled(clock.program("small")) == pytest.approx(0.001)
     assert steps.settled(clock.program("large")) == pytest.approx(0.2)

@@ -24,6 +24,6 @@ def test_a_loop_of_unknown_length_has_no_number():
     assert trips_of("%w = (s32[]) while(%t), condition=%c, body=%b") is None
 
 
-def test_what_is_no_program_is_refused():
+def test_text_that_is_not_a_program_is_refused():
     with pytest.raises(ValueError, match="compiled program"):
         computations("module @jit_f {}")

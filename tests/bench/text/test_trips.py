@@ -1,4 +1,4 @@
-"""Loops without a count of XLA's own, in its text: what runs how often, and what nobody can say."""
+"""Loops without a trip count in XLA's text: how often they run, and which are unknown."""
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +57,8 @@ def loop(**changes):
     ({"begin": "b"}, None),  # an argument of the program
     ({"step": 0}, None),  # never ends
     ({"last": MOST + 1}, None),  # not in time
-    ({"first": 1, "how": "multiply", "step": 2, "direction": "NE", "last": -7}, None),  # would go round
-    ({"how": "power"}, None),  # nothing that is worked out
+    ({"first": 1, "how": "multiply", "step": 2, "direction": "NE", "last": -7}, None),  # would wrap around
+    ({"how": "power"}, None),  # nothing that can be evaluated
 ])  # fmt: skip
 def test_a_loop_runs_as_often_as_its_condition_holds(changes, runs):
     trips, line = loop(**changes)
@@ -70,7 +70,7 @@ def test_an_argument_that_is_known_decides():
     assert trips.of(line, "main", [None, 20]) == 4
 
 
-def test_what_a_body_hands_on_as_it_came_is_known_in_every_round():
+def test_what_a_body_passes_on_unchanged_is_known_in_every_round():
     trips, line = loop()
     assert trips.inside(line, "main") == [[None, None, 24]]
 

@@ -87,7 +87,7 @@ def test_calls_are_counted():
     assert [note.rpartition("): ")[2] for note in report.notes] == ["3 calls, ok"]
 
 
-def test_a_convention_at_a_kink_is_no_fault():
+def test_a_convention_at_a_kink_is_not_a_fault():
     report = nnjax.audit(jax.nn.relu, jnp.array([-1.0, 0.0, 2.0])).raise_if_failed()
     assert "relu" in report.notes[0]
     assert "convention" in report.notes[0]
@@ -137,8 +137,8 @@ LIBRARY = [
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_the_rules_of_jax_and_optax_are_no_faults():
-    """Values in 0 ... 1, which every one of these takes, a zero and a tie among them."""
+def test_the_rules_of_jax_and_optax_are_not_faults():
+    """Values in 0 ... 1, which all of these accept, with a zero and a tie."""
     x = jnp.array([[0.25, 0.5, 0.5, 0.75], [0.125, 0.9, 0.3, 0.6]])
     two = {"xlogy", "xlog1py", "rel_entr", "kl_div", "l2_loss", "huber_loss", "log_cosh", "sigmoid_binary_cross_entropy",
            "softmax_cross_entropy", "cosine_similarity", "hinge_loss", "kl_divergence"}  # fmt: skip
@@ -153,7 +153,7 @@ def test_the_rules_of_jax_and_optax_are_no_faults():
 
 
 def summing(factor):
-    """The sum over the devices, of a rule that communicates in its forward and casts in its backward."""
+    """The sum over the devices, with a rule that communicates in its forward and casts in its backward."""
 
     @jax.custom_vjp
     def over_devices(x):
@@ -188,7 +188,7 @@ def test_rules_inside_shard_map_are_examined_there(rule):
     assert "larger by 4, the size of mesh axis data" in str(by_grad)
 
 
-def test_a_rule_that_communicates_without_the_books_is_said_not_to_be_examined():
+def test_a_rule_that_communicates_without_check_vma_is_reported_as_not_checked():
     report = nnjax.audit(on_devices(summing(1.0), P(), check_vma=False), WHOLE)
     assert not report.ok
     assert "over_devices" in report.missing[0]

@@ -71,13 +71,13 @@ def test_arguments_are_copied_where_a_program_may_give_them_away():
     np.testing.assert_array_equal(entry.samples[0].leaves[0], np.ones(4))
 
 
-def test_of_large_arguments_the_shape_alone_is_kept():
+def test_only_the_shape_of_large_arguments_is_kept():
     rule = sine()
     (entry,) = heard_of(lambda: (rule(jnp.ones(4)), rule(jnp.ones(400))), keep=1000)
     assert [call.drawn for call in entry.samples] == [False, True]
 
 
-def test_few_shapes_are_kept_of_many():
+def test_only_a_few_of_many_shapes_are_kept():
     rule = sine()
     (entry,) = heard_of(lambda: [jax.eval_shape(rule, jnp.ones(n)) for n in range(40)], keep=1000)
     assert entry.calls == [40]
@@ -107,7 +107,7 @@ def test_no_tracer_is_kept():
 
 @jax.tree_util.register_pytree_node_class
 class Box:
-    """A node that takes arrays and nothing else."""
+    """A pytree node that takes only arrays."""
 
     def __init__(self, value):
         self.value = value if type(value) is object or value is None else jnp.asarray(value)
@@ -121,7 +121,7 @@ class Box:
 
 
 @pytest.mark.parametrize("keep", [None, 1000])
-def test_a_node_that_takes_arrays_alone_is_kept(keep):
+def test_a_node_that_takes_only_arrays_is_kept(keep):
     rule = jax.custom_vjp(lambda box: box.value**2)
     rule.defvjp(lambda box: (box.value**2, box), lambda box, ct: (Box(2 * box.value * ct),))
     (entry,) = heard_of(lambda: (rule(Box(jnp.arange(3.0))), jax.jit(rule)(Box(jnp.ones(2)))), keep)
@@ -130,7 +130,7 @@ def test_a_node_that_takes_arrays_alone_is_kept(keep):
     assert box.value.shape == (2,)
 
 
-def test_calls_that_differ_in_a_static_argument_alone_are_kept():
+def test_calls_that_differ_only_in_a_static_argument_are_kept():
     rule = jax.custom_jvp(lambda x, mode: x, nondiff_argnums=(1,))
     rule.defjvp(lambda mode, p, t: (p[0], t[0]))
     (entry,) = heard_of(lambda: [rule(jnp.ones(2), mode) for mode in "abcdef"])
@@ -159,7 +159,7 @@ def test_a_buffer_that_a_program_writes_into_is_copied():
     np.testing.assert_array_equal(entry.samples[0].leaves[0], [1, 1])
 
 
-def test_what_cannot_be_kept_is_told_and_disturbs_nobody(monkeypatch):
+def test_what_cannot_be_kept_is_reported_and_does_not_disturb_the_program(monkeypatch):
     def refuses(*args):
         raise ZeroDivisionError("not kept")
 

@@ -23,12 +23,12 @@ def test_a_function_is_found_where_the_command_runs(module):
     ("rest", "said"),
     [
         (":g", "has no function 'g'"),
-        (":value", "is no function"),
+        (":value", "must be a function"),
         (":needs", "takes arguments"),
         ("", "expected module:function"),
     ],
 )
-def test_what_is_no_function_without_arguments_is_refused(module, rest, said):
+def test_anything_but_a_function_without_arguments_is_refused(module, rest, said):
     with pytest.raises(ValueError, match=f"bench: .*{said}"):
         function_named("bench", f"{module}{rest}")
 

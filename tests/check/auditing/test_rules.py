@@ -29,7 +29,7 @@ def test_a_rule_is_found_under_jit():
     assert body_of(3) is None
 
 
-def test_a_function_made_of_a_rule_is_another():
+def test_a_function_made_from_a_rule_is_a_different_one():
     rule = jax.custom_vjp(jnp.sin)
     rule.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (ct * jnp.cos(x),))
     assert rule_of(jax.vmap(rule)) is None
@@ -42,13 +42,13 @@ def test_static_arguments_are_known_by_number():
     assert static_numbers(jax.custom_jvp(lambda x: x)) == ()
 
 
-def test_rules_of_one_code_that_close_over_the_same_are_one():
+def test_rules_with_the_same_code_and_closure_are_one():
     assert same_rule(sine(2.0), sine(2.0))
     assert not same_rule(sine(2.0), sine(3.0))
     assert not same_rule(sine(2.0), sine(2.0, jnp.tan))
     assert not same_rule(sine(2.0, partial(jnp.sum, axis=0)), sine(2.0, partial(jnp.sum, axis=1)))
     assert same_rule(sine(2.0, partial(jnp.sum, axis=0)), sine(2.0, partial(jnp.sum, axis=0)))
-    assert not same_rule(sine(X[0]), sine(X[0] + 1))  # arrays are not looked into
+    assert not same_rule(sine(X[0]), sine(X[0] + 1))  # the content of arrays is ignored
 
 
 def in_a_loop(factors):
@@ -60,7 +60,7 @@ def in_a_loop(factors):
     return program
 
 
-def test_a_rule_made_at_each_call_is_one_and_another_among_them_is_found():
+def test_a_rule_made_at_each_call_counts_once_and_a_different_one_is_found():
     (note,) = nnjax.audit(in_a_loop([1.0] * 4), X).notes
     assert "4 calls, ok" in note
     notes = nnjax.audit(in_a_loop([1.0, 1.0, 1.1]), X).notes
@@ -145,7 +145,7 @@ def flagged(name):
 
 
 @pytest.mark.parametrize("flag", ["jax_custom_vjp3", "jax_custom_jvp3"])
-def test_an_audit_hears_rules_while_jax_makes_them_anew(flag):
+def test_an_audit_hears_rules_while_jax_makes_them_in_the_new_way(flag):
     with flagged(flag):
         for factor in (1.0, 1.1):
             rule = sine(factor)

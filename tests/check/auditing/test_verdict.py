@@ -25,7 +25,7 @@ def refusing(residuals, ct):
     raise ZeroDivisionError("never")
 
 
-def test_every_verdict_is_known_by_its_beginning():
+def test_every_verdict_is_known_by_its_first_words():
     refuses = jax.custom_vjp(jnp.sin)
     refuses.defvjp(lambda x: (jnp.sin(x), x), refusing)
     whole = jax.custom_vjp(lambda x: x + 1)
@@ -49,7 +49,7 @@ def test_a_fault_is_its_finding_without_the_name():
 
 
 @pytest.mark.parametrize("factor", [1.0, -2.0])
-def test_a_body_without_reverse_mode_is_held_in_value_and_in_every_dtype(factor):
+def test_a_body_without_reverse_mode_is_compared_in_value_and_in_every_dtype(factor):
     def body(x):
         return jax.lax.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, jnp.sin(c[1])), (0, x))[1]
 
@@ -64,7 +64,7 @@ def test_a_body_without_reverse_mode_is_held_in_value_and_in_every_dtype(factor)
         assert nnjax.check_vjp(rule, X).ok == (factor == 1)
 
 
-def test_kinks_that_move_together_are_looked_at_one_by_one():
+def test_kinks_that_move_together_are_tested_one_by_one():
     def body(x):
         return jax.pure_callback(lambda x: np.maximum(x, 0), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
 
@@ -89,7 +89,7 @@ def test_one_wrong_entry_is_found_beside_a_kink_and_many_others(wrong):
 
 
 @pytest.mark.parametrize("pull", [lambda ct: ct * ct / ct, lambda ct: jnp.clip(ct, -16, 16)], ids=["nan at 0", "clipped at 16"])
-def test_what_is_linear_near_1_alone_is_a_fault(pull):
+def test_a_rule_that_is_linear_only_near_1_is_a_fault(pull):
     rule = jax.custom_vjp(jnp.sin)
     rule.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (jnp.cos(x) * pull(ct),))
     report = nnjax.check_vjp(rule, X)
@@ -136,7 +136,7 @@ def test_a_rule_for_positive_numbers_is_not_blamed_for_others_that_were_drawn():
     assert note.endswith("on drawn values")
 
 
-def test_a_rule_that_is_wrong_under_vmap_alone_is_found_where_it_is_met_so():
+def test_a_rule_that_is_wrong_only_under_vmap_is_found_there():
     def sums(ct):
         return np.cumsum(ct[::-1])[::-1].reshape(ct.shape)
 

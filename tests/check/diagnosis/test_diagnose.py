@@ -31,7 +31,7 @@ def changed(i, value):
         (changed((2, 3), 0), "partial", "1 of 36 entries and zero elsewhere"),
         (changed((2, 3), 9), "partial", r"first at [2, 3], worst at [2, 3]: 9 instead of"),
         (np.roll(T, 1, 0), "permuted", "another order"),
-        (changed((0, 1), np.nan), "not_finite", "1 of 36 entries not finite where the reference is, first at [0, 1]"),
+        (changed((0, 1), np.nan), "not_finite", "1 of 36 entries not finite, though the reference is; first at [0, 1]"),
         (np.random.default_rng(1).standard_normal((6, 6)), "unknown", "36 of 36 entries off"),
     ],
 )
@@ -60,12 +60,12 @@ def test_another_leafs_gradient_is_named():
 
 def test_the_missing_transpose_of_a_square_matrix_is_named():
     through = np.random.default_rng(5).standard_normal((6, 6))
-    mistake = ("transposed", "equals the reference with w in the place of its transpose", {"x": through})
+    mistake = ("transposed", "equals the reference with w instead of its transpose", {"x": through})
     assert diagnose("x", through, budget(), Context(mistaken=lambda: [mistake])) == mistake[:2]
     assert diagnose("u", through, budget(), Context(mistaken=lambda: [mistake])).kind == "unknown"
 
 
-def test_what_the_wrong_entries_have_in_common_is_said():
+def test_what_the_wrong_entries_have_in_common_is_reported():
     x = np.random.default_rng(7).standard_normal((6, 6))
     h = np.where(x > 0, T, 0)
     found = diagnose("x", h, budget(), Context(inputs={"x": x}))
@@ -73,7 +73,7 @@ def test_what_the_wrong_entries_have_in_common_is_said():
     assert "and zero elsewhere (it is right where x > 0)" in found.detail
 
 
-def test_the_batch_size_is_the_first_axis_of_what_is_no_parameter():
+def test_the_batch_size_is_the_first_axis_of_an_array_that_is_not_a_parameter():
     context = Context.of(("params.w", "x"), [np.zeros((8, 3)), np.zeros((8, 4))], {})
     assert context.sizes[0] == ("the batch size", 8)
     assert ("axis 0 of params.w", 8) in context.sizes

@@ -31,20 +31,20 @@ def named(model):
 def test_the_wrong_layer_is_named(model, path):
     layers, text = named(model)
     assert layers == {path}
-    assert f"walking backwards the cotangents part at {path}, in its weight" in text
+    assert f"walking backwards, the cotangents first differ at {path}, in its weight" in text
     assert "larger by 1.1" in text
 
 
-def test_of_two_wrong_layers_the_last_is_met_first():
+def test_of_two_wrong_layers_the_last_is_found_first():
     assert named(nnjax.serial(WRONG, nnjax.tanh(), WRONG))[0] == {"2:dense(3, 3)"}
 
 
-def test_parts_that_are_right_but_joined_wrongly_are_told_apart():
+def test_right_parts_that_are_combined_wrongly_are_recognised():
     model = nnjax.serial(RIGHT, nnjax.tanh())
     joined = model._replace(bwd=lambda residuals, ct_y: (model.bwd(residuals, ct_y)[0], ct_y))
     report = check_layer(joined, model.init(jax.random.key(0)), X)
     assert {row.leaf for row in report.failures} == {"x"}
-    assert any("every part is right by itself; it is how they are joined" in note for note in report.notes)
+    assert any("every part alone is right; their combination is wrong" in note for note in report.notes)
 
 
 def test_the_tensor_is_named():

@@ -25,7 +25,7 @@ def test_what_a_spec_says():
 
 
 def test_suspects_of_a_sum_of_rows():
-    """y = x + b over the rows of x: ct_b is the sum of ct_y's rows, in the parts of 2 devices."""
+    """y = x + b over the rows of x: ct_b is the sum of the rows of ct_y, in parts on 2 devices."""
     sharding = Sharding(mesh_of(data=2), {"output": P("data"), "b": P("data"), "c": P()})
     x, b, ct = np.arange(8.0).reshape(2, 4), np.arange(4.0), np.array([[1.0, 2, 3, 4], [10, 20, 30, 40]])
 
@@ -40,5 +40,5 @@ def test_suspects_of_a_sum_of_rows():
     (_, _, rolled), (kind, why, cut) = of("b")
     np.testing.assert_array_equal(rolled, [33, 44, 11, 22])
     np.testing.assert_array_equal(cut, [1, 2, 30, 40])
-    assert (kind, "cut where a reduce-scatter is meant" in why) == ("partial", True)
+    assert (kind, "instead of a reduce-scatter" in why) == ("partial", True)
     assert of("c") == []

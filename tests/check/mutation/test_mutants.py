@@ -49,7 +49,7 @@ def test_a_mean_for_a_sum_at_batch_one_is_equivalent_and_not_counted():
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.in_turn
 def test_every_mutant_of_every_case_is_killed(name, monkeypatch):
-    """Every kind in a layer; in its variants each a third of the kinds, another one in the next."""
+    """Every kind in a layer; in each of its variants a third of the kinds, a different third each time."""
     params, x, key = CASES[name].make(0)
     layer = CASES[name].layer
     alike = [other for other in CASES if other.split(",")[0] == name.split(",")[0]]

@@ -45,5 +45,5 @@ def test_one_point_unless_several_are_asked_for_and_scaled_cotangents_where_ever
         np.testing.assert_array_equal(2 * first[1].bound, second[1].bound)
 
 
-def test_float32_is_begun_last():
+def test_float32_starts_last():
     assert [float32_last(p) for p in places(options(["float32", "float64"]))] == [True, False]

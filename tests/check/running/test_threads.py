@@ -7,7 +7,7 @@ import pytest
 from nnjax.check.running.threads import in_threads, once
 
 
-def test_results_come_in_the_order_of_the_items_and_what_is_last_begins_last():
+def test_results_are_in_the_order_of_the_items_and_last_items_start_last():
     begun = []
 
     def f(i):
@@ -37,7 +37,7 @@ def test_an_exception_reaches_the_caller():
         in_threads(lambda i: 1 // i, [1, 0])
 
 
-def test_once_makes_a_thing_once_whoever_asks():
+def test_once_makes_a_value_once_for_all_threads():
     made, table = [], {}
 
     def make():

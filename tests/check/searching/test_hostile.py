@@ -8,7 +8,7 @@ X, W = RNG.standard_normal((8, 4)), RNG.standard_normal((3, 4, 5))
 SIZES, IDS, MASK = np.int32([3, 2, 3]), np.int32([4, 1, 4, 0, 2]), RNG.random((4, 4)) < 0.5
 
 
-def test_kinds_are_told_from_an_example():
+def test_kinds_are_inferred_from_an_example():
     kinds = [leaf.kind for leaf in leaves_of([X, W, SIZES, IDS, MASK, np.int32([0, 0, 1, 6]), 3])]
     assert kinds == ["float", "float", "partition", "int", "bool", "sorted", "fixed"]
 
@@ -61,9 +61,9 @@ def test_every_kind_of_values_is_what_its_name_says():
     assert not found["all zero"][0].any()
     assert 0 < (found["zeros among others"][0] == 0).sum() < 20
     assert np.abs(found["huge numbers"][0]).max() > 1e18
-    assert not found["a row that a mask hides"][1][0].any()
-    assert not found["everything hidden by a mask"][1].any()
-    assert found["nothing hidden by a mask"][1].all()
+    assert not found["a masked row"][1][0].any()
+    assert not found["everything masked"][1].any()
+    assert found["nothing masked"][1].all()
     added = np.where(MASK, 0.0, -np.inf)
-    (new,) = dict(values(leaves_of([added]), [added], 0))["everything hidden by a mask"]
+    (new,) = dict(values(leaves_of([added]), [added], 0))["everything masked"]
     assert np.isneginf(new).all()

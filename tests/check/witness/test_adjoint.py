@@ -37,5 +37,5 @@ def test_a_definition_without_forward_mode_is_noted_and_not_a_failure():
     f = rule(lambda x, ct: jnp.cos(x) * ct)
     report, found = rows(f, reference=lambda x: f(x))
     assert found == []
-    assert any("it has no forward mode" in note for note in report.notes)
+    assert any("there is no forward mode" in note for note in report.notes)
     assert report.ok

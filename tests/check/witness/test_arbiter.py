@@ -88,7 +88,7 @@ OPAQUE = {
 
 @pytest.mark.parametrize("factor", [1.0, 2.0, 1.01])
 @pytest.mark.parametrize("name", OPAQUE)
-def test_values_decide_where_autodiff_does_not_go(name, factor):
+def test_values_decide_where_autodiff_does_not_run(name, factor):
     body, slope, x = OPAQUE[name]
     for rule in (jvp(body, lambda x: factor * slope(x)), vjp(body, lambda x, ct: factor * ct * slope(x))):
         ok, said = verdict(rule, x)
@@ -143,17 +143,17 @@ def test_a_right_rule_is_not_blamed_for_one_that_its_body_calls(factor):
 
 
 @pytest.mark.parametrize(("n", "said"), [(400, "approximation"), (20, "FAULT")])
-def test_a_sum_that_stands_for_an_integral_is_an_approximation_while_it_is_close(n, said):
+def test_a_sum_that_approximates_an_integral_is_an_approximation_while_it_is_close(n, said):
     at = (np.arange(n) + 0.5) / n
     f = jvp(lambda a: jnp.sum(jnp.exp(a * at.astype(a.dtype))) * a / n, jnp.exp)  # of exp(a) - 1
     assert said in verdict(f, jnp.float32(1.0))[1]
 
 
-def test_one_small_entry_that_is_wrong_is_no_approximation():
+def test_one_small_wrong_entry_is_not_an_approximation():
     def pull(x, ct):
         return (ct * jnp.cos(x)).at[3].multiply(0)
 
-    x = jnp.full(8, 0.1).at[3].set(jnp.float32(np.pi / 2 - 1e-6))  # its gradient is a millionth of the others'
+    x = jnp.full(8, 0.1).at[3].set(jnp.float32(np.pi / 2 - 1e-6))  # its gradient is a millionth of the others
     assert not verdict(vjp(jnp.sin, pull), x)[0]
     assert verdict(vjp(jnp.sin, lambda x, ct: ct * jnp.cos(x)), x)[0]
 
@@ -192,7 +192,7 @@ def test_a_kink_that_cannot_be_shown_is_not_ok():
 
 
 def looped_in_float32(a):
-    """The root of a, by a loop that carries float32 and nothing else."""
+    """The root of a, by a loop that carries only float32."""
     step = lambda x: (0.5 * (x + a / x)).astype(jnp.float32)  # noqa: E731
     return jax.lax.while_loop(lambda x: jnp.abs(x * x - a) > 1e-6 * a, step, a)
 
@@ -216,7 +216,7 @@ def test_a_body_that_does_not_run_in_float64_is_checked_in_its_own_precision_and
     assert "float64" in str(report)
 
 
-def test_check_vjp_asks_values_where_autodiff_does_not_run():
+def test_check_vjp_uses_values_where_autodiff_does_not_run():
     for factor in (1.0, 1.01):
         rule = jvp(newton, lambda a, factor=factor: factor * 0.5 / jnp.sqrt(a))
         report = nnjax.check_vjp(rule, jnp.float32(2.0))
@@ -227,11 +227,11 @@ def test_check_vjp_asks_values_where_autodiff_does_not_run():
 def test_check_vjp_says_whose_derivative_is_wrong():
     wrong = inner(3.0)
     right = jvp(lambda x: wrong(x) * 2, lambda x: 2 * jnp.cos(x))
-    assert "side with the rule" in str(nnjax.check_vjp(right, jnp.array([0.3, 0.7])))
-    assert "side with the rule" not in str(nnjax.check_vjp(inner(2.0), jnp.array([0.3, 0.7])))
+    assert "agree with the rule" in str(nnjax.check_vjp(right, jnp.array([0.3, 0.7])))
+    assert "agree with the rule" not in str(nnjax.check_vjp(inner(2.0), jnp.array([0.3, 0.7])))
 
 
-def test_a_reference_stands_for_a_body_that_is_opaque():
+def test_a_reference_replaces_an_opaque_body():
     for factor in (1.0, 1.01):
         rule = jvp(called_back, lambda x, factor=factor: factor * jnp.cos(x))
         rule.__name__ = "sine"
@@ -288,7 +288,7 @@ def test_other_random_numbers_under_x64_are_no_fault_of_a_rule():
     assert verdict(estimate, jnp.ones(3), intended=("sample",))[0]
 
 
-def test_a_point_beside_kinks_alone_is_settled_entry_by_entry():
+def test_a_point_with_only_kinks_nearby_is_settled_entry_by_entry():
     for inside, right in ((1.0, True), (1.5, False)):
         slope = lambda x, inside=inside: jnp.where((x > 0) & (x < 6), inside, 0.0).astype(x.dtype)  # noqa: E731
         rule = jvp(lambda x: jnp.clip(x, 0, 6), slope)
@@ -334,8 +334,8 @@ def test_complex_arguments_and_outputs_are_held_to_jaxs_convention(name):
 
 NOT_LINEAR = {
     "a term without ct": (lambda x: x**3, lambda x, ct: 3 * x**2 * ct + 1.0, "at a cotangent of 0 it gives"),
-    "the square of ct": (lambda x: x**3, lambda x, ct: 3 * x**2 * ct * jnp.abs(ct), "at 64 times the cotangent it gives"),
-    "clipped": (lambda x: x, lambda x, ct: jnp.clip(ct, -0.75, 0.75), "at 64 times the cotangent it gives"),
+    "the square of ct": (lambda x: x**3, lambda x, ct: 3 * x**2 * ct * jnp.abs(ct), "64 times the cotangent gives"),
+    "clipped": (lambda x: x, lambda x, ct: jnp.clip(ct, -0.75, 0.75), "64 times the cotangent gives"),
 }
 
 

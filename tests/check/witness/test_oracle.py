@@ -79,7 +79,7 @@ def test_one_wrong_entry_among_a_million_is_seen_by_the_maximum_norm():
 
 
 def test_a_gradient_that_is_zero_but_for_rounding_gets_the_wider_factor():
-    def sums_to_zero(b, x):  # b shifts every entry alike, and softmax does not see it
+    def sums_to_zero(b, x):  # b shifts all entries equally, which does not change softmax
         return jax.nn.softmax(x + jnp.broadcast_to(b, x.shape))
 
     x = np.random.default_rng(0).standard_normal((7, 5))
@@ -106,7 +106,7 @@ def test_h_may_be_infinite_only_where_the_reference_is():
 
 
 def test_a_reference_that_is_another_function_in_float64_is_reported():
-    def draws(x):  # the mask is drawn in x's dtype, and float64 draws another one
+    def draws(x):  # the mask is drawn in the dtype of x, and float64 draws a different one
         return jnp.where(jax.random.uniform(jax.random.key(0), x.shape, x.dtype) > 0.5, x, 0)
 
     _, budget = budgets(draws, [np.random.default_rng(0).standard_normal(50)], np.float32)
@@ -115,14 +115,14 @@ def test_a_reference_that_is_another_function_in_float64_is_reported():
     assert not sound.disagreement
 
 
-def test_float64_is_held_to_float64():
+def test_float64_must_be_as_precise_as_float64():
     x = np.random.default_rng(0).standard_normal((20, 10))
     _, budget = budgets(lambda x: jnp.tanh(x) * jnp.exp(x), [x], np.float64)
     assert (budget.bound < 1e-12 * budget.size).all()
     assert budget.judge(budget.reference.astype(np.float32).astype(np.float64))[2] == "failed"
 
 
-def test_mixed_precision_is_held_to_the_precision_it_computes_in():
+def test_mixed_precision_must_be_as_precise_as_its_compute_dtype():
     x = np.random.default_rng(0).standard_normal((20, 10))
 
     def low(x):
@@ -142,7 +142,7 @@ def test_an_empty_leaf_is_compared_in_shape_only():
 
 
 def test_what_the_reference_loses_at_the_inputs_themselves_counts():
-    """Four ways to round the two entries of a row, and each loses less than the row itself: one seed of fifty."""
+    """One seed of fifty: there are four ways to round the two entries of a row, and each loses less than the row itself."""
     case = next(case for case in cases() if case.name == "layer_norm of width 2")
     params, x, key = case.make(6)
     for dtypes in (["float32"], ["float32", "float64"]):

@@ -22,7 +22,7 @@ def test_value_and_gradient_are_of_one_function_in_float64():
     np.testing.assert_allclose(found, own, rtol=1e-8)
 
 
-def test_outputs_and_gradients_can_be_had_in_the_dtypes_of_the_call():
+def test_outputs_and_gradients_come_also_in_the_dtypes_of_the_call():
     def both(question):
         (y,), (gradient,) = question.pulled(question.rule, question.dtypes)
         (z,) = question.outputs(question.body, question.dtypes)
@@ -34,7 +34,7 @@ def test_outputs_and_gradients_can_be_had_in_the_dtypes_of_the_call():
     assert 0 < np.abs(gradient - wide).max() < 1e-5
 
 
-def test_where_there_is_no_answer_it_is_unknown():
+def test_without_an_answer_it_is_unknown():
     def body(x):
         raise ZeroDivisionError
 

@@ -39,7 +39,7 @@ def test_a_rule_that_draws_by_itself_is_not_repeatable():
     assert {row.diagnosis.kind for row in report.failures} == {"not_repeatable"}
 
 
-def test_a_row_that_depends_on_its_batch_is_found_and_who_has_a_batch_is_known():
+def test_a_row_that_depends_on_its_batch_is_found_and_arrays_with_a_batch_are_known():
     def scaled(x):
         return jnp.sin(x)
 
@@ -51,7 +51,7 @@ def test_a_row_that_depends_on_its_batch_is_found_and_who_has_a_batch_is_known()
         report = nnjax.check_vjp(f, X, **ONCE, witnesses=["batch_invariant"])
         assert found(report, "batch_invariant") == {"output": True, "x": right}
     assert {row.diagnosis.kind for row in report.failures} == {"batch_dependent"}
-    assert "in a batch of 1 than in one of 8" in str(report)
+    assert "in a batch of 1 and in one of 8" in str(report)
 
 
 def test_parameters_have_no_batch_even_where_they_are_as_long():
@@ -80,7 +80,7 @@ def test_what_was_asked_for_and_cannot_be_compared_is_missing():
     assert nnjax.check_vjp(f, X, **ONCE).ok
 
 
-def test_nobody_is_asked_by_default():
+def test_these_witnesses_run_only_if_named():
     report = nnjax.check_vjp(rule(jnp.sin, lambda args, ct: (jnp.cos(args[0]) * ct,)), X)
     assert not {row.witness for row in report.rows} & {"repeat", "batch_invariant"}
     with pytest.raises(ValueError, match=r"repeat.*did you mean"):

@@ -69,7 +69,7 @@ def test_the_learning_rate_has_a_short_name(name):
     assert Train.parse([name, "0.5"]) == Train(learning_rate=0.5)
 
 
-def test_a_mistyped_option_is_told_the_nearest(capsys):
+def test_a_mistyped_option_gets_the_nearest_as_a_hint(capsys):
     with pytest.raises(SystemExit) as ended:
         Train.parse(["--leraning-rate", "3"])
     assert ended.value.code == 2

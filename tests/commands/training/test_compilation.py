@@ -22,7 +22,7 @@ OPTIONS = (
 
 @pytest.fixture
 def unset(tmp_path, monkeypatch):
-    """No folder has been chosen, and the usual one is the test's own."""
+    """No folder has been chosen, and the usual one belongs to the test."""
     before = {name: jax.config.values[name] for name in OPTIONS}
     jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.setattr(compilation, "cache_folder", lambda: tmp_path / "cache")
@@ -61,9 +61,9 @@ def test_off_is_off(unset):
     assert not jax.config.jax_enable_compilation_cache
 
 
-def test_what_cannot_be_a_folder_is_refused_and_what_cannot_be_used_is_told(unset, tmp_path, monkeypatch):
+def test_what_cannot_be_a_folder_is_refused_and_what_cannot_be_used_is_reported(unset, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"--compilation-cache .*file is no folder; name another"):
+    with pytest.raises(ValueError, match=r"--compilation-cache must be a folder, got the file .*file;"):
         keep_programs(str(tmp_path / "file"), pytest.fail)
     told = []
     assert keep_programs(str(tmp_path / "file" / "below"), told.append) is None
@@ -78,7 +78,7 @@ def test_what_cannot_be_a_folder_is_refused_and_what_cannot_be_used_is_told(unse
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_a_killed_run_left_half_written_goes(unset, tmp_path):
+def test_what_a_killed_run_left_half_written_is_removed(unset, tmp_path):
     folder = keep_programs(str(tmp_path), pytest.fail)
     assert folder is not None
     for name in ("whole-cache", "whole-atime", "half-cache"):
@@ -115,7 +115,7 @@ def ended(process):
 
 
 def trained(folder):
-    """The parameters, as they were saved, and the record."""
+    """The saved parameters, and the record."""
     from nnjax.train.checkpoint_folder import manifest_of, steps
 
     last = folder / "checkpoints" / f"{steps(folder / 'checkpoints')[-1]:08d}"
@@ -133,7 +133,7 @@ def test_two_cold_runs_at_once_and_a_warm_one_end_in_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
-def test_no_more_is_kept_than_the_limit(tmp_path):
+def test_the_cache_stays_within_the_limit(tmp_path):
     ended(started(tmp_path / "programs", 200_000, tmp_path / "a"))
     kept = [p.stat().st_size for p in (tmp_path / "programs").rglob("*-cache")]
     assert len(kept) > 3

@@ -1,4 +1,4 @@
-"""Options of `nnjax train` beside each other: what makes no sense is refused at once, and nothing ends in a traceback."""
+"""Combinations of options of `nnjax train`: invalid ones are refused at once, and none ends in a traceback."""
 
 import random
 import time
@@ -16,7 +16,7 @@ HUGE = 10**12
     ("options", "message"),
     [
         ({"batch_size": 30, "microbatches": 4}, "30 cannot be shared among 4 equal parts"),
-        ({"model": "nielsen", "activation": "relu"}, "has sigmoid neurons, got activation 'relu'"),
+        ({"model": "nielsen", "activation": "relu"}, "sigmoid neurons only, got activation 'relu'"),
         ({"model": "nielsen", "loss": "mean_squared_error"}, "unknown loss of the model nielsen"),
         ({"model": "mlp", "heads": 2}, "--heads is an option of gpt, got it with mlp; .* --model gpt --data tiny_shakespeare"),
         ({"dropout": 0.5}, "--dropout is an option of lenet and gpt, got it with mlp; .* add --model lenet\\.$"),
@@ -27,11 +27,11 @@ HUGE = 10**12
         ),
         ({"data": "a.txt", "target": "price"}, "--target is an option of mlp, lenet and nielsen, got it with gpt"),
         ({"model": "nielsen", "standardise_targets": True}, "--standardise-targets is an option of mlp and lenet"),
-        ({"model": "gpt"}, "gpt is a model of text, and digits is none: add --data tiny_shakespeare, or a .txt file"),
+        ({"model": "gpt"}, "gpt needs text, got --data digits; pass --data tiny_shakespeare"),
         ({"data": "A.TXT", "model": "lenet"}, "lenet is a model of images and tables, and A.TXT is a text: .*--model gpt or"),
         ({"model": "gtp"}, "unknown model 'gtp': .*did you mean 'gpt'"),
         ({"data": "some.txt", "hidden": (3,)}, "--hidden is an option of mlp, lenet and nielsen, got it with gpt"),
-        ({"data": "some.txt", "epochs": 10**7}, "10000000 epochs of 250 steps are 2**31 steps or more"),
+        ({"data": "some.txt", "epochs": 10**7}, "10000000 epochs of 250 steps are too many"),
         ({"optimizer": "adm"}, "unknown optimizer 'adm'"),
         ({"optimizer_args": {"b1": 2.0, "b3": 1.0}}, "b3"),
         ({"schedule": "cosine"}, "unknown schedule 'cosine'"),
@@ -49,7 +49,7 @@ def test_the_options_as_they_are_make_sense():
 
 
 def pool(folder, text) -> dict[str, list]:
-    """option -> values, right, extreme and absurd; none that is right and slow."""
+    """option -> values: right, extreme and absurd ones, but none that is right and slow."""
     flag = [[]]
     numbers = ["0.1", "0", "-1", "nan", "inf", "1e38", "1e-45", "x"]
     counts = ["1", "2", "0", "-3", str(HUGE), "1.5"]
@@ -117,18 +117,18 @@ def words(rng: random.Random, options: dict[str, list]) -> list[str]:
 
 
 def tried(args: list[str], capsys) -> int:
-    """The exit code; it fails where there is a traceback, another code, or a refusal that took long."""
+    """The exit code; fails for a traceback, another code, or a slow refusal."""
     wall, own = time.perf_counter(), time.process_time()
     with pytest.raises(SystemExit) as ended:
         main(args)
-    seconds = min(time.perf_counter() - wall, time.process_time() - own)  # another process may be in the way
+    seconds = min(time.perf_counter() - wall, time.process_time() - own)  # another process may slow it down
     printed = capsys.readouterr()
     where = f"{' '.join(args)}: {ended.value.code}, after {seconds:.1f} s: {printed.err}"
     assert ended.value.code in (0, 1, 2), where
     assert "Traceback" not in printed.err, where
     if ended.value.code == 2:
         assert printed.err.strip() or "usage" in printed.out, where
-        if "not finite" not in printed.err:  # a run that diverges is known once it does
+        if "not finite" not in printed.err:  # a divergence is known only once it happens
             assert seconds < 2, where
     return ended.value.code
 
@@ -140,7 +140,7 @@ def tried(args: list[str], capsys) -> int:
 def test_random_command_lines_end_with_an_exit_code_and_no_traceback(tmp_path, monkeypatch, capsys, seed):
     text = tmp_path / "text.txt"
     text.write_text("to be or not to be, that is the question. " * 20)
-    monkeypatch.chdir(tmp_path)  # a folder of no name is the one that one is in
+    monkeypatch.chdir(tmp_path)  # a folder without a name is the working folder
     rng, options = random.Random(seed), pool(tmp_path, text)
     codes = [tried(words(rng, options), capsys) for _ in range(25)]
     assert 0 in codes

@@ -19,16 +19,16 @@ from nnjax.commands.training.words import described
         ),
         ({"average": 0.99, "compute_dtype": "bfloat16", "microbatches": 4}, ("0.99", "bfloat16", "4 microbatches")),
         ({"feedback": "random"}, ("sent back by random feedback",)),
-        ({"grad": "both"}, ("held against jax.grad at every step",)),
+        ({"grad": "both"}, ("compared with jax.grad at every step",)),
     ],
 )
-def test_what_was_asked_for_is_told_and_nothing_else(given, told):
+def test_only_the_given_options_are_described(given, told):
     words = described(Train(**given), None)
     assert all(word in words for word in told)
     assert ("clipped" in words) == ("clip" in given)
     assert "devices" not in words
 
 
-def test_a_mesh_is_told():
+def test_a_mesh_is_described():
     mesh = Mesh(np.asarray(jax.devices()[:1]), ("data",))
     assert described(Train(), mesh).splitlines()[-1] == "on 1 devices (cpu), mesh data=1"

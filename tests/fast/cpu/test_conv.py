@@ -17,7 +17,7 @@ def conv(x, w, plane):
     )  # fmt: skip
 
 
-# Every way of spelling it that the shape allows: one axis strided, one dilated, uneven padding, groups.
+# Every spelling that the shape allows: one axis strided, one dilated, uneven padding, groups.
 WAYS = [
     (COLUMNS, (5, 4, 2), (3, 2, 2, 3), Plane((1, 1), ((1, 0), (0, 2)), (1, 2), 1)),
     (CONVOLUTION, (5, 4, 2), (3, 2, 2, 3), Plane((1, 1), ((1, 0), (0, 2)), (1, 2), 1)),

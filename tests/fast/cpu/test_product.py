@@ -19,7 +19,7 @@ def test_it_is_the_product_whatever_the_sizes(rows, n, m, dtype):
     np.testing.assert_array_equal(found.astype(np.float32), x.T.astype(np.float32) @ ct_y.astype(np.float32))
 
 
-def test_only_of_a_tall_result_the_transposed_one_is_formed():
+def test_the_transposed_result_is_formed_only_if_it_is_tall():
     def barriers(rows, n, m):
         text = str(jax.make_jaxpr(product.adjoint)(jnp.zeros((n, rows)), jnp.zeros((rows, m))))
         return text.count("optimization_barrier")

@@ -51,7 +51,7 @@ def test_a_chunk_whose_rows_are_left_out_is_found(monkeypatch):
     assert not report.ok
 
 
-def test_a_program_for_a_gpu_loops_over_large_chunks_alone():
+def test_a_program_for_a_gpu_loops_only_over_large_chunks():
     loss = nnjax.linear_cross_entropy()
 
     def loops(n, vocab):

@@ -17,13 +17,13 @@ from nnjax.losses.fused import linear_cross_entropy_apply, linear_cross_entropy_
 
 
 def small(platform, q, k, rows=4, columns=4):
-    """A plan of small blocks, for any sizes, to be interpreted."""
+    """A plan with small blocks, for any sizes, in interpreted mode."""
     return Plan(platform, q.shape[-2], k.shape[-2], q.shape[-1], rows, columns, q.shape[-1] + 1, interpret=True)
 
 
 @pytest.fixture(scope="session")
 def interpreted():
-    """interpreted(platform, causal, rows, columns): attention proper as a layer of x = (q, k, v), its pair in kernels."""
+    """interpreted(platform, causal, rows, columns): attention as a layer of x = (q, k, v), with its pair in kernels."""
 
     def make(platform="cuda", causal=True, rows=4, columns=4):
         def fwd(params, x, *, key=None):
@@ -55,7 +55,7 @@ def drawn():
 
 
 def small_loss(platform, rows, w, size=4, width=2, programs=5):
-    """A plan of small blocks for the loss, for any sizes, to be interpreted."""
+    """A plan with small blocks for the loss, for any sizes, in interpreted mode."""
     (n, d), v = rows.shape, w.shape[0]
     on_a_gpu = platform == "cuda"
     width, programs = (width, programs) if on_a_gpu else (d, 0)
@@ -64,7 +64,7 @@ def small_loss(platform, rows, w, size=4, width=2, programs=5):
 
 @pytest.fixture(scope="session")
 def rows_in_kernels():
-    """rows_in_kernels(platform, size, width, programs): `gradient_of_rows` in kernels, of whose blocks these are sizes."""
+    """rows_in_kernels(platform, size, width, programs): `gradient_of_rows` in kernels, with blocks of these sizes."""
 
     def make(platform="cuda", **sizes):
         return lambda rows, w, labels, share: gradient_of_rows(rows, w, labels, share, small_loss(platform, rows, w, **sizes))
@@ -102,7 +102,7 @@ DEVICES = {"cuda": "NVIDIA H100 80GB HBM3", "tpu": "TPU v5 lite", "cpu": "cpu"}
 
 @pytest.fixture(scope="session")
 def kernels_for():
-    """kernels_for(platform, f, *args): how many kernels stand in f's program for a platform that need not be here."""
+    """kernels_for(platform, f, *args): the number of kernels in the program of f for a platform that need not be here."""
 
     def count(platform, f, *args):
         device = AbstractDevice(device_kind=DEVICES[platform], num_cores=1, platform=platform)

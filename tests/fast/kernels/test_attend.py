@@ -1,4 +1,4 @@
-"""Attention in kernels as a whole: the error budget, second order, what is no number, and which program has which kernel."""
+"""Attention in kernels as a whole: the error budget, second order, NaN and infinity, and which program has which kernel."""
 
 import subprocess
 import sys
@@ -55,7 +55,7 @@ def test_its_gradient_has_gradients_forward_and_reverse(drawn, interpreted):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.repeats
-def test_what_is_no_number_reaches_whom_it_reaches_in_the_plain_pair(drawn, interpreted, platform, causal):
+def test_nan_and_infinity_spread_as_in_the_plain_pair(drawn, interpreted, platform, causal):
     layer, x, ct = interpreted(platform, causal), drawn(b=2, g=2), drawn(b=2, g=2, seed=1)[0]
 
     @jax.jit
@@ -89,7 +89,7 @@ def heads(b=2, s=10, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize(("platform", "kernels"), [("cuda", 3), ("tpu", 3), ("cpu", 0)])
-def test_the_platform_of_the_program_chooses_where_the_option_asks(kernels_for, platform, kernels):
+def test_the_platform_of_the_program_chooses_the_kernel_if_the_option_is_set(kernels_for, platform, kernels):
     assert kernels_for(platform, attends(), *heads()) == kernels
     assert kernels_for(platform, jax.grad(lambda q: ops.attention(q, q, q).sum()), heads()[0]) == 0
 
@@ -116,7 +116,7 @@ def test_on_a_cpu_nothing_changes():
         np.testing.assert_array_equal(a, b)
 
 
-def test_elsewhere_a_kernel_is_not_for_these(kernels_for, monkeypatch, x64):
+def test_unsupported_arguments_do_not_use_a_kernel(kernels_for, monkeypatch, x64):
     keep = jnp.ones((2, 10), bool)
     for args, options in ((heads(), {"mask": keep}), (heads(b=0), {}), (heads(dtype=jnp.float64), {})):
         assert kernels_for("cuda", attends(**options), *args) == 0

@@ -56,7 +56,7 @@ def test_with_the_blocks_of_each_platform(drawn, dtype):
 
 
 def summed_otherwise(old, new):
-    """contract, where it sums over one axis summing over the other one."""
+    """contract, but summing over the other axis."""
     return lambda contract: lambda spec, a, b: contract(new if spec == old else spec, a, b)
 
 
@@ -77,12 +77,12 @@ def one_head(head_of):
 
 
 def every_second(less):
-    """Takes log_z from the scores, but not delta from ct_p."""
+    """Subtracts log_z from the scores, but not delta from ct_p."""
     calls = []
     return lambda x, number: calls.append(x) or (less(x, number) if len(calls) % 2 else x)
 
 
-# Of each kernel: its body, and what is changed while it is traced, in which module.
+# For each kernel: its body, and what is changed in which module while it is traced.
 FAULTS = {
     "queries, the block at the edge left out": ("_queries", steps, "keys_behind", one_block_less),
     "queries, a sum over the wrong axis": ("_queries", kernels, "contract", summed_otherwise("qk,kd->qd", "kq,kd->qd")),

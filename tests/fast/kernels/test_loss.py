@@ -1,4 +1,4 @@
-"""The linear cross-entropy in kernels as a whole: the error budget, second order, what is no number, who has which kernel."""
+"""The linear cross-entropy in kernels as a whole: the error budget, second order, NaN and infinity, where there are kernels."""
 
 import sys
 
@@ -77,7 +77,7 @@ def test_its_gradient_has_gradients_forward_and_reverse(drawn_rows, interpreted_
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_what_is_no_number_reaches_whom_it_reaches_in_the_plain_spelling(drawn_rows, rows_in_kernels, platform):
+def test_nan_and_infinity_spread_as_in_the_plain_spelling(drawn_rows, rows_in_kernels, platform):
     h, w, labels, share = drawn_rows()
     ours = jax.jit(lambda h, w: rows_in_kernels(platform)(h, w, labels, share))
     plain = jax.jit(lambda h, w: fused.gradient_of_rows(h, w, labels, share))
@@ -117,7 +117,7 @@ def batch(n=10, v=7, d=3, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize(("platform", "kernels"), [("cuda", 3), ("tpu", 3), ("cpu", 0)])
-def test_the_platform_of_the_program_chooses_where_the_option_asks(kernels_for, platform, kernels):
+def test_the_platform_of_the_program_chooses_the_kernel_if_the_option_is_set(kernels_for, platform, kernels):
     assert kernels_for(platform, projects(), *batch()) == kernels
     plain = jax.grad(lambda h, w, labels: ops.linear_cross_entropy(h, w, labels), (0, 1))
     assert kernels_for(platform, plain, *batch()) == 0
@@ -145,7 +145,7 @@ def test_on_a_cpu_nothing_changes():
         np.testing.assert_array_equal(a, b)
 
 
-def test_elsewhere_a_kernel_is_not_for_these(kernels_for, monkeypatch, x64):
+def test_unsupported_arguments_do_not_use_a_kernel(kernels_for, monkeypatch, x64):
     for sizes in ({"n": 0}, {"d": 0}, {"v": 1}, {"dtype": jnp.float64}):
         assert kernels_for("cuda", projects(), *batch(**sizes)) == 0
     assert kernels_for("cuda", projects(), *batch()) == 3  # with 64-bit integers

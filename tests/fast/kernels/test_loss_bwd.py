@@ -46,7 +46,7 @@ def one_block_less(grid):
 
 
 def summed_otherwise(old, new):
-    """contract, where it sums over one axis summing over the other one."""
+    """contract, but summing over the other axis."""
     return lambda contract: lambda spec, a, b: contract(new if spec == old else spec, a, b)
 
 
@@ -62,7 +62,7 @@ def no_label(hits):
     return lambda *args: hits(*args) & False
 
 
-# Of each kernel: its body, and what is changed while it is traced, in which module.
+# For each kernel: its body, and what is changed in which module while it is traced.
 FAULTS = {
     "rows, the block at the edge left out": ("_rows", kernels, "rows_grid", one_block_less),
     "rows, a sum over the wrong axis": ("_rows", kernels, "contract", summed_otherwise("rc,cd->rd", "cr,cd->rd")),

@@ -30,7 +30,7 @@ def test_with_the_blocks_of_each_platform(drawn_rows, dtype):
 
 
 @pytest.mark.parametrize("platform", ["tpu", pytest.param("cuda", marks=pytest.mark.slow)])
-def test_scores_of_minus_infinity_in_a_whole_block_are_no_nan(drawn_rows, rows_in_kernels, platform):
+def test_scores_of_minus_infinity_in_a_whole_block_are_not_nan(drawn_rows, rows_in_kernels, platform):
     h, w, labels, share = drawn_rows(n=3, v=9)
     h, w = jnp.abs(h) + 1, w.at[:4].set(-jnp.inf)
     labels = jnp.full_like(labels, 7)

@@ -24,7 +24,7 @@ def test_blocks_go_by_width_and_dtype_and_are_no_larger_than_they_need_be():
 
 
 @pytest.mark.parametrize("platform", [CUDA, TPU])
-def test_what_the_kernels_are_not_for_has_no_plan(platform):
+def test_unsupported_arguments_have_no_plan(platform):
     assert plan_for(platform, *given(4, 4, 4)) is not None
     for sizes in ((0, 4, 4), (4, 0, 4), (4, 1, 4), (4, 4, 0), (4, 1 << 20, 1 << 11)):
         assert plan_for(platform, *given(*sizes)) is None
@@ -35,7 +35,7 @@ def test_what_the_kernels_are_not_for_has_no_plan(platform):
     assert (plan_for(platform, *given(4, 4, 8192)) is None) == (platform == TPU)
 
 
-def test_few_blocks_share_what_they_go_past_and_no_part_is_without_a_block():
+def test_few_blocks_share_what_they_run_past_and_every_part_has_a_block():
     plan = plan_for(CUDA, *given(2048, 32768, 256))
     assert rows_grid(plan, 1) == (32, 1, 1024, 5, 205)
     assert classes_grid(plan, 1) == (1024, 1, 32, 1, 32)

@@ -9,7 +9,7 @@ from nnjax.losses.fused import gradient_of_rows
 def test_tangents_are_those_of_the_plain_spelling(drawn_rows, x64):
     h, w, labels, share = drawn_rows(dtype=jnp.float64)
     dot_h, dot_w, _, dot_share = drawn_rows(dtype=jnp.float64, seed=1)
-    labels = labels.at[2].set(-1)  # whose class is none
+    labels = labels.at[2].set(-1)  # with an unknown label
 
     @jax.jit
     def both(h, w, share):

@@ -25,7 +25,7 @@ def test_blocks_go_by_head_size_and_dtype_and_are_no_larger_than_they_need_be():
 
 
 @pytest.mark.parametrize("platform", [CUDA, TPU])
-def test_what_the_kernels_are_not_for_has_no_plan(platform):
+def test_unsupported_arguments_have_no_plan(platform):
     assert plan_for(platform, *given(64, 64)) is not None
     assert plan_for(platform, *given(64, 64, b=0)) is None
     assert plan_for(platform, *given(1, 64)) is None

@@ -28,7 +28,7 @@ def test_a_run_predicts_raw_rows(tmp_path, save_run):
     best = load_run(str(tmp_path), best=True)  # one level up
     assert best.step == 1
     assert load_run(tmp_path / "run" / "checkpoints" / "00000001").step == 1
-    with pytest.raises(ValueError, match=r"sample: .*holds another kind of network, mlp on mine\.npz; use predict"):
+    with pytest.raises(ValueError, match=r"sample: .*holds a network of another kind, mlp on mine\.npz; use predict"):
         run.sample("a")
 
 
@@ -50,8 +50,8 @@ def test_a_run_of_text_writes(tmp_path, save_run):
         run.predict(np.zeros((1, 3)))
 
 
-def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match=r"is no run, but empty"):
+def test_anything_but_a_run_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"is not a run, but empty"):
         load_run(tmp_path)
     with pytest.raises(TypeError, match=r"best must be True or False"):
         load_run(tmp_path, best="yes")

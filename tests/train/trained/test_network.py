@@ -18,7 +18,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("model", OPTIONS)
-def test_the_network_of_a_recipe_is_made_again_of_its_words(model):
+def test_the_network_of_a_recipe_is_made_again_from_its_description(model):
     recipe = make_recipe(model, DATA, key=jax.random.key(0), **OPTIONS[model])
     layer = layer_of(recipe.network)
     like = jax.eval_shape(layer.init, jax.random.key(0))
@@ -41,7 +41,7 @@ def test_feedback_is_drawn_again_from_the_same_key(feedback):
     assert jax.tree.structure(grads) == jax.tree.structure(recipe.params)
 
 
-def test_names_that_are_not_known_are_refused():
+def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"unknown model 'mpl'.*'mlp'"):
         layer_of(Network("mpl", {}))
     with pytest.raises(ValueError, match=r"unknown activation 'rleu'.*'relu'"):

@@ -25,7 +25,7 @@ def run(tmp_path, save_run):
     return save_run(tmp_path / "run", RECORD, PARAMS, (2, 4, 8), (0.5, 0.9, 0.7)) / "checkpoints"
 
 
-def test_the_newest_the_best_and_that_of_a_step(run):
+def test_the_newest_the_best_and_the_one_of_a_step(run):
     found = read_parameters(run, MODEL, "params")
     assert (times(found), found.step, len(found.history), found.skipped) == (8, 8, 3, ())
     best = read_parameters(run, MODEL, "params", best=True)
@@ -34,25 +34,25 @@ def test_the_newest_the_best_and_that_of_a_step(run):
     assert found.params[0].w.sharding.device_set == jnp.zeros(()).sharding.device_set
 
 
-def test_damaged_checkpoints_are_passed_over_and_named(run):
+def test_damaged_checkpoints_are_skipped_and_named(run):
     file = next(p for p in (run / "00000008" / "state").rglob("*") if p.is_file() and p.stat().st_size > 20)
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     found = read_parameters(run, MODEL, "params")
     assert (times(found), len(found.skipped)) == (4, 1)
     assert "00000008 is damaged" in found.skipped[0]
-    with pytest.raises(CheckpointError, match=r"no sound checkpoint: .*00000008 is damaged"):
+    with pytest.raises(CheckpointError, match=r"no valid checkpoint: .*00000008 is damaged"):
         read_parameters(run, MODEL, "params", step=8)
     for step in (2, 4):
         (run / f"{step:08d}" / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match=r"no sound checkpoint: .*; .*; .*manifest\.json is missing"):
+    with pytest.raises(CheckpointError, match=r"no valid checkpoint: .*; .*; .*manifest\.json is missing"):
         read_parameters(run, MODEL, "params")
 
 
-def test_where_nothing_is_saved_or_scored_it_says_so(tmp_path, save_run):
-    with pytest.raises(CheckpointError, match=r"no sound checkpoint: none was saved"):
+def test_a_run_without_saved_or_scored_checkpoints_says_so(tmp_path, save_run):
+    with pytest.raises(CheckpointError, match=r"no valid checkpoint: none was saved"):
         read_parameters(tmp_path, MODEL, "params")
     run = save_run(tmp_path / "run", RECORD, PARAMS, (1,), (float("nan"),)) / "checkpoints"
-    with pytest.raises(CheckpointError, match=r"no checkpoint whose accuracy is known: no epoch has ended"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint with a known accuracy: no epoch has ended"):
         read_parameters(run, MODEL, "params", best=True)
 
 

@@ -41,15 +41,15 @@ def test_several_runs_are_listed(tmp_path):
         found_place("load_run", tmp_path)
 
 
-def test_what_is_no_run_is_said(tmp_path):
-    with pytest.raises(CheckpointError, match=r"nowhere is not there"):
+def test_anything_but_a_run_is_reported(tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere does not exist"):
         found_place("load_run", tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"is no run, but empty"):
+    with pytest.raises(CheckpointError, match=r"is not a run, but empty"):
         found_place("load_run", tmp_path)
     (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(CheckpointError, match=r"is no run, but a file"):
+    with pytest.raises(CheckpointError, match=r"is not a run, but a file"):
         found_place("load_run", tmp_path / "a.txt")
-    with pytest.raises(CheckpointError, match=r"is no run, but a folder of a\.txt"):
+    with pytest.raises(CheckpointError, match=r"is not a run, but a folder of a\.txt"):
         found_place("load_run", tmp_path)
     with pytest.raises(TypeError, match=r"a path must be a str"):
         found_place("load_run", 3)

@@ -42,7 +42,7 @@ def test_any_number_of_rows_gives_what_each_alone_gives(monkeypatch):
     np.testing.assert_allclose(alone.probabilities, whole.probabilities[20], rtol=1e-6)
     X2 = X.copy()
     X2[17] = np.nan
-    with pytest.raises(ValueError, match=r"the first in row 17"):
+    with pytest.raises(ValueError, match=r"the first is row 17"):
         predict(PARAMS, X2)
 
 
@@ -60,7 +60,7 @@ def test_images_go_to_a_lenet_as_images():
 
 
 @pytest.mark.parametrize("image", [(9, 8, 3), (8, 8, 1)])
-def test_images_of_any_channels_come_as_such_or_alone(image):
+def test_images_with_any_channels_come_in_a_batch_or_alone(image):
     options = {"classes": 3, "channels": [2], "hidden": [4], "activation": "relu", "image": list(image), "dropout": 0.0}
     network = Network("lenet", options)
     model = layer_of(network)

@@ -44,7 +44,7 @@ def test_what_is_written_is_read_again_bit_for_bit(tmp_path):
     assert found.rows[:2] == ROWS.rows[:2]
     for a, b in zip(found.rows.moments, KNOWN):
         np.testing.assert_array_equal(a, b, strict=True)
-    keep_record(tmp_path, WORDS)  # a run that begins anew in this folder
+    keep_record(tmp_path, WORDS)  # a run that starts again in this folder
     assert read_record(tmp_path) == WORDS
 
 
@@ -75,7 +75,7 @@ def test_it_is_kept_where_it_is_the_same_and_written_again_where_it_is_damaged(t
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("network.json", lambda b: b.replace(b"relu", b"tanh"), r"is damaged: it is not what was written.*--resume"),
+        ("network.json", lambda b: b.replace(b"relu", b"tanh"), r"is damaged: it has changed.*--resume"),
         ("network.json", lambda b: b[:50], r"network\.json is damaged"),
         ("network.json", lambda b: b"[]", r"network\.json is damaged"),
         ("network.json", lambda b: b'{"format": 1}', r"network\.json is damaged"),
@@ -95,10 +95,10 @@ def test_damage_is_named(tmp_path, name, change, message):
 def test_arrays_of_another_run_are_refused(tmp_path):
     keep_record(tmp_path, ROWS)
     np.savez(tmp_path / "network.npz", mean=KNOWN.mean, deviation=KNOWN.deviation + 1)
-    with pytest.raises(CheckpointError, match=r"deviation is not what was written"):
+    with pytest.raises(CheckpointError, match=r"deviation has changed"):
         read_record(tmp_path)
     (tmp_path / "network.npz").unlink()
-    with pytest.raises(CheckpointError, match=r"it is not there"):
+    with pytest.raises(CheckpointError, match=r"it does not exist"):
         read_record(tmp_path)
 
 

@@ -14,7 +14,7 @@ VOCABULARY = "\n abcdefghé"
 CONTEXT, VOCAB = 6, len(VOCABULARY)
 GPT = Network("gpt", {"vocab": VOCAB, "context": CONTEXT, "layers": 2, "heads": 2, "width": 8, "dropout": 0.5, "scan": True})
 RNN = Network("char_rnn", {"vocab": VOCAB, "width": 8, "cell": "lstm", "layers": 2})
-# Larger than at the start, so that the most probable character is not the last one given.
+# Larger than initial weights, so that the most probable character is not just the previous one.
 GPT_PARAMS = jax.tree.map(lambda p: 8 * p if p.ndim > 1 else p, layer_of(GPT).init(jax.random.key(0)))
 RNN_PARAMS = jax.tree.map(lambda p: 3 * p, layer_of(RNN).init(jax.random.key(1)))
 KEY = jax.random.key(2)
@@ -35,7 +35,7 @@ def text(writer, params, prompt, n, temperature=0.0, top_k=None, key=KEY):
 
 
 @pytest.mark.parametrize("prompt", ["a", "abc", "abcdef", "abcdefghab"])
-def test_a_gpt_writes_past_its_context_from_the_last_characters_alone(gpt, prompt):
+def test_a_gpt_writes_past_its_context_from_only_the_last_characters(gpt, prompt):
     apply, ids, wanted = jax.jit(layer_of(GPT).apply), [VOCABULARY.index(c) for c in prompt], []
     for _ in range(12):
         window = ids[-CONTEXT:]
@@ -54,7 +54,7 @@ def test_a_recurrent_network_writes_what_generate_gives(rnn, n):
     assert text(rnn, RNN_PARAMS, prompt, 10) == "".join(VOCABULARY[i] for i in wanted)
 
 
-def test_the_key_decides_and_more_begins_with_less(gpt):
+def test_the_key_decides_and_a_longer_text_starts_with_the_shorter(gpt):
     ten = text(gpt, GPT_PARAMS, "ab", 10, 2.0)
     assert text(gpt, GPT_PARAMS, "ab", 20, 2.0)[:10] == ten
     assert "".join(itertools.islice(characters(gpt, GPT_PARAMS, "ab", None, 2.0, None, KEY), 10)) == ten
@@ -66,7 +66,7 @@ def test_the_key_decides_and_more_begins_with_less(gpt):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("aßb€", 1, 1.0, None), DataError, r"'a\.txt' has no character 'ß', '€'; write with"),
+        (("aßb€", 1, 1.0, None), DataError, r"'a\.txt' does not contain 'ß', '€'; use only"),
         (("", 1, 1.0, None), ValueError, r"at least one character, got an empty one"),
         ((3, 1, 1.0, None), ValueError, r"at least one character, got int"),
         (("a", 0, 1.0, None), ValueError, r"length must be a positive int, got 0"),
@@ -75,6 +75,6 @@ def test_the_key_decides_and_more_begins_with_less(gpt):
         (("a", 1, 1.0, 0), ValueError, r"top_k must be a positive int"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_before_the_first_character(gpt, arguments, error, message):
+def test_invalid_requests_are_refused_before_the_first_character(gpt, arguments, error, message):
     with pytest.raises(error, match=message):
         characters(gpt, GPT_PARAMS, *arguments, KEY)

@@ -44,7 +44,7 @@ def test_below_the_top_every_other_operator_is_at_an_angle(name):
         np.testing.assert_allclose(pseudo[1], feedback.angle(recipe.params[4].forward.w, jnp.linalg.pinv(b)), rtol=1e-4)
 
 
-def test_stacked_biases_are_no_weights():
+def test_stacked_biases_are_not_weights():
     params = nnjax.serial(nnjax.dense(2, 2), nnjax.scan_layers(nnjax.dense(2, 2), 3)).init(jax.random.key(0))
     assert list(weights(params)) == ["[0].w", "[1].w"]
 

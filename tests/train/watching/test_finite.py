@@ -10,7 +10,7 @@ LOSS = nnjax.softmax_cross_entropy()
 
 
 def broken(how):
-    """The identity, but for a forward or a backward that gives NaN or infinity."""
+    """The identity, with a forward or a backward that returns NaN or infinity."""
     tanh = nnjax.tanh()
 
     def apply(params, x, *, key=None):

@@ -37,7 +37,7 @@ def test_tensorboard_gets_every_number(tmp_path):
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["gradient norm of w"] == 3.0
 
 
-def test_weights_and_biases_gets_the_same_and_what_is_not_installed_is_said(monkeypatch):
+def test_weights_and_biases_gets_the_same_and_a_missing_library_is_reported(monkeypatch):
     logged = []
     run = types.SimpleNamespace(log=lambda values, step: logged.append((step, values)), finish=lambda: logged.append("end"))
     library = types.SimpleNamespace(init=lambda project, config: logged.append((project, config)) or run)
@@ -94,35 +94,35 @@ GOOD = json.dumps({"epoch": 1, "loss": 0.5, "validation_accuracy": None, "test_a
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", r"is no JSON object: "),
-        ("", r"is no JSON object: "),
-        ("[" * 100_000, r"is no JSON object: "),
-        ("3", r"is no JSON object, but '3'"),
-        ('[["epoch", 1], ["loss", 2]]', r"is no JSON object, but '\[\[\"epoch"),
-        ("null", r"is no JSON object, but 'null'"),
-        ("{}", r"is no record: epoch must be a whole number, which is missing"),
-        (GOOD.replace('"epoch": 1', '"epoch": "1"'), r"is no record: epoch must be a whole number, got '1'"),
-        (GOOD.replace('"epoch": 1', '"epoch": 1.5'), r"is no record: epoch must be a whole number, got 1\.5"),
-        (GOOD.replace('"epoch": 1', '"epoch": null'), r"is no record: epoch must be a whole number, got None"),
-        (GOOD.replace('"epoch": 1', '"epoch": true'), r"is no record: epoch must be a whole number, got True"),
-        (GOOD.replace("0.5", "[0.5]"), r"is no record: loss must be a number, got \[0\.5\]"),
-        (GOOD.replace("test_accuracy", "text_accuracy"), r"is no record: test_accuracy must be a number, which is missing"),
+        ("{", r"is not a JSON object: "),
+        ("", r"is not a JSON object: "),
+        ("[" * 100_000, r"is not a JSON object: "),
+        ("3", r"is not a JSON object, but '3'"),
+        ('[["epoch", 1], ["loss", 2]]', r"is not a JSON object, but '\[\[\"epoch"),
+        ("null", r"is not a JSON object, but 'null'"),
+        ("{}", r"is not a record: epoch must be a whole number, which is missing"),
+        (GOOD.replace('"epoch": 1', '"epoch": "1"'), r"is not a record: epoch must be a whole number, got '1'"),
+        (GOOD.replace('"epoch": 1', '"epoch": 1.5'), r"is not a record: epoch must be a whole number, got 1\.5"),
+        (GOOD.replace('"epoch": 1', '"epoch": null'), r"is not a record: epoch must be a whole number, got None"),
+        (GOOD.replace('"epoch": 1', '"epoch": true'), r"is not a record: epoch must be a whole number, got True"),
+        (GOOD.replace("0.5", "[0.5]"), r"is not a record: loss must be a number, got \[0\.5\]"),
+        (GOOD.replace("test_accuracy", "text_accuracy"), r"is not a record: test_accuracy must be a number, which is missing"),
     ],
 )
-def test_a_line_that_is_no_record_is_a_sentence(tmp_path, line, message):
+def test_a_line_that_is_not_a_record_is_a_sentence(tmp_path, line, message):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f"{GOOD}\n{line}\n")
     for f in (
         lambda: read_lines(path), lambda: log(path, epochs(2)[1], 100), lambda: relog(path, epochs(2), 100),
         lambda: expect_records(tmp_path), Train(folder=tmp_path, epochs=1).run,
     ):  # fmt: skip
-        with pytest.raises(ValueError, match=rf"metrics\.jsonl, line 2, {message}.*; delete the line: a run that is resumed"):
+        with pytest.raises(ValueError, match=rf"metrics\.jsonl, line 2, {message}.*; delete the line"):
             f()
     assert path.read_text() == f"{GOOD}\n{line}\n"
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_a_file_that_is_none_is_a_sentence(tmp_path):
+def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"metrics\.jsonl cannot be read: .*; remove it, or choose another folder"):

@@ -64,10 +64,10 @@ def test_what_is_not_finite_stays_so():
     ],
 )
 def test_anything_else_is_named(value, entry, came):
-    with pytest.raises(TypeError, match=rf"save: {entry} cannot be saved as JSON, got {came}.*; pass numbers, words"):
+    with pytest.raises(TypeError, match=rf"save: {entry} cannot be saved as JSON, got {came}.*; pass numbers, text"):
         plain("save: metrics", value)
 
 
-def test_a_name_that_is_none_is_refused():
-    with pytest.raises(TypeError, match=r"save: metrics: a name must be a str, got \(1, 2\); name the entries"):
+def test_an_invalid_name_is_refused():
+    with pytest.raises(TypeError, match=r"save: metrics: a name must be a str, got \(1, 2\); use text as names"):
         plain("save: metrics", {(1, 2): 3})

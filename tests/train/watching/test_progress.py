@@ -28,7 +28,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
     assert capsys.readouterr().out == epoch_line(RECORD, 5) + "\n"
 
 
-def test_nothing_where_it_is_to_be_quiet(capsys, monkeypatch):
+def test_nothing_is_printed_with_quiet(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     with progress(5, quiet=True) as watched:
         watched.on_epoch(RECORD)
@@ -54,7 +54,7 @@ def test_a_bar_on_a_terminal_moves_within_an_epoch_and_fits(capsys, monkeypatch,
     shown = []
 
     def expect(start):
-        """The last line that is drawn begins so, soon: it is drawn ten times a second."""
+        """The last drawn line starts so before long, as it is drawn ten times a second."""
         end = time.monotonic() + 20
         while not (shown and shown[-1].startswith(start)):
             assert time.monotonic() < end, shown[-3:]

@@ -97,7 +97,7 @@ def extras(
 def _expect_mask(who: str, mask: Any) -> None:
     if not hasattr(mask, "dtype") or mask.dtype != jnp.bool_:
         raise TypeError(
-            f"{who}: mask must be boolean, True where a key may be looked at, got {describe(mask)}; "
+            f"{who}: mask must be boolean, True where a key may be attended to, got {describe(mask)}; "
             "convert it, as in mask != 0."
         )
 

@@ -9,6 +9,7 @@ Each is a `jax.custom_vjp`: its value is the layer's definition, its rule the la
 import math
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +19,13 @@ from . import layers
 from .errors import describe, expect_flag, expect_float, expect_per_axis, expect_positive, expect_same_dtype, expect_shape
 from .layer import as_custom_vjp
 from .layers.attend import attend_apply, fast_bwd, fast_fwd
+from .layers.attending import scored
+from .layers.attending.options import Causal, Sizes, asks_for_more, expect_causal, extras, scoring
 from .layers.conv import expect_padding
 from .losses import fused as fused_loss
 from .trees.varying import together
 
-__all__ = ["attention", "conv", "linear_cross_entropy", "max_pool"]
+__all__ = ["attention", "conv", "dot_product_attention", "linear_cross_entropy", "max_pool"]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -37,7 +40,18 @@ def _attend_rule(causal, kernel, residuals, ct_y):
 _attend.defvjp(lambda q, k, v, keep, causal, kernel: fast_fwd(q, k, v, keep, causal=causal, kernel=kernel), _attend_rule)
 
 
-def _expect_attention(q, k, v, causal: bool, mask) -> None:
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _scored(q, k, v, extras, how):
+    return scored.scored_apply(q, k, v, extras, how=how)
+
+
+_scored.defvjp(
+    lambda q, k, v, extras, how: scored.fast_fwd(q, k, v, extras, how=how),
+    lambda how, residuals, cts: scored.fast_bwd(residuals, cts, how=how),
+)
+
+
+def _expect_qkv(q, k, v) -> None:
     for name, x in (("q", q), ("k", k), ("v", v)):
         expect_float("ops.attention", name, x)
         if x.ndim < 3 or x.shape[-3] < 1:
@@ -47,50 +61,112 @@ def _expect_attention(q, k, v, causal: bool, mask) -> None:
             )
     expect_same_dtype("ops.attention", "k", k, "q", q)
     expect_same_dtype("ops.attention", "v", v, "q", q)
-    expect_shape("ops.attention", "v", v, k.shape)
+    expect_shape("ops.attention", "v", v, (*k.shape[:-1], v.shape[-1]))
     if k.shape[:-3] != q.shape[:-3] or k.shape[-1] != q.shape[-1] or k.shape[-2] < 1 or q.shape[-2] % k.shape[-2]:
         raise ValueError(
             "ops.attention: q and k must have the same leading axes and features, and k's heads divide q's, got q: "
             f"{describe(q)}, k: {describe(k)}; their shape is (..., positions, heads, d)."
         )
-    if causal and q.shape[-3] != k.shape[-3]:
-        raise ValueError(
-            f"ops.attention: causal attention needs as many queries as keys, got {q.shape[-3]} and {k.shape[-3]}; "
-            "pass causal=False."
-        )
-    if mask is not None:
-        if not hasattr(mask, "dtype") or mask.dtype != jnp.bool_:
-            raise TypeError(
-                f"ops.attention: mask must be boolean, True where a key may be attended to, got {describe(mask)}; "
-                "convert it, as in mask != 0."
-            )
-        expect_shape("ops.attention", "mask", mask, k.shape[:-2])
 
 
-def attention(q: Array, k: Array, v: Array, *, causal: bool = True, mask: Array | None = None, kernel: bool = False) -> Array:
-    """y_i = sum_j softmax_j(q_i . k_j / sqrt(d)) v_j for each head, block by block.
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None = None,
+    mask: Array | None = None,
+    *,
+    causal: Causal = True,
+    scale: float | None = None,
+    query_seq_lengths: Array | None = None,
+    key_value_seq_lengths: Array | None = None,
+    local_window_size: int | tuple[int | None, int | None] | None = None,
+    softcap: float | None = None,
+    segment_ids: Array | tuple[Array, Array] | None = None,
+    alibi_slopes: Array | None = None,
+    dropout_rate: float = 0.0,
+    key: Array | None = None,
+    return_residual: bool = False,
+    kernel: bool = False,
+) -> Any:
+    """y_i = sum_j softmax_j(s_ij) v_j over the keys j that query i sees, for each head, where
 
-    q, y: (..., s, heads, d); k, v: (..., t, kv_heads, d), kv_heads a divisor of heads; causal: query i sees keys 0 ... i, and
-    s = t; mask: bool (..., t), False for masked keys. A query without a visible key gives 0.
+    s_ij = c tanh(scale q_i . k_j / c) - slope |i - j| + bias_ij, without what is not given; scale: 1 / sqrt(d) by default.
+    q: (..., s, heads, d); k: (..., t, kv_heads, d), v: (..., t, kv_heads, e), kv_heads divides heads; y: (..., s, heads, e).
+
+    Query i sees, of all t keys, those that each of these allows:
+    causal: keys 0 ... i, where s = t; "start" says so for any s and t, with "end" the last query sees all keys.
+    mask: bool (..., heads, s, t), each axis of that size or 1, or (..., t), a flag for each key; False hides.
+    local_window_size: (left, right), so many places before and behind its own; an int for both; None has no end.
+    query_seq_lengths, key_value_seq_lengths: integers (...): queries and keys from there on are padding.
+    segment_ids: integers (..., s), or a pair of those of queries and of keys: a query sees the keys of its own segment.
+    A query that sees no key gives 0.
+
+    bias: (..., heads, s, t), each axis of that size or 1, with a gradient of its own; -inf hides. softcap: c. alibi_slopes:
+    (heads,). dropout_rate: the share of weights set to 0, the others growing by 1 / (1 - rate); with a `key` alone.
+    return_residual: (y, log z), log z: (..., s, heads), the logarithm of each softmax's denominator, -inf where no key is seen;
+    it has a gradient too.
+
     kernel: on a GPU or TPU, use Pallas kernels forward and backward, which keep nothing of size s t. They take float32,
-    bfloat16 and, on a GPU, float16, without a mask; heads of up to 256 features on a GPU, and on a TPU as many positions as
-    its fast memory holds (6144 in float32, over the heads that share keys). Otherwise it has no effect. A program with
-    kernels is exported for one platform at a time.
+    bfloat16 and, on a GPU, float16, and causal order alone; heads of up to 256 features on a GPU, and on a TPU as many
+    positions as its fast memory holds (6144 in float32, over the heads that share keys). Otherwise it has no effect. A program
+    with kernels is exported for one platform at a time.
     Raises TypeError or ValueError where these do not fit.
 
     >>> q = k = v = jnp.ones((2, 9, 4, 8))
     >>> jax.grad(lambda q: nnjax.ops.attention(q, k, v).sum())(q).shape
     (2, 9, 4, 8)
     """
-    expect_flag("ops.attention", causal=causal, kernel=kernel)
-    _expect_attention(q, k, v, causal, mask)
+    who = "ops.attention"
+    expect_flag(who, kernel=kernel, return_residual=return_residual)
+    _expect_qkv(q, k, v)
     lead, (s, heads, d) = q.shape[:-3], q.shape[-3:]
-    b, (t, h, _) = math.prod(lead), k.shape[-3:]
+    b, (t, h, e) = math.prod(lead), v.shape[-3:]
+    order = expect_causal(who, causal, s, t)
+    how = scoring(who, d, causal=order, scale=scale, softcap=softcap, window=local_window_size, rate=dropout_rate)
+    found = extras(
+        who, Sizes(lead, s, t, heads, h), bias=bias, slopes=alibi_slopes, mask=mask, segments=segment_ids, key=key,
+        lengths=(query_seq_lengths, key_value_seq_lengths),
+    )  # fmt: skip
     q = q.reshape(b, s, h, heads // h, d).transpose(0, 2, 3, 1, 4)
-    k, v = (jnp.swapaxes(x.reshape(b, t, h, d), 1, 2) for x in (k, v))
-    q, k, v, keep = together((q, k, v, None if mask is None else mask.reshape(b, t)))
-    y: Array = _attend(q, k, v, keep, causal, kernel)
-    return y.transpose(0, 3, 1, 2, 4).reshape(*lead, s, heads, d)
+    k, v = (jnp.swapaxes(x.reshape(b, t, h, x.shape[-1]), 1, 2) for x in (k, v))
+    y: Any
+    log_z: Any = None
+    if return_residual or asks_for_more(how, found, d, e) or (how.causal is not None and s != t):
+        y, log_z = _scored(*together((q, k, v, found)), how)
+    else:
+        keep = None if found.mask is None else found.mask.reshape(b, t)
+        y = _attend(*together((q, k, v, keep)), how.causal is not None, kernel)
+    y = y.transpose(0, 3, 1, 2, 4).reshape(*lead, s, heads, e)
+    return (y, log_z.transpose(0, 3, 1, 2).reshape(*lead, s, heads)) if return_residual else y
+
+
+def dot_product_attention(
+    query: Array,
+    key: Array,
+    value: Array,
+    bias: Array | None = None,
+    mask: Array | None = None,
+    *,
+    scale: float | None = None,
+    is_causal: bool = False,
+    query_seq_lengths: Array | None = None,
+    key_value_seq_lengths: Array | None = None,
+    local_window_size: int | tuple[int, int] | None = None,
+    return_residual: bool = False,
+) -> Any:
+    """`attention` under the names and defaults of `jax.nn.dot_product_attention`, whose place it can take.
+
+    query: (batch, s, heads, d) or (s, heads, d); mask and bias: (batch, heads, s, t) or (heads, s, t), an axis may be 1.
+    They differ where a query sees no key: it gives 0 here, and the mean of all values there. The residual has no gradient, as
+    there; that of `attention` has.
+    """
+    expect_flag("ops.dot_product_attention", is_causal=is_causal)
+    found = attention(
+        query, key, value, bias, mask, scale=scale, causal="start" if is_causal else False, query_seq_lengths=query_seq_lengths,
+        key_value_seq_lengths=key_value_seq_lengths, local_window_size=local_window_size, return_residual=return_residual,
+    )  # fmt: skip
+    return (found[0], jax.lax.stop_gradient(found[1])) if return_residual else found
 
 
 _linear_cross_entropy = lru_cache(lambda kernel: as_custom_vjp(fused_loss.linear_cross_entropy(kernel=kernel)))

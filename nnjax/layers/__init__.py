@@ -8,6 +8,8 @@ from .activation import silu as silu
 from .activation import softmax as softmax
 from .activation import softplus as softplus
 from .activation import tanh as tanh
+from .attending.cross_attention import CrossAttentionParams as CrossAttentionParams
+from .attending.cross_attention import cross_attention as cross_attention
 from .attention import AttentionParams as AttentionParams
 from .attention import attention as attention
 from .batch_norm import BatchNormParams as BatchNormParams

@@ -9,11 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..errors import describe, expect_flag, expect_float, expect_params, expect_positive, expect_shape
+from ..errors import describe, expect_flag, expect_float, expect_params, expect_positive
 from ..layer import Layer
 from ..leaf import leaf, outline, outlined
 from ..linear import broadcast, rotate, rotate_t, wide
 from .attend import attend_apply, attend_bwd, attend_fwd, fast_bwd, fast_fwd
+from .attending.options import Sizes, asks_for_more, extras, scoring
+from .attending.scored import Extras, Scoring, scored_apply, scored_bwd, scored_fwd
+from .attending.scored import fast_bwd as scored_fast_bwd
+from .attending.scored import fast_fwd as scored_fast_fwd
 from .dense import DenseParams, dense, dense_apply, dense_bwd, dense_fwd
 
 
@@ -28,7 +32,7 @@ class AttentionParams(NamedTuple):
 
 
 class Options(NamedTuple):
-    """The options of the factory."""
+    """The options of the factory. how: what is done to the scores."""
 
     n: int
     heads: int
@@ -36,13 +40,17 @@ class Options(NamedTuple):
     causal: bool
     rope: bool
     key_mask: bool
+    segments: bool
+    alibi: bool
+    how: Scoring
 
 
 def expect_attention(
-    n: int, heads: Any, kv_heads: Any = None, causal: bool = True, rope: Any = False, key_mask: Any = False
-) -> Options:
-    """The arguments as Options. Raises ValueError if they do not fit together."""
-    expect_flag("attention", causal=causal, rope=rope, key_mask=key_mask)
+    n: int, heads: Any, kv_heads: Any = None, causal: bool = True, rope: Any = False, key_mask: Any = False,
+    segments: Any = False, alibi: Any = False, **scores: Any,
+) -> Options:  # fmt: skip
+    """The arguments as Options; scores: those of `scoring`. Raises ValueError if they do not fit together."""
+    expect_flag("attention", causal=causal, rope=rope, key_mask=key_mask, segments=segments, alibi=alibi)
     kv_heads = heads if kv_heads is None else kv_heads
     n, heads, kv_heads = expect_positive("attention", n=n, heads=heads, kv_heads=kv_heads)
     if n % heads:
@@ -56,7 +64,8 @@ def expect_attention(
             f"attention: n / heads must be even with rope, which turns pairs of features, got {n} / {heads} = {n // heads}; "
             "change n or heads, or leave rope out."
         )
-    return Options(n, heads, kv_heads, causal, rope, key_mask)
+    how = scoring("attention", n // heads, causal="start" if causal else None, **scores)
+    return Options(n, heads, kv_heads, causal, rope, key_mask, segments, alibi, how)
 
 
 def split_heads(x: Array, opts: Options) -> tuple[Array, Array, Array]:
@@ -113,73 +122,90 @@ def _shape(x) -> tuple[int, ...]:
     return getattr(x[0] if isinstance(x, tuple) and x else x, "shape", ())
 
 
-def _expect(params, x, opts: Options):
-    """(x as (b, s, n), mask as (b, s) or None)."""
+def _expect(params, x, opts: Options, key) -> tuple[Array, Any]:
+    """(x as (b, s, n), its mask of keys, (b, s) or None, or `Extras` where more is asked for than `attend` does)."""
     expect_params("attention", params, AttentionParams)
-    mask = None
-    if opts.key_mask:
-        if not isinstance(x, tuple) or len(x) != 2:
-            raise TypeError(f"attention: with key_mask x must be the tuple (x, mask), got {describe(x)}; pass both.")
-        x, mask = x
+    names = ("x", *(name for name, takes in (("mask", opts.key_mask), ("segments", opts.segments)) if takes))
+    if len(names) > 1:
+        if not isinstance(x, tuple) or len(x) != len(names):
+            raise TypeError(
+                f"attention: x must be the tuple ({', '.join(names)}), as the layer was made to take, got {describe(x)}; "
+                f"pass {'both' if len(names) == 2 else 'all of them'}."
+            )
+        given = dict(zip(names, x))
+    else:
+        given = {"x": x}
+    x = given["x"]
     expect_float("attention", "x", x)
     if x.ndim < 2 or x.shape[-1] != opts.n or x.shape[-2] < 1:
         raise ValueError(
             f"attention: x must have shape (..., positions, {opts.n}) with at least one position, got {describe(x)}; "
             f"pass rows of {opts.n} features, or make the layer with as many as x has."
         )
-    if mask is not None:
-        if not hasattr(mask, "dtype") or mask.dtype != jnp.bool_:
-            raise TypeError(
-                f"attention: mask must be boolean, True where a key may be attended to, got {describe(mask)}; "
-                "convert it, as in mask != 0."
-            )
-        expect_shape("attention", "mask", mask, x.shape[:-1])
-    lead = math.prod(x.shape[:-2])
-    return x.reshape(lead, *x.shape[-2:]), None if mask is None else mask.reshape(lead, mask.shape[-1])
+    s, d, b = x.shape[-2], opts.n // opts.heads, math.prod(x.shape[:-2])
+    sizes = Sizes(x.shape[:-2], s, s, opts.heads, opts.kv_heads)
+    slopes = jnp.exp2(-8 / opts.heads * jnp.arange(1, opts.heads + 1, dtype=jnp.float32)) if opts.alibi else None
+    drawn = key if opts.how.rate else None
+    found = extras("attention", sizes, mask=given.get("mask"), segments=given.get("segments"), slopes=slopes, key=drawn)
+    how = opts.how if drawn is not None else opts.how._replace(rate=0.0)
+    simple = None if found.mask is None else found.mask.reshape(-1, s)
+    return x.reshape(b, *x.shape[-2:]), found if asks_for_more(how, found, d, d) else simple
 
 
 def attention_apply(params: Any, x: Array, *, key: Any = None, opts: Options) -> Array:
     """y = join(attend(q, k, v)) W_out + b_out,  (q, k, v) = split(x W_qkv + b_qkv).  x, y: (..., s, n).
 
     With `rope` queries and keys are first turned by the angles of their positions. With `key_mask` x is (x, mask), mask
-    bool (..., s), False for keys that are masked; a position without a visible key gives b_out.
+    bool (..., s), False for keys that are masked, or (..., heads, s, s), each axis of that size or 1, False where a query
+    does not see a key; a position without a visible key gives b_out. With `segments` x is (x, segments), integers (..., s),
+    and a position sees those with its own number; with both it is (x, mask, segments).
     Raises TypeError or ValueError for parameters, x or mask of another kind or shape.
     """
-    shape, (x, keep) = _shape(x), _expect(params, x, opts)
+    shape, (x, more) = _shape(x), _expect(params, x, opts, key)
     q, k, v = split_heads(dense_apply(params.qkv, x), opts)
     if opts.rope:
         positions = jnp.arange(x.shape[1], dtype=jnp.int32)
         q, k = _turned(rotate, q, positions), _turned(rotate, k, positions)
-    y = join_heads(attend_apply(q, k, v, keep, causal=opts.causal))
-    return dense_apply(params.out, y).reshape(shape)
+    if isinstance(more, Extras):
+        y, _ = scored_apply(q, k, v, more, how=opts.how)
+    else:
+        y = attend_apply(q, k, v, more, causal=opts.causal)
+    return dense_apply(params.out, join_heads(y)).reshape(shape)
 
 
-def attention_fwd(params: Any, x: Array, *, key: Any = None, opts: Options, attend: Any = attend_fwd) -> Any:
-    shape, (x, keep) = _shape(x), _expect(params, x, opts)
+def attention_fwd(params: Any, x: Array, *, key: Any = None, opts: Options, by: Any = (attend_fwd, scored_fwd)) -> Any:
+    (attend, scored), shape, (x, more) = by, _shape(x), _expect(params, x, opts, key)
     columns, qkv_residuals = dense_fwd(params.qkv, x)
     q, k, v = split_heads(columns, opts)
     if opts.rope:
         positions = jnp.arange(x.shape[1], dtype=jnp.int32)
         q, k = _turned(rotate, q, positions), _turned(rotate, k, positions)
-    y, (*attend_residuals, _, log_z) = attend(q, k, v, keep, causal=opts.causal)
+    if isinstance(more, Extras):
+        (y, _), (*attend_residuals, _, log_z) = scored(q, k, v, more, how=opts.how)
+    else:
+        y, (*attend_residuals, _, log_z) = attend(q, k, v, more, causal=opts.causal)
     y, out_residuals = dense_fwd(params.out, join_heads(y))
     return y.reshape(shape), (qkv_residuals, (*attend_residuals, log_z), out_residuals)
 
 
-def attention_bwd(residuals: Any, ct_y: Array, *, opts: Options, attend: Any = attend_bwd) -> Any:
+def attention_bwd(residuals: Any, ct_y: Array, *, opts: Options, by: Any = (attend_bwd, scored_bwd)) -> Any:
     qkv_residuals, attend_residuals, out_residuals = residuals  # the same five maps, transposed, in reverse order
-    shape, x = ct_y.shape, qkv_residuals[1]
+    (attend, scored), shape, x = by, ct_y.shape, qkv_residuals[1]
     ct_out, ct_y = dense_bwd(out_residuals, ct_y.reshape(x.shape))
     *kept, log_z = attend_residuals
     groups = (opts.kv_heads, opts.heads // opts.kv_heads)
     kept = (*kept, join_heads_t(out_residuals[1], groups), log_z)  # the output of attend is kept once, as the input of out
-    ct_q, ct_k, ct_v = attend(kept, join_heads_t(ct_y, groups), causal=opts.causal)
+    if isinstance(kept[3], Extras):
+        ct_q, ct_k, ct_v, _ = scored(kept, (join_heads_t(ct_y, groups), jnp.zeros_like(log_z)), how=opts.how)
+    else:
+        ct_q, ct_k, ct_v = attend(kept, join_heads_t(ct_y, groups), causal=opts.causal)
     if opts.rope:
         positions = jnp.arange(x.shape[1], dtype=jnp.int32)
         ct_q, ct_k = _turned(rotate_t, ct_q, positions), _turned(rotate_t, ct_k, positions)
     ct_qkv, ct_x = dense_bwd(qkv_residuals, split_heads_t(ct_q, ct_k, ct_v))
     ct_x = ct_x.reshape(shape)
-    return AttentionParams(ct_qkv, ct_out), (ct_x, None) if opts.key_mask else ct_x
+    others = (None,) * (opts.key_mask + opts.segments)
+    return AttentionParams(ct_qkv, ct_out), (ct_x, *others) if others else ct_x
 
 
 def attention_step(
@@ -206,6 +232,12 @@ def attention(
     causal: bool = True,
     rope: bool = False,
     key_mask: bool = False,
+    segments: bool = False,
+    alibi: bool = False,
+    scale: float | None = None,
+    softcap: float | None = None,
+    window: int | tuple[int | None, int | None] | None = None,
+    dropout: float = 0.0,
     bias: bool = True,
     init: Callable[..., Array] | None = None,
     init_out: Callable[..., Array] | None = None,
@@ -215,8 +247,11 @@ def attention(
 
     kv_heads < heads shares each head of keys and values among heads / kv_heads heads of queries (Ainslie et al. 2023).
     causal: position i sees positions 0 ... i. rope: rotary positions, which turn feature i of a head together with
-    feature i + d/2 (Su et al. 2021). key_mask: x is (x, mask), see `attention_apply`. init and init_out make the two
-    matrices, by default as `dense` does. kernel: use Pallas kernels on a GPU or TPU, as in `nnjax.ops.attention`.
+    feature i + d/2 (Su et al. 2021). key_mask, segments: x is a tuple, see `attention_apply`. alibi: a score falls with the
+    distance of query and key, by 2^(-8 i / heads) for each place in head i = 1 ... (Press et al. 2022). scale: of the scores,
+    1 / sqrt(n / heads) by default; softcap: the c of c tanh(s / c). window: (left, right), how many positions before and behind
+    its own a position sees, or an int for both. dropout: the share of weights set to 0, with a key alone. init and init_out
+    make the two matrices, by default as `dense` does. kernel: use Pallas kernels on a GPU or TPU, as in `nnjax.ops.attention`.
     Raises ValueError if heads does not divide n, kv_heads does not divide heads, or rope gets an odd number of features.
 
     >>> layer = nnjax.attention(16, 4)
@@ -224,7 +259,9 @@ def attention(
     (2, 9, 16)
     """
     expect_flag("attention", kernel=kernel)
-    opts = expect_attention(n, heads, kv_heads, causal, rope, key_mask)
+    opts = expect_attention(
+        n, heads, kv_heads, causal, rope, key_mask, segments, alibi, scale=scale, softcap=softcap, window=window, rate=dropout
+    )
     n, heads, kv_heads = opts.n, opts.heads, opts.kv_heads
     qkv = dense(n, (heads + 2 * kv_heads) * (n // heads), bias=bias, init=init)
     out = dense(n, n, bias=bias, init=init if init_out is None else init_out)
@@ -233,15 +270,16 @@ def attention(
         k_qkv, k_out = jax.random.split(key)
         return AttentionParams(qkv.init(k_qkv), out.init(k_out))
 
-    def fwd(params, x, *, key=None, attend=attend_fwd):
-        y, residuals = attention_fwd(params, x, opts=opts, attend=attend)
+    def fwd(params, x, *, key=None, by=(attend_fwd, scored_fwd)):
+        y, residuals = attention_fwd(params, x, key=key, opts=opts, by=by)
         return y, (residuals, outline(y))
 
-    def bwd(residuals, ct_y, *, attend=attend_bwd):
-        return attention_bwd(residuals[0], ct_y, opts=opts, attend=attend)
+    def bwd(residuals, ct_y, *, by=(attend_bwd, scored_bwd)):
+        return attention_bwd(residuals[0], ct_y, opts=opts, by=by)
 
-    fast = (partial(f, attend=partial(attend, kernel=kernel)) for f, attend in ((fwd, fast_fwd), (bwd, fast_bwd)))
+    fast_fwds = (partial(fast_fwd, kernel=kernel), scored_fast_fwd)
+    fast_bwds = (partial(fast_bwd, kernel=kernel), scored_fast_bwd)
     return leaf(
         f"attention({n}, {heads})", init_params, partial(attention_apply, opts=opts), fwd, bwd,
-        lambda residuals: outlined(residuals[1]), fast=tuple(fast),
-    )  # fmt: skip
+        lambda residuals: outlined(residuals[1]), fast=(partial(fwd, by=fast_fwds), partial(bwd, by=fast_bwds)),
+    )._replace(draws=opts.how.rate > 0)  # fmt: skip

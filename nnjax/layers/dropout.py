@@ -11,7 +11,8 @@ from ..layer import Layer
 from ..leaf import Like, leaf
 
 
-def _keep(key, shape, rate):
+def keep_share(key: Any, shape: tuple[int, ...], rate: float) -> Array:
+    """bool: False for a share `rate` of the entries."""
     # Drawn in float32 whatever x is: under x64 a float64 draw would be a different mask.
     return jax.random.uniform(key, shape, jnp.float32) >= jnp.float32(rate)
 
@@ -23,12 +24,12 @@ def dropout_apply(params: Any, x: Array, *, key: Any = None, rate: float) -> Arr
     if key is None:
         return x
     expect_key("dropout", key)
-    return jnp.where(_keep(key, x.shape, rate), x * (1 / (1 - rate)), jnp.zeros_like(x))
+    return jnp.where(keep_share(key, x.shape, rate), x * (1 / (1 - rate)), jnp.zeros_like(x))
 
 
 def dropout_fwd(params: Any, x: Array, *, key: Any = None, rate: float) -> Any:
     y = dropout_apply(params, x, key=key, rate=rate)
-    return y, (None if key is None else _keep(key, x.shape, rate),)
+    return y, (None if key is None else keep_share(key, x.shape, rate),)
 
 
 def dropout_bwd(residuals: Any, ct_y: Array, *, rate: float) -> Any:

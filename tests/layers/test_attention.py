@@ -127,7 +127,7 @@ def test_sizes_that_do_not_fit_are_refused(args, options, message):
         (False, normal(2, 0, 8), ValueError, r"attention: x must have shape .* with at least one position"),
         (False, jnp.ones((5, 8), int), TypeError, r"attention: x must be real floating point, got int32"),
         (False, normal(5, 8).astype(jnp.bfloat16), TypeError, r"dense: .*same dtype, got bfloat16 and float32"),
-        (True, normal(5, 8), TypeError, r"attention: with key_mask x must be the tuple \(x, mask\), got float32 \(5, 8\)"),
+        (True, normal(5, 8), TypeError, r"attention: x must be the tuple \(x, mask\).*got float32 \(5, 8\)"),
         (True, (normal(5, 8), jnp.ones(5)), TypeError, r"attention: mask must be boolean, True where .*got float32 \(5,\)"),
         (True, (normal(5, 8), jnp.ones(4, bool)), ValueError, r"attention: mask must have shape \(5,\), got bool \(4,\)"),
     ],
@@ -138,3 +138,52 @@ def test_bad_input_is_refused(masked, x, error, message):
         layer.fwd(layer.init(jax.random.key(0)), x)
     with pytest.raises(TypeError, match=r"attention: params must be AttentionParams\(qkv, out\), got tuple"):
         layer.apply((), x)
+
+
+EVERYTHING = {
+    "kv_heads": 2, "rope": True, "segments": True, "key_mask": True, "alibi": True, "softcap": 3.0, "window": (2, 0),
+    "scale": 0.6, "dropout": 0.25,
+}  # fmt: skip
+
+
+def test_all_that_is_done_to_scores_at_once_passes_and_a_forgotten_cap_does_not():
+    layer, other = nnjax.attention(8, 4, **EVERYTHING), nnjax.attention(8, 4, **{**EVERYTHING, "softcap": None})
+    segments = jnp.array([[0, 0, 0, 1, 1], [2, 2, 2, 2, 2]], jnp.int32)
+    mask = jnp.array([[True, False, True, True, True], [False, True, True, True, True]])
+    params, x, key = made(layer), (normal(2, 5, 8), mask, segments), jax.random.key(1)
+    nnjax.check_layer(layer, params, x, key=key, **QUICK).raise_if_failed()
+    wrong = layer._replace(bwd=other.bwd)
+    assert not nnjax.check_layer(wrong, params, x, key=key, **QUICK).ok
+    y, residuals = nnjax.plain(layer).fwd(params, x, key=key)
+    np.testing.assert_allclose(layer.fwd(params, x, key=key)[0], y, atol=1e-5)
+    (_, ct_x), (_, by_plain) = layer.bwd(layer.fwd(params, x, key=key)[1], y), nnjax.plain(layer).bwd(residuals, y)
+    np.testing.assert_allclose(ct_x[0], by_plain[0], atol=1e-5)
+    assert ct_x[1:] == (None, None)
+
+
+def test_segments_are_sequences_by_themselves():
+    layer = nnjax.attention(8, 2, segments=True)
+    params, x = made(layer), normal(5, 8)
+    together = layer.apply(params, (x, jnp.array([0, 0, 1, 1, 1], jnp.int32)))
+    plain = nnjax.attention(8, 2)
+    apart = jnp.concatenate([plain.apply(params, x[:2]), plain.apply(params, x[2:])])
+    np.testing.assert_allclose(together, apart, atol=1e-5)
+
+
+def test_a_mask_of_queries_and_keys_is_taken_where_one_of_keys_is():
+    layer = nnjax.attention(8, 2, causal=False, key_mask=True)
+    params, x = made(layer), normal(2, 4, 8)
+    causal = jnp.broadcast_to(jnp.tril(jnp.ones((4, 4), bool)), (1, 1, 4, 4))
+    np.testing.assert_allclose(layer.apply(params, (x, causal)), nnjax.attention(8, 2).apply(params, x), atol=1e-5)
+    keys = jnp.array([[True, True, False, True]] * 2)
+    expanded = jnp.broadcast_to(keys[:, None, None], (2, 1, 1, 4))
+    np.testing.assert_allclose(layer.apply(params, (x, keys)), layer.apply(params, (x, expanded)), atol=1e-5)
+
+
+def test_dropout_needs_a_key_and_a_window_of_all_is_none():
+    dropped, plain = nnjax.attention(8, 2, dropout=0.5), nnjax.attention(8, 2)
+    params, x = made(plain), normal(2, 4, 8)
+    np.testing.assert_allclose(dropped.apply(params, x), plain.apply(params, x), atol=1e-6)
+    assert not jnp.allclose(dropped.apply(params, x, key=jax.random.key(0)), plain.apply(params, x), atol=1e-3)
+    wide = nnjax.attention(8, 2, window=3)
+    np.testing.assert_allclose(wide.apply(params, x), plain.apply(params, x), atol=1e-5)

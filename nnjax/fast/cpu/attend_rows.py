@@ -22,7 +22,7 @@ LANES = 16
 PRODUCTS = 1 << 17  # of queries and keys at a time: from the time and memory of the bench cases `gpt` and `attention`
 
 
-def _along(reduce, x):
+def along(reduce, x):
     """reduce(x, axis=-1), 16 lanes at a time if they divide it: XLA's own loop along a row takes one number at a time."""
     if x.shape[-1] % LANES == 0:
         x = reduce(x.reshape(*x.shape[:-1], x.shape[-1] // LANES, LANES), -2)
@@ -48,22 +48,22 @@ def _in_chunks(f: Callable[..., Any], products: int, arrays: tuple[Any, ...]) ->
     return tuple(x.reshape(heads, *x.shape[2:]) for x in found)
 
 
-def _by_head(x: Array) -> Array:
+def by_head(x: Array) -> Array:
     """(b, h, g, s, ...) as (b h g, s, ...)."""
     return x.reshape(math.prod(x.shape[:3]), *x.shape[3:])
 
 
-def _copied(x: Array, g: int) -> Array:
+def copied(x: Array, g: int) -> Array:
     """(b, h, t, ...) likewise, each head copied to the g heads of queries that it serves."""
-    return _by_head(broadcast(x[:, :, None], (*x.shape[:2], g, *x.shape[2:])))
+    return by_head(broadcast(x[:, :, None], (*x.shape[:2], g, *x.shape[2:])))
 
 
-def _t(x: Array) -> Array:
+def t(x: Array) -> Array:
     return jnp.swapaxes(x, 1, 2)
 
 
 def _keep_by_head(keep: Array | None, groups: tuple[int, ...]) -> Array | None:
-    return None if keep is None else _by_head(broadcast(keep[:, None, None], (*groups, keep.shape[1])))
+    return None if keep is None else by_head(broadcast(keep[:, None, None], (*groups, keep.shape[1])))
 
 
 def _seen(keep: Array | None, queries: slice, keys: slice, causal: bool) -> Array | None:
@@ -91,9 +91,9 @@ def rows_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, 
             # Half the lowest number is below every score and above the hidden ones: a query without a key has exp(...) = 0.
             low = jnp.full_like(s[..., 0], float(jnp.finfo(s.dtype).min) / 2)
             # y does not depend on the maximum, but exp would overflow without it
-            top = lax.stop_gradient(jnp.maximum(low, _along(jnp.max, s)))
+            top = lax.stop_gradient(jnp.maximum(low, along(jnp.max, s)))
             e = exp_less(s, top)
-            z = _along(jnp.sum, e)
+            z = along(jnp.sum, e)
             z = jnp.where(z == 0, jnp.ones_like(z), z)
             y = contract("cqk,ckd->cqd", e.astype(v.dtype), v[:, keys])
             ys.append((y / broadcast(z[..., None], y.shape)).astype(q.dtype))
@@ -101,8 +101,8 @@ def rows_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, 
         return jnp.concatenate(ys, 1), jnp.concatenate(log_zs, 1)
 
     arrays = (
-        _by_head(q * (1 / math.sqrt(d))), _t(_copied(k, g)), _copied(finite(v) if causal else v, g),
-        _keep_by_head(keep, q.shape[:3]), None if spoils is None else _copied(spoils, g),
+        by_head(q * (1 / math.sqrt(d))), t(copied(k, g)), copied(finite(v) if causal else v, g),
+        _keep_by_head(keep, q.shape[:3]), None if spoils is None else copied(spoils, g),
     )  # fmt: skip
     y, log_z = _in_chunks(chunk, min(block, q.shape[-2]) * k.shape[-2], arrays)
     return y.reshape(q.shape), log_z.reshape(q.shape[:-1])
@@ -120,11 +120,11 @@ def rows_bwd(residuals: Any, ct_y: Array, *, causal: bool, block: int) -> tuple[
     rows = _rows(k.shape[-2], q.shape[-2], block, causal, keys=True)
 
     def chunk(q, k, v, keep, log_z, delta, ct_y):
-        qt, kt, ct_yt = _t(q), _t(k), _t(ct_y)
+        qt, kt, ct_yt = t(q), t(k), t(ct_y)
         ct_qt, ct_ks, ct_vs = jnp.zeros_like(qt, dtype=wide(qt)), [], []
         for keys, queries in rows:
             seen = _seen(keep, queries, keys, causal)
-            seen = None if seen is None else _t(seen)
+            seen = None if seen is None else t(seen)
             s = contract("ckd,cdq->ckq", k[:, keys], qt[:, :, queries])
             p = clear(jnp.exp(s - broadcast(log_z[:, None, queries], s.shape)), seen)
             ct_vs.append(contract("ckq,cqd->ckd", p.astype(v.dtype), ct_y[:, queries]))  # forward, p v summed over keys k
@@ -133,11 +133,11 @@ def rows_bwd(residuals: Any, ct_y: Array, *, causal: bool, block: int) -> tuple[
             ct_s = clear(p * (ct_p - broadcast(delta[:, None, queries], p.shape)), seen).astype(q.dtype)
             ct_ks.append(contract("ckq,cqd->ckd", ct_s, q[:, queries]))  # forward, q k summed over features d; back, over q
             ct_qt = ct_qt.at[:, :, queries].add(contract("cdk,ckq->cdq", kt[:, :, keys], ct_s))  # and over keys k
-        return _t(ct_qt), jnp.concatenate(ct_ks, 1), jnp.concatenate(ct_vs, 1)
+        return t(ct_qt), jnp.concatenate(ct_ks, 1), jnp.concatenate(ct_vs, 1)
 
     arrays = (
-        _by_head(q), _copied(k, g), _copied(v, g), _keep_by_head(keep, q.shape[:3]),
-        *(_by_head(x) for x in (log_z, delta, ct_y)),
+        by_head(q), copied(k, g), copied(v, g), _keep_by_head(keep, q.shape[:3]),
+        *(by_head(x) for x in (log_z, delta, ct_y)),
     )  # fmt: skip
     ct_q, ct_k, ct_v = _in_chunks(chunk, min(block, k.shape[-2]) * q.shape[-2], arrays)
     # a key was copied to g heads: sum over them

@@ -160,6 +160,10 @@ def dot_product_attention(
     query: (batch, s, heads, d) or (s, heads, d); mask and bias: (batch, heads, s, t) or (heads, s, t), an axis may be 1.
     They differ where a query sees no key: it gives 0 here, and the mean of all values there. The residual has no gradient, as
     there; that of `attention` has.
+
+    >>> q = k = v = jnp.ones((2, 9, 4, 8))
+    >>> nnjax.ops.dot_product_attention(q, k, v, is_causal=True).shape
+    (2, 9, 4, 8)
     """
     expect_flag("ops.dot_product_attention", is_causal=is_causal)
     found = attention(

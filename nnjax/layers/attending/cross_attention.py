@@ -19,7 +19,8 @@ from .scored import Extras, Scoring, fast_bwd, fast_fwd, scored_apply, scored_bw
 
 
 class CrossAttentionParams(NamedTuple):
-    """q: (n, n); kv: (m, 2 kv_heads n / heads), the columns of the keys, then of the values; out: (n, n)."""
+    """q: (n, n); kv: (m, 2 kv_heads n / heads), the columns of the keys, then of the values; out: (n, n).
+    See `cross_attention`."""
 
     q: DenseParams
     kv: DenseParams
@@ -133,6 +134,11 @@ def cross_attention(
     kv_heads < heads shares each head of keys and values. mask: x is (x, memory, mask), see `cross_attention_apply`. scale:
     1 / sqrt(n / heads) by default; softcap: the bound of the scores. init makes the three matrices, by default as `dense` does.
     Raises ValueError where heads do not divide n, or kv_heads the heads.
+
+    >>> layer = nnjax.cross_attention(16, 6, 4)
+    >>> x, memory = jnp.ones((2, 9, 16)), jnp.ones((2, 5, 6))
+    >>> layer.apply(layer.init(jax.random.key(0)), (x, memory)).shape
+    (2, 9, 16)
     """
     expect_flag("cross_attention", mask=mask, bias=bias)
     n, m, heads = expect_positive("cross_attention", n=n, m=m, heads=heads)

@@ -57,7 +57,7 @@ def _scored_attention() -> Layer:
     q: (..., 2, s, 2), k, v: (..., t, 2) for one head of keys and two of queries, bias: (2, s, t), slopes: (2,), mask: (..., t).
     """
 
-    def given(x, key):
+    def given(x, key) -> Any:
         q, k, v, bias, slopes, mask = x
         b = math.prod(k.shape[:-2])
         q, k, v = q.reshape(b, 1, *q.shape[-3:]), *(a.reshape(b, 1, *a.shape[-2:]) for a in (k, v))

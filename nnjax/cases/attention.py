@@ -72,7 +72,7 @@ def _scored_attention() -> Layer:
 
     def fwd(params, x, *, key=None, scored=scored.scored_fwd):
         y, residuals = scored(*given(x, key), how=HOW)
-        y = out(*y, x[0].shape[:-3])
+        y = out(y[0], y[1], x[0].shape[:-3])
         return y, (residuals, tuple(map(outline, y)))
 
     def bwd(residuals, ct_y, *, scored=scored.scored_bwd):

@@ -136,6 +136,7 @@ def test_any_options_together_are_as_each_query_by_itself_and_nobody_meets_what_
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 @pytest.mark.parametrize("seed", range(8, 300, 36))
 def test_more_of_them(seed):
     for each in range(seed, seed + 36):

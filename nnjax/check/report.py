@@ -108,7 +108,14 @@ class Report(NamedTuple):
         def telling(row):
             known = row.diagnosis is not None and row.diagnosis.kind != "unknown"
             size = -floor(log10(row.error)) if 0 < row.error < inf else -400  # the gravest, then the widest
-            return not known, row.witness != "reference", size, order.index(row.dtype) if row.dtype in order else len(order)
+            again = row.transform == "second"
+            return (
+                again,
+                not known,
+                row.witness != "reference",
+                size,
+                order.index(row.dtype) if row.dtype in order else len(order),
+            )
 
         first = min(self.failures, key=telling)
         said = "wrong" if first.diagnosis is None else f"{first.diagnosis.kind}: {first.diagnosis.detail}"

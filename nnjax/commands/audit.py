@@ -42,6 +42,8 @@ class Audit:
         report = audited(function_named("audit", self.target), seconds=self.search, said=lambda found: print(found, flush=True))
         if not report.ok:
             print(report._replace(notes=()))
+        elif not self.search:
+            print("checked at the values of this run alone; --search 25 looks for inputs at which a rule is wrong")
         if self.json:
             self.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
         return 0 if report.ok else 1

@@ -175,7 +175,9 @@ class Explain:
         page.say(f"w[j,k] is the weight from neuron k of {here} to neuron j of {following}, as in Nielsen's book. Neurons "
                  "count from 1; numbers are rounded to 4 decimals.")  # fmt: skip
         if len(layers) == 2:
-            page.say(f"Nothing stands before {here}: its z are given.")
+            given = self.seed is None and self.weights is None and sizes == BY_HAND
+            drawn = "" if given else f"; they and the target are drawn from seed {self.seed or 0}, and --seed draws others"
+            page.say(f"Nothing stands before {here}: its z are given{drawn}.")
         _rows_and_columns(page, n.w, here, following)
         _forward(page, n, here, following)
         _backward(page, n, here, following)

@@ -66,6 +66,13 @@ def grade(name: str, bwd: Callable[..., Any]) -> Grade:
     due = [n for n, arg in zip(exercise.names, args) if jnp.issubdtype(arg.dtype, jnp.floating)]
     given = dict(zip(exercise.names, found)) if isinstance(found, tuple) else {}
     blank = {n for n in due if given.get(n) is ...}
+    if len(due) == 1 and hasattr(found, "shape") and found.shape == args[exercise.names.index(due[0])].shape:
+        return Grade(name, WRONG, {"cotangents": f"bwd must return a tuple of 1; write return (ct_{due[0]},)"})
+    for n, arg in zip(exercise.names, args):
+        ct = given.get(n)
+        if n in due and ct is not ... and ct is not None and not hasattr(ct, "shape"):
+            came = f"a {type(ct).__name__} of {len(ct)}" if isinstance(ct, (tuple, list)) else describe(ct)
+            return Grade(name, WRONG, {f"ct_{n}": f"it must be an array of shape {_shape(arg)}, got {came}"})
     if found is None or found is ... or blank == set(due):
         return Grade(name, EMPTY, {})
     report = check_pair(exercise.fwd, _without_blanks(bwd), *args, reference=exercise.forward, **LIGHT)

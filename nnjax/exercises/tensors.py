@@ -38,6 +38,9 @@ def shares_mistakes(residuals, ct_y) -> Mistakes:
                 ct_share / s - ct_share * x / s**2 + by_log
             ),
             "the sign of d(1/s)/ds is lost: it is -1/s²": ct_share / s - by_share + by_log,
+            "a mean over the shares: s was copied to every share, so it is a sum": (
+                ct_share / s + by_share / x.shape[-1] + by_log
+            ),
         }
     }
 

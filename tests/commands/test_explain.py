@@ -219,3 +219,8 @@ def test_a_terminal_gets_colours_by_row_and_by_column_and_no_color_gets_none(cap
     columns = next(line for line in coloured.splitlines() if "column 1" in line and "column 2" in line)
     assert len(set(re.findall(r"\x1b\[([1-9][\d;]*)m", columns))) == 2
     assert in_a_terminal(NO_COLOR="1") == plain
+
+
+def test_numbers_that_nobody_gave_are_said_to_be_drawn(capsys):
+    assert "seed 0" in printed(capsys, weights="[[0.8,-0.5],[0.3,1.2]]")
+    assert "drawn" not in printed(capsys)

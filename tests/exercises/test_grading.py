@@ -90,3 +90,20 @@ def test_show_prints_the_forward_and_the_shapes(capsys):
     ]  # fmt: skip
     exercises.show("cross_entropy")
     assert capsys.readouterr().out.endswith("to return: ct_scores (5, 4), None\n")
+
+
+def test_a_cotangent_that_is_no_array_is_named_with_the_shape_that_is_due():
+    found = exercises.grade("shares", lambda residuals, ct_y: (ct_y,))
+    assert found.status == WRONG
+    assert "array of shape (4, 5)" in found.said["ct_x"]
+    assert "tuple of 2" in found.said["ct_x"]
+    assert "array of shape" in exercises.grade("shares", lambda residuals, ct_y: ("x",)).said["ct_x"]
+
+
+def test_a_mean_in_place_of_a_sum_is_named():
+    def averaged(residuals, ct_y):
+        (x, s), (ct_share, ct_log) = residuals, ct_y
+        ct_s = -(ct_share * x / s**2).mean(-1, keepdims=True) + ct_log / s
+        return (ct_share / s + jnp.broadcast_to(ct_s, x.shape),)
+
+    assert "mean" in exercises.grade("shares", averaged).said["ct_x"]

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
@@ -123,7 +124,9 @@ def defined_at(rule: Any) -> str:
     body = rule.expand if isinstance(rule, _hijax()) else body_of(rule)
     own = _programs(body, "fn") or body
     code = getattr(own, "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else "source unknown"
+    if not code:
+        return "source unknown"
+    return f"{os.path.realpath(code.co_filename)}:{code.co_firstlineno}"  # one name, whatever path it was imported by
 
 
 def holds_tracers(x: Any, deep: int = 5) -> bool:

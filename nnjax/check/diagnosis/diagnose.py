@@ -90,12 +90,26 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
     crooked = not_linear(leaf, h, budget, context)
     if crooked:
         return Diagnosis("not_linear", crooked)
+    if axis := _constant_along(h, budget):
+        lost = f"off by the same number along axis {axis}: is the term that came by a mean or a sum over it missing?"
+        return Diagnosis("unknown", f"{lost} {where}")
     entries = _off(h, budget)
     if 0 < entries.sum() < h.size and entries.mean() <= 0.75:
         return Diagnosis("partial", f"right except in {_share(entries)}{_mask(h, entries, leaf, context)}: {where}")
     if t.size == 1 and factor not in (0.0, 1.0):
         return Diagnosis("scaled", _scaled(factor, context))
     return Diagnosis("unknown", where + _factors(h, budget))
+
+
+def _constant_along(h: np.ndarray, budget: Budget) -> int:
+    """The axis of at least 3 entries, counted from the last (-1), along which h errs by one number; 0 if there is none."""
+    if not (budget.finite.all() and np.isfinite(h).all()):
+        return 0
+    off = h - budget.truth
+    for axis in range(-1, -h.ndim - 1, -1):
+        if h.shape[axis] >= 3 and (norms(off - off.mean(axis, keepdims=True)) <= 2 * budget.bound).all():
+            return axis
+    return 0
 
 
 def not_linear(leaf: str, h: np.ndarray, budget: Budget, context: Context) -> str:

@@ -82,3 +82,13 @@ def test_a_package_that_cannot_be_imported_is_a_sentence(package):
     importlib.invalidate_caches()
     with pytest.raises(ValueError, match=r"worse_rules cannot be imported here: ZeroDivisionError"):
         rules_in("worse_rules")
+
+
+def test_a_rule_has_one_place_whatever_path_its_module_was_imported_by(tmp_path):
+    (tmp_path / "suite").mkdir()
+    found = []
+    for path in (tmp_path / "own.py", tmp_path / "suite" / ".." / "own.py"):
+        namespace: dict = {}
+        exec(compile("import jax\nrule = jax.custom_vjp(lambda x: x)\n", str(path), "exec"), namespace)
+        found.append(defined_at(namespace["rule"]))
+    assert found[0] == found[1] == f"{(tmp_path / 'own.py').resolve()}:2"

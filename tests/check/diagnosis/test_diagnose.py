@@ -1,6 +1,9 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import nnjax
 from nnjax.check.diagnosis.diagnose import Context, diagnose
 from nnjax.check.witness.oracle import Budget
 
@@ -85,3 +88,15 @@ def test_another_leafs_gradient_is_known_within_its_own_bound():
     d = diagnose("x", other + 0.01, budget(), Context(found=found))
     assert (d.kind, d.detail) == ("permuted", "equals the reference of another leaf, y")
     assert diagnose("x", other + 0.1, budget(), Context(found=found)).kind == "unknown"
+
+
+def test_a_forgotten_mean_is_an_error_that_is_constant_along_its_axis():
+    @jax.custom_vjp
+    def centred(x):
+        return x - jnp.broadcast_to(x.mean(-1, keepdims=True), x.shape)
+
+    centred.defvjp(lambda x: (centred(x), ()), lambda _, ct: (ct,))
+    report = nnjax.check_vjp(centred, jnp.asarray(np.random.default_rng(0).standard_normal((4, 5)), jnp.float32))
+    assert "axis -1" in report.finding
+    assert "mean" in report.finding
+    assert "second" not in report.finding

@@ -65,5 +65,5 @@ def test_a_model_of_images_is_refused(words):
 @pytest.mark.slow
 def test_quiet_prints_only_the_result(words, tmp_path, capsys):
     assert Train(data=words, quiet=True, folder=tmp_path / "run", **QUICK).run() == 0
-    words = [line[:10] for line in capsys.readouterr().out.splitlines()]
-    assert words == ["hand / jax", "validation", "sample:", "to use it:"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["hand", "validation", "sample:", "to"]

@@ -703,7 +703,8 @@ def test_the_question_is_answered_on_the_first_screen(open_at):
 
 
 SMALLEST = """() => Math.min(...[...document.querySelectorAll("svg text, svg tspan")]
-  .filter(e => e.getClientRects().length).map(e => parseFloat(getComputedStyle(e).fontSize) * e.ownerSVGElement.getScreenCTM().a))"""
+  .filter(e => e.getClientRects().length)
+  .map(e => parseFloat(getComputedStyle(e).fontSize) * e.ownerSVGElement.getScreenCTM().a))"""
 
 
 def test_a_phone_shows_letters_of_12_pixels_and_the_presets_above_their_table(open_at):
@@ -723,3 +724,19 @@ def test_nothing_is_cut_on_a_narrow_phone_or_in_large_letters(open_at, width, si
     for preset in ("Back", "3 neurons", "A singular"):
         page.click(f"[data-preset^='{preset}']")
         assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+
+
+TOUCHING = """() => [...document.querySelectorAll("#net .neuron")].filter(e => {
+  const found = [e.querySelector("circle"), e.querySelector(".value"), e.ownerSVGElement];
+  const [circle, value, svg] = found.map(e => e.getBoundingClientRect());
+  const beside = value.left > circle.right + 1 || value.right < circle.left - 1;
+  return !(beside && value.left >= svg.left - 1 && value.right <= svg.right + 1);
+}).map(e => e.textContent)"""
+
+
+def test_large_numbers_keep_off_their_neurons_on_a_phone(open_at):
+    page = open_at(width=360)
+    for weight in ("-99.125", "100"):
+        for k in (1, 2):
+            page.fill(f'#net [data-field="w_1_{k}"]', weight)
+        assert page.evaluate(TOUCHING) == []

@@ -383,6 +383,7 @@ def test_the_first_example_shows_the_inverse_uphill(page):
     assert "wrong sign for a1" in page.inner_text("#question-worth").replace("\n", "")
 
 
+@pytest.mark.slow
 def test_the_verdict_gives_the_angle_to_the_way_down(open_at):
     """At 0 degrees to it a step is the transpose's; only beyond 90 it is said that even a small one goes uphill."""
     page = open_at()
@@ -397,6 +398,7 @@ def test_the_verdict_gives_the_angle_to_the_way_down(open_at):
     assert "at 0° to the steepest way down." in page.inner_text("#verdict")
 
 
+@pytest.mark.slow
 def test_one_weak_weight_blows_the_inverse_up(open_at):
     page = open_at()
     page.click("[data-preset='One weak weight']")
@@ -405,6 +407,7 @@ def test_one_weak_weight_blows_the_inverse_up(open_at):
     assert found["after_transpose"] < found["after_inverse"] - 0.05
 
 
+@pytest.mark.slow
 def test_the_start_brings_back_the_first_random_numbers(open_at):
     page = open_at()
     first = shown(page)["after_random"]
@@ -438,6 +441,7 @@ GROUPS = {  # a field of each group, and where a number shows that it is used
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", GROUPS)
 def test_a_wrong_value_is_told_beside_its_field_and_the_one_before_it_is_used(open_at, field):
     page = open_at(reduced_motion="reduce")
@@ -464,6 +468,7 @@ def test_a_wrong_value_is_told_beside_its_field_and_the_one_before_it_is_used(op
     assert "Still using 7." in told.inner_text()
 
 
+@pytest.mark.slow
 def test_batch_norm_is_complete_only_with_all_paths_and_a_scale(open_at):
     page = open_at()
     page.fill('[data-field="gamma_1"]', "0")
@@ -539,6 +544,7 @@ def test_training_in_the_page_draws_a_curve_for_each_carrier(open_at):
     assert page.locator("#train-cost path.curve").count() == 4
 
 
+@pytest.mark.slow
 def test_training_can_be_stopped_and_tells_its_epoch(open_at):
     page = open_at()
     assert "Not trained" in page.text_content("#train-results caption")
@@ -555,6 +561,7 @@ def test_training_can_be_stopped_and_tells_its_epoch(open_at):
     assert page.inner_text("#train-epoch") == done
 
 
+@pytest.mark.slow
 def test_a_line_in_a_table_is_drawn_as_its_curve(open_at):
     page = open_at()
     page.click("[data-preset^='3 neurons']")  # two curves are the same with an inverse, so here all are there but that one
@@ -622,6 +629,7 @@ KEYS = (  # a control, a key, and where something changes
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_control_works_by_keyboard(open_at):
     page = open_at()
     for selector, key, where in KEYS:
@@ -639,6 +647,7 @@ def test_every_control_works_by_keyboard(open_at):
     assert page.inner_text("#step-play") == "Play"
 
 
+@pytest.mark.slow
 def test_the_focus_stays_on_next_at_the_last_step(open_at):
     page = open_at()
     page.focus("#step-next")
@@ -649,6 +658,7 @@ def test_the_focus_stays_on_next_at_the_last_step(open_at):
     assert page.input_value("#step-slider") == page.get_attribute("#step-slider", "max")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_to_point_at_a_neuron_lights_its_row_forward_and_its_column_backward(open_at, width):
     page = open_at(width=width, has_touch=width == 360)
@@ -707,6 +717,7 @@ SMALLEST = """() => Math.min(...[...document.querySelectorAll("svg text, svg tsp
   .map(e => parseFloat(getComputedStyle(e).fontSize) * e.ownerSVGElement.getScreenCTM().a))"""
 
 
+@pytest.mark.slow
 def test_a_phone_shows_letters_of_12_pixels_and_the_presets_above_their_table(open_at):
     page = open_at(width=360)
     for preset in ("Back", "3 neurons", "One weak"):
@@ -716,6 +727,7 @@ def test_a_phone_shows_letters_of_12_pixels_and_the_presets_above_their_table(op
     assert 0 <= table["y"] - presets["y"] - presets["height"] < 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "size"), [(320, "100%"), (360, "200%")])
 def test_nothing_is_cut_on_a_narrow_phone_or_in_large_letters(open_at, width, size):
     page = open_at(width=360)
@@ -734,6 +746,7 @@ TOUCHING = """() => [...document.querySelectorAll("#net .neuron")].filter(e => {
 }).map(e => e.textContent)"""
 
 
+@pytest.mark.slow
 def test_large_numbers_keep_off_their_neurons_on_a_phone(open_at):
     page = open_at(width=360)
     for weight in ("-99.125", "100"):

@@ -9,7 +9,7 @@ Each is a `jax.custom_vjp`: its value is the layer's definition, its rule the la
 import math
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,26 @@ def _expect_qkv(q, k, v) -> None:
             "ops.attention: q and k must have the same leading axes and features, and k's heads divide q's, got q: "
             f"{describe(q)}, k: {describe(k)}; their shape is (..., positions, heads, d)."
         )
+
+
+@overload
+def attention(
+    q: Array, k: Array, v: Array, bias: Array | None = None, mask: Array | None = None, *,
+    causal: Causal = True, scale: float | None = None, query_seq_lengths: Array | None = None,
+    key_value_seq_lengths: Array | None = None, local_window_size: int | tuple[int | None, int | None] | None = None,
+    softcap: float | None = None, segment_ids: Array | tuple[Array, Array] | None = None, alibi_slopes: Array | None = None,
+    dropout_rate: float = 0.0, key: Array | None = None, kernel: bool = False,
+    return_residual: Literal[True],
+) -> tuple[Array, Array]: ...  # fmt: skip
+@overload
+def attention(
+    q: Array, k: Array, v: Array, bias: Array | None = None, mask: Array | None = None, *,
+    causal: Causal = True, scale: float | None = None, query_seq_lengths: Array | None = None,
+    key_value_seq_lengths: Array | None = None, local_window_size: int | tuple[int | None, int | None] | None = None,
+    softcap: float | None = None, segment_ids: Array | tuple[Array, Array] | None = None, alibi_slopes: Array | None = None,
+    dropout_rate: float = 0.0, key: Array | None = None, kernel: bool = False,
+    return_residual: Literal[False] = False,
+) -> Array: ...  # fmt: skip
 
 
 def attention(
@@ -141,6 +161,22 @@ def attention(
     return (y, log_z.transpose(0, 3, 1, 2).reshape(*lead, s, heads)) if return_residual else y
 
 
+@overload
+def dot_product_attention(
+    query: Array, key: Array, value: Array, bias: Array | None = None, mask: Array | None = None, *,
+    scale: float | None = None, is_causal: bool = False, query_seq_lengths: Array | None = None,
+    key_value_seq_lengths: Array | None = None, local_window_size: int | tuple[int, int] | None = None,
+    return_residual: Literal[True],
+) -> tuple[Array, Array]: ...  # fmt: skip
+@overload
+def dot_product_attention(
+    query: Array, key: Array, value: Array, bias: Array | None = None, mask: Array | None = None, *,
+    scale: float | None = None, is_causal: bool = False, query_seq_lengths: Array | None = None,
+    key_value_seq_lengths: Array | None = None, local_window_size: int | tuple[int, int] | None = None,
+    return_residual: Literal[False] = False,
+) -> Array: ...  # fmt: skip
+
+
 def dot_product_attention(
     query: Array,
     key: Array,
@@ -166,7 +202,8 @@ def dot_product_attention(
     (2, 9, 4, 8)
     """
     expect_flag("ops.dot_product_attention", is_causal=is_causal)
-    found = attention(
+    attend: Any = attention
+    found = attend(
         query, key, value, bias, mask, scale=scale, causal="start" if is_causal else False, query_seq_lengths=query_seq_lengths,
         key_value_seq_lengths=key_value_seq_lengths, local_window_size=local_window_size, return_residual=return_residual,
     )  # fmt: skip

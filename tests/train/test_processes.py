@@ -35,7 +35,7 @@ for data in (digits, text._replace(vocabulary="abd" if me else "abc"), text._rep
     try:
         expect_same_data(data)
     except ValueError as error:
-        assert str(error).startswith("train: the data of process 1 are not those of process 0"), error
+        assert "data" in str(error) and "1 and 0" in str(error), error
         print("data differ")
 folder = Path(sys.argv[2])
 expect_shared(folder)
@@ -45,7 +45,7 @@ own.mkdir()
 try:
     expect_shared(own, seconds=0.3)
 except CheckpointError as error:
-    assert "process 1 does not see what process 0 writes there" in str(error), error
+    assert "process 1 does not see" in str(error), error
     print("folders differ")
 assert list(own.iterdir()) == []
 """

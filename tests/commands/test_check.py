@@ -151,7 +151,7 @@ def test_within_a_budget_the_important_come_first_and_the_others_are_listed(caps
     assert reached | set(found["not_reached"]) == every
     assert not reached & set(found["not_reached"])
     assert "10.0 s" in found["not_reached"]["mlp"]
-    assert "not reached, 61: " in out
+    assert f"not reached, {len(every) - 6}: " in out
     assert "0 failed, in 0 of 6 cases" in out
     assert list(tmp_path.iterdir()) == [file]
 
@@ -180,7 +180,7 @@ def test_within_a_budget_a_failure_is_the_exit_code_and_an_error_ends_nothing(ca
         assert Check(device="cpu", budget=1e6).run() == 1
         out = capsys.readouterr().out
         assert "FAILED tanh" in out
-        assert "in 1 of 67 cases" in out
+        assert f"in 1 of {len(command.cases())} cases" in out
         assert "every case was reached" in out
     assert "tanh: could not be checked: ZeroDivisionError: division by zero" in out
 

@@ -1,0 +1,19 @@
+"""Functional forms whose hand-written backward works inside anyone's `jax.grad`, under `jit`, `vmap` and `scan`.
+
+Each is a `jax.custom_vjp`: its value is the layer's definition, its rule the layer's pair. Forward mode raises in JAX.
+
+>>> jax.grad(lambda x: nnjax.ops.max_pool(x, (2, 2)).sum())(jnp.ones((2, 4, 4, 3))).shape
+(2, 4, 4, 3)
+"""
+
+from .attend import attention as attention
+from .attend import dot_product_attention as dot_product_attention
+from .images import conv as conv
+from .images import max_pool as max_pool
+from .vocabulary import linear_cross_entropy as linear_cross_entropy
+
+__all__ = ["attention", "conv", "dot_product_attention", "linear_cross_entropy", "max_pool"]
+
+
+def __dir__() -> list[str]:
+    return __all__

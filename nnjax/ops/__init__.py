@@ -6,14 +6,20 @@ Each is a `jax.custom_vjp`: its value is the layer's definition, its rule the la
 (2, 4, 4, 3)
 """
 
+from .activations import gelu as gelu
+from .activations import silu as silu
 from .attend import attention as attention
 from .attend import dot_product_attention as dot_product_attention
 from .images import conv as conv
 from .images import max_pool as max_pool
+from .norms import batch_norm as batch_norm
+from .norms import group_norm as group_norm
+from .norms import layer_norm as layer_norm
+from .norms import rms_norm as rms_norm
 from .vocabulary import linear_cross_entropy as linear_cross_entropy
 
-__all__ = ["attention", "conv", "dot_product_attention", "linear_cross_entropy", "max_pool"]
+__all__ = [name for name, value in globals().items() if callable(value)]
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(__all__)

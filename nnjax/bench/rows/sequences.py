@@ -6,6 +6,7 @@ from typing import Any
 from ... import layers
 from ...layer import Layer
 from ..kernels.attention import attends
+from ..kernels.options import OPTIONS, attends_with
 from ..kernels.projection import projects
 from .entry import Entry
 from .making import backward, normal
@@ -23,6 +24,7 @@ def sequences() -> list[Entry]:
         Entry("attention, S = 1024", attends(1024)),
         Entry("attention, S = 2048", attends(2048), 0.45, 0.10),
         Entry("attention, S = 4096", attends(4096, 1, 2), 0.45, 0.12),
+        *(Entry(f"attention, {name}, S = 1024", attends_with(name, 1024)) for name in OPTIONS),
         Entry("linear_cross_entropy, V = 65, N = 2048", projects(2048, 65)),
         Entry("linear_cross_entropy, V = 32768, N = 2048", projects(2048, 32768), 0.92, 0.12),
         Entry("linear_cross_entropy, V = 50257, N = 512", projects(512, 50257)),

@@ -7,6 +7,7 @@ from ..layers.gating.gate import gate
 from ..models.llama import llama
 from .case import Case
 from .inputs import features, hard, ids, positions
+from .variants import jittered
 
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 16}  # fmt: skip
@@ -27,6 +28,6 @@ def llamas() -> list[Case]:
         Case("geglu", layers.geglu(4, 3), features(4)),
         Case("attention, rope by llama3, grouped", stretched, positions(5, 8)),
         Case("attention, rope by yarn, wide heads", wide_heads, positions(4, 6)),
-        Case("llama", llama(5, 4, 2, 2, 4, hidden=3, tie=True), ids(5, 3)),
-        Case("llama, windowed, grouped, biased", windowed, ids(5, 4), keyed=True),
+        Case("llama", jittered(llama(5, 4, 2, 2, 4, hidden=3, tie=True)), ids(5, 3)),
+        Case("llama, windowed, grouped, biased", jittered(windowed), ids(5, 4), keyed=True),
     ]

@@ -18,8 +18,8 @@ from .layers import (
     CrossAttentionParams,
     DenseParams,
     EmbeddingParams,
-    GRUParams,
     GatedParams,
+    GRUParams,
     LSTMParams,
     LSTMState,
     MirrorParams,
@@ -62,11 +62,11 @@ from .losses.fused import linear_cross_entropy
 from .losses.means import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
 from .models.char_rnn import char_rnn
 from .models.decode import generate_gpt
+from .models.decode_llama import generate_llama
 from .models.generate import generate
 from .models.gpt import gpt
 from .models.lenet import lenet
 from .models.llama import llama
-from .models.decode_llama import generate_llama
 from .models.mlp import mlp
 
 if TYPE_CHECKING:

@@ -17,7 +17,10 @@ LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_fr
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 1000.0}
 CASES = {
     "llama": ("Llama", {}),
-    "llama, tied, one head of keys, eps": ("Llama", {"tie_word_embeddings": True, "num_key_value_heads": 1, "rms_norm_eps": 0.01}),
+    "llama, tied, one head of keys, eps": (
+        "Llama",
+        {"tie_word_embeddings": True, "num_key_value_heads": 1, "rms_norm_eps": 0.01},
+    ),
     "llama3": ("Llama", {"rope_parameters": LLAMA3}),
     "linear": ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 300.0}}),
     "yarn": ("Llama", {"rope_parameters": YARN}),
@@ -38,7 +41,7 @@ def both(request, tmp_path):
     config = getattr(transformers, f"{family}Config")(**SIZES | options)
     theirs = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     with torch.no_grad():
-        for name, p in theirs.named_parameters():  # biases and norms away from 0 and 1; weights large enough to matter
+        for p in theirs.parameters():  # biases and norms away from 0 and 1, weights large enough to matter
             p.add_((0.05 if p.ndim == 1 else 0.15) * torch.randn_like(p))
     theirs.save_pretrained(tmp_path, **({"max_shard_size": "100KB"} if options else {}))
     model, params = llama_from_safetensors(tmp_path, scan=False)

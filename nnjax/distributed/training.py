@@ -27,8 +27,8 @@ def gradients(model: Layer, loss: Layer, mesh: Mesh, made: Made | None = None) -
     """The gradients of a model of one device and its loss, on a mesh of the axes data, shard (parameters fully sharded) and
     model.
 
-    The devices of data and shard share a batch. made: the description that the model was made from, if it is an mlp, a gpt or a llama
-    (with `fused` loss), which are also split over model.
+    The devices of data and shard share a batch. made: the description that the model was made from, if it is an mlp, a gpt or
+    a llama (with `fused` loss), which are also split over model.
     Raises ValueError for another axis, for any other model on an axis model, and for sizes that it does not divide.
     """
     for name in mesh.axis_names:
@@ -45,7 +45,9 @@ def gradients(model: Layer, loss: Layer, mesh: Mesh, made: Made | None = None) -
         elif isinstance(made, Mlp):
             sharded = mlp(made.sizes, mesh, made.activation, data=())
         else:
-            raise ValueError(f"train: the mesh axis model needs an mlp, a gpt or a llama, got {model.name}; use data and shard.")
+            raise ValueError(
+                f"train: the mesh axis model needs an mlp, a gpt or a llama, got {model.name}; use data and shard."
+            )
         sharded = fully_sharded(sharded, mesh, shard) if shard else sharded
         sharded = replicated(sharded, "data") if data else sharded
     axes = tuple(name for name in ("data", "shard") if name in mesh.axis_names)

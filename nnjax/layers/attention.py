@@ -239,14 +239,15 @@ def attention(
     """Multi-head self-attention over the positions of x: (..., s, n), with heads of d features (Vaswani et al. 2017).
 
     d is n / heads, or head_dim. kv_heads < heads shares each head of keys and values among heads / kv_heads heads of queries
-    (Ainslie et al. 2023): its cotangent is the sum of theirs. causal: position i sees positions 0 ... i. rope: rotary positions,
-    which turn feature i of a head together with feature i + d/2 by position * rope_theta^(-2 i / d) (Su et al. 2021), and whose
-    transpose turns back; rope_scaling: as in `nnjax.ops.rotary`. key_mask, segments: x is a tuple, see `attention_apply`. alibi:
-    a score falls with the distance of query and key, by 2^(-8 i / heads) for each place in head i = 1 ... (Press et al. 2022).
-    scale: of the scores, 1 / sqrt(d) by default; softcap: the c of c tanh(s / c). window: (left, right), how many positions
-    before and behind its own a position sees, or an int for both. dropout: the share of weights set to 0, with a key alone.
-    bias, out_bias: of queries, keys and values, and of the output, by default alike. init and init_out make the two matrices, by
-    default as `dense` does. kernel: use Pallas kernels on a GPU or TPU, as in `nnjax.ops.attention`.
+    (Ainslie et al. 2023): its cotangent is the sum of theirs. causal: position i sees positions 0 ... i. rope: rotary
+    positions, which turn feature i of a head together with feature i + d/2 by position * rope_theta^(-2 i / d) (Su et al.
+    2021), and whose transpose turns back; rope_scaling: as in `nnjax.ops.rotary`. key_mask, segments: x is a tuple, see
+    `attention_apply`. alibi: a score falls with the distance of query and key, by 2^(-8 i / heads) for each place in head i =
+    1 ... (Press et al. 2022). scale: of the scores, 1 / sqrt(d) by default; softcap: the c of c tanh(s / c). window: (left,
+    right), how many positions before and behind its own a position sees, or an int for both. dropout: the share of weights
+    set to 0, with a key alone. bias, out_bias: of queries, keys and values, and of the output, by default alike. init and
+    init_out make the two matrices, by default as `dense` does. kernel: use Pallas kernels on a GPU or TPU, as in
+    `nnjax.ops.attention`.
     Raises ValueError if heads does not divide n, kv_heads does not divide heads, or rope gets an odd d or a wrong scaling.
 
     >>> layer = nnjax.attention(16, 4)
@@ -256,8 +257,21 @@ def attention(
     out_bias = bias if out_bias is None else out_bias
     expect_flag("attention", bias=bias, out_bias=out_bias, kernel=kernel)
     opts = expect_attention(
-        n, heads, kv_heads, causal, rope, key_mask, segments, alibi, rope_theta, rope_scaling, head_dim,
-        scale=scale, softcap=softcap, window=window, rate=dropout,
+        n,
+        heads,
+        kv_heads,
+        causal,
+        rope,
+        key_mask,
+        segments,
+        alibi,
+        rope_theta,
+        rope_scaling,
+        head_dim,
+        scale=scale,
+        softcap=softcap,
+        window=window,
+        rate=dropout,
     )
     n, heads, d = opts.n, opts.heads, opts.d
     qkv = dense(n, (heads + 2 * opts.kv_heads) * d, bias=bias, init=init)

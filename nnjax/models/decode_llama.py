@@ -25,8 +25,8 @@ HOW = ("fused", "remat", "kernel")  # options of `llama` that make no difference
 def expect_options(options: Any) -> LlamaOptions:
     """The options of a `llama`, complete. Raises TypeError or ValueError, which names what is missing or unknown."""
     if not isinstance(options, Mapping):
-        raise TypeError(f"{WHO}: options must be the arguments of llama, by name, got {describe(options)}; pass the same dict as "
-                        "in llama(**options).")  # fmt: skip
+        raise TypeError(f"{WHO}: options must be the arguments of llama, by name, got {describe(options)}; pass the same dict "
+                        "as in llama(**options).")  # fmt: skip
     given = {name: value for name, value in options.items() if name not in HOW}
     try:
         return expect_llama(LlamaOptions(**given))
@@ -52,8 +52,8 @@ def _parts(params: Any, o: LlamaOptions) -> tuple[Any, Any, list[Any], Any]:
             raise ValueError
         return embed.table, head.table, stacks, norm
     except (AttributeError, IndexError, TypeError, ValueError):
-        raise TypeError(f"{WHO}: params must be those of llama(**options), got {describe(params)} with other parts or sizes; make "
-                        "them with its init.") from None  # fmt: skip
+        raise TypeError(f"{WHO}: params must be those of llama(**options), got {describe(params)} with other parts or sizes; "
+                        "make them with its init.") from None  # fmt: skip
 
 
 def llama_decoder(params: Any, o: LlamaOptions) -> Decoder:
@@ -98,7 +98,7 @@ def generate_llama(
     Keys and values are kept while the text fits in the context. After that each new id costs a whole window, the last `context`
     ids, whose positions are counted from 0 again: scores depend on distances alone, so that counting on would give the same.
     Pure: the same arguments give the same ids, also under `jit` (with only params, prompt and key traced).
-    Raises TypeError for a prompt that is not integers or params of another model, ValueError for an empty prompt or unknown ids.
+    Raises TypeError for a prompt that is not integers or params of another model, ValueError for no prompt or unknown ids.
 
     >>> options = {"vocab": 65, "context": 16, "layers": 2, "heads": 4, "width": 32}
     >>> params = nnjax.llama(**options).init(jax.random.key(0))
@@ -109,8 +109,8 @@ def generate_llama(
     o = expect_options(options)
     decode = llama_decoder(params, o)
     if prompt.ndim < 1 or prompt.shape[-1] < 1:
-        raise ValueError(f"{WHO}: prompt must have shape (..., s) with at least one id, got {describe(prompt)}; start e.g. with a "
-                         "newline.")  # fmt: skip
+        raise ValueError(f"{WHO}: prompt must have shape (..., s) with at least one id, got {describe(prompt)}; start e.g. "
+                         "with a newline.")  # fmt: skip
     embedding(o.vocab, o.width).apply(EmbeddingParams(decode.table), prompt)  # raises for unknown ids
     given = prompt.reshape(-1 if prompt.size else 0, prompt.shape[-1]).astype(jnp.int32)
     cached = min(length, max(0, o.context - prompt.shape[-1] + 1))

@@ -19,7 +19,6 @@ from ..linear import widened
 from .folder import cast, expect_kinds, read_arrays, read_object
 from .gpt import gpt
 
-
 # Of one block, in the order of our leaves. Its linear maps are (in, out), like ours.
 BLOCK = (
     "ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias",

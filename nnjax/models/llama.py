@@ -64,8 +64,8 @@ def expect_llama(o: LlamaOptions) -> LlamaOptions:
         expect_positive("llama", sliding_window=o.sliding_window)
     full = whole_number(o.full_layers)
     if full is None or full < 0:
-        raise ValueError(f"llama: full_layers must be a whole number of at least 0, got {o.full_layers!r}; pass how many of the "
-                         "first layers see all positions.")  # fmt: skip
+        raise ValueError(f"llama: full_layers must be a whole number of at least 0, got {o.full_layers!r}; pass how many "
+                         "of the first layers see all positions.")  # fmt: skip
     expect_flag("llama", qkv_bias=o.qkv_bias, tie=o.tie, scan=o.scan)
     expect_rate("llama", o.dropout)
     (eps,) = expect_not_negative("llama", eps=o.eps)
@@ -80,8 +80,8 @@ def within(embed: Layer, context: int) -> Layer:
         def run(params, x, *, key=None):
             shape = getattr(x, "shape", ())
             if shape and shape[-1] > context:
-                raise ValueError(f"llama: ids must have at most {context} positions, the context, got {describe(x)}; cut them, or "
-                                 "make the model with a larger context.")  # fmt: skip
+                raise ValueError(f"llama: ids must have at most {context} positions, the context, got {describe(x)}; cut them, "
+                                 "or make the model with a larger context.")  # fmt: skip
             return f(params, x, key=key)
 
         return run
@@ -129,9 +129,9 @@ def llama(
 
     An embedding; `layers` blocks x + attention(norm(x)), x + swiglu(norm(x)), with RMS norms, causal attention with rotary
     positions, and no biases; a last norm; a table of its own as the head, or with `tie` the embedding's again.
-    ids: integers (..., s), s <= context; y: (..., s, vocab), or with `fused` (h, table) for `linear_cross_entropy`,
-    h: (..., s, width).  kv_heads, head_dim, rope_theta, rope_scaling, kernel: as in `attention`; hidden: of `swiglu`, by default
-    8/3 width, rounded up to a multiple of 8, which makes a block of about as many parameters as a gpt's; eps: of the norms;
+    ids: integers (..., s), s <= context; y: (..., s, vocab), or with `fused` (h, table) for `linear_cross_entropy`, h: (...,
+    s, width).  kv_heads, head_dim, rope_theta, rope_scaling, kernel: as in `attention`; hidden: of `swiglu`, by default 8/3
+    width, rounded up to a multiple of 8, which makes a block of about as many parameters as a gpt's; eps: of the norms;
     qkv_bias: biases of queries, keys and values, as in Qwen-2. sliding_window: how many positions a position sees, its own
     among them, in all blocks but the first full_layers; dropout, remat, scan and initial weights: as in `gpt`.
     params: the tuple (table, body, head), or with `tie` TiedParams(table, body).  It is a composition: each part has its own

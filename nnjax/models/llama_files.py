@@ -1,4 +1,4 @@
-"""Llama and Qwen-2 in the Hugging Face layout: read the model and its arrays from a folder of config.json and safetensors files.
+"""Llama and Qwen-2 in the Hugging Face layout: read model and arrays from a folder of config.json and safetensors files.
 
 Nothing is ignored silently: an option of the config that is not known to leave the numbers alone raises an error that names it,
 and so does an array that has no place in `llama`.
@@ -59,16 +59,16 @@ def read_llama(path: str | Path, dtype: Any = None) -> tuple[LlamaOptions, dict[
     """
     folder = expect_path("llama", path)
     if not folder.is_dir():
-        raise ValueError(f"{folder} must be a folder of config.json and model.safetensors, or its shards with their index; pass "
-                         "that folder.")  # fmt: skip
+        raise ValueError(f"{folder} must be a folder of config.json and model.safetensors, or its shards with their index; "
+                         "pass that folder.")  # fmt: skip
     config = _config(folder / "config.json")
     arrays = {name.removeprefix("model."): array for name, array in read_arrays(folder).items()}
     arrays = {name: array for name, array in arrays.items() if not name.endswith(CONSTANTS)}
     o = _options(folder, config)
     _expect_all(folder, arrays, o)
     if o.tie and HEAD in arrays and not _same(arrays[HEAD], arrays[TABLE]):
-        raise ValueError(f"{folder}: {HEAD} differs from {TABLE}, but config.json says tie_word_embeddings true; correct it, or "
-                         f"remove {HEAD}.")  # fmt: skip
+        raise ValueError(f"{folder}: {HEAD} differs from {TABLE}, but config.json says tie_word_embeddings true; correct it, "
+                         f"or remove {HEAD}.")  # fmt: skip
     return o, cast("llama", folder, arrays, dtype)
 
 
@@ -87,11 +87,11 @@ def _config(path: Path) -> dict[str, Any]:
     for name, value in config.items():
         if name in WITHOUT:
             if value not in WITHOUT[name]:
-                raise ValueError(f"{path} needs {name} {value!r}, which llama does not support; load a plain model of the llama or "
-                                 "qwen2 family.")  # fmt: skip
+                raise ValueError(f"{path} needs {name} {value!r}, which llama does not support; load a plain model of the "
+                                 "llama or qwen2 family.")  # fmt: skip
         elif name not in known and value is not None:
-            raise ValueError(f"{path} has the option {name} {value!r}, which llama does not know; if it changes nothing that the "
-                             "model computes, remove it.")  # fmt: skip
+            raise ValueError(f"{path} has the option {name} {value!r}, which llama does not know; if it changes nothing that "
+                             "the model computes, remove it.")  # fmt: skip
     return config
 
 
@@ -132,14 +132,16 @@ def _window(path: Path, config: Mapping[str, Any], layers: int) -> tuple[int | N
     if config["model_type"] == "qwen2":
         window = (config.get("sliding_window", 4096) or None) if config.get("use_sliding_window", False) else None
     elif any(config.get(name) for name in ("use_sliding_window", "sliding_window")):
-        raise ValueError(f"{path}: config.json asks for a sliding_window, which the model_type llama does not have; correct it.")
+        raise ValueError(
+            f"{path}: config.json asks for a sliding_window, which the model_type llama does not have; correct it."
+        )
     else:
         window = None
     full = config.get("max_window_layers", 28) if window else layers
     wanted = ["full_attention" if i < full else "sliding_attention" for i in range(layers)]
     if config.get("layer_types", wanted) != wanted:
-        raise ValueError(f"{path}: config.json says layer_types {config['layer_types']}, but its other options mean {wanted}; llama "
-                         "has full attention in its first layers, and may have a window in the rest.")  # fmt: skip
+        raise ValueError(f"{path}: config.json says layer_types {config['layer_types']}, but its other options mean {wanted}; "
+                         "llama has full attention in its first layers, and may have a window in the rest.")  # fmt: skip
     return window, full if window else 0
 
 
@@ -148,9 +150,9 @@ def _shapes(o: LlamaOptions) -> dict[str, tuple[int, ...]]:
     d = o.width // o.heads if o.head_dim is None else o.head_dim
     kv, hidden = o.heads if o.kv_heads is None else o.kv_heads, o.hidden or 0
     maps = {
-        "self_attn.q_proj": (o.heads * d, o.width), "self_attn.k_proj": (kv * d, o.width), "self_attn.v_proj": (kv * d, o.width),
-        "self_attn.o_proj": (o.width, o.heads * d), "mlp.gate_proj": (hidden, o.width), "mlp.up_proj": (hidden, o.width),
-        "mlp.down_proj": (o.width, hidden),
+        "self_attn.q_proj": (o.heads * d, o.width), "self_attn.k_proj": (kv * d, o.width),
+        "self_attn.v_proj": (kv * d, o.width), "self_attn.o_proj": (o.width, o.heads * d),
+        "mlp.gate_proj": (hidden, o.width), "mlp.up_proj": (hidden, o.width), "mlp.down_proj": (o.width, hidden),
     }  # fmt: skip
     found: dict[str, tuple[int, ...]] = {TABLE: (o.vocab, o.width), NORM: (o.width,)}
     found |= {} if o.tie else {HEAD: (o.vocab, o.width)}
@@ -171,8 +173,8 @@ def _expect_all(path: Path, arrays: Mapping[str, jax.Array], o: LlamaOptions) ->
                              "files of one model.")  # fmt: skip
     left = sorted(set(arrays) - {*shapes, HEAD})
     if left:
-        raise ValueError(f"{path}: {left[0]} has no place in a llama, {describe(arrays[left[0]])}; load a plain model of the llama "
-                         "or qwen2 family, or remove it from the file.")  # fmt: skip
+        raise ValueError(f"{path}: {left[0]} has no place in a llama, {describe(arrays[left[0]])}; load a plain model of the "
+                         "llama or qwen2 family, or remove it from the file.")  # fmt: skip
 
 
 def _leaves(found: Mapping[str, jax.Array], i: int, bias: bool) -> list[jax.Array]:

@@ -31,8 +31,8 @@ def rotary(
 ) -> Array:
     """Feature i of each head turned together with feature i + d/2, by the angle position * theta^(-2 i / d).
 
-    x, y: (..., s, heads, d), queries or keys, before `attention`; positions: integers (s,), by default 0 ... s - 1.  Nothing but
-    these is kept: the transpose of a rotation turns back.  scaling: for texts longer than those trained on, a dict as in
+    x, y: (..., s, heads, d), queries or keys, before `attention`; positions: integers (s,), by default 0 ... s - 1.  Nothing
+    but these is kept: the transpose of a rotation turns back.  scaling: for texts longer than those trained on, a dict as in
     a config.json, {"rope_type": "linear", "factor": 2.0}, of one of these types:
 
     linear    all angles are divided by factor

@@ -92,7 +92,9 @@ def test_a_position_sees_as_many_as_its_window_in_each_layer():
         changed = np.abs(model.apply(params, ids.at[i].set(6)) - y).max(-1) > 1e-6
         assert changed.tolist() == [i <= j <= i + 1 for j in range(5)]
     whole = nnjax.llama(**SIZES | {"layers": 1})
-    np.testing.assert_array_equal(nnjax.llama(**SIZES | {"layers": 1}, sliding_window=9).apply(params, ids), whole.apply(params, ids))
+    np.testing.assert_array_equal(
+        nnjax.llama(**SIZES | {"layers": 1}, sliding_window=9).apply(params, ids), whole.apply(params, ids)
+    )
 
 
 def test_there_are_no_biases_but_those_asked_for_and_about_as_many_parameters_as_a_gpt_has():

@@ -145,8 +145,10 @@ def _expect_of_text(o: "Train", model: str) -> None:
     if model in TRANSFORMERS and o.width % o.heads:
         raise ValueError(f"train: --width must be a multiple of --heads, got {o.width} and {o.heads}; change one of them.")
     if model == "llama" and (o.width // o.heads % 2 or o.heads % (o.kv_heads or o.heads)):
-        raise ValueError(f"train: a llama turns pairs of features and shares keys among heads, so --width / --heads must be even and "
-                         f"--heads a multiple of --kv-heads, got {o.width}, {o.heads} and {o.kv_heads}; change one.")  # fmt: skip
+        raise ValueError(
+            "train: a llama turns pairs of features and shares keys among heads, so --width / --heads must be even and --heads "
+            f"a multiple of --kv-heads, got {o.width}, {o.heads} and {o.kv_heads}; change one."
+        )
     if o.epochs is not None and o.epochs * EVERY >= LARGEST:
         raise ValueError(f"train: {o.epochs} epochs of {EVERY} steps are too many, 2**31 steps or more; pass fewer --epochs.")
 

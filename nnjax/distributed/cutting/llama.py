@@ -27,8 +27,8 @@ def llama(
     data: axes with a copy of the parameters each, or None; model: the axis over which groups of heads, the hidden features and
     the vocabulary are split; shard: the axis over which every parameter is fully sharded, block by block. Examples lie on data
     and shard.  whole_table: every device of the axis model has the whole vocabulary, for `linear_cross_entropy`.
-    options: those of `nnjax.llama`, but scan.  The parameters are those of `nnjax.llama`, laid out by `llama_by_groups` if model
-    is given.
+    options: those of `nnjax.llama`, but scan.  The parameters are those of `nnjax.llama`, laid out by `llama_by_groups` if
+    model is given.
     Raises ValueError if kv_heads, hidden or, without whole_table, vocab are not multiples of the axis model.
 
     >>> mesh = nnjax.distributed.make_mesh(data=1)

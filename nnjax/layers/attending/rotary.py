@@ -1,4 +1,4 @@
-"""Rotary positions: by which angle each pair of features is turned at a position, also stretched for texts longer than before."""
+"""Rotary positions: by which angle a pair of features is turned at a position, also in texts longer than before."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -89,7 +89,9 @@ def _given(who: str, scaling: Any) -> tuple[str, dict[str, float]]:
     if scaling is None:
         return "default", {}
     if not isinstance(scaling, Mapping):
-        raise ValueError(f'{who}: rope_scaling must be a dict such as {{"rope_type": "linear", "factor": 2.0}}, got {scaling!r}.')
+        raise ValueError(
+            f'{who}: rope_scaling must be a dict such as {{"rope_type": "linear", "factor": 2.0}}, got {scaling!r}.'
+        )
     given = {name: value for name, value in scaling.items() if value is not None}
     kinds = {given.pop(name) for name in ("rope_type", "type") if name in given}  # `type` in older files
     if len(kinds) != 1:

@@ -1,7 +1,7 @@
 """Gated dense layers, the feed-forward part of a Llama block: two dense maps, one gating the other, and a third (Shazeer 2020).
 
-Of their three products with `hidden` features two are kept, the gate before its activation and what it gates; the backward forms
-the third from them again.
+Of their three products with `hidden` features two are kept, the gate before its activation and what it gates; the backward
+forms the third from them again.
 """
 
 from collections.abc import Callable
@@ -84,8 +84,8 @@ def swiglu(
 
     Each half of the product is the factor of the other's cotangent, and x, which was copied to both, gets the sum of two:
     ct_x = ct_gate W_gateᵀ + ct_up W_upᵀ.  The activation is computed again in the backward, so that two numbers for each
-    hidden feature are kept, not the four or five of autodiff.  init and init_out make W_gate and W_up, and W_down, by default as
-    `dense` does.  Shazeer 2020, eq. 6.
+    hidden feature are kept, not the four or five of autodiff.  init and init_out make W_gate and W_up, and W_down, by default
+    as `dense` does.  Shazeer 2020, eq. 6.
     Raises ValueError for sizes that are not positive ints, or parameters of other shapes.
 
     >>> layer = nnjax.swiglu(4, 11)

@@ -42,9 +42,7 @@ def writer(model: Layer, network: Network, vocabulary: str, name: str) -> Writer
     return Writer(make, Text(name, none, none, vocabulary))
 
 
-def _from_windows(
-    model: Layer, decode: Callable[[Any], Decoder], context: int
-) -> Callable[[Any, Sequence[int]], Any]:
+def _from_windows(model: Layer, decode: Callable[[Any], Decoder], context: int) -> Callable[[Any, Sequence[int]], Any]:
     """A gpt or llama caches keys and values until its context is full; after that it reads the last `context` characters each
     time, from position 0 on."""
     empty = jax.jit(lambda params: decode(params).empty(1, context))

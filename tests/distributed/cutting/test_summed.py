@@ -53,7 +53,9 @@ def test_the_layout_by_groups_has_each_devices_columns_side_by_side_and_back():
     first, second = jnp.split(apart.qkv.w, 2, -1)
     q, k, v = params.qkv.w[:, :8], params.qkv.w[:, 8:12], params.qkv.w[:, 12:]
     for own, i in ((first, 0), (second, 1)):
-        np.testing.assert_array_equal(own, jnp.concatenate([a[:, i * n : (i + 1) * n] for a, n in ((q, 4), (k, 2), (v, 2))], -1))
+        np.testing.assert_array_equal(
+            own, jnp.concatenate([a[:, i * n : (i + 1) * n] for a, n in ((q, 4), (k, 2), (v, 2))], -1)
+        )
     jax.tree.map(np.testing.assert_array_equal, by_groups_t(apart, 2), params)
     stacked = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), params)
     jax.tree.map(np.testing.assert_array_equal, by_groups_t(by_groups(stacked, 2), 2), stacked)

@@ -42,7 +42,9 @@ def test_the_rates_of_llama_3_are_those_of_its_three_bands():
 
 def test_linear_divides_all_and_none_and_default_nothing():
     plain = rotary("test", 8, 1000.0)
-    assert plain == rotary("test", 8, 1000.0, {"rope_type": "default"}) == rotary("test", 8, np.float32(1000), {"type": "default"})
+    assert (
+        plain == rotary("test", 8, 1000.0, {"rope_type": "default"}) == rotary("test", 8, np.float32(1000), {"type": "default"})
+    )
     assert rotary("test", 8, 1000.0, {"type": "linear", "factor": 2}).rates == tuple(r / 2 for r in plain.rates)
 
 

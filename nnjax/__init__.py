@@ -18,6 +18,7 @@ from .layers import (
     CrossAttentionParams,
     DenseParams,
     EmbeddingParams,
+    GatedParams,
     GRUParams,
     LSTMParams,
     LSTMState,
@@ -35,6 +36,7 @@ from .layers import (
     elu,
     embedding,
     flatten,
+    geglu,
     gelu,
     global_avg_pool,
     group_norm,
@@ -52,6 +54,7 @@ from .layers import (
     silu,
     softmax,
     softplus,
+    swiglu,
     tanh,
     unembedding,
 )
@@ -59,9 +62,11 @@ from .losses.fused import linear_cross_entropy
 from .losses.means import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
 from .models.char_rnn import char_rnn
 from .models.decode import generate_gpt
+from .models.decode_llama import generate_llama
 from .models.generate import generate
 from .models.gpt import gpt
 from .models.lenet import lenet
+from .models.llama import llama
 from .models.mlp import mlp
 
 if TYPE_CHECKING:
@@ -78,6 +83,7 @@ __all__ = [
     "DenseParams",
     "EmbeddingParams",
     "GRUParams",
+    "GatedParams",
     "LSTMParams",
     "LSTMState",
     "Layer",
@@ -113,9 +119,11 @@ __all__ = [
     "exercises",
     "feedback",
     "flatten",
+    "geglu",
     "gelu",
     "generate",
     "generate_gpt",
+    "generate_llama",
     "global_avg_pool",
     "gpt",
     "group_norm",
@@ -127,6 +135,7 @@ __all__ = [
     "learned_positions",
     "lenet",
     "linear_cross_entropy",
+    "llama",
     "log_softmax",
     "lstm",
     "max_pool",
@@ -150,6 +159,7 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "softplus",
+    "swiglu",
     "tanh",
     "tied",
     "train",

@@ -74,6 +74,8 @@ def calls(folder: Path) -> dict:
     call("embedding", nnjax.embedding, 5, 3, init=jax.nn.initializers.normal())
     call("unembedding", nnjax.unembedding, 5, 3, fused=True)
     call("learned_positions", nnjax.learned_positions, 5, 3, init=None)
+    call("swiglu", nnjax.swiglu, 3, 2, init=None, init_out=jax.nn.initializers.normal())
+    call("geglu", nnjax.geglu, 3, 2, approximate=True)
     for make in (nnjax.rnn, nnjax.gru, nnjax.lstm):
         call(make.__name__, make, 3, 2, carry=True)
     call("attention", nnjax.attention, 8, 4, kv_heads=2, causal=True, rope=True, key_mask=False, bias=True, init=None)
@@ -122,6 +124,9 @@ def calls(folder: Path) -> dict:
     call("ops.attention", ops.attention, q, q, q, causal=False, mask=jnp.ones((2, 3), bool))
     call("ops.linear_cross_entropy", ops.linear_cross_entropy, one(4, 3), one(5, 3), ids(4), weights=one(4))
     call("ops.conv", ops.conv, one(1, 4, 4, 2), one(3, 3, 2, 2), one(2), stride=1, padding="SAME", dilation=(1, 1), groups=1)
+    call("ops.swiglu", ops.swiglu, one(2, 3), one(2, 3))
+    call("ops.geglu", ops.geglu, one(2, 3), one(2, 3), approximate=True)
+    call("ops.rotary", ops.rotary, q, jnp.arange(3), theta=9.0, scaling={"rope_type": "linear", "factor": 2.0})
     call("ops.max_pool", ops.max_pool, one(1, 4, 4, 1), (2, 2), (1, 1))
 
     book = nielsen.init(KEY, [3, 4, 2])
@@ -154,6 +159,11 @@ def calls(folder: Path) -> dict:
     call("char_rnn", nnjax.char_rnn, 5, 3, cell="gru", layers=1, carry=True)
     call("gpt", nnjax.gpt, 5, 4, 1, 2, 4, dropout=0.1, fused=True, remat=True, scan=True)
     call("gpt2_from_safetensors", models.gpt2_from_safetensors, folder / "nothing", heads=2)
+    small = {"vocab": 5, "context": 4, "layers": 1, "heads": 2, "width": 4}
+    call("llama", nnjax.llama, *small.values(), kv_heads=1, hidden=3, rope_theta=9.0, sliding_window=2, tie=True, dropout=0.1)
+    call("llama_from_safetensors", models.llama_from_safetensors, folder / "nothing", dtype="float32")
+    llama = nnjax.llama(**small)
+    call("generate_llama", nnjax.generate_llama, llama.init(KEY), ids(2, 3), 3, options=small, key=KEY, temperature=0.5)
     chars = nnjax.char_rnn(5, 3, cell="gru", carry=True)
     call("generate", nnjax.models.generate, chars, chars.init(KEY), ids(2, 3), 2, key=KEY, temperature=0.5)
     gpt = nnjax.gpt(5, 8, 1, 2, 4)

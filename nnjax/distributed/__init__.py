@@ -5,6 +5,11 @@
 """
 
 from .attention import head_attention as head_attention
+from .cutting.llama import llama as llama
+from .cutting.llama import llama_by_groups as llama_by_groups
+from .cutting.llama import llama_by_groups_t as llama_by_groups_t
+from .cutting.summed import cut_swiglu as cut_swiglu
+from .cutting.summed import grouped_attention as grouped_attention
 from .dense import column_dense as column_dense
 from .dense import row_dense as row_dense
 from .loss import mean_over as mean_over

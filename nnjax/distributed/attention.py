@@ -42,7 +42,7 @@ def by_heads_t(ct: AttentionParams) -> AttentionParams:
 
 def _local(params, x, opts):
     """The part of one device: its columns side by side, its heads, x with one batch axis."""
-    heads = params.out.w.shape[0] // (opts.n // opts.heads)
+    heads = params.out.w.shape[0] // opts.d
     return by_heads_t(params), opts._replace(n=params.out.w.shape[0], heads=heads, kv_heads=heads), fold_batch(x)
 
 
@@ -69,7 +69,7 @@ def head_attention_fwd(params: Any, x: Array, *, key: Any = None, opts: Any, axi
 
 def head_attention_bwd(residuals: Any, ct_y: Array, *, opts: Any, axis: str) -> Any:
     qkv_residuals, kept, out_residuals = residuals  # the same maps, transposed, in reverse order
-    heads = out_residuals[0].w.shape[0] // (opts.n // opts.heads)
+    heads = out_residuals[0].w.shape[0] // opts.d
     ct_out, ct = row_dense_bwd(out_residuals, fold_batch(ct_y), axis=axis)
     ct_q, ct_k, ct_v = attend_bwd(kept, join_heads_t(ct, (heads, 1)), causal=opts.causal)
     ct_qkv, ct_x = column_dense_bwd(qkv_residuals, split_heads_t(ct_q, ct_k, ct_v), axis=axis)

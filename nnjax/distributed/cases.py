@@ -20,6 +20,8 @@ from ..layer import Layer
 from ..losses import means as losses
 from ..losses.fused import linear_cross_entropy
 from .attention import by_heads_t, head_attention
+from .cutting.llama import llama, llama_by_groups_t
+from .cutting.summed import by_groups_t, cut_swiglu, grouped_attention
 from .dense import column_dense, row_dense
 from .loss import mean_over
 from .models import gpt, gpt_by_heads_t, mlp
@@ -113,7 +115,7 @@ def cases(mesh: Mesh) -> list[Case]:
         table.append(_ops(batch, examples))
         drop = replicated(layers.dropout(0.5), batch)
         table.append(Case("dropout", drop.layer, None, (drop.specs, P(batch), P(batch)), lambda rng: jnp.ones(64)))
-    return [*table, _gpt(mesh, batch, examples)]
+    return [*table, _gpt(mesh, batch, examples), _llama(mesh, batch, examples)]
 
 
 def _ops(batch: tuple[str, ...], n: int) -> Case:
@@ -136,6 +138,9 @@ def _cut_layers(mesh: Mesh, batch: tuple[str, ...], n: int) -> list[Case]:
 
     vocab, heads = 2 * m, m
     attend, one_attend = head_attention(2 * m, heads, mesh), _of(by_heads_t, layers.attention(2 * m, heads))
+    how = {"kv_heads": m, "rope": True, "out_bias": False}
+    grouped = grouped_attention(8 * m, 2 * m, mesh, kv_heads=m, rope=True, bias=True)
+    one_grouped = _of(lambda params: by_groups_t(params, m), layers.attention(8 * m, 2 * m, **how))
     loss, lies = vocabulary_cross_entropy(), ((P(), P("model")), P(), P())
     scores = (_all(_normal(n, 3), _hard(vocab, 3)), _ids(vocab, n), _weights(n))
     cut_mlp = mlp([3, 2 * m, 4, 2 * m, 3, 2], mesh, layers.tanh(), data=batch)
@@ -143,6 +148,8 @@ def _cut_layers(mesh: Mesh, batch: tuple[str, ...], n: int) -> list[Case]:
         case("column_dense", column_dense(3, 2 * m, mesh), layers.dense(3, 2 * m), rows, P(batch, "model"), _hard(n, 3)),
         case("row_dense", row_dense(2 * m, 3, mesh), layers.dense(2 * m, 3), P(batch, "model"), rows, _hard(n, 2 * m)),
         case("head_attention", attend, one_attend, rows, rows, _normal(n, 3, 2 * m)),
+        case("grouped_attention", grouped, one_grouped, rows, rows, _normal(n, 3, 8 * m)),
+        case("cut_swiglu", cut_swiglu(3, 2 * m, mesh), layers.swiglu(3, 2 * m), rows, rows, _normal(n, 3)),
         case("vocabulary_embedding", vocabulary_embedding(vocab, 3, mesh), layers.embedding(vocab, 3), rows, rows,
              _ids(vocab, n, 2)),
         Case("vocabulary_cross_entropy", loss, linear_cross_entropy(), (P(), lies[:2], P()), _all(*scores[:2])),
@@ -186,3 +193,17 @@ def _gpt(mesh: Mesh, batch: tuple[str, ...], n: int) -> Case:
     reference = _of(gpt_by_heads_t, one) if model else one
     inputs = _all(_ids(vocab, n, 3), _ids(vocab, n, 3))
     return Case("gpt with its loss", layer, reference, (found.specs, (P(batch), P(batch)), P()), inputs)
+
+
+def _llama(mesh: Mesh, batch: tuple[str, ...], n: int) -> Case:
+    m, size = mesh.shape.get("model", 1), mesh.shape.get("shard", 1)
+    vocab = 2 * m if m > 1 else 2 * size + 1
+    sizes = {"vocab": vocab, "context": 3, "layers": 2, "heads": 2 * m, "width": 4 * m, "kv_heads": m, "hidden": m * size}
+    data, shard, model = (name if name in mesh.axis_names else None for name in AXES)
+    loss = vocabulary_cross_entropy() if model else linear_cross_entropy()
+    found = llama(**sizes, mesh=mesh, data=data, shard=shard, model=model)
+    one = scored(models.llama(**sizes, fused=True), linear_cross_entropy())
+    layer = scored(found.layer, mean_over(loss, batch) if batch else loss)
+    reference = _of(lambda params: llama_by_groups_t(params, m), one) if model else one
+    inputs = _all(_ids(vocab, n, 3), _ids(vocab, n, 3))
+    return Case("llama with its loss", layer, reference, (found.specs, (P(batch), P(batch)), P()), inputs)

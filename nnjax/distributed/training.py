@@ -10,8 +10,10 @@ from jax.sharding import PartitionSpec as P
 from ..errors import unknown_name
 from ..grad import reference_value_and_grad, value_and_grad
 from ..layer import Layer
+from ..models.llama import LlamaOptions
 from ..train.placement import OnMesh
-from ..train.recipe import Gpt, Gradients, Mlp
+from ..train.recipe import Gpt, Gradients, Made, Mlp
+from .cutting.llama import llama, llama_by_groups, llama_by_groups_t
 from .loss import mean_over
 from .mesh import on_mesh
 from .models import gpt, gpt_by_heads, gpt_by_heads_t, gpt_stacked, gpt_stacked_t, mlp
@@ -21,12 +23,12 @@ from .vocabulary import vocabulary_cross_entropy
 AXES = ("data", "shard", "model")
 
 
-def gradients(model: Layer, loss: Layer, mesh: Mesh, made: Mlp | Gpt | None = None) -> Gradients:
+def gradients(model: Layer, loss: Layer, mesh: Mesh, made: Made | None = None) -> Gradients:
     """The gradients of a model of one device and its loss, on a mesh of the axes data, shard (parameters fully sharded) and
     model.
 
-    The devices of data and shard share a batch. made: the description that the model was made from, if it is an mlp or a gpt
-    (with `fused` loss), which are also split over model.
+    The devices of data and shard share a batch. made: the description that the model was made from, if it is an mlp, a gpt or
+    a llama (with `fused` loss), which are also split over model.
     Raises ValueError for another axis, for any other model on an axis model, and for sizes that it does not divide.
     """
     for name in mesh.axis_names:
@@ -34,8 +36,8 @@ def gradients(model: Layer, loss: Layer, mesh: Mesh, made: Mlp | Gpt | None = No
             raise unknown_name("axis of a mesh to train on", name, AXES)
     cut = "model" if "model" in mesh.axis_names else None
     data, shard = ("data" in mesh.axis_names, "shard" if "shard" in mesh.axis_names else None)
-    if isinstance(made, Gpt):
-        sharded, loss, placed = _gpt(made, loss, mesh, cut, shard, data)
+    if isinstance(made, (Gpt, LlamaOptions)):
+        sharded, loss, placed = _transformer(made, loss, mesh, cut, shard, data)
     else:
         placed = {}
         if cut is None:
@@ -43,7 +45,9 @@ def gradients(model: Layer, loss: Layer, mesh: Mesh, made: Mlp | Gpt | None = No
         elif isinstance(made, Mlp):
             sharded = mlp(made.sizes, mesh, made.activation, data=())
         else:
-            raise ValueError(f"train: the mesh axis model needs an mlp or a gpt, got {model.name}; use data and shard.")
+            raise ValueError(
+                f"train: the mesh axis model needs an mlp, a gpt or a llama, got {model.name}; use data and shard."
+            )
         sharded = fully_sharded(sharded, mesh, shard) if shard else sharded
         sharded = replicated(sharded, "data") if data else sharded
     axes = tuple(name for name in ("data", "shard") if name in mesh.axis_names)
@@ -54,16 +58,18 @@ def gradients(model: Layer, loss: Layer, mesh: Mesh, made: Mlp | Gpt | None = No
     return Gradients(hand, reference, OnMesh(shardings, NamedSharding(mesh, P(axes)), **placed))
 
 
-def _gpt(made: Gpt, loss, mesh, cut, shard, data) -> tuple[Sharded, Layer, dict[str, Any]]:
-    uneven, scanned = cut is not None and made.vocab % mesh.shape[cut] != 0, made.scan
-    sharded = gpt(
-        made.vocab, made.context, made.layers, made.heads, made.width, mesh, data="data" if data else None, model=cut,
-        shard=shard, whole_table=uneven, dropout=made.dropout,
-    )  # fmt: skip
-    there = [] if scanned else [gpt_stacked]
-    back = [] if scanned else [gpt_stacked_t]
+def _transformer(made: Gpt | LlamaOptions, loss, mesh, cut, shard, data) -> tuple[Sharded, Layer, dict[str, Any]]:
+    uneven = cut is not None and made.vocab % mesh.shape[cut] != 0
+    how = {"data": "data" if data else None, "model": cut, "shard": shard, "whole_table": uneven}
+    there, back = ([], []) if made.scan else ([gpt_stacked], [gpt_stacked_t])  # a llama's blocks lie as a gpt's
+    if isinstance(made, Gpt):
+        sizes = made.vocab, made.context, made.layers, made.heads, made.width
+        sharded, apart, joined = gpt(*sizes, mesh, **how, dropout=made.dropout), gpt_by_heads, gpt_by_heads_t
+    else:
+        sharded, devices = llama(**made._asdict(), mesh=mesh, **how), 1 if cut is None else mesh.shape[cut]
+        apart, joined = partial(llama_by_groups, devices=devices), partial(llama_by_groups_t, devices=devices)
     if cut is not None:
-        there, back = [*there, gpt_by_heads], [gpt_by_heads_t, *back]
+        there, back = [*there, apart], [joined, *back]
     loss = vocabulary_cross_entropy(cut) if cut is not None and not uneven else loss
     return sharded, loss, {"cut": partial(_through, there), "back": partial(_through, back)}
 

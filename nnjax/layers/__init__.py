@@ -24,6 +24,9 @@ from .embedding import EmbeddingParams as EmbeddingParams
 from .embedding import embedding as embedding
 from .embedding import learned_positions as learned_positions
 from .embedding import unembedding as unembedding
+from .gating.gated import GatedParams as GatedParams
+from .gating.gated import geglu as geglu
+from .gating.gated import swiglu as swiglu
 from .gru import GRUParams as GRUParams
 from .gru import gru as gru
 from .lstm import LSTMParams as LSTMParams

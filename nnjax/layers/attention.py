@@ -1,7 +1,7 @@
 """Multi-head self-attention: two dense maps around the attention of `attend`."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,9 +12,10 @@ from jax import Array, lax
 from ..errors import describe, expect_flag, expect_float, expect_params, expect_positive
 from ..layer import Layer
 from ..leaf import leaf, outline, outlined
-from ..linear import broadcast, rotate, rotate_t, wide
+from ..linear import broadcast, rotate, rotate_t
 from .attend import attend_apply, attend_bwd, attend_fwd, fast_bwd, fast_fwd
 from .attending.options import Sizes, asks_for_more, extras, scoring
+from .attending.rotary import THETA, Rotary, rotary, turned
 from .attending.scored import Extras, Scoring, scored_apply, scored_bwd, scored_fwd
 from .attending.scored import fast_bwd as scored_fast_bwd
 from .attending.scored import fast_fwd as scored_fast_fwd
@@ -22,7 +23,7 @@ from .dense import DenseParams, dense, dense_apply, dense_bwd, dense_fwd
 
 
 class AttentionParams(NamedTuple):
-    """qkv: (n, (heads + 2 kv_heads) n / heads), the columns of the queries, then the keys, then the values; out: (n, n).
+    """qkv: (n, (heads + 2 kv_heads) d), the columns of the queries, then the keys, then the values; out: (heads d, n).
 
     See `attention`.
     """
@@ -32,13 +33,14 @@ class AttentionParams(NamedTuple):
 
 
 class Options(NamedTuple):
-    """The options of the factory. how: what is done to the scores."""
+    """The options of the factory. d: features of a head; how: what is done to the scores."""
 
     n: int
     heads: int
     kv_heads: int
+    d: int
     causal: bool
-    rope: bool
+    rope: Rotary | None
     key_mask: bool
     segments: bool
     alibi: bool
@@ -47,25 +49,29 @@ class Options(NamedTuple):
 
 def expect_attention(
     n: int, heads: Any, kv_heads: Any = None, causal: bool = True, rope: Any = False, key_mask: Any = False,
-    segments: Any = False, alibi: Any = False, **scores: Any,
+    segments: Any = False, alibi: Any = False, rope_theta: Any = THETA, rope_scaling: Any = None, head_dim: Any = None,
+    **scores: Any,
 ) -> Options:  # fmt: skip
     """The arguments as Options; scores: those of `scoring`. Raises ValueError if they do not fit together."""
     expect_flag("attention", causal=causal, rope=rope, key_mask=key_mask, segments=segments, alibi=alibi)
     kv_heads = heads if kv_heads is None else kv_heads
     n, heads, kv_heads = expect_positive("attention", n=n, heads=heads, kv_heads=kv_heads)
-    if n % heads:
-        raise ValueError(f"attention: heads must divide n, got n={n}, heads={heads}; pass e.g. {math.gcd(n, heads)}.")
+    if head_dim is None and n % heads:
+        raise ValueError(f"attention: heads must divide n, got n={n}, heads={heads}; pass e.g. {math.gcd(n, heads)}, "
+                         "or head_dim.")  # fmt: skip
     if heads % kv_heads:
         raise ValueError(
             f"attention: kv_heads must divide heads, got heads={heads}, kv_heads={kv_heads}; pass {math.gcd(heads, kv_heads)}."
         )
-    if rope and n // heads % 2:
+    (d,) = expect_positive("attention", head_dim=n // heads if head_dim is None else head_dim)
+    if not rope and (rope_theta != THETA or rope_scaling is not None):
         raise ValueError(
-            f"attention: n / heads must be even with rope, which turns pairs of features, got {n} / {heads} = {n // heads}; "
-            "change n or heads, or leave rope out."
+            f"attention: rope_theta and rope_scaling say how rope turns, got {rope_theta!r} and {rope_scaling!r} without it; "
+            "add rope=True, or leave them out."
         )
-    how = scoring("attention", n // heads, causal="start" if causal else None, **scores)
-    return Options(n, heads, kv_heads, causal, rope, key_mask, segments, alibi, how)
+    turns = rotary("attention", d, rope_theta, rope_scaling) if rope else None
+    how = scoring("attention", d, causal="start" if causal else None, **scores)
+    return Options(n, heads, kv_heads, d, causal, turns, key_mask, segments, alibi, how)
 
 
 def split_heads(x: Array, opts: Options) -> tuple[Array, Array, Array]:
@@ -74,7 +80,7 @@ def split_heads(x: Array, opts: Options) -> tuple[Array, Array, Array]:
     Entries only move: the transpose puts them back (`split_heads_t`).
     """
     b, s, columns = x.shape
-    h, d = opts.kv_heads, opts.n // opts.heads
+    h, d = opts.kv_heads, opts.d
     g = opts.heads // h
     x = x.reshape(b, s, columns // d, d).transpose(0, 2, 1, 3)
     return x[:, : h * g].reshape(b, h, g, s, d), x[:, h * g : h * g + h], x[:, h * g + h :]
@@ -97,24 +103,6 @@ def join_heads_t(ct: Array, heads: tuple[int, int]) -> Array:
     """(b, s, h g d) -> (b, h, g, s, d), for heads = (h, g)."""
     b, s, n = ct.shape
     return ct.reshape(b, s, *heads, n // (heads[0] * heads[1])).transpose(0, 2, 3, 1, 4)
-
-
-def angles(positions: Array, d: int, acc: Any) -> tuple[Array, Array]:
-    """(cos, sin) of position / 10000^(2 i / d), i = 0 ... d/2 - 1 (Su et al. 2021, eq. 15).  Shape (positions, d/2).
-
-    acc: their dtype, at least float32, as a position is not exact in bfloat16 beyond 256.
-    """
-    rates = jnp.exp(jnp.arange(d // 2, dtype=acc) * (-2 * math.log(10000.0) / d))
-    shape = (positions.size, d // 2)
-    angle = broadcast(positions.astype(acc)[:, None], shape) * broadcast(rates[None], shape)
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def _turned(turn: Callable[..., Any], x: Array, positions: Array) -> Array:
-    """`rotate` or its transpose over (..., s, d), in at least float32."""
-    cos, sin = angles(positions, x.shape[-1], wide(x))
-    half = (*x.shape[:-1], x.shape[-1] // 2)
-    return turn(x.astype(cos.dtype), broadcast(cos, half), broadcast(sin, half)).astype(x.dtype)
 
 
 def _shape(x) -> tuple[int, ...]:
@@ -142,7 +130,7 @@ def _expect(params, x, opts: Options, key) -> tuple[Array, Any]:
             f"attention: x must have shape (..., positions, {opts.n}) with at least one position, got {describe(x)}; "
             f"pass rows of {opts.n} features, or make the layer with as many as x has."
         )
-    s, d, b = x.shape[-2], opts.n // opts.heads, math.prod(x.shape[:-2])
+    s, d, b = x.shape[-2], opts.d, math.prod(x.shape[:-2])
     sizes = Sizes(x.shape[:-2], s, s, opts.heads, opts.kv_heads)
     slopes = jnp.exp2(-8 / opts.heads * jnp.arange(1, opts.heads + 1, dtype=jnp.float32)) if opts.alibi else None
     drawn = key if opts.how.rate else None
@@ -165,7 +153,7 @@ def attention_apply(params: Any, x: Array, *, key: Any = None, opts: Options) ->
     q, k, v = split_heads(dense_apply(params.qkv, x), opts)
     if opts.rope:
         positions = jnp.arange(x.shape[1], dtype=jnp.int32)
-        q, k = _turned(rotate, q, positions), _turned(rotate, k, positions)
+        q, k = turned(rotate, q, positions, opts.rope), turned(rotate, k, positions, opts.rope)
     if isinstance(more, Extras):
         y, _ = scored_apply(q, k, v, more, how=opts.how)
     else:
@@ -179,7 +167,7 @@ def attention_fwd(params: Any, x: Array, *, key: Any = None, opts: Options, by: 
     q, k, v = split_heads(columns, opts)
     if opts.rope:
         positions = jnp.arange(x.shape[1], dtype=jnp.int32)
-        q, k = _turned(rotate, q, positions), _turned(rotate, k, positions)
+        q, k = turned(rotate, q, positions, opts.rope), turned(rotate, k, positions, opts.rope)
     if isinstance(more, Extras):
         (y, _), (*attend_residuals, _, log_z) = scored(q, k, v, more, how=opts.how)
     else:
@@ -201,7 +189,7 @@ def attention_bwd(residuals: Any, ct_y: Array, *, opts: Options, by: Any = (atte
         ct_q, ct_k, ct_v = attend(kept, join_heads_t(ct_y, groups), causal=opts.causal)
     if opts.rope:
         positions = jnp.arange(x.shape[1], dtype=jnp.int32)
-        ct_q, ct_k = _turned(rotate_t, ct_q, positions), _turned(rotate_t, ct_k, positions)
+        ct_q, ct_k = turned(rotate_t, ct_q, positions, opts.rope), turned(rotate_t, ct_k, positions, opts.rope)
     ct_qkv, ct_x = dense_bwd(qkv_residuals, split_heads_t(ct_q, ct_k, ct_v))
     ct_x = ct_x.reshape(shape)
     others = (None,) * (opts.key_mask + opts.segments)
@@ -211,15 +199,16 @@ def attention_bwd(residuals: Any, ct_y: Array, *, opts: Options, by: Any = (atte
 def attention_step(
     params: Any, x: Array, cache: tuple[Array, Array], t: Any, *, opts: Options
 ) -> tuple[Array, tuple[Array, Array]]:
-    """(y, cache) of only the next position t, for generation: the result of causal attention there.
+    """(y, cache) of only the next position t, for generation: the result there of causal attention, with its window if any.
 
     x, y: (b, n); cache: keys and values (b, kv_heads, positions, d) of positions 0 ... t-1; the rest is ignored.
     """
     q, k, v = split_heads(dense_apply(params.qkv, x[:, None]), opts)
     if opts.rope:
-        q, k = _turned(rotate, q, t[None]), _turned(rotate, k, t[None])
+        q, k = turned(rotate, q, t[None], opts.rope), turned(rotate, k, t[None], opts.rope)
     keys, values = (lax.dynamic_update_slice_in_dim(old, new, t, 2) for old, new in zip(cache, (k, v)))
-    known = jnp.arange(keys.shape[2], dtype=jnp.int32) <= t
+    places, (left, _) = jnp.arange(keys.shape[2], dtype=jnp.int32), opts.how.window
+    known = places <= t if left is None else (places <= t) & (places >= t - left)
     y = attend_apply(q, keys, values, broadcast(known[None], (x.shape[0], known.size)), causal=False)
     return dense_apply(params.out, join_heads(y))[:, 0], (keys, values)
 
@@ -231,6 +220,9 @@ def attention(
     kv_heads: int | None = None,
     causal: bool = True,
     rope: bool = False,
+    rope_theta: float = THETA,
+    rope_scaling: Mapping[str, Any] | None = None,
+    head_dim: int | None = None,
     key_mask: bool = False,
     segments: bool = False,
     alibi: bool = False,
@@ -239,32 +231,51 @@ def attention(
     window: int | tuple[int | None, int | None] | None = None,
     dropout: float = 0.0,
     bias: bool = True,
+    out_bias: bool | None = None,
     init: Callable[..., Array] | None = None,
     init_out: Callable[..., Array] | None = None,
     kernel: bool = False,
 ) -> Layer[Array]:
-    """Multi-head self-attention over the positions of x: (..., s, n), heads of n / heads features each (Vaswani et al. 2017).
+    """Multi-head self-attention over the positions of x: (..., s, n), with heads of d features (Vaswani et al. 2017).
 
-    kv_heads < heads shares each head of keys and values among heads / kv_heads heads of queries (Ainslie et al. 2023).
-    causal: position i sees positions 0 ... i. rope: rotary positions, which turn feature i of a head together with
-    feature i + d/2 (Su et al. 2021). key_mask, segments: x is a tuple, see `attention_apply`. alibi: a score falls with the
-    distance of query and key, by 2^(-8 i / heads) for each place in head i = 1 ... (Press et al. 2022). scale: of the scores,
-    1 / sqrt(n / heads) by default; softcap: the c of c tanh(s / c). window: (left, right), how many positions before and behind
-    its own a position sees, or an int for both. dropout: the share of weights set to 0, with a key alone. init and init_out
-    make the two matrices, by default as `dense` does. kernel: use Pallas kernels on a GPU or TPU, as in `nnjax.ops.attention`.
-    Raises ValueError if heads does not divide n, kv_heads does not divide heads, or rope gets an odd number of features.
+    d is n / heads, or head_dim. kv_heads < heads shares each head of keys and values among heads / kv_heads heads of queries
+    (Ainslie et al. 2023): its cotangent is the sum of theirs. causal: position i sees positions 0 ... i. rope: rotary
+    positions, which turn feature i of a head together with feature i + d/2 by position * rope_theta^(-2 i / d) (Su et al.
+    2021), and whose transpose turns back; rope_scaling: as in `nnjax.ops.rotary`. key_mask, segments: x is a tuple, see
+    `attention_apply`. alibi: a score falls with the distance of query and key, by 2^(-8 i / heads) for each place in head i =
+    1 ... (Press et al. 2022). scale: of the scores, 1 / sqrt(d) by default; softcap: the c of c tanh(s / c). window: (left,
+    right), how many positions before and behind its own a position sees, or an int for both. dropout: the share of weights
+    set to 0, with a key alone. bias, out_bias: of queries, keys and values, and of the output, by default alike. init and
+    init_out make the two matrices, by default as `dense` does. kernel: use Pallas kernels on a GPU or TPU, as in
+    `nnjax.ops.attention`.
+    Raises ValueError if heads does not divide n, kv_heads does not divide heads, or rope gets an odd d or a wrong scaling.
 
     >>> layer = nnjax.attention(16, 4)
     >>> layer.apply(layer.init(jax.random.key(0)), jnp.ones((2, 9, 16))).shape
     (2, 9, 16)
     """
-    expect_flag("attention", kernel=kernel)
+    out_bias = bias if out_bias is None else out_bias
+    expect_flag("attention", bias=bias, out_bias=out_bias, kernel=kernel)
     opts = expect_attention(
-        n, heads, kv_heads, causal, rope, key_mask, segments, alibi, scale=scale, softcap=softcap, window=window, rate=dropout
+        n,
+        heads,
+        kv_heads,
+        causal,
+        rope,
+        key_mask,
+        segments,
+        alibi,
+        rope_theta,
+        rope_scaling,
+        head_dim,
+        scale=scale,
+        softcap=softcap,
+        window=window,
+        rate=dropout,
     )
-    n, heads, kv_heads = opts.n, opts.heads, opts.kv_heads
-    qkv = dense(n, (heads + 2 * kv_heads) * (n // heads), bias=bias, init=init)
-    out = dense(n, n, bias=bias, init=init if init_out is None else init_out)
+    n, heads, d = opts.n, opts.heads, opts.d
+    qkv = dense(n, (heads + 2 * opts.kv_heads) * d, bias=bias, init=init)
+    out = dense(heads * d, n, bias=out_bias, init=init if init_out is None else init_out)
 
     def init_params(key):
         k_qkv, k_out = jax.random.split(key)

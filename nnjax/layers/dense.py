@@ -80,7 +80,8 @@ def dense_bwd(
     return DenseParams(ct_w, ct_b), ct_x
 
 
-def _fast_product(x_t, ct_y):
+def fast_product(x_t: Array, ct_y: Array) -> Array:
+    """x_t ct_y in the spelling of the platform: the product that gives the gradient of W."""
     return by_platform(x_t, ct_y, plain=jnp.matmul, cpu=adjoint)
 
 
@@ -121,6 +122,6 @@ def dense(
         w = init(key, (n_in, n_out), jnp.float32)
         return DenseParams(w, jnp.zeros((n_out,), w.dtype) if bias else None)
 
-    fast = dense_fwd, partial(dense_bwd, product=_fast_product)
+    fast = dense_fwd, partial(dense_bwd, product=fast_product)
     layer = leaf(f"dense({n_in}, {n_out})", init_params, dense_apply, dense_fwd, dense_bwd, _output, fast=fast)
     return layer if feedback is transpose else carried_by(feedback, layer, dense_bwd, _output)

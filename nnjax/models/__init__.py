@@ -8,6 +8,7 @@
 
 from .char_rnn import char_rnn as char_rnn
 from .decode import generate_gpt as generate_gpt
+from .decode_llama import generate_llama as generate_llama
 from .generate import generate as generate
 from .gpt import gpt as gpt
 from .gpt import gpt_block as gpt_block
@@ -16,6 +17,9 @@ from .gpt2 import BLOCK as BLOCK
 from .gpt2 import gpt2_from_safetensors as gpt2_from_safetensors
 from .gpt2 import gpt2_options as gpt2_options
 from .lenet import lenet as lenet
+from .llama import llama as llama
+from .llama_files import llama_from_safetensors as llama_from_safetensors
+from .llama_files import llama_options as llama_options
 from .mlp import mlp as mlp
 from .weights import load_weights as load_weights
 from .weights import save_weights as save_weights

@@ -49,7 +49,7 @@ def _parts(params) -> tuple[Any, ...]:
 
 
 class Decoder(NamedTuple):
-    """A `gpt`, one position at a time.
+    """A `gpt` or `llama`, one position at a time.
 
     context: its longest text; table: of the ids; empty(rows, steps): an empty cache of keys and values for this many steps;
     step(ids, kept, t) -> (logits (rows, vocab), kept), for the ids (rows,) at position t, t = 0, 1, ... in turn.
@@ -93,6 +93,26 @@ def decoder(params: Any, *, heads: int, activation: Layer | None = None, eps: fl
     return Decoder(context, table, empty, step)
 
 
+def written(decode: Decoder, prompt: Array, length: int, key: Any, temperature: float) -> Array:
+    """`length` ids after `prompt`, one position at a time.  prompt: int32 (rows, s), result: int32 (rows, length)."""
+    rows, s = prompt.shape
+    steps = s + length - 1
+
+    def step(carry, now):
+        last, kept = carry
+        t, k, told, is_told = now
+        logits, kept = decode.step(jnp.where(is_told, told, last), kept, t)
+        last = pick(logits, k, temperature)
+        return (last, kept), last
+
+    told = jnp.pad(prompt.T, ((0, length - 1), (0, 0)))
+    numbers = jnp.arange(steps, dtype=jnp.int32)
+    keys = None if key is None else jax.random.split(key, steps)
+    start = (jnp.zeros((rows,), jnp.int32), decode.empty(rows, steps))
+    _, ids = lax.scan(step, start, (numbers, keys, told, numbers < s))
+    return ids[s - 1 :].T
+
+
 def generate_gpt(
     params: Any, prompt: Array, length: int, *, heads: int, key: Any = None, temperature: float = 1.0,
     activation: Layer | None = None, eps: float = 1e-5,
@@ -120,18 +140,4 @@ def generate_gpt(
         )
     embedding(*decode.table.shape).apply(EmbeddingParams(decode.table), prompt)  # raises for unknown ids
     given = prompt.reshape(-1 if prompt.size else 0, prompt.shape[-1]).astype(jnp.int32)
-    rows = given.shape[0]
-
-    def step(carry, now):
-        last, kept = carry
-        t, k, told, is_told = now
-        logits, kept = decode.step(jnp.where(is_told, told, last), kept, t)
-        last = pick(logits, k, temperature)
-        return (last, kept), last
-
-    told = jnp.pad(given.T, ((0, length - 1), (0, 0)))
-    numbers = jnp.arange(steps, dtype=jnp.int32)
-    keys = None if key is None else jax.random.split(key, steps)
-    start = (jnp.zeros((rows,), jnp.int32), decode.empty(rows, steps))
-    _, ids = lax.scan(step, start, (numbers, keys, told, numbers < prompt.shape[-1]))
-    return ids[prompt.shape[-1] - 1 :].T.reshape(*prompt.shape[:-1], length)
+    return written(decode, given, length, key, temperature).reshape(*prompt.shape[:-1], length)

@@ -4,7 +4,6 @@ Nothing is ignored silently: an option of the config that `gpt` does not have ra
 array that has no place in `gpt`.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from ..errors import describe, expect_positive, unknown_name
 from ..layer import Layer
 from ..layers.activation import gelu, silu
 from ..linear import widened
+from .folder import cast, expect_kinds, read_arrays, read_object
 from .gpt import gpt
-from .weights import read_tensors
 
 # Of one block, in the order of our leaves. Its linear maps are (in, out), like ours.
 BLOCK = (
@@ -52,7 +51,7 @@ def read_gpt2(path: str | Path, heads: int | None = None, dtype: Any = None) -> 
     path = expect_path("gpt2", path)
     folder = path if path.is_dir() else path.parent
     config = _config(folder / "config.json")
-    arrays = {name.removeprefix("transformer."): array for name, array in _arrays(path).items()}
+    arrays = {name.removeprefix("transformer."): array for name, array in read_arrays(path).items()}
     arrays = {name: array for name, array in arrays.items() if not name.endswith(CONSTANTS)}
     layers = sum(name.startswith("h.") and name.endswith(".ln_1.weight") for name in arrays)
     if TABLE not in arrays or POSITIONS not in arrays or not layers:
@@ -80,7 +79,7 @@ def read_gpt2(path: str | Path, heads: int | None = None, dtype: Any = None) -> 
     options = {"vocab": vocab, "context": context, "layers": layers, "heads": heads, "width": width, "hidden": hidden,
                "activation": ACTIVATIONS[activation](), "eps": float(config.get("layer_norm_epsilon", 1e-5)),
                "tie": tie}  # fmt: skip
-    return options, _cast(path, arrays, dtype)
+    return options, cast("gpt2", path, arrays, dtype)
 
 
 def _queries_scaled(array: jax.Array, scale: float) -> jax.Array:
@@ -95,67 +94,19 @@ def _config(path: Path) -> dict[str, Any]:
     """config.json, {} if there is none. Raises ValueError for options that are not supported."""
     if not path.exists():
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}; replace it with an intact copy.") from None
-    if not isinstance(found, dict):
-        raise ValueError(
-            f"{path} must hold a JSON object of options, got {type(found).__name__}; replace it with an intact copy."
-        )
-    config = {str(ALIASES.get(name, name)): value for name, value in found.items()}
+    config = {str(ALIASES.get(name, name)): value for name, value in read_object(path).items()}
     for name, value in WITHOUT.items():
         if config.get(name) and config[name] != value:
             raise ValueError(
                 f"{path} needs {name} {config[name]!r}, which gpt does not support; load a plain model of the gpt2 family."
             )
-    kinds = {
-        "a positive whole number": (lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0,
-                                    ("vocab_size", "n_positions", "n_layer", "n_embd", "n_inner", "n_head")),
-        "a positive number": (lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 0 < v < float("inf"),
-                              ("layer_norm_epsilon",)),
-        "true or false": (lambda v: isinstance(v, bool),
-                          ("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tie_word_embeddings")),
-        "a name": (lambda v: isinstance(v, str), ("activation_function",)),
-    }  # fmt: skip
-    for kind, (right, names) in kinds.items():
-        for name in names:
-            if config.get(name) is None:
-                config.pop(name, None)
-            elif not right(config[name]):
-                raise ValueError(f"{path}: {name} must be {kind}, got {config[name]!r}; correct it.")
+    expect_kinds(path, config, {
+        "a positive whole number": ("vocab_size", "n_positions", "n_layer", "n_embd", "n_inner", "n_head"),
+        "a positive number": ("layer_norm_epsilon",),
+        "true or false": ("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tie_word_embeddings"),
+        "a name": ("activation_function",),
+    })  # fmt: skip
     return config
-
-
-def _arrays(path: Path) -> Mapping[str, jax.Array]:
-    """Every array of the file, of the shards of the index, or of the folder."""
-    if path.is_dir():
-        whole, index = path / "model.safetensors", path / "model.safetensors.index.json"
-        if whole.exists() or not index.exists():
-            if not whole.exists():
-                there = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
-                raise ValueError(f"{path} must hold model.safetensors, or its shards and model.safetensors.index.json, got "
-                                 f"{there}; save the model as safetensors, as pickled files are never read.")  # fmt: skip
-            return read_tensors(whole)
-        path = index
-    if path.suffix != ".json":
-        return read_tensors(path)
-    try:
-        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        shards = sorted(set(places.values()))
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; check the path of the index.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as an index of shards, with a weight_map: {error!r}; replace it with an "
-                         "intact copy.") from None  # fmt: skip
-    for shard in shards:
-        if not isinstance(shard, str) or Path(shard).name != shard:
-            raise ValueError(f"{path}: shards must lie beside the index, got {shard!r}; replace it with an intact copy.")
-    read = {shard: read_tensors(path.parent / shard) for shard in shards}
-    for name, shard in places.items():
-        if name not in read[shard]:
-            raise ValueError(f"{path} says that {name} is in {shard}, but it is missing; replace both with intact copies.")
-    return {name: read[shard][name] for name, shard in places.items()}
 
 
 def _tied(path: Path, config: Mapping[str, Any], arrays: Mapping[str, jax.Array]) -> bool:
@@ -203,28 +154,6 @@ def _heads(path: Path, config: Mapping[str, Any], heads: int | None, width: int)
         raise ValueError(f"{path}: a width of {width} is not a multiple of 64, so the number of heads is unknown; pass heads.")
     heads = next(n for n in (heads, told, width // 64) if n is not None)
     return expect_positive("gpt2", heads=heads)[0]
-
-
-def _cast(path: Path, arrays: dict[str, jax.Array], dtype: Any) -> dict[str, jax.Array]:
-    """The arrays in this dtype, or unchanged if they all share one."""
-    for name, array in arrays.items():
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise ValueError(
-                f"{path}: {name} must be floating point, got {describe(array)}; load a model that is not quantised."
-            )
-    if dtype is None:
-        kinds = sorted({str(array.dtype) for array in arrays.values()})
-        if len(kinds) > 1:
-            raise ValueError(f"{path} holds arrays of {' and '.join(kinds)}; pass the dtype to use.")
-        return arrays
-    try:
-        wanted = jnp.dtype(dtype)
-    except TypeError:
-        wanted = None
-    if wanted is None or not jnp.issubdtype(wanted, jnp.floating) or jax.dtypes.canonicalize_dtype(wanted) != wanted:
-        raise ValueError(f"gpt2: dtype must be float32, bfloat16 or float16, or under jax.enable_x64(True) float64, got "
-                         f"{dtype!r}; pass one of them.")  # fmt: skip
-    return {name: array.astype(wanted) for name, array in arrays.items()}
 
 
 def gpt2_options(path: str | Path, *, heads: int | None = None) -> dict[str, Any]:

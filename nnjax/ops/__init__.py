@@ -11,12 +11,15 @@ from .activations import gelu as gelu
 from .activations import silu as silu
 from .attend import attention as attention
 from .attend import dot_product_attention as dot_product_attention
+from .gates import geglu as geglu
+from .gates import swiglu as swiglu
 from .images import conv as conv
 from .images import max_pool as max_pool
 from .norms import batch_norm as batch_norm
 from .norms import group_norm as group_norm
 from .norms import layer_norm as layer_norm
 from .norms import rms_norm as rms_norm
+from .positions import rotary as rotary
 from .vocabulary import linear_cross_entropy as linear_cross_entropy
 
 __all__ = [name for name, value in globals().items() if callable(value)]

@@ -17,6 +17,7 @@ from ..errors import expect_positive
 from ..grad import ValueAndGrad, accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad, value_and_grad
 from ..layer import Layer
 from ..losses import means as losses
+from ..models.llama import LlamaOptions
 from .fit import one_hot
 from .placement import ONE_DEVICE, Placement
 from .trained.network import ACTIVATIONS, Network, layer_of, layers_after_the_first, named, operators
@@ -83,7 +84,10 @@ class Gpt(NamedTuple):
     scan: bool = True
 
 
-def gradients(model: Layer, loss: Layer, made: Mlp | Gpt | None = None) -> Gradients:
+Made = Mlp | Gpt | LlamaOptions  # what a model was made from, of those that can be split over devices
+
+
+def gradients(model: Layer, loss: Layer, made: Made | None = None) -> Gradients:
     """The gradients on one device, where `made` does not matter."""
     return Gradients(value_and_grad(model, loss), reference_value_and_grad(model, loss))
 
@@ -92,7 +96,7 @@ def make_recipe(
     model: str, data: Dataset, *, hidden: Sequence[int] = (64,), channels: Sequence[int] = (20, 40),
     activation: str | None = None, loss: str | None = None, dropout: float = 0.0, l2: float = 0.0, l1: float = 0.0,
     microbatches: int = 1, compute_dtype: str | None = None, feedback: str | Sequence[back.Operator] = "transpose",
-    gradients: Callable[[Layer, Layer, Mlp | Gpt | None], Gradients] = gradients, key: jax.Array,
+    gradients: Callable[[Layer, Layer, Made | None], Gradients] = gradients, key: jax.Array,
 ) -> Recipe:  # fmt: skip
     """The model of this name for this data. Raises ValueError for unknown names and for sizes that do not fit.
 

@@ -13,7 +13,11 @@ FIRST = re.compile(rf"({LABELS}[^;]*?\)), (?={LABELS}\()")  # the first of `x: (
 BREAK = re.compile(r" {2,}|(?<=[.)]) (?=Raises |See `)")
 WIDTH = 120  # of a docstring's lines, or a little more
 EQUATION = re.compile(r"[^.`]{1,70}? (=|->) ")
-PAIRS = {"nnjax.ops.attention": "nnjax.layers.attend.attend_bwd"}  # where the backward has another name than the function
+PAIRS = {  # where the backward has another name than the function
+    "nnjax.ops.attention": "nnjax.layers.attend.attend_bwd",
+    **dict.fromkeys(("nnjax.ops.swiglu", "nnjax.ops.geglu"), "nnjax.layers.gating.gate.gate_bwd"),
+    **dict.fromkeys(("nnjax.swiglu", "nnjax.geglu"), "nnjax.layers.gating.gated.gated_bwd"),
+}
 
 
 def escaped(text: str) -> str:

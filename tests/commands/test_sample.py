@@ -56,7 +56,13 @@ def test_an_invalid_request_prints_nothing(run, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", [{"heads": 2}, {"model": "char_rnn"}, {"heads": 2, "average": 0.9, "devices": 2, "mesh": "model=2"}]
+    "options",
+    [
+        {"heads": 2},
+        {"model": "llama", "heads": 4, "kv_heads": 2},
+        {"model": "char_rnn"},
+        {"heads": 2, "average": 0.9, "devices": 2, "mesh": "model=2"},
+    ],
 )
 def test_from_a_text_to_a_sample(tmp_path, capsys, options):
     (tmp_path / "words.txt").write_text("the cat sat on the mat; " * 200)

@@ -6,8 +6,8 @@ from nnjax.distributed import make_mesh
 from nnjax.distributed.cases import cases
 
 MESHES = [{"data": 8}, {"model": 8}, {"data": 4, "model": 2}, {"data": 2, "shard": 2, "model": 2}]
-CUT = {"column_dense", "row_dense", "head_attention", "vocabulary_embedding", "vocabulary_cross_entropy",
-       "vocabulary_cross_entropy, weighted", "mlp by columns and rows"}  # fmt: skip
+CUT = {"column_dense", "row_dense", "head_attention", "grouped_attention", "cut_swiglu", "vocabulary_embedding",
+       "vocabulary_cross_entropy", "vocabulary_cross_entropy, weighted", "mlp by columns and rows"}  # fmt: skip
 WHOLE = {f"{how} {name}" for how in ("replicated", "fully_sharded") for name in ("mlp", "lenet", "lstm")}
 WHOLE.add("fully_sharded inside fully_sharded")
 
@@ -15,7 +15,7 @@ WHOLE.add("fully_sharded inside fully_sharded")
 @pytest.mark.parametrize("axes", MESHES)
 def test_every_mesh_has_the_cases_for_its_axes(axes):
     names = {case.name for case in cases(make_mesh(**axes))}
-    right = {"gpt with its loss"} | (CUT if "model" in axes else set())
+    right = {"gpt with its loss", "llama with its loss"} | (CUT if "model" in axes else set())
     assert names == right | (WHOLE | {"mean_over", "dropout", "ops"} if "data" in axes else set())
 
 

@@ -14,6 +14,7 @@ from nnjax.data.text import make_text
 from nnjax.distributed import make_mesh
 from nnjax.distributed.training import gradients
 from nnjax.grad import add_l1, add_l2
+from nnjax.models.llama import LlamaOptions
 from nnjax.train import Checkpoints, fit, fit_text, load
 from nnjax.train.optimizers import make_optimizer
 from nnjax.train.placement import ONE_DEVICE
@@ -24,25 +25,28 @@ KEY = jax.random.key(0)
 CROSS_ENTROPY, FUSED = nnjax.softmax_cross_entropy(), nnjax.linear_cross_entropy()
 SMALL = {"context": 8, "layers": 2, "heads": 4, "width": 16}
 GPT = nnjax.gpt(16, **SMALL, scan=False, fused=True)
+LLAMA = LlamaOptions(16, **SMALL, kv_heads=2, hidden=8, tie=True, scan=False)
 IMAGES = (16, 64)
 MODELS = {
     "mlp": (nnjax.mlp([64, 16, 10], nnjax.tanh()), CROSS_ENTROPY, IMAGES, 10),
     "lenet": (nnjax.lenet(10, channels=(4,), hidden=16, image=(8, 8, 1)), CROSS_ENTROPY, (16, 8, 8, 1), 10),
     "char_rnn": (nnjax.char_rnn(16, 8), CROSS_ENTROPY, (16, 8), 16),
     "gpt": (GPT, FUSED, (16, 8), 16),
+    "llama": (nnjax.llama(**LLAMA._asdict(), fused=True), FUSED, (16, 8), 16),
     "gpt of an uneven vocabulary": (nnjax.gpt(15, **SMALL, scan=True, fused=True), FUSED, (16, 8), 15),
 }  # fmt: skip
 OPTIMIZER = optax.adam(0.003)
 MADE = {
     "mlp": Mlp([64, 16, 10], nnjax.tanh()),
     "gpt": Gpt(16, **SMALL, scan=False),
+    "llama": LLAMA,
     "gpt of an uneven vocabulary": Gpt(15, **SMALL),
 }
 CASES = [
     *((name, {"data": 8}) for name in MODELS),
-    *((name, {"shard": 8}) for name in ("mlp", "lenet", "char_rnn", "gpt")),
-    *((name, {"data": 4, "model": 2}) for name in ("mlp", "gpt", "gpt of an uneven vocabulary")),
-    *((name, {"data": 2, "shard": 2, "model": 2}) for name in ("mlp", "gpt", "gpt of an uneven vocabulary")),
+    *((name, {"shard": 8}) for name in ("mlp", "lenet", "char_rnn", "gpt", "llama")),
+    *((name, {"data": 4, "model": 2}) for name in ("mlp", "gpt", "gpt of an uneven vocabulary", "llama")),
+    *((name, {"data": 2, "shard": 2, "model": 2}) for name in ("mlp", "gpt", "gpt of an uneven vocabulary", "llama")),
     ("mlp", {"model": 8}),
     ("gpt", {"model": 4}),
 ]
@@ -194,7 +198,7 @@ def test_a_gpt_on_a_mesh_resumes_on_one_device(tmp_path):
 @pytest.mark.parametrize(
     ("name", "axes", "message"),
     [
-        ("lenet", {"model": 2}, r"the mesh axis model needs an mlp or a gpt, got lenet"),
+        ("lenet", {"model": 2}, r"the mesh axis model needs an mlp, a gpt or a llama, got lenet"),
         ("gpt", {"model": 8}, r"heads must be a multiple of 8, the size of the mesh axis 'model', got 4; change one"),
         ("mlp", {"batch": 8}, r"unknown axis of a mesh to train on 'batch': known are data, model, shard"),
     ],

@@ -92,11 +92,11 @@ def test_heads_are_split_and_joined_by_permutations():
     np.testing.assert_array_equal(join_heads_t(join_heads(y), (3, 2)), y)
 
 
-@pytest.mark.parametrize("rope", [False, True])
-def test_one_position_at_a_time_gives_the_same(rope):
-    layer, opts = nnjax.attention(8, 4, kv_heads=2, rope=rope), expect_attention(8, 4, 2, rope=rope)
+@pytest.mark.parametrize("options", [{"rope": False}, {"rope": True}, {"rope": True, "window": (2, 0), "head_dim": 6}], ids=str)
+def test_one_position_at_a_time_gives_the_same(options):
+    layer, opts = nnjax.attention(8, 4, kv_heads=2, **options), expect_attention(8, 4, 2, **options)
     params, x = made(layer), normal(3, 5, 8)
-    cache = (jnp.zeros((3, 2, 5, 2)),) * 2
+    cache = (jnp.zeros((3, 2, 5, opts.d)),) * 2
     ys = []
     for t in range(5):
         y, cache = attention_step(params, x[:, t], cache, jnp.int32(t), opts=opts)
@@ -109,7 +109,9 @@ def test_one_position_at_a_time_gives_the_same(rope):
     [
         ((8, 3), {}, r"attention: heads must divide n, got n=8, heads=3; pass .*1"),
         ((8, 4), {"kv_heads": 3}, r"attention: kv_heads must divide heads, got heads=4, kv_heads=3; pass .*1"),
-        ((6, 2), {"rope": True}, r"attention: n / heads must be even .*rope.* got 6 / 2 = 3"),
+        ((6, 2), {"rope": True}, r"attention: rope .*even number, got 3"),
+        ((8, 2), {"rope_theta": 50.0}, r"attention: rope_theta and rope_scaling .* add rope=True"),
+        ((8, 3), {"head_dim": 0}, r"attention: head_dim must be a positive int, got 0"),
         ((0, 2), {}, r"attention: n must be a positive int, got 0"),
         ((8, 2.0), {}, r"attention: heads must be a positive int, got 2.0"),
     ],
@@ -187,3 +189,26 @@ def test_dropout_needs_a_key_and_a_window_of_all_is_none():
     assert not jnp.allclose(dropped.apply(params, x, key=jax.random.key(0)), plain.apply(params, x), atol=1e-3)
     wide = nnjax.attention(8, 2, window=3)
     np.testing.assert_allclose(wide.apply(params, x), plain.apply(params, x), atol=1e-5)
+
+
+def test_heads_may_be_wider_and_only_the_output_without_a_bias():
+    layer = nnjax.attention(6, 2, kv_heads=1, head_dim=5, out_bias=False)
+    params = made(layer)
+    assert (params.qkv.w.shape, params.qkv.b.shape, params.out.w.shape, params.out.b) == ((6, 20), (20,), (10, 6), None)
+    nnjax.check_layer(layer, params, normal(2, 3, 6), **QUICK, witnesses=()).raise_if_failed()
+    assert nnjax.attention(6, 2, bias=False, out_bias=True).init(jax.random.key(0)).qkv.b is None
+    with pytest.raises(TypeError, match=r"attention: out_bias must be True or False"):
+        nnjax.attention(6, 2, out_bias="qkv")
+
+
+def test_theta_and_scaling_reach_the_angles():
+    x, options = normal(2, 6, 8), {"rope": True, "rope_theta": 20.0}
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    plain, stretched = (nnjax.attention(8, 2, **options, rope_scaling=how) for how in (None, scaling))
+    params = made(plain)
+    # every second position, without the texts between
+    mask = jnp.broadcast_to(jnp.arange(6) % 2 == 0, (2, 6))
+    sparse = nnjax.attention(8, 2, **options, rope_scaling=scaling, key_mask=True, causal=False).apply(params, (x, mask))
+    dense = nnjax.attention(8, 2, **options, causal=False).apply(params, x[:, ::2])
+    np.testing.assert_allclose(sparse[:, ::2], dense, atol=1e-5)
+    assert float(jnp.abs(stretched.apply(params, x) - plain.apply(params, x)).max()) > 1e-3

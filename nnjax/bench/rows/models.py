@@ -1,12 +1,14 @@
 """The rows of whole models: one step of each."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 
 from ... import models, nielsen
 from ...cases import quickly
+from ...layer import Layer
 from ...losses import means as losses
 from .. import peers
 from .entry import Entry
@@ -41,16 +43,16 @@ def _unstacked(params: Any) -> Any:
     return params._replace(body=(*before, tuple(jax.tree.map(lambda p, i=i: p[i], blocks) for i in range(DEPTH)), last))
 
 
-def _gpt(microbatches: int = 1) -> Callable[..., Any]:
+def _step_of(make: Callable[..., Layer], microbatches: int = 1) -> Callable[..., Any]:
     """The blocks run in a scan; for jax.grad in a row, which is faster for it."""
-    model, row = (models.gpt(VOCAB, CONTEXT, DEPTH, HEADS, WIDTH, scan=scan) for scan in (True, False))
+    model, row = (make(VOCAB, CONTEXT, DEPTH, HEADS, WIDTH, scan=scan) for scan in (True, False))
     plain = model._replace(apply=lambda params, x, *, key=None: row.apply(_unstacked(params), x, key=key))
     batch = batched(ids(VOCAB, 8, CONTEXT), ids(VOCAB, 8, CONTEXT))
     return step(model, losses.softmax_cross_entropy(), batch, plain, microbatches)
 
 
 def whole_models() -> list[Entry]:
-    ten, many, gpt, parts = _lenet(10), _lenet(128), _gpt(), _gpt(4)
+    ten, many, gpt, parts = _lenet(10), _lenet(128), _step_of(models.gpt), _step_of(models.gpt, 4)
     chars = batched(ids(65, 16, 128), ids(65, 16, 128))
     rnn = step(models.char_rnn(65, 128, cell="lstm"), losses.softmax_cross_entropy(), chars)
 
@@ -67,4 +69,5 @@ def whole_models() -> list[Entry]:
         Entry("char_rnn lstm 128, T = 128, batch 16", rnn, peers=beside(rnn, lambda x, y: peers.char_rnn(65, 128, x, y))),
         Entry("gpt 4 x 128, T = 256, batch 8", gpt, 0.52, 0.40, beside(gpt, gpts)),
         Entry("gpt 4 x 128, T = 256, 4 microbatches of 2", parts, 0.52, 0.15, beside(parts, gpts)),
+        Entry("llama 4 x 128, T = 256, batch 8", _step_of(partial(models.llama, tie=True))),
     ]  # fmt: skip

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ...errors import expect_positive
 from ...train.optimizers import make_optimizer
 from ...train.recipe import ACTIVATIONS, COSTS, FEEDBACK, LOSSES, MODELS, named
-from .text import EVERY, MODELS_OF_TEXT
+from .text import EVERY, MODELS_OF_TEXT, TRANSFORMERS
 
 if TYPE_CHECKING:
     from ..train import Train
@@ -22,8 +22,9 @@ OF: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("regression", "standardise_targets"), ("mlp", "lenet")),
     **dict.fromkeys(("layers", "width", "context"), MODELS_OF_TEXT),
     "channels": ("lenet",),
-    "dropout": ("lenet", "gpt"),
-    "heads": ("gpt",),
+    "dropout": ("lenet", *TRANSFORMERS),
+    "heads": TRANSFORMERS,
+    "kv_heads": ("llama",),
 }  # the models that have each option that some lack
 TEXTS = ("tiny_shakespeare",)  # data sets that are texts
 SEEDS = 1 << 32  # jax.random.key takes only the lowest 32 bits of a seed
@@ -56,7 +57,7 @@ def _expect_model_for(data: str, text: bool, model: str) -> None:
         raise ValueError(f"train: the model {model} needs text, got --data {data}; pass --data {TEXTS[0]}, or a .txt file.")
     if text and model in MODELS:
         raise ValueError(f"train: {model} is a model of images and tables, and {data} is a text: add --data digits, or data of "
-                         f"your own, or choose --model {' or '.join(MODELS_OF_TEXT)}.")  # fmt: skip
+                         f"your own, or choose --model {', '.join(MODELS_OF_TEXT[:-1])} or {MODELS_OF_TEXT[-1]}.")  # fmt: skip
 
 
 def _expect_optimizer(o: "Train") -> None:
@@ -97,7 +98,7 @@ def _expect_useful(o: "Train", model: str) -> None:
 
 
 def _expect_sizes(o: "Train") -> None:
-    given = {"epochs": o.epochs, "patience": o.patience, "save_every": o.save_every}
+    given = {"epochs": o.epochs, "patience": o.patience, "save_every": o.save_every, "kv_heads": o.kv_heads}
     sizes: dict[str, int] = {name: n for name, n in given.items() if n is not None}
     sizes |= {name: getattr(o, name) for name in ("batch_size", "microbatches", "layers", "heads", "width", "context")}
     sizes |= {f"hidden layer {i}": n for i, n in enumerate(o.hidden)}
@@ -141,8 +142,13 @@ def _expect_numbers(o: "Train") -> None:
 
 
 def _expect_of_text(o: "Train", model: str) -> None:
-    if model == "gpt" and o.width % o.heads:
+    if model in TRANSFORMERS and o.width % o.heads:
         raise ValueError(f"train: --width must be a multiple of --heads, got {o.width} and {o.heads}; change one of them.")
+    if model == "llama" and (o.width // o.heads % 2 or o.heads % (o.kv_heads or o.heads)):
+        raise ValueError(
+            "train: a llama turns pairs of features and shares keys among heads, so --width / --heads must be even and --heads "
+            f"a multiple of --kv-heads, got {o.width}, {o.heads} and {o.kv_heads}; change one."
+        )
     if o.epochs is not None and o.epochs * EVERY >= LARGEST:
         raise ValueError(f"train: {o.epochs} epochs of {EVERY} steps are too many, 2**31 steps or more; pass fewer --epochs.")
 
@@ -173,3 +179,11 @@ def _expect_saved(o: "Train") -> None:
         raise ValueError("train: --tensorboard needs tensorboardX: python -m pip install 'nnjax[tensorboard]'.")
     if o.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise ValueError("train: --wandb needs wandb: python -m pip install 'nnjax[wandb]'.")
+
+
+def expect_on_mesh(o: "Train") -> None:
+    """Raise ValueError for options that work on one device only."""
+    given = {"--model nielsen": o.model == "nielsen", f"--feedback {o.feedback}": o.feedback != "transpose",
+             "--grad both": o.grad == "both", "--trajectory": o.trajectory > 0}  # fmt: skip
+    for option in (name for name, asked in given.items() if asked):
+        raise ValueError(f"train: {option} works on one device only; leave it out, or leave out --devices and --mesh.")

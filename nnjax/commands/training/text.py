@@ -1,4 +1,4 @@
-"""`nnjax train` on text: a gpt or a recurrent character model, and a sample of what it writes."""
+"""`nnjax train` on text: a gpt, a llama or a recurrent character model, and a sample of what it writes."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,11 @@ from ...losses.fused import linear_cross_entropy
 from ...losses.means import softmax_cross_entropy
 from ...models.char_rnn import char_rnn
 from ...models.decode import generate_gpt
+from ...models.decode_llama import generate_llama
 from ...models.generate import generate
+from ...models.llama import LlamaOptions, expect_llama
 from ...train.optimizers import averaged
-from ...train.recipe import Gpt, initial, named
+from ...train.recipe import Gpt, Made, initial, named
 from ...train.run import Checkpoints, Fit, expect_resumable
 from ...train.step import init_state
 from ...train.text import expect_window, fit_text, windows
@@ -29,7 +31,8 @@ from .words import COMPARING
 if TYPE_CHECKING:
     from ..train import Train
 
-MODELS_OF_TEXT = ("gpt", "char_rnn")
+TRANSFORMERS = ("gpt", "llama")
+MODELS_OF_TEXT = (*TRANSFORMERS, "char_rnn")
 EVERY = 250  # steps that count as an epoch
 SAMPLE = 200  # characters
 
@@ -40,9 +43,8 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     name = named("model of text", o.model or "gpt", MODELS_OF_TEXT)
     expect_window(text, o.context)
     init_key, run_key, text_key = jax.random.split(jax.random.key(o.seed), 3)
-    loss, made = softmax_cross_entropy(), None
-    if name == "gpt":
-        made = Gpt(vocab, o.context, o.layers, o.heads, o.width, o.dropout, scan=o.layers > 8)
+    loss, made = softmax_cross_entropy(), made_of(o, name, vocab)
+    if made is not None:
         network = Network(name, made._asdict())
         model, trained = (layer_of(network, fused=fused) for fused in (False, True))
         loss = linear_cross_entropy()
@@ -65,7 +67,8 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     state = jax.eval_shape(lambda: init_state(params, optimizer, run_key))
     expect_resumable(checkpoints, state)
     o.say(f"{text.name}: {len(text.train)} characters to train on, {len(text.validation)} to validate, {vocab} different ones")
-    sizes = f"{o.layers} x {o.width}" + (f", {o.heads} heads" if name == "gpt" else "")
+    sizes = f"{o.layers} x {o.width}" + (f", {o.heads} heads" if name in TRANSFORMERS else "")
+    sizes += f", {sum(p.size for p in jax.tree.leaves(params)):,} parameters"
     o.say(f"{name} {sizes}, context {o.context}, {loss.name}, {o.described()}")
     first, compared = [], ""
     starts = jnp.arange(o.batch_size, dtype=jnp.int32) * ((len(text.train) - o.context) // o.batch_size)
@@ -99,14 +102,26 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         print(f"validation loss  {last.measured['validation_loss']:.4f}, {last.validation_accuracy:.4f} of characters right")
         last_params = placement.on_host(averaged(done.state.opt_state, done.state.params))
         with o.waiting("writing"):
-            sample = _sample(name, o, last_params, text, text_key)
+            sample = _sample(o, network, last_params, text, text_key)
         print(f"sample: {sample!r}")
     return done
 
 
-def _sample(name: str, o: "Train", params: Any, text: Text, key: jax.Array) -> str:
-    first = jnp.asarray(text.validation[:1])
+def made_of(o: "Train", name: str, vocab: int) -> Made | None:
+    """What a transformer is made from; None for another model. A llama shares its table with the head, as a gpt does."""
+    sizes, scan = (vocab, o.context, o.layers, o.heads, o.width), o.layers > 8
     if name == "gpt":
-        return text.decode(generate_gpt(params, first, min(SAMPLE, o.context), heads=o.heads, key=key, temperature=0.8))
+        return Gpt(*sizes, o.dropout, scan=scan)
+    if name == "llama":
+        return expect_llama(LlamaOptions(*sizes, kv_heads=o.kv_heads, tie=True, dropout=o.dropout, scan=scan))
+    return None
+
+
+def _sample(o: "Train", network: Network, params: Any, text: Text, key: jax.Array) -> str:
+    first, how = jnp.asarray(text.validation[:1]), {"key": key, "temperature": 0.8}
+    if network.kind == "gpt":
+        return text.decode(generate_gpt(params, first, min(SAMPLE, o.context), heads=o.heads, **how))
+    if network.kind == "llama":
+        return text.decode(generate_llama(params, first, min(SAMPLE, o.context), options=network.options, **how))
     model = char_rnn(len(text.vocabulary), o.width, layers=o.layers, carry=True)
-    return text.decode(generate(model, params, first, SAMPLE, key=key, temperature=0.8))
+    return text.decode(generate(model, params, first, SAMPLE, **how))

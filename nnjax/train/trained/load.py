@@ -71,8 +71,8 @@ class Trained:
         """n characters after the prompt, without it; by default as at the start of a line.
 
         Each is drawn from softmax(logits / temperature), among the top_k most probable ones if given; temperature 0 takes the
-        most probable. A gpt sees the last `context` characters. The same seed (0 by default) or key gives the same text; a
-        larger n only continues it.
+        most probable. A gpt or llama sees the last `context` characters. The same seed (0 by default) or key gives the same
+        text; a larger n only continues it.
         Raises DataError for characters that do not occur in the text of the run.
         """
         return "".join(self.stream(prompt, n, temperature=temperature, top_k=top_k, key=key, seed=seed))

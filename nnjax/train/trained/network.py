@@ -13,12 +13,15 @@ from ...models.book import book
 from ...models.char_rnn import char_rnn
 from ...models.gpt import gpt
 from ...models.lenet import lenet
+from ...models.llama import llama
 from ...models.mlp import mlp
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     name: getattr(layers, name) for name in ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 }
-KINDS: dict[str, Callable[..., Layer]] = {"mlp": mlp, "lenet": lenet, "nielsen": book, "gpt": gpt, "char_rnn": char_rnn}
+KINDS: dict[str, Callable[..., Layer]] = {
+    "mlp": mlp, "lenet": lenet, "nielsen": book, "gpt": gpt, "llama": llama, "char_rnn": char_rnn,
+}  # fmt: skip
 
 
 class Network(NamedTuple):

@@ -96,7 +96,7 @@ def feedback_of(name: str, key: jax.Array) -> Feedback | None:
 
 
 def model_of(record: Record) -> Layer:
-    """The layer that was trained; for a gpt, the one that returns logits."""
+    """The layer that was trained; for a gpt or llama, the one that returns logits."""
     network, feedback = record.network, record.feedback
     if feedback is None or network.kind not in ("mlp", "lenet"):
         return layer_of(network)

@@ -11,7 +11,8 @@ import numpy as np
 from ...data.text import Text
 from ...errors import describe, expect_positive
 from ...layer import Layer
-from ...models.decode import decoder
+from ...models.decode import Decoder, decoder
+from ...models.decode_llama import expect_options, llama_decoder
 from ...models.generate import expect_request, pick
 from .network import Network, layer_of
 
@@ -29,20 +30,26 @@ class Writer(NamedTuple):
 
 
 def writer(model: Layer, network: Network, vocabulary: str, name: str) -> Writer:
-    """The Writer of a gpt or char_rnn; model: its layer that returns logits. name: of the text, for errors."""
+    """The Writer of a gpt, llama or char_rnn; model: its layer that returns logits. name: of the text, for errors."""
     none = np.zeros(0, np.int32)
-    make = _from_windows(model, network) if network.kind == "gpt" else _from_states(network)
+    options = network.options
+    if network.kind == "gpt":
+        make = _from_windows(model, lambda params: decoder(params, heads=options["heads"]), options["context"])
+    elif network.kind == "llama":
+        make = _from_windows(model, lambda params: llama_decoder(params, expect_options(options)), options["context"])
+    else:
+        make = _from_states(network)
     return Writer(make, Text(name, none, none, vocabulary))
 
 
-def _from_windows(model: Layer, network: Network) -> Callable[[Any, Sequence[int]], Any]:
-    """A gpt caches keys and values until its context is full; after that it reads the last `context` characters each time."""
-    context, heads = network.options["context"], network.options["heads"]
-    empty = jax.jit(lambda params: decoder(params, heads=heads).empty(1, context))
+def _from_windows(model: Layer, decode: Callable[[Any], Decoder], context: int) -> Callable[[Any, Sequence[int]], Any]:
+    """A gpt or llama caches keys and values until its context is full; after that it reads the last `context` characters each
+    time, from position 0 on."""
+    empty = jax.jit(lambda params: decode(params).empty(1, context))
 
     @partial(jax.jit, donate_argnums=2)
     def step(params, ids, kept, t):
-        return decoder(params, heads=heads).step(ids, kept, t)
+        return decode(params).step(ids, kept, t)
 
     @jax.jit
     def whole(params, window):

@@ -18,8 +18,11 @@ HUGE = 10**12
         ({"batch_size": 30, "microbatches": 4}, "30 cannot be shared among 4 equal parts"),
         ({"model": "nielsen", "activation": "relu"}, "sigmoid neurons only, got activation 'relu'"),
         ({"model": "nielsen", "loss": "mean_squared_error"}, "unknown loss of the model nielsen"),
-        ({"model": "mlp", "heads": 2}, "--heads is an option of gpt, got it with mlp; .* --model gpt --data tiny_shakespeare"),
-        ({"dropout": 0.5}, "--dropout is an option of lenet and gpt, got it with mlp; .* add --model lenet\\.$"),
+        (
+            {"model": "mlp", "heads": 2},
+            "--heads is an option of gpt and llama, got it with mlp; .* --model gpt --data tiny_shakespeare",
+        ),
+        ({"dropout": 0.5}, "--dropout is an option of lenet, gpt and llama, got it with mlp; .* add --model lenet\\.$"),
         ({"data": "a.txt", "model": "char_rnn", "dropout": 0.5}, "got it with char_rnn; leave it out, or add --model gpt\\.$"),
         (
             {"data": "a.txt", "expand": True},
@@ -28,6 +31,13 @@ HUGE = 10**12
         ({"data": "a.txt", "target": "price"}, "--target is an option of mlp, lenet and nielsen, got it with gpt"),
         ({"model": "nielsen", "standardise_targets": True}, "--standardise-targets is an option of mlp and lenet"),
         ({"model": "gpt"}, "gpt needs text, got --data digits; pass --data tiny_shakespeare"),
+        (
+            {"data": "a.txt", "kv_heads": 2},
+            "--kv-heads is an option of llama, got it with gpt; leave it out, or add --model llama",
+        ),
+        ({"data": "a.txt", "model": "llama", "kv_heads": 3}, "--heads a multiple of --kv-heads, got 128, 4 and 3"),
+        ({"data": "a.txt", "model": "llama", "width": 12}, "--width / --heads must be even .* got 12, 4 and None"),
+        ({"data": "a.txt", "model": "llama", "kv_heads": 0}, "kv_heads must be a positive int, got 0"),
         ({"data": "A.TXT", "model": "lenet"}, "lenet is a model of images and tables, and A.TXT is a text: .*--model gpt or"),
         ({"model": "gtp"}, "unknown model 'gtp': .*did you mean 'gpt'"),
         ({"data": "some.txt", "hidden": (3,)}, "--hidden is an option of mlp, lenet and nielsen, got it with gpt"),
@@ -44,7 +54,13 @@ def test_contradictions_are_named(options, message):
 
 
 def test_the_options_as_they_are_make_sense():
-    for options in ({}, {"data": "tiny_shakespeare"}, {"model": "lenet", "dropout": 0.5}, {"model": "nielsen", "l2": 5.0}):
+    for options in (
+        {},
+        {"data": "tiny_shakespeare"},
+        {"data": "a.txt", "model": "llama", "kv_heads": 2},
+        {"model": "lenet", "dropout": 0.5},
+        {"model": "nielsen", "l2": 5.0},
+    ):
         expect_options(Train(**options))
 
 
@@ -62,13 +78,14 @@ def pool(folder, text) -> dict[str, list]:
         "--standardise-targets": flag,
         "--config": ["nowhere.toml", str(text), str(folder), ""],
         "--print-config": flag,
-        "--model": ["mlp", "lenet", "nielsen", "gpt", "char_rnn", "None", "resnet"],
+        "--model": ["mlp", "lenet", "nielsen", "gpt", "llama", "char_rnn", "None", "resnet"],
         "--hidden": [["3"], ["3", "4"], [], ["0"], [str(HUGE)], ["-1"]],
         "--channels": [["2"], ["2", "3"], ["2", "3", "4", "5"], [], ["0"]],
         "--activation": ["relu", "gelu", "swish"],
         "--dropout": numbers,
         "--layers": counts,
         "--heads": counts,
+        "--kv-heads": counts,
         "--width": ["8", "7", "0", str(HUGE)],
         "--context": ["4", "0", str(HUGE)],
         "--epochs": ["1", "0", "-1", str(HUGE)],

@@ -14,11 +14,11 @@ def words(tmp_path):
     return str(path)
 
 
-@pytest.mark.parametrize("model", [None, pytest.param("char_rnn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", [None, "llama", "char_rnn"])
 @pytest.mark.slow
 def test_your_own_text_trains_is_compared_and_sampled(words, tmp_path, capsys, model):
     folder = tmp_path / "run"
-    sizes = QUICK if model is None else {name: n for name, n in QUICK.items() if name != "heads"}
+    sizes = {name: n for name, n in QUICK.items() if name != "heads" or model != "char_rnn"}
     options = {**sizes, "data": words, "model": model, "folder": folder, "average": 0.9, "clip": 1.0, "l2": 0.1, "l1": 0.1}
     assert Train(**options).run() == 0
     out = capsys.readouterr().out
@@ -49,7 +49,7 @@ def test_both_gradients_are_compared_and_saved(words, tmp_path, capsys):
 
 
 def test_a_model_of_images_is_refused(words):
-    with pytest.raises(ValueError, match=r"lenet is a model of images and tables.*choose --model gpt or char_rnn"):
+    with pytest.raises(ValueError, match=r"lenet is a model of images and tables.*choose --model gpt, llama or char_rnn"):
         Train(data=words, model="lenet", **QUICK).run()
     with pytest.raises(ValueError, match=r"--grad both .* got --compute-dtype bfloat16; leave one of them out"):
         Train(data=words, grad="both", compute_dtype="bfloat16", **QUICK).run()
@@ -58,7 +58,7 @@ def test_a_model_of_images_is_refused(words):
             ValueError, match=rf"--{next(iter(options))} is an option of mlp, lenet and nielsen, got it with gpt"
         ):
             Train(data=words, **options, **QUICK).run()
-    with pytest.raises(ValueError, match=r"--heads is an option of gpt, got it with char_rnn; leave it out"):
+    with pytest.raises(ValueError, match=r"--heads is an option of gpt and llama, got it with char_rnn; leave it out"):
         Train(data=words, model="char_rnn", **{**QUICK, "heads": 2}).run()
 
 

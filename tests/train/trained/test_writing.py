@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nnjax.data.dataset import DataError
+from nnjax.models.decode_llama import generate_llama
 from nnjax.models.generate import generate
 from nnjax.train.trained.network import Network, layer_of
 from nnjax.train.trained.writing import characters, writer
@@ -17,6 +18,8 @@ RNN = Network("char_rnn", {"vocab": VOCAB, "width": 8, "cell": "lstm", "layers":
 # Larger than initial weights, so that the most probable character is not just the previous one.
 GPT_PARAMS = jax.tree.map(lambda p: 8 * p if p.ndim > 1 else p, layer_of(GPT).init(jax.random.key(0)))
 RNN_PARAMS = jax.tree.map(lambda p: 3 * p, layer_of(RNN).init(jax.random.key(1)))
+LLAMA = Network("llama", {"vocab": VOCAB, "context": CONTEXT, "layers": 2, "heads": 2, "width": 8, "kv_heads": 1, "tie": True})
+LLAMA_PARAMS = jax.tree.map(lambda p: 8 * p if p.ndim > 1 else p, layer_of(LLAMA).init(jax.random.key(4)))
 KEY = jax.random.key(2)
 
 
@@ -44,6 +47,15 @@ def test_a_gpt_writes_past_its_context_from_only_the_last_characters(gpt, prompt
         wanted.append(VOCABULARY[ids[-1]])
     assert len(set(wanted)) > 2
     assert text(gpt, GPT_PARAMS, prompt, 12) == "".join(wanted)
+
+
+@pytest.mark.parametrize("prompt", ["abc", "abcdefghab"])
+def test_a_llama_does_so_too_and_as_generate_llama(prompt):
+    made = writer(layer_of(LLAMA), LLAMA, VOCABULARY, "a.txt")
+    ids = jnp.array([VOCABULARY.index(c) for c in prompt], jnp.int32)
+    wanted = generate_llama(LLAMA_PARAMS, ids, 12, options=LLAMA.options)
+    assert len(set(wanted.tolist())) > 2
+    assert text(made, LLAMA_PARAMS, prompt, 12) == "".join(VOCABULARY[i] for i in wanted)
 
 
 @pytest.mark.parametrize("n", [1, 7])

@@ -77,6 +77,7 @@ def calls(folder: Path) -> dict:
     for make in (nnjax.rnn, nnjax.gru, nnjax.lstm):
         call(make.__name__, make, 3, 2, carry=True)
     call("attention", nnjax.attention, 8, 4, kv_heads=2, causal=True, rope=True, key_mask=False, bias=True, init=None)
+    call("mixture_of_experts", nnjax.mixture_of_experts, 3, 2, 2, 2, activation="gelu", over="all", balance=0.1, z=0.1, init=None)
     call("softmax_cross_entropy", nnjax.softmax_cross_entropy, label_smoothing=0.1)
 
     block = nnjax.serial(nnjax.dense(3, 3), nnjax.tanh())
@@ -122,6 +123,10 @@ def calls(folder: Path) -> dict:
     call("ops.attention", ops.attention, q, q, q, causal=False, mask=jnp.ones((2, 3), bool))
     call("ops.linear_cross_entropy", ops.linear_cross_entropy, one(4, 3), one(5, 3), ids(4), weights=one(4))
     call("ops.conv", ops.conv, one(1, 4, 4, 2), one(3, 3, 2, 2), one(2), stride=1, padding="SAME", dilation=(1, 1), groups=1)
+    sizes, x = jnp.array([1, 2], jnp.int32), one(3, 3)
+    call("ops.ragged_dot", ops.ragged_dot, x, one(2, 3, 2), sizes)
+    given = one(3, 2), one(2, 3, 2), one(2, 2, 3)
+    call("ops.mixture_of_experts", ops.mixture_of_experts, x, *given, top_k=2, activation="gelu", over="all", balance=0.1, z=0.1)
     call("ops.max_pool", ops.max_pool, one(1, 4, 4, 1), (2, 2), (1, 1))
 
     book = nielsen.init(KEY, [3, 4, 2])
@@ -153,6 +158,9 @@ def calls(folder: Path) -> dict:
     call("lenet", nnjax.lenet, 3, channels=(2,), hidden=3, activation=nnjax.tanh(), image=(8, 8, 1), dropout=0.5)
     call("char_rnn", nnjax.char_rnn, 5, 3, cell="gru", layers=1, carry=True)
     call("gpt", nnjax.gpt, 5, 4, 1, 2, 4, dropout=0.1, fused=True, remat=True, scan=True)
+    sparse = {"hidden": 3, "balance": 0.1, "z": 0.1, "auxiliary": True}
+    call("moe", nnjax.moe, 5, 4, 1, 2, 4, 2, 1, activation="gelu", dropout=0.1, fused=True, remat=True, scan=True, **sparse)
+    call("moe_feed", models.moe_feed, 4, 2, 1, hidden=3)
     call("gpt2_from_safetensors", models.gpt2_from_safetensors, folder / "nothing", heads=2)
     chars = nnjax.char_rnn(5, 3, cell="gru", carry=True)
     call("generate", nnjax.models.generate, chars, chars.init(KEY), ids(2, 3), 2, key=KEY, temperature=0.5)

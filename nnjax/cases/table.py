@@ -13,6 +13,7 @@ from ..models.mlp import mlp
 from .attention import attentions
 from .case import Case
 from .inputs import classes, features, fused, ids, steps, targets, with_state
+from .mixture import mixtures
 from .variants import frozen, jittered
 
 
@@ -90,6 +91,7 @@ def cases() -> tuple[Case, ...]:
         Case("char_rnn", jittered(char_rnn(5, 3, cell="gru")), ids(5, 3)),
         *_convolutions(),
         *attentions(),
+        *mixtures(),
         Case("unembedding", layers.unembedding(5, 3), features(3)),
         Case("linear_cross_entropy", fused_loss.linear_cross_entropy(), fused(7, 3, False)),
         Case("linear_cross_entropy, weighted", fused_loss.linear_cross_entropy(), fused(7, 3, True)),

@@ -17,5 +17,7 @@ from .gpt2 import gpt2_from_safetensors as gpt2_from_safetensors
 from .gpt2 import gpt2_options as gpt2_options
 from .lenet import lenet as lenet
 from .mlp import mlp as mlp
+from .moe import moe as moe
+from .moe import moe_feed as moe_feed
 from .weights import load_weights as load_weights
 from .weights import save_weights as save_weights

@@ -17,6 +17,8 @@ from .norms import batch_norm as batch_norm
 from .norms import group_norm as group_norm
 from .norms import layer_norm as layer_norm
 from .norms import rms_norm as rms_norm
+from .routing import mixture_of_experts as mixture_of_experts
+from .routing import ragged_dot as ragged_dot
 from .vocabulary import linear_cross_entropy as linear_cross_entropy
 
 __all__ = [name for name, value in globals().items() if callable(value)]

@@ -83,7 +83,26 @@ class Gpt(NamedTuple):
     scan: bool = True
 
 
-def gradients(model: Layer, loss: Layer, made: Mlp | Gpt | None = None) -> Gradients:
+class Moe(NamedTuple):
+    """The arguments that a `moe` was made from."""
+
+    vocab: int
+    context: int
+    layers: int
+    heads: int
+    width: int
+    experts: int
+    top_k: int
+    balance: float
+    z: float
+    dropout: float = 0.0
+    scan: bool = True
+
+
+Made = Mlp | Gpt | Moe
+
+
+def gradients(model: Layer, loss: Layer, made: Made | None = None) -> Gradients:
     """The gradients on one device, where `made` does not matter."""
     return Gradients(value_and_grad(model, loss), reference_value_and_grad(model, loss))
 
@@ -92,7 +111,7 @@ def make_recipe(
     model: str, data: Dataset, *, hidden: Sequence[int] = (64,), channels: Sequence[int] = (20, 40),
     activation: str | None = None, loss: str | None = None, dropout: float = 0.0, l2: float = 0.0, l1: float = 0.0,
     microbatches: int = 1, compute_dtype: str | None = None, feedback: str | Sequence[back.Operator] = "transpose",
-    gradients: Callable[[Layer, Layer, Mlp | Gpt | None], Gradients] = gradients, key: jax.Array,
+    gradients: Callable[[Layer, Layer, Made | None], Gradients] = gradients, key: jax.Array,
 ) -> Recipe:  # fmt: skip
     """The model of this name for this data. Raises ValueError for unknown names and for sizes that do not fit.
 

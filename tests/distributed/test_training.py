@@ -17,13 +17,15 @@ from nnjax.grad import add_l1, add_l2
 from nnjax.train import Checkpoints, fit, fit_text, load
 from nnjax.train.optimizers import make_optimizer
 from nnjax.train.placement import ONE_DEVICE
-from nnjax.train.recipe import Gpt, Mlp
+from nnjax.train.recipe import Gpt, Mlp, Moe
 from nnjax.train.step import make_step
 
 KEY = jax.random.key(0)
 CROSS_ENTROPY, FUSED = nnjax.softmax_cross_entropy(), nnjax.linear_cross_entropy()
 SMALL = {"context": 8, "layers": 2, "heads": 4, "width": 16}
 GPT = nnjax.gpt(16, **SMALL, scan=False, fused=True)
+SPARSE = {**SMALL, "layers": 1, "experts": 4, "top_k": 2, "balance": 0.1, "z": 0.01}
+MOE = nnjax.moe(16, **SPARSE, scan=False, fused=True, auxiliary=True)
 IMAGES = (16, 64)
 MODELS = {
     "mlp": (nnjax.mlp([64, 16, 10], nnjax.tanh()), CROSS_ENTROPY, IMAGES, 10),
@@ -31,18 +33,21 @@ MODELS = {
     "char_rnn": (nnjax.char_rnn(16, 8), CROSS_ENTROPY, (16, 8), 16),
     "gpt": (GPT, FUSED, (16, 8), 16),
     "gpt of an uneven vocabulary": (nnjax.gpt(15, **SMALL, scan=True, fused=True), FUSED, (16, 8), 15),
+    "moe": (MOE, nnjax.auxiliary.to_loss(FUSED), (16, 8), 16),
 }  # fmt: skip
 OPTIMIZER = optax.adam(0.003)
 MADE = {
     "mlp": Mlp([64, 16, 10], nnjax.tanh()),
     "gpt": Gpt(16, **SMALL, scan=False),
     "gpt of an uneven vocabulary": Gpt(15, **SMALL),
+    "moe": Moe(16, **SPARSE, scan=False),
 }
 CASES = [
     *((name, {"data": 8}) for name in MODELS),
     *((name, {"shard": 8}) for name in ("mlp", "lenet", "char_rnn", "gpt")),
     *((name, {"data": 4, "model": 2}) for name in ("mlp", "gpt", "gpt of an uneven vocabulary")),
     *((name, {"data": 2, "shard": 2, "model": 2}) for name in ("mlp", "gpt", "gpt of an uneven vocabulary")),
+    ("moe", {"data": 2, "shard": 2, "expert": 2}),
     ("mlp", {"model": 8}),
     ("gpt", {"model": 4}),
 ]

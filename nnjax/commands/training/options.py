@@ -22,8 +22,9 @@ OF: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("regression", "standardise_targets"), ("mlp", "lenet")),
     **dict.fromkeys(("layers", "width", "context"), MODELS_OF_TEXT),
     "channels": ("lenet",),
-    "dropout": ("lenet", "gpt"),
-    "heads": ("gpt",),
+    "dropout": ("lenet", "gpt", "moe"),
+    "heads": ("gpt", "moe"),
+    **dict.fromkeys(("experts", "top_k", "balance", "router_z"), ("moe",)),
 }  # the models that have each option that some lack
 TEXTS = ("tiny_shakespeare",)  # data sets that are texts
 SEEDS = 1 << 32  # jax.random.key takes only the lowest 32 bits of a seed
@@ -100,6 +101,7 @@ def _expect_sizes(o: "Train") -> None:
     given = {"epochs": o.epochs, "patience": o.patience, "save_every": o.save_every}
     sizes: dict[str, int] = {name: n for name, n in given.items() if n is not None}
     sizes |= {name: getattr(o, name) for name in ("batch_size", "microbatches", "layers", "heads", "width", "context")}
+    sizes |= {"experts": o.experts, "top_k": o.top_k}
     sizes |= {f"hidden layer {i}": n for i, n in enumerate(o.hidden)}
     sizes |= {f"channels of convolution {i}": n for i, n in enumerate(o.channels)}
     expect_positive("train", **sizes)
@@ -119,14 +121,14 @@ def _expect_sizes(o: "Train") -> None:
 
 
 def _expect_numbers(o: "Train") -> None:
-    names = ("learning_rate", "clip", "weight_decay", "l2", "l1", "average", "dropout")
+    names = ("learning_rate", "clip", "weight_decay", "l2", "l1", "average", "dropout", "balance", "router_z")
     numbers: dict[str, float | None] = {name.replace("_", " "): getattr(o, name) for name in names}
     for what, args in (("optimizer", o.optimizer_args), ("schedule", o.schedule_args)):
         numbers |= {f"the argument {name} of the {what}": value for name, value in args.items()}
     for name, value in numbers.items():
         if value is not None and not math.isfinite(value):
             raise ValueError(f"train: {name} must be a finite number, got {value}; pass one.")
-    for name, value in (("l2", o.l2), ("l1", o.l1)):
+    for name, value in (("l2", o.l2), ("l1", o.l1), ("balance", o.balance), ("router z", o.router_z)):
         if value < 0:
             raise ValueError(f"train: {name} must be at least 0, got {value}; 0 turns it off.")
     if not 0 <= o.dropout < 1:
@@ -141,8 +143,10 @@ def _expect_numbers(o: "Train") -> None:
 
 
 def _expect_of_text(o: "Train", model: str) -> None:
-    if model == "gpt" and o.width % o.heads:
+    if model in ("gpt", "moe") and o.width % o.heads:
         raise ValueError(f"train: --width must be a multiple of --heads, got {o.width} and {o.heads}; change one of them.")
+    if model == "moe" and o.top_k > o.experts:
+        raise ValueError(f"train: --top-k must be at most --experts, got {o.top_k} and {o.experts}; change one of them.")
     if o.epochs is not None and o.epochs * EVERY >= LARGEST:
         raise ValueError(f"train: {o.epochs} epochs of {EVERY} steps are too many, 2**31 steps or more; pass fewer --epochs.")
 

@@ -1,25 +1,28 @@
-"""`nnjax train` on text: a gpt or a recurrent character model, and a sample of what it writes."""
+"""`nnjax train` on text: a gpt, a mixture of experts or a recurrent character model, and a sample of what it writes."""
 
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
+from ...auxiliary import to_loss
 from ...check.vjp import compare_gradients
 from ...data.text import Text
 from ...grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad
+from ...layer import Layer
 from ...losses.fused import linear_cross_entropy
 from ...losses.means import softmax_cross_entropy
 from ...models.char_rnn import char_rnn
 from ...models.decode import generate_gpt
 from ...models.generate import generate
 from ...train.optimizers import averaged
-from ...train.recipe import Gpt, initial, named
+from ...train.recipe import Gpt, Moe, initial, named
 from ...train.run import Checkpoints, Fit, expect_resumable
 from ...train.step import init_state
 from ...train.text import expect_window, fit_text, windows
 from ...train.trained.network import Network, layer_of
 from ...train.trained.record import TEXT, Record, evaluated_at, keep_record
+from ...train.trained.writing import characters, writer
 from ...train.watching.finite import first_not_finite
 from ...train.watching.metrics import told_before
 from ...train.watching.progress import progress
@@ -29,7 +32,7 @@ from .words import COMPARING
 if TYPE_CHECKING:
     from ..train import Train
 
-MODELS_OF_TEXT = ("gpt", "char_rnn")
+MODELS_OF_TEXT = ("gpt", "moe", "char_rnn")
 EVERY = 250  # steps that count as an epoch
 SAMPLE = 200  # characters
 
@@ -46,6 +49,12 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         network = Network(name, made._asdict())
         model, trained = (layer_of(network, fused=fused) for fused in (False, True))
         loss = linear_cross_entropy()
+    elif name == "moe":
+        sizes = (vocab, o.context, o.layers, o.heads, o.width, o.experts, o.top_k)
+        made = Moe(*sizes, o.balance, o.router_z, o.dropout, scan=o.layers > 8)
+        network = Network(name, made._asdict())
+        model, trained = layer_of(network), layer_of(network, fused=True, auxiliary=True)
+        loss = to_loss(linear_cross_entropy())
     else:
         network = Network(name, {"vocab": vocab, "width": o.width, "cell": "lstm", "layers": o.layers})
         model = trained = layer_of(network)
@@ -65,7 +74,8 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     state = jax.eval_shape(lambda: init_state(params, optimizer, run_key))
     expect_resumable(checkpoints, state)
     o.say(f"{text.name}: {len(text.train)} characters to train on, {len(text.validation)} to validate, {vocab} different ones")
-    sizes = f"{o.layers} x {o.width}" + (f", {o.heads} heads" if name == "gpt" else "")
+    sizes = f"{o.layers} x {o.width}" + (f", {o.heads} heads" if name in ("gpt", "moe") else "")
+    sizes += f", {o.top_k} of {o.experts} experts" if name == "moe" else ""
     o.say(f"{name} {sizes}, context {o.context}, {loss.name}, {o.described()}")
     first, compared = [], ""
     starts = jnp.arange(o.batch_size, dtype=jnp.int32) * ((len(text.train) - o.context) // o.batch_size)
@@ -84,7 +94,7 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     with progress(epochs, EVERY * o.batch_size, EVERY, o.quiet) as watched, o.writers(EVERY * o.batch_size) as write:
         f, where = o.trained(hand, reference, first, lambda p, x, y, k: first_not_finite(trained, loss, p, x, y, k))
         done = fit_text(
-            f, params, text, predict=model.apply,
+            f, params, text, predict=model.apply if name != "moe" else lambda params, ids: model.fwd(params, ids)[0],
             optimizer=optimizer, steps=epochs * EVERY, context=o.context, batch_size=o.batch_size,
             key=run_key, every=EVERY, on_epoch=lambda record: (write(record), watched.on_epoch(record)),
             on_steps=watched.on_steps, measure=make_norms(hand, reference, *batch) if o.folder else None,
@@ -99,14 +109,17 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         print(f"validation loss  {last.measured['validation_loss']:.4f}, {last.validation_accuracy:.4f} of characters right")
         last_params = placement.on_host(averaged(done.state.opt_state, done.state.params))
         with o.waiting("writing"):
-            sample = _sample(name, o, last_params, text, text_key)
+            sample = _sample(network, model, o, last_params, text, text_key)
         print(f"sample: {sample!r}")
     return done
 
 
-def _sample(name: str, o: "Train", params: Any, text: Text, key: jax.Array) -> str:
+def _sample(network: Network, model: Layer, o: "Train", params: Any, text: Text, key: jax.Array) -> str:
     first = jnp.asarray(text.validation[:1])
-    if name == "gpt":
+    if network.kind == "moe":
+        write = writer(model, network, text.vocabulary, text.name)
+        return "".join(characters(write, params, text.decode(first), SAMPLE, 0.8, None, key))
+    if network.kind == "gpt":
         return text.decode(generate_gpt(params, first, min(SAMPLE, o.context), heads=o.heads, key=key, temperature=0.8))
     model = char_rnn(len(text.vocabulary), o.width, layers=o.layers, carry=True)
     return text.decode(generate(model, params, first, SAMPLE, key=key, temperature=0.8))

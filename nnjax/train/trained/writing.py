@@ -13,6 +13,7 @@ from ...errors import describe, expect_positive
 from ...layer import Layer
 from ...models.decode import decoder
 from ...models.generate import expect_request, pick
+from ...models.moe import moe_feed
 from .network import Network, layer_of
 
 READ = 256  # characters of a prompt that a recurrent network reads at once, at most
@@ -29,20 +30,24 @@ class Writer(NamedTuple):
 
 
 def writer(model: Layer, network: Network, vocabulary: str, name: str) -> Writer:
-    """The Writer of a gpt or char_rnn; model: its layer that returns logits. name: of the text, for errors."""
+    """The Writer of a gpt, moe or char_rnn; model: its layer that returns logits. name: of the text, for errors."""
     none = np.zeros(0, np.int32)
-    make = _from_windows(model, network) if network.kind == "gpt" else _from_states(network)
+    make = _from_windows(model, network) if network.kind in ("gpt", "moe") else _from_states(network)
     return Writer(make, Text(name, none, none, vocabulary))
 
 
 def _from_windows(model: Layer, network: Network) -> Callable[[Any, Sequence[int]], Any]:
-    """A gpt caches keys and values until its context is full; after that it reads the last `context` characters each time."""
-    context, heads = network.options["context"], network.options["heads"]
-    empty = jax.jit(lambda params: decoder(params, heads=heads).empty(1, context))
+    """A gpt or moe caches keys and values until its context is full; after that it reads the last `context` characters each time."""
+    options = network.options
+    context, own = options["context"], {}
+    if network.kind == "moe":
+        own = {"feed": moe_feed(options["width"], options["experts"], options["top_k"])}
+    decoding = partial(decoder, heads=options["heads"], **own)
+    empty = jax.jit(lambda params: decoding(params).empty(1, context))
 
     @partial(jax.jit, donate_argnums=2)
     def step(params, ids, kept, t):
-        return decoder(params, heads=heads).step(ids, kept, t)
+        return decoding(params).step(ids, kept, t)
 
     @jax.jit
     def whole(params, window):

@@ -2,8 +2,8 @@
 
 A layer with a loss of its own returns (y, own). In a model the values travel as pairs (x, sum so far): `start` makes the first
 pair, `past` leads the sum past a layer without such a loss, `add` adds the loss of a layer that has one, and `to_loss` adds the
-sum to the loss of the output. So they are part of the value, and `apply` stays the definition that `jax.grad` differentiates: a backward
-that only put their gradient in would disagree with every value.
+sum to the loss of the output. So they are part of the value, and `apply` stays the definition that `jax.grad` differentiates: a
+backward that only put their gradient in would disagree with every value.
 
 >>> mixture = nnjax.mixture_of_experts(4, 8, 3, 2, balance=0.01)
 >>> first, last = nnjax.auxiliary.start(nnjax.dense(6, 4)), nnjax.auxiliary.past(nnjax.dense(4, 2))

@@ -61,7 +61,11 @@ def test_a_sum_that_gets_no_gradient_is_rejected():
 def test_the_parts_are_met_where_they_stand():
     whole = model()
     params, x = whole.init(KEY), jnp.ones((2, 2))
-    assert [part.layer.name.split("(")[0] for part in met(whole, params, x)] == ["auxiliary.start", "scan_layers", "auxiliary.past"]
+    assert [part.layer.name.split("(")[0] for part in met(whole, params, x)] == [
+        "auxiliary.start",
+        "scan_layers",
+        "auxiliary.past",
+    ]
     add = auxiliary.add(squares())
     assert [part.name for part in met(add, (), (jnp.ones(3), jnp.float32(1)))] == ["add"]
     loss = auxiliary.to_loss(nnjax.mean_squared_error())

@@ -77,7 +77,8 @@ def calls(folder: Path) -> dict:
     for make in (nnjax.rnn, nnjax.gru, nnjax.lstm):
         call(make.__name__, make, 3, 2, carry=True)
     call("attention", nnjax.attention, 8, 4, kv_heads=2, causal=True, rope=True, key_mask=False, bias=True, init=None)
-    call("mixture_of_experts", nnjax.mixture_of_experts, 3, 2, 2, 2, activation="gelu", over="all", balance=0.1, z=0.1, init=None)
+    how = {"activation": "gelu", "over": "all", "balance": 0.1, "z": 0.1}
+    call("mixture_of_experts", nnjax.mixture_of_experts, 3, 2, 2, 2, init=None, **how)
     call("softmax_cross_entropy", nnjax.softmax_cross_entropy, label_smoothing=0.1)
 
     block = nnjax.serial(nnjax.dense(3, 3), nnjax.tanh())
@@ -126,7 +127,7 @@ def calls(folder: Path) -> dict:
     sizes, x = jnp.array([1, 2], jnp.int32), one(3, 3)
     call("ops.ragged_dot", ops.ragged_dot, x, one(2, 3, 2), sizes)
     given = one(3, 2), one(2, 3, 2), one(2, 2, 3)
-    call("ops.mixture_of_experts", ops.mixture_of_experts, x, *given, top_k=2, activation="gelu", over="all", balance=0.1, z=0.1)
+    call("ops.mixture_of_experts", ops.mixture_of_experts, x, *given, top_k=2, **how)
     call("ops.max_pool", ops.max_pool, one(1, 4, 4, 1), (2, 2), (1, 1))
 
     book = nielsen.init(KEY, [3, 4, 2])

@@ -159,8 +159,8 @@ def _mixtures(mesh: Mesh, batch: tuple[str, ...], n: int) -> list[Case]:
     """Experts on several devices, without their losses and with them in the loss of a whole model."""
     experts, shard = 2 * mesh.shape["expert"], "shard" if "shard" in mesh.axis_names else None
     cut = replicated(mixture_of_experts(4, 3, experts, 2, mesh, batch=batch), batch)
-    mixture = Case("mixture_of_experts", cut.layer, layers.mixture_of_experts(4, 3, experts, 2), (cut.specs, P(batch), P(batch)),
-                   _normal(n, 3, 4))  # fmt: skip
+    one, specs = layers.mixture_of_experts(4, 3, experts, 2), (cut.specs, P(batch), P(batch))
+    mixture = Case("mixture_of_experts", cut.layer, one, specs, _normal(n, 3, 4))
     sizes = {"vocab": 5, "context": 3, "layers": 2, "heads": 2, "width": 4, "experts": experts, "top_k": 2, "hidden": 3}
     weights = {"balance": 0.5, "z": 0.5}
     found = moe(**sizes, **weights, mesh=mesh, data=tuple(name for name in ("data",) if name in batch), expert="expert",

@@ -105,8 +105,8 @@ def generate_gpt(
     """`length` new ids after `prompt`.  prompt: integers (..., s), s >= 1; result: int32 (..., length).
 
     params: those of gpt(vocab, context, layers, heads, width), in any of its forms; heads, activation and eps: those of the
-    gpt (`models.gpt2_options` reads those of a file). feed: what stands in each block in place of the mlp; for the parameters of
-    a `moe` it is `models.moe_feed(width, experts, top_k)`. With a key each id is drawn from softmax(logits / temperature);
+    gpt (`models.gpt2_options` reads those of a file). feed: what stands in each block in place of the mlp; for a `moe`
+    it is `models.moe_feed(width, experts, top_k)`. With a key each id is drawn from softmax(logits / temperature);
     without one, or at temperature 0, it is the most probable, the first one if several tie.
     Pure: the same arguments give the same ids, also under `jit` (with only params, prompt and key traced).
     Raises ValueError if s + length - 1 is more than the context, TypeError for a prompt that is not integers.

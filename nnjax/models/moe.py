@@ -16,7 +16,7 @@ from .gpt import gpt_initializers
 
 
 def moe_hidden(width: int) -> int:
-    """Hidden neurons of an expert by default: the least multiple of 8 from 8/3 of the width on, as swiglu has three matrices."""
+    """Hidden neurons of an expert: the least multiple of 8 from 8/3 of the width on, as swiglu has three matrices."""
     return 8 * -(-width // 3)
 
 

@@ -63,8 +63,8 @@ def mixture_of_experts(
 ) -> Any:  # fmt: skip
     """y = sum of g_e f_e(x) over the top_k experts e of each x: `nnjax.mixture_of_experts` with its matrices given.
 
-    x, y: (..., n); router: (n, experts); up: (experts, n, hidden), for "swiglu" (experts, n, 2 hidden), the gate's columns first;
-    down: (experts, hidden, n).  With balance or z the result is (y, losses).  Raises as `nnjax.mixture_of_experts` does.
+    x, y: (..., n); router: (n, experts); up: (experts, n, hidden), for "swiglu" (experts, n, 2 hidden), the gate's columns
+    first; down: (experts, hidden, n).  With balance or z the result is (y, losses).  Raises as `nnjax.mixture_of_experts` does.
 
     >>> x, router = jnp.ones((5, 4)), jnp.ones((4, 3))
     >>> up, down = jnp.ones((3, 4, 16)), jnp.ones((3, 8, 4))

@@ -1,4 +1,4 @@
-"""The rows of mixtures of experts, beside jax.grad of the same with JAX's own ragged product, and of every expert for every token."""
+"""The rows of mixtures of experts, beside jax.grad of JAX's own ragged product, and of every expert for every token."""
 
 from typing import Any
 

@@ -18,8 +18,8 @@ from ..collectives import exchange, exchange_t
 
 
 class Routes(NamedTuple):
-    """leave: int32 (devices, rows), which of its rows a device sends to each, the number of rows where none; back: (rows,), where
-    in what comes back each row stands; at: the places of what arrives, sorted by this device's experts, the empty last."""
+    """leave: int32 (devices, rows), which of its rows a device sends to each, `rows` where none; back: (rows,), where
+    each row stands in what comes back; at: the places of what arrives, sorted by this device's experts, the empty last."""
 
     leave: Array
     back: Array
@@ -35,7 +35,8 @@ def routes_of(sizes: Array, rows: int, axis: str) -> Routes:
     ends = jnp.cumsum(count, dtype=jnp.int32)
     first, shape = ends - count, (devices, rows)
     there = broadcast(j[None], shape) < broadcast(count[:, None], shape)
-    leave = jnp.where(there, broadcast(j[None], shape) + broadcast(first[:, None], shape), jnp.full_like(count, rows, shape=shape))
+    row = broadcast(j[None], shape) + broadcast(first[:, None], shape)
+    leave = jnp.where(there, row, jnp.full_like(row, rows))
     to = (broadcast(j[:, None], (rows, devices)) >= broadcast(ends[None], (rows, devices))).sum(1, dtype=jnp.int32)
     back = to * rows + j - rows_at(first, to)
     got = jnp.cumsum(exchange(sizes, axis), 1, dtype=jnp.int32)  # of each sender, the ends of its rows for each expert here

@@ -35,7 +35,7 @@ def activated_bwd(z: Array, ct_h: Array, activation: str) -> Array:
 
 
 def experts_fwd(params: Experts, x: Array, sizes: Array, activation: str, by: Products = PLAIN) -> Any:
-    """(y, z): y_r = activated(x_r U_e) D_e, e the expert of row r.  x, y: (rows, n), sorted by expert; sizes: of each expert."""
+    """(y, z): y_r = activated(z_r) D_e, z_r = x_r U_e, e the expert of row r.  x, y: (rows, n), sorted by expert."""
     z = by.dot(x, params.up, sizes)
     return by.dot(activated(z, activation), params.down, sizes), z
 

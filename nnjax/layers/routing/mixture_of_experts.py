@@ -60,7 +60,7 @@ def _expect(params: Any, x: Any, opts: Options) -> None:
     expect_params(WHO, params, MixtureParams)
     expect_float(WHO, "x", x)
     if x.ndim < 1 or x.shape[-1] != opts.n:
-        raise ValueError(f"{WHO}: x must have {opts.n} features in its last axis, got {describe(x)}; pass shape (..., {opts.n}).")
+        raise ValueError(f"{WHO}: x must have {opts.n} features in its last axis, got {describe(x)}; pass (..., {opts.n}).")
     e, n, hidden = opts.experts, opts.n, opts.hidden
     shapes = (n, e), (e, n, WIDTHS[opts.activation] * hidden), (e, hidden, n)
     for name, p, shape in zip(params._fields, params, shapes):

@@ -1,4 +1,4 @@
-"""The places of tokens sorted by expert: a copy of each token for every expert that it chose, and back to one row for each token.
+"""The places of tokens sorted by expert: a copy of each for every expert that it chose, and back to one row for each token.
 
 To copy and to sum are each other's transpose, and a permutation's transpose is its inverse. So nothing is scattered: both ways
 rows are looked up, one way by the order, the other by its inverse.

@@ -37,7 +37,7 @@ def writer(model: Layer, network: Network, vocabulary: str, name: str) -> Writer
 
 
 def _from_windows(model: Layer, network: Network) -> Callable[[Any, Sequence[int]], Any]:
-    """A gpt or moe caches keys and values until its context is full; after that it reads the last `context` characters each time."""
+    """A gpt or moe caches keys and values until its context is full; then it reads the last `context` characters each time."""
     options = network.options
     context, own = options["context"], {}
     if network.kind == "moe":

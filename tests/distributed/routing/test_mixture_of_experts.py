@@ -67,5 +67,5 @@ def test_without_an_axis_of_experts_only_their_load_is_counted_over_all_devices(
 def test_experts_that_devices_cannot_share_are_refused():
     with pytest.raises(ValueError, match="experts must be a multiple of 4"):
         mixture_of_experts(4, 3, 6, 2, make_mesh(expert=4))
-    with pytest.raises(ValueError, match="axis.*expert"):
+    with pytest.raises(ValueError, match=r"axis.*expert"):
         mixture_of_experts(4, 3, 6, 2, make_mesh(data=4))

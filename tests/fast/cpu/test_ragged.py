@@ -7,7 +7,9 @@ from nnjax.fast.cpu import ragged
 from nnjax.layers.routing.ragged import PLAIN
 
 
-@pytest.mark.parametrize(("sizes", "block"), [([3, 0, 4], 2), ([0, 0, 7], 3), ([1, 1, 1, 4], 4), ([7], 7), ([5, 2], 1)], ids=str)
+@pytest.mark.parametrize(
+    ("sizes", "block"), [([3, 0, 4], 2), ([0, 0, 7], 3), ([1, 1, 1, 4], 4), ([7], 7), ([5, 2], 1)], ids=str
+)
 def test_blocks_take_every_row_once_in_its_group(sizes, block):
     rows = sum(sizes)
     found = ragged.blocks_of(jnp.array(sizes, jnp.int32), rows, block)

@@ -16,7 +16,9 @@ def normal(*shape, seed=0):
 
 
 def made(n, hidden, experts, wide):
-    return MixtureParams(normal(n, experts, seed=1), normal(experts, n, wide * hidden, seed=2), normal(experts, hidden, n, seed=3))
+    return MixtureParams(
+        normal(n, experts, seed=1), normal(experts, n, wide * hidden, seed=2), normal(experts, hidden, n, seed=3)
+    )
 
 
 def chosen_by(logits, top_k):

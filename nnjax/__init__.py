@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import feedback, nielsen, ops
+from . import auxiliary, feedback, nielsen, ops
 from .bench.rule import Cost, cost
 from .check import Report, audit, check_layer, check_pair, check_transpose, check_vjp, intended
 from .chunks import in_chunks
@@ -23,6 +23,7 @@ from .layers import (
     LSTMParams,
     LSTMState,
     MirrorParams,
+    MixtureParams,
     NormParams,
     RNNParams,
     attention,
@@ -47,6 +48,7 @@ from .layers import (
     log_softmax,
     lstm,
     max_pool,
+    mixture_of_experts,
     relu,
     rms_norm,
     rnn,
@@ -68,6 +70,7 @@ from .models.gpt import gpt
 from .models.lenet import lenet
 from .models.llama import llama
 from .models.mlp import mlp
+from .models.moe import moe
 
 if TYPE_CHECKING:
     from . import data, distributed, draw, exercises, models, train
@@ -88,6 +91,7 @@ __all__ = [
     "LSTMState",
     "Layer",
     "MirrorParams",
+    "MixtureParams",
     "NormParams",
     "RNNParams",
     "Report",
@@ -96,6 +100,7 @@ __all__ = [
     "as_custom_vjp",
     "attention",
     "audit",
+    "auxiliary",
     "avg_pool",
     "batch_norm",
     "binary_cross_entropy",
@@ -140,8 +145,10 @@ __all__ = [
     "lstm",
     "max_pool",
     "mean_squared_error",
+    "mixture_of_experts",
     "mlp",
     "models",
+    "moe",
     "nielsen",
     "ops",
     "parallel",

@@ -90,6 +90,7 @@ def serial(*layers: Layer[Y]) -> Layer[Y]:
 def residual(f: Layer[Y]) -> Layer[Y]:
     """y = x + f(x).  params: those of f.  f must keep the shape of x.
 
+    If f returns a tuple, x is added to its first entry, and the others stay (see `nnjax.auxiliary`).
     Backward: ct_x = ct_y + J_fᵀ ct_y; the transpose of the copy of x is the sum of the two cotangents.
     Raises TypeError for what is no Layer, ValueError where f(x) has another shape or dtype than x.
 
@@ -100,6 +101,8 @@ def residual(f: Layer[Y]) -> Layer[Y]:
     expect_layer("residual", f)
 
     def added(x, fx):
+        if isinstance(fx, tuple) and fx:
+            return (added(x, fx[0]), *fx[1:])
         for what, value in (("x", x), ("f(x)", fx)):
             expect_array(f"residual({f.name})", what, value)
         if jnp.shape(fx) != jnp.shape(x):
@@ -118,7 +121,7 @@ def residual(f: Layer[Y]) -> Layer[Y]:
 
     def bwd(residuals, ct_y):
         ct_params, ct_fx = f.bwd(residuals, ct_y)
-        return ct_params, ct_y + ct_fx
+        return ct_params, (ct_y[0] if isinstance(ct_y, tuple) else ct_y) + ct_fx
 
     def walk(params, x, key):
         params, fx = yield Met("residual", f, params, x, key)

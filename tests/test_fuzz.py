@@ -79,6 +79,8 @@ def calls(folder: Path) -> dict:
     for make in (nnjax.rnn, nnjax.gru, nnjax.lstm):
         call(make.__name__, make, 3, 2, carry=True)
     call("attention", nnjax.attention, 8, 4, kv_heads=2, causal=True, rope=True, key_mask=False, bias=True, init=None)
+    how = {"activation": "gelu", "over": "all", "balance": 0.1, "z": 0.1}
+    call("mixture_of_experts", nnjax.mixture_of_experts, 3, 2, 2, 2, init=None, **how)
     call("softmax_cross_entropy", nnjax.softmax_cross_entropy, label_smoothing=0.1)
 
     block = nnjax.serial(nnjax.dense(3, 3), nnjax.tanh())
@@ -127,6 +129,10 @@ def calls(folder: Path) -> dict:
     call("ops.swiglu", ops.swiglu, one(2, 3), one(2, 3))
     call("ops.geglu", ops.geglu, one(2, 3), one(2, 3), approximate=True)
     call("ops.rotary", ops.rotary, q, jnp.arange(3), theta=9.0, scaling={"rope_type": "linear", "factor": 2.0})
+    sizes, x = jnp.array([1, 2], jnp.int32), one(3, 3)
+    call("ops.ragged_dot", ops.ragged_dot, x, one(2, 3, 2), sizes)
+    given = one(3, 2), one(2, 3, 2), one(2, 2, 3)
+    call("ops.mixture_of_experts", ops.mixture_of_experts, x, *given, top_k=2, **how)
     call("ops.max_pool", ops.max_pool, one(1, 4, 4, 1), (2, 2), (1, 1))
 
     book = nielsen.init(KEY, [3, 4, 2])
@@ -158,6 +164,9 @@ def calls(folder: Path) -> dict:
     call("lenet", nnjax.lenet, 3, channels=(2,), hidden=3, activation=nnjax.tanh(), image=(8, 8, 1), dropout=0.5)
     call("char_rnn", nnjax.char_rnn, 5, 3, cell="gru", layers=1, carry=True)
     call("gpt", nnjax.gpt, 5, 4, 1, 2, 4, dropout=0.1, fused=True, remat=True, scan=True)
+    sparse = {"hidden": 3, "balance": 0.1, "z": 0.1, "auxiliary": True}
+    call("moe", nnjax.moe, 5, 4, 1, 2, 4, 2, 1, activation="gelu", dropout=0.1, fused=True, remat=True, scan=True, **sparse)
+    call("moe_feed", models.moe_feed, 4, 2, 1, hidden=3)
     call("gpt2_from_safetensors", models.gpt2_from_safetensors, folder / "nothing", heads=2)
     small = {"vocab": 5, "context": 4, "layers": 1, "heads": 2, "width": 4}
     call("llama", nnjax.llama, *small.values(), kv_heads=1, hidden=3, rope_theta=9.0, sliding_window=2, tie=True, dropout=0.1)

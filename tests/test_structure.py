@@ -16,7 +16,7 @@ FLOORS = [
     {"errors", "nielsen", "linear"},
     {"trees", "feedback", "draw", "data"},
     {"layer", "fast"},
-    {"combinators", "leaf"},
+    {"auxiliary", "combinators", "leaf"},
     {"chunks", "layers"},
     {"losses"},
     {"models", "ops"},

@@ -14,6 +14,7 @@ from .attention import attentions
 from .case import Case
 from .inputs import classes, features, fused, ids, steps, targets, with_state
 from .llama import llamas
+from .mixture import mixtures
 from .variants import frozen, jittered
 
 
@@ -92,6 +93,7 @@ def cases() -> tuple[Case, ...]:
         *_convolutions(),
         *attentions(),
         *llamas(),
+        *mixtures(),
         Case("unembedding", layers.unembedding(5, 3), features(3)),
         Case("linear_cross_entropy", fused_loss.linear_cross_entropy(), fused(7, 3, False)),
         Case("linear_cross_entropy, weighted", fused_loss.linear_cross_entropy(), fused(7, 3, True)),

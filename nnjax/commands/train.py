@@ -35,6 +35,7 @@ from .options.groups import TRAIN, parse
 from .predict import usage
 from .training.compilation import keep_programs
 from .training.images import train_images
+from .training.mixture import OfMixtures
 from .training.options import expect_on_mesh, expect_options
 from .training.text import train_text
 from .training.words import described
@@ -42,12 +43,11 @@ from .waiting import waiting, wrapped
 
 
 @dataclass
-class Train:
+class Train(OfMixtures):
     """Train a network on images, tables or text, with gradients written by hand."""
 
     MAY_DIFFER: ClassVar[tuple[str, ...]] = (
-        "devices", "mesh", "coordinator", "num_processes", "process_id", "connect_seconds", "quiet",
-        "compilation_cache",
+        "devices", "mesh", "coordinator", "num_processes", "process_id", "connect_seconds", "quiet", "compilation_cache",
     )  # fmt: skip
 
     data: str = "digits"
@@ -64,7 +64,7 @@ class Train:
     standardise_targets: bool = False
     """The same for targets that are numbers; R², the score, does not change."""
     model: str | None = None
-    """For images and tables: mlp (default), lenet, or nielsen, the book's own network. For text: gpt (default), llama,
+    """For images and tables: mlp (default), lenet, or nielsen, the book's own network. For text: gpt (default), llama, moe,
     char_rnn."""
     hidden: tuple[int, ...] = (64,)
     """Neurons of each hidden layer."""
@@ -73,15 +73,15 @@ class Train:
     activation: str | None = None
     """Activation between the layers: relu (default), sigmoid, tanh, leaky_relu, elu, gelu, silu, softplus."""
     dropout: float = 0.0
-    """Share of activations dropped before each dense layer of a lenet, or in each block of a gpt or llama."""
+    """Share of activations dropped before each dense layer of a lenet, or in each block of a gpt, llama or moe."""
     layers: int = 4
-    """Blocks of a gpt or llama, or recurrent layers of a char_rnn."""
+    """Blocks of a gpt, llama or moe, or recurrent layers of a char_rnn."""
     heads: int = 4
-    """Attention heads of a gpt or llama."""
+    """Attention heads of a gpt, llama or moe."""
     kv_heads: int | None = None
     """Heads of keys and values of a llama, shared among its heads; by default as many."""
     width: int = 128
-    """Width of a gpt, llama or char_rnn."""
+    """Width of a gpt, llama, moe or char_rnn."""
     context: int = 64
     """Characters in an example of text."""
     epochs: int | None = None
@@ -148,7 +148,8 @@ class Train:
     """Train on this many devices; a CPU simulates them, an equal share in each process."""
     mesh: str | None = None
     """How the devices are laid out, as data=4,model=2; by default data=DEVICES. data: each has its own examples; shard:
-    also its share of every parameter and of the optimizer's state; model: the layers of an mlp, gpt or llama are split."""
+    also its share of all parameters and optimizer state; expert: of a moe's experts; model: of the layers of an mlp, gpt or
+    llama."""
     coordinator: str | None = None
     """Train in several processes, on one machine or many; HOST:PORT is the address of process 0. Each runs the same command
     with its own --process-id. SLURM's srun and Open MPI's mpirun supply these three options: leave them out there."""

@@ -22,6 +22,8 @@ from .models import gpt_by_heads_t as gpt_by_heads_t
 from .models import gpt_stacked as gpt_stacked
 from .models import gpt_stacked_t as gpt_stacked_t
 from .models import mlp as mlp
+from .models import moe as moe
+from .routing.mixture_of_experts import mixture_of_experts as mixture_of_experts
 from .sharded import Sharded as Sharded
 from .sharded import fully_sharded as fully_sharded
 from .sharded import replicated as replicated

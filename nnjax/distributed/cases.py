@@ -11,7 +11,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from .. import layers, models, ops
+from .. import auxiliary, layers, models, ops
 from ..cases import hard, jittered
 from ..combinators import scan_layers as scan
 from ..combinators import serial as in_a_row
@@ -24,9 +24,10 @@ from .cutting.llama import llama, llama_by_groups_t
 from .cutting.summed import by_groups_t, cut_swiglu, grouped_attention
 from .dense import column_dense, row_dense
 from .loss import mean_over
-from .models import gpt, gpt_by_heads_t, mlp
+from .models import gpt, gpt_by_heads_t, mlp, moe
+from .routing.mixture_of_experts import mixture_of_experts
 from .sharded import Sharded, fully_sharded, lifted, replicated, scan_layers, serial
-from .training import AXES
+from .training import AXES, BATCH
 from .vocabulary import vocabulary_cross_entropy, vocabulary_embedding
 
 
@@ -95,7 +96,7 @@ def _all(*inputs: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cases(mesh: Mesh) -> list[Case]:
-    """Every layer, loss and model that fits a mesh of axes data, shard and model.
+    """Every layer, loss and model that fits a mesh of axes data, shard, model and expert.
 
     Mesh axes divide the sizes that they split; some fully sharded sizes are divisible, some are not.
 
@@ -104,7 +105,7 @@ def cases(mesh: Mesh) -> list[Case]:
     for name in mesh.axis_names:
         if name not in AXES:
             raise unknown_name("axis of a mesh", name, AXES)
-    batch = tuple(name for name in ("data", "shard") if name in mesh.axis_names)
+    batch = tuple(name for name in BATCH if name in mesh.axis_names)
     examples = 2 * math.prod(mesh.shape[name] for name in batch)
     table = _cut_layers(mesh, batch, examples) if "model" in mesh.axis_names else []
     if batch:
@@ -115,6 +116,8 @@ def cases(mesh: Mesh) -> list[Case]:
         table.append(_ops(batch, examples))
         drop = replicated(layers.dropout(0.5), batch)
         table.append(Case("dropout", drop.layer, None, (drop.specs, P(batch), P(batch)), lambda rng: jnp.ones(64)))
+    if "expert" in mesh.axis_names:
+        return [*table, *_mixtures(mesh, batch, examples)]
     return [*table, _gpt(mesh, batch, examples), _llama(mesh, batch, examples)]
 
 
@@ -159,6 +162,23 @@ def _cut_layers(mesh: Mesh, batch: tuple[str, ...], n: int) -> list[Case]:
     ]  # fmt: skip
 
 
+def _mixtures(mesh: Mesh, batch: tuple[str, ...], n: int) -> list[Case]:
+    """Experts on several devices, without their losses and with them in the loss of a whole model."""
+    experts, shard = 2 * mesh.shape["expert"], "shard" if "shard" in mesh.axis_names else None
+    cut = replicated(mixture_of_experts(4, 3, experts, 2, mesh, batch=batch), batch)
+    one, specs = layers.mixture_of_experts(4, 3, experts, 2), (cut.specs, P(batch), P(batch))
+    mixture = Case("mixture_of_experts", cut.layer, one, specs, _normal(n, 3, 4))
+    sizes = {"vocab": 5, "context": 3, "layers": 2, "heads": 2, "width": 4, "experts": experts, "top_k": 2, "hidden": 3}
+    weights = {"balance": 0.5, "z": 0.5}
+    found = moe(**sizes, **weights, mesh=mesh, data=tuple(name for name in ("data",) if name in batch), expert="expert",
+                shard=shard)  # fmt: skip
+    loss = auxiliary.to_loss(linear_cross_entropy())
+    one = scored(models.moe(**sizes, **weights, fused=True, auxiliary=True), loss)
+    layer = scored(found.layer, mean_over(loss, batch))
+    inputs = _all(_ids(5, n, 3), _ids(5, n, 3))
+    return [mixture, Case("moe with its loss", layer, one, (found.specs, (P(batch), P(batch)), P()), inputs)]
+
+
 def _models(mesh: Mesh, batch: tuple[str, ...], n: int) -> list[Case]:
     size = mesh.shape[batch[-1]]
     whole = {
@@ -185,7 +205,7 @@ def _gpt(mesh: Mesh, batch: tuple[str, ...], n: int) -> Case:
     # Without an axis model: table, positions, norms and matrices are whole, or split along shard.
     vocab = 2 * m if m > 1 else 2 * size + 1
     sizes = {"vocab": vocab, "context": 3 * size, "layers": 2, "heads": m, "width": m * (size + 1)}
-    data, shard, model = (name if name in mesh.axis_names else None for name in AXES)
+    data, shard, model = (name if name in mesh.axis_names else None for name in ("data", "shard", "model"))
     loss = vocabulary_cross_entropy() if model else linear_cross_entropy()
     found = gpt(**sizes, mesh=mesh, data=data, shard=shard, model=model)
     one = scored(models.gpt(**sizes, fused=True), linear_cross_entropy())

@@ -4,9 +4,10 @@ Inside `jax.shard_map` a value lives on every device of a mesh axis. If it is th
 it may differ it is *varying*; JAX keeps track (`check_vma=True`). A collective is a linear map of the values of all devices
 at once, so it has a transpose:
 
-    copy_to      one value to every device       its transpose sums over the devices          copy_to_t
-    reduce_from  the sum over devices            its transpose copies one cotangent to all    reduce_from_t
-    gather       every shard to every device     its transpose sums, and scatters the shards  gather_t
+    copy_to      one value to every device        its transpose sums over the devices          copy_to_t
+    reduce_from  the sum over devices             its transpose copies one cotangent to all    reduce_from_t
+    gather       every shard to every device      its transpose sums, and scatters the shards  gather_t
+    exchange     block j of device i to device j  its transpose sends each block back          exchange_t
 
 copy_to and reduce_from are the conjugate pair of Shoeybi et al. 2019 (f and g): each is the other's transpose.
 """
@@ -149,6 +150,21 @@ def gather_t(ct_y: Any, axis: Axis, dims: Sequence[int | None]) -> Any:
     for i, summed in zip(whole, copy_to_t([leaves[i] for i in whole], axis) if whole else []):
         done[i] = summed
     return jax.tree.unflatten(treedef, done)
+
+
+def exchange(x: jax.Array, axis: str) -> jax.Array:
+    """y_i on device j = x_j on device i.  x, y: (devices, ...), a block for each device of the axis: one all-to-all.
+
+    Seen as a matrix of blocks, a row for each device, it is a transposition: its own inverse, and as a permutation its own
+    transpose (`exchange_t`).
+    """
+    expect_books("exchange", axis)
+    return lax.all_to_all(copy_to(x, axis), axis, 0, 0)
+
+
+def exchange_t(ct_y: jax.Array, axis: str) -> jax.Array:
+    """ct_x_j on device i = ct_y_i on device j: every block back to where it came from."""
+    return exchange(ct_y, axis)
 
 
 def _alike(leaves, chosen):

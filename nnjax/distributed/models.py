@@ -1,24 +1,28 @@
 """The models of `nnjax.models`, split over the devices of a mesh: compositions without new mathematics."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from .. import auxiliary as aux
+from .. import combinators as one_device
 from ..combinators import TiedParams, recompute
 from ..layer import Layer
 from ..layers.activation import gelu, sigmoid
-from ..layers.attention import AttentionParams
+from ..layers.attention import AttentionParams, attention
 from ..layers.dense import dense
 from ..layers.dropout import dropout as drop
 from ..layers.embedding import embedding, learned_positions, unembedding
 from ..layers.norm import layer_norm
 from ..models.gpt import gpt_block, gpt_initializers
+from ..models.moe import moe_hidden
 from .attention import by_heads, by_heads_t, head_attention
-from .collectives import Axis
+from .collectives import Axis, names
 from .dense import column_dense, row_dense
+from .routing.mixture_of_experts import mixture_of_experts
 from .sharded import Sharded, fully_sharded, lifted, replicated, residual, scan_layers, serial, tied
 from .vocabulary import vocabulary_embedding
 
@@ -86,6 +90,43 @@ def gpt(
     whole = tied(embed, serial(positions, *dropped, stack, layer_norm(width)), head)
     whole = whole if shard is None else fully_sharded(whole, mesh, shard)  # those outside the blocks, the table once
     return whole if data is None else replicated(whole, data)
+
+
+def moe(
+    vocab: int, context: int, layers: int, heads: int, width: int, experts: int, top_k: int, mesh: Mesh, *,
+    data: Axis | None = "data", expert: str | None = None, shard: str | None = None, hidden: int | None = None,
+    activation: Literal["swiglu", "gelu"] = "swiglu", balance: float = 0.01, z: float = 0.001, dropout: float = 0.0,
+    remat: bool = False,
+) -> Sharded:  # fmt: skip
+    """`nnjax.moe(..., fused=True, auxiliary=True)` over a mesh, for `mean_over(auxiliary.to_loss(linear_cross_entropy()))`.
+
+    data, shard: as in `gpt`; expert: the axis on whose devices the experts lie. Examples lie on all of them. The parameters
+    are those of `nnjax.moe`.
+    Raises ValueError if experts is not a multiple of the axis expert.
+
+    >>> mesh = nnjax.distributed.make_mesh(data=1, expert=1)
+    >>> model = nnjax.distributed.moe(65, 16, 2, 4, 32, 4, 2, mesh, expert="expert")
+    >>> model.layer.init(jax.random.key(0)).table.table.shape
+    (65, 32)
+    """
+    normal, small = gpt_initializers(layers)
+    dropped = (drop(dropout),) if dropout else ()
+    copies = (*names(data or ()), *names(expert or ()))
+    mixture = mixture_of_experts(
+        width, moe_hidden(width) if hidden is None else hidden, experts, top_k, mesh, expert,
+        batch=(*copies, *names(shard or ())), activation=activation, balance=balance, z=z, init=normal, init_out=small,
+    )  # fmt: skip
+    mix = one_device.serial(layer_norm(width), attention(width, heads, init=normal, init_out=small), *dropped)
+    feed = residual(serial(layer_norm(width), mixture, *map(aux.past, dropped)))
+    block = serial(aux.past(one_device.residual(mix)), feed._replace(layer=aux.add(feed.layer)))
+    block = block if shard is None else fully_sharded(block, mesh, shard)
+    positions = aux.start(learned_positions(context, width, init=normal))
+    stack = scan_layers(block, layers, remat=remat)
+    body = serial(positions, *map(aux.past, dropped), stack, aux.past(layer_norm(width)))
+    embed = lifted("distributed.moe", embedding(vocab, width, init=normal))
+    whole = tied(embed, body, Sharded(aux.past(unembedding(vocab, width, fused=True)), embed.specs))
+    whole = whole if shard is None else fully_sharded(whole, mesh, shard)
+    return replicated(whole, copies) if copies else whole
 
 
 def gpt_by_heads(params: Any) -> Any:

@@ -12,32 +12,37 @@ from ..grad import reference_value_and_grad, value_and_grad
 from ..layer import Layer
 from ..models.llama import LlamaOptions
 from ..train.placement import OnMesh
-from ..train.recipe import Gpt, Gradients, Made, Mlp
+from ..train.recipe import Gpt, Gradients, Made, Mlp, Moe
 from .cutting.llama import llama, llama_by_groups, llama_by_groups_t
 from .loss import mean_over
 from .mesh import on_mesh
-from .models import gpt, gpt_by_heads, gpt_by_heads_t, gpt_stacked, gpt_stacked_t, mlp
+from .models import gpt, gpt_by_heads, gpt_by_heads_t, gpt_stacked, gpt_stacked_t, mlp, moe
 from .sharded import Sharded, fully_sharded, lifted, replicated
 from .vocabulary import vocabulary_cross_entropy
 
-AXES = ("data", "shard", "model")
+AXES = ("data", "shard", "model", "expert")
+BATCH = ("data", "shard", "expert")  # their devices have examples of their own
 
 
 def gradients(model: Layer, loss: Layer, mesh: Mesh, made: Made | None = None) -> Gradients:
-    """The gradients of a model of one device and its loss, on a mesh of the axes data, shard (parameters fully sharded) and
-    model.
+    """The gradients of a model of one device and its loss, on a mesh of the axes data, shard (parameters fully sharded),
+    model and expert.
 
-    The devices of data and shard share a batch. made: the description that the model was made from, if it is an mlp, a gpt or
-    a llama (with `fused` loss), which are also split over model.
-    Raises ValueError for another axis, for any other model on an axis model, and for sizes that it does not divide.
+    The devices of data, shard and expert share a batch. made: the description that the model was made from, if it is an mlp, a
+    gpt or a llama (with `fused` loss), which are also split over model, or a moe, whose experts are split over expert.
+    Raises ValueError for another axis, for any other model on an axis model or expert, and for sizes that it does not divide.
     """
     for name in mesh.axis_names:
         if name not in AXES:
             raise unknown_name("axis of a mesh to train on", name, AXES)
     cut = "model" if "model" in mesh.axis_names else None
     data, shard = ("data" in mesh.axis_names, "shard" if "shard" in mesh.axis_names else None)
+    if "expert" in mesh.axis_names and not isinstance(made, Moe):
+        raise ValueError(f"train: the mesh axis expert needs a moe, got {model.name}; use data and shard.")
     if isinstance(made, (Gpt, LlamaOptions)):
         sharded, loss, placed = _transformer(made, loss, mesh, cut, shard, data)
+    elif isinstance(made, Moe) and cut is None:
+        sharded, placed = _moe(made, mesh, shard, data), _stacked(made)
     else:
         placed = {}
         if cut is None:
@@ -50,7 +55,7 @@ def gradients(model: Layer, loss: Layer, mesh: Mesh, made: Made | None = None) -
             )
         sharded = fully_sharded(sharded, mesh, shard) if shard else sharded
         sharded = replicated(sharded, "data") if data else sharded
-    axes = tuple(name for name in ("data", "shard") if name in mesh.axis_names)
+    axes = tuple(name for name in BATCH if name in mesh.axis_names)
     mean = mean_over(loss, axes) if axes else loss
     found = (f(sharded.layer, mean) for f in (value_and_grad, reference_value_and_grad))
     hand, reference = (on_mesh(f, sharded, mesh, axes) for f in found)
@@ -72,6 +77,16 @@ def _transformer(made: Gpt | LlamaOptions, loss, mesh, cut, shard, data) -> tupl
         there, back = [*there, apart], [joined, *back]
     loss = vocabulary_cross_entropy(cut) if cut is not None and not uneven else loss
     return sharded, loss, {"cut": partial(_through, there), "back": partial(_through, back)}
+
+
+def _moe(made: Moe, mesh, shard, data) -> Sharded:
+    options = {name: value for name, value in made._asdict().items() if name != "scan"}
+    expert = "expert" if "expert" in mesh.axis_names else None
+    return moe(**options, mesh=mesh, data="data" if data else None, expert=expert, shard=shard)
+
+
+def _stacked(made: Moe) -> dict[str, Any]:
+    return {} if made.scan else {"cut": gpt_stacked, "back": gpt_stacked_t}
 
 
 def _through(changes, tree):

@@ -43,3 +43,5 @@ from .pool import global_avg_pool as global_avg_pool
 from .pool import max_pool as max_pool
 from .recurrent import RNNParams as RNNParams
 from .recurrent import rnn as rnn
+from .routing.mixture_of_experts import MixtureParams as MixtureParams
+from .routing.mixture_of_experts import mixture_of_experts as mixture_of_experts

@@ -97,8 +97,7 @@ def total_weight(x: Array) -> jax.Array:
     It is float32 at least, whatever the dtype of the weights: float16 counts to 2,048, and bfloat16 to 256.
     """
     y, _, *weights = x
-    if isinstance(y, tuple):
-        y = y[0]  # the rows that a fused loss multiplies by a matrix
+    y = jax.tree.leaves(y)[0]  # of a fused loss the rows that it multiplies by a matrix; of a pair with a sum, not the sum
     return weights[0].sum(dtype=wide(y)) if weights else jnp.asarray(np.prod(y.shape[:-1]), wide(y))
 
 

@@ -21,5 +21,7 @@ from .llama import llama as llama
 from .llama_files import llama_from_safetensors as llama_from_safetensors
 from .llama_files import llama_options as llama_options
 from .mlp import mlp as mlp
+from .moe import moe as moe
+from .moe import moe_feed as moe_feed
 from .weights import load_weights as load_weights
 from .weights import save_weights as save_weights

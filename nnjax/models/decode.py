@@ -61,17 +61,22 @@ class Decoder(NamedTuple):
     step: Callable[[Array, Any, Array], tuple[Array, Any]]
 
 
-def decoder(params: Any, *, heads: int, activation: Layer | None = None, eps: float = 1e-5) -> Decoder:
+def decoder(
+    params: Any, *, heads: int, activation: Layer | None = None, eps: float = 1e-5, feed: Layer | None = None
+) -> Decoder:
     """The decoder for the parameters of a `gpt`, which may be traced; the rest as in `generate_gpt`."""
     expect_positive("generate_gpt", heads=heads)
     activation = gelu(approximate=True) if activation is None else activation
     expect_layer("generate_gpt", activation)
     embed, head, positions, blocks, last_norm = _parts(params)
     context, width = positions.shape
-    table, hidden = embed.table, blocks[1][1].b.shape[-1]
-    opts = expect_attention(width, heads)
-    norm = layer_norm(width, eps=eps)
-    feed = serial(norm, dense(width, hidden), serial(activation, dense(hidden, width)))
+    table, opts, norm = embed.table, expect_attention(width, heads), layer_norm(width, eps=eps)
+    if feed is None:
+        hidden = blocks[1][1].b.shape[-1]
+        feed = serial(norm, dense(width, hidden), serial(activation, dense(hidden, width)))
+    else:
+        expect_layer("generate_gpt", feed)
+        feed = serial(norm, feed)
 
     def empty(rows, steps):
         one = jnp.zeros((blocks[0][0].scale.shape[0], rows, heads, steps, width // heads), table.dtype)
@@ -83,7 +88,7 @@ def decoder(params: Any, *, heads: int, activation: Layer | None = None, eps: fl
         (p_norm, p_attention, *_), p_feed = p
         y, cache = attention_step(p_attention, norm.apply(p_norm, x), cache, t, opts=opts)
         x = x + y
-        return (x + feed.apply(p_feed[:3], x), t), cache
+        return (x + feed.apply(p_feed[: len(feed.parts)], x), t), cache
 
     def step(ids, kept, t):
         x = take(table, ids) + broadcast(positions[t], (ids.shape[0], width))
@@ -115,12 +120,13 @@ def written(decode: Decoder, prompt: Array, length: int, key: Any, temperature: 
 
 def generate_gpt(
     params: Any, prompt: Array, length: int, *, heads: int, key: Any = None, temperature: float = 1.0,
-    activation: Layer | None = None, eps: float = 1e-5,
+    activation: Layer | None = None, eps: float = 1e-5, feed: Layer | None = None,
 ) -> Array:  # fmt: skip
     """`length` new ids after `prompt`.  prompt: integers (..., s), s >= 1; result: int32 (..., length).
 
     params: those of gpt(vocab, context, layers, heads, width), in any of its forms; heads, activation and eps: those of the
-    gpt (`models.gpt2_options` reads those of a file). With a key each id is drawn from softmax(logits / temperature);
+    gpt (`models.gpt2_options` reads those of a file). feed: what stands in each block in place of the mlp; for a `moe`
+    it is `models.moe_feed(width, experts, top_k)`. With a key each id is drawn from softmax(logits / temperature);
     without one, or at temperature 0, it is the most probable, the first one if several tie.
     Pure: the same arguments give the same ids, also under `jit` (with only params, prompt and key traced).
     Raises ValueError if s + length - 1 is more than the context, TypeError for a prompt that is not integers.
@@ -130,7 +136,7 @@ def generate_gpt(
     (5,)
     """
     expect_request("generate_gpt", prompt, length, key, temperature)
-    decode = decoder(params, heads=heads, activation=activation, eps=eps)
+    decode = decoder(params, heads=heads, activation=activation, eps=eps, feed=feed)
     context = decode.context
     steps = prompt.shape[-1] + length - 1 if prompt.ndim else 0
     if prompt.ndim < 1 or prompt.shape[-1] < 1 or steps > context:

@@ -20,6 +20,8 @@ from .norms import group_norm as group_norm
 from .norms import layer_norm as layer_norm
 from .norms import rms_norm as rms_norm
 from .positions import rotary as rotary
+from .routing import mixture_of_experts as mixture_of_experts
+from .routing import ragged_dot as ragged_dot
 from .vocabulary import linear_cross_entropy as linear_cross_entropy
 
 __all__ = [name for name, value in globals().items() if callable(value)]

@@ -84,7 +84,23 @@ class Gpt(NamedTuple):
     scan: bool = True
 
 
-Made = Mlp | Gpt | LlamaOptions  # what a model was made from, of those that can be split over devices
+class Moe(NamedTuple):
+    """The arguments that a `moe` was made from."""
+
+    vocab: int
+    context: int
+    layers: int
+    heads: int
+    width: int
+    experts: int
+    top_k: int
+    balance: float
+    z: float
+    dropout: float = 0.0
+    scan: bool = True
+
+
+Made = Mlp | Gpt | LlamaOptions | Moe  # what a model was made from, of those that can be split over devices
 
 
 def gradients(model: Layer, loss: Layer, made: Made | None = None) -> Gradients:

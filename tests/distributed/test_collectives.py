@@ -46,6 +46,8 @@ CASES = {  # forward, transpose, x and its spec, ct_y and its spec
     "gather": (lambda x: jax.tree.map(lambda a: a[None], c.gather(x, "d", DIMS)),
                lambda ct: c.gather_t(jax.tree.map(lambda a: a[0], ct), "d", DIMS),
                tree_of(0), (P(None, "d"), P(), P("d")), jax.tree.map(lambda a: random(9, N, *a.shape), tree_of(0)), VARYING),
+    "exchange": (lambda x: c.exchange(x[0], "d")[None], lambda ct: c.exchange_t(ct[0], "d")[None],
+                 random(0, N, N, 3), VARYING, random(1, N, N, 3), VARYING),
 }  # fmt: skip
 
 
@@ -66,6 +68,12 @@ def test_gather_puts_the_shards_in_order(mesh):
     for device in range(N):
         for a, b in zip(y, x):
             np.testing.assert_array_equal(a[device], b)
+
+
+def test_exchange_transposes_the_blocks_of_the_devices(mesh):
+    x = random(0, N, N, 3)
+    y = on(mesh, lambda x: c.exchange(x[0], "d")[None], (VARYING,), VARYING)(x)
+    np.testing.assert_array_equal(y, x.swapaxes(0, 1))
 
 
 @pytest.mark.parametrize("n", [1, 100, 128, 300])
@@ -92,7 +100,7 @@ def test_a_tree_is_sent_in_one_message(call, kinds, mesh):
 
 
 @pytest.mark.parametrize("call", [
-    c.copy_to, c.copy_to_t, c.reduce_from, partial(c.gather, dims=[0]), partial(c.gather_t, dims=[0]),
+    c.copy_to, c.copy_to_t, c.reduce_from, partial(c.gather, dims=[0]), partial(c.gather_t, dims=[0]), c.exchange,
 ])  # fmt: skip
 def test_without_check_vma_they_are_refused(call, mesh):
     f = jax.shard_map(lambda x: call(x, "d"), mesh=mesh, in_specs=P("d"), out_specs=P("d"), check_vma=False)

@@ -18,7 +18,7 @@ from nnjax.models.llama import LlamaOptions
 from nnjax.train import Checkpoints, fit, fit_text, load
 from nnjax.train.optimizers import make_optimizer
 from nnjax.train.placement import ONE_DEVICE
-from nnjax.train.recipe import Gpt, Mlp
+from nnjax.train.recipe import Gpt, Mlp, Moe
 from nnjax.train.step import make_step
 
 KEY = jax.random.key(0)
@@ -26,6 +26,8 @@ CROSS_ENTROPY, FUSED = nnjax.softmax_cross_entropy(), nnjax.linear_cross_entropy
 SMALL = {"context": 8, "layers": 2, "heads": 4, "width": 16}
 GPT = nnjax.gpt(16, **SMALL, scan=False, fused=True)
 LLAMA = LlamaOptions(16, **SMALL, kv_heads=2, hidden=8, tie=True, scan=False)
+SPARSE = {**SMALL, "layers": 1, "experts": 4, "top_k": 2, "balance": 0.1, "z": 0.01}
+MOE = nnjax.moe(16, **SPARSE, scan=False, fused=True, auxiliary=True)
 IMAGES = (16, 64)
 MODELS = {
     "mlp": (nnjax.mlp([64, 16, 10], nnjax.tanh()), CROSS_ENTROPY, IMAGES, 10),
@@ -34,6 +36,7 @@ MODELS = {
     "gpt": (GPT, FUSED, (16, 8), 16),
     "llama": (nnjax.llama(**LLAMA._asdict(), fused=True), FUSED, (16, 8), 16),
     "gpt of an uneven vocabulary": (nnjax.gpt(15, **SMALL, scan=True, fused=True), FUSED, (16, 8), 15),
+    "moe": (MOE, nnjax.auxiliary.to_loss(FUSED), (16, 8), 16),
 }  # fmt: skip
 OPTIMIZER = optax.adam(0.003)
 MADE = {
@@ -41,12 +44,14 @@ MADE = {
     "gpt": Gpt(16, **SMALL, scan=False),
     "llama": LLAMA,
     "gpt of an uneven vocabulary": Gpt(15, **SMALL),
+    "moe": Moe(16, **SPARSE, scan=False),
 }
 CASES = [
     *((name, {"data": 8}) for name in MODELS),
     *((name, {"shard": 8}) for name in ("mlp", "lenet", "char_rnn", "gpt", "llama")),
     *((name, {"data": 4, "model": 2}) for name in ("mlp", "gpt", "gpt of an uneven vocabulary", "llama")),
     *((name, {"data": 2, "shard": 2, "model": 2}) for name in ("mlp", "gpt", "gpt of an uneven vocabulary", "llama")),
+    ("moe", {"data": 2, "shard": 2, "expert": 2}),
     ("mlp", {"model": 8}),
     ("gpt", {"model": 4}),
 ]

@@ -38,6 +38,17 @@ def test_parameters_of_layers_in_a_row_serve_too():
     )  # fmt: skip
 
 
+@pytest.mark.slow
+def test_a_mixture_of_experts_is_decoded_with_its_own_feed():
+    model = nnjax.moe(11, 12, 2, 2, 8, 3, 2)
+    params, ids = jax.tree.map(lambda p: 8 * p if p.ndim > 1 else p, model.init(jax.random.key(0))), PROMPT
+    for _ in range(6):
+        last = model.apply(params, ids)[..., -1, :].argmax(-1).astype(ids.dtype)
+        ids = jnp.concatenate((ids, last[..., None]), -1)
+    found = generate_gpt(params, PROMPT, 6, heads=2, feed=nnjax.models.moe_feed(8, 3, 2))
+    np.testing.assert_array_equal(found, ids[..., 3:])
+
+
 def test_a_key_draws_and_temperature_zero_does_not():
     key = jax.random.key(0)
     drawn = [generate_gpt(PARAMS, PROMPT, 6, heads=2, key=k, temperature=3.0) for k in (key, key, jax.random.key(1))]

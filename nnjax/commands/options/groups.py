@@ -4,7 +4,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import field, fields, make_dataclass
+from dataclasses import field, fields, is_dataclass, make_dataclass
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
@@ -15,7 +15,7 @@ REST = "other"  # the group of the fields that no group names
 TRAIN = {
     "data": ("data", "target", "regression", "expand", "standardise", "standardise_targets"),
     "model": ("model", "hidden", "channels", "activation", "dropout", "layers", "heads", "kv_heads", "width",
-              "context"),
+              "context", "experts", "top_k", "balance", "router_z"),
     "loss": ("loss", "l2", "l1"),
     "training": ("epochs", "batch_size", "microbatches", "compute_dtype", "patience", "seed"),
     "optimizer": ("optimizer", "optimizer_args", "learning_rate", "schedule", "schedule_args", "clip", "weight_decay",
@@ -39,7 +39,14 @@ def grouped(command: type, groups: Mapping[str, Sequence[str]]) -> dict[str, lis
 
 
 def docs(command: type) -> dict[str, str]:
-    """field -> the string under it in the source of the class, on one line."""
+    """field -> the string under it in the source of the class, or of the dataclass that it inherits from, on one line."""
+    found = {}
+    for base in filter(is_dataclass, command.__mro__):
+        found = _docs(base) | found
+    return found
+
+
+def _docs(command: type) -> dict[str, str]:
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(command))).body
     assert isinstance(tree, ast.ClassDef)
     found = {}

@@ -25,6 +25,7 @@ OF: dict[str, tuple[str, ...]] = {
     "dropout": ("lenet", *TRANSFORMERS),
     "heads": TRANSFORMERS,
     "kv_heads": ("llama",),
+    **dict.fromkeys(("experts", "top_k", "balance", "router_z"), ("moe",)),
 }  # the models that have each option that some lack
 TEXTS = ("tiny_shakespeare",)  # data sets that are texts
 SEEDS = 1 << 32  # jax.random.key takes only the lowest 32 bits of a seed
@@ -101,6 +102,7 @@ def _expect_sizes(o: "Train") -> None:
     given = {"epochs": o.epochs, "patience": o.patience, "save_every": o.save_every, "kv_heads": o.kv_heads}
     sizes: dict[str, int] = {name: n for name, n in given.items() if n is not None}
     sizes |= {name: getattr(o, name) for name in ("batch_size", "microbatches", "layers", "heads", "width", "context")}
+    sizes |= {"experts": o.experts, "top_k": o.top_k}
     sizes |= {f"hidden layer {i}": n for i, n in enumerate(o.hidden)}
     sizes |= {f"channels of convolution {i}": n for i, n in enumerate(o.channels)}
     expect_positive("train", **sizes)
@@ -120,14 +122,14 @@ def _expect_sizes(o: "Train") -> None:
 
 
 def _expect_numbers(o: "Train") -> None:
-    names = ("learning_rate", "clip", "weight_decay", "l2", "l1", "average", "dropout")
+    names = ("learning_rate", "clip", "weight_decay", "l2", "l1", "average", "dropout", "balance", "router_z")
     numbers: dict[str, float | None] = {name.replace("_", " "): getattr(o, name) for name in names}
     for what, args in (("optimizer", o.optimizer_args), ("schedule", o.schedule_args)):
         numbers |= {f"the argument {name} of the {what}": value for name, value in args.items()}
     for name, value in numbers.items():
         if value is not None and not math.isfinite(value):
             raise ValueError(f"train: {name} must be a finite number, got {value}; pass one.")
-    for name, value in (("l2", o.l2), ("l1", o.l1)):
+    for name, value in (("l2", o.l2), ("l1", o.l1), ("balance", o.balance), ("router z", o.router_z)):
         if value < 0:
             raise ValueError(f"train: {name} must be at least 0, got {value}; 0 turns it off.")
     if not 0 <= o.dropout < 1:
@@ -149,6 +151,8 @@ def _expect_of_text(o: "Train", model: str) -> None:
             "train: a llama turns pairs of features and shares keys among heads, so --width / --heads must be even and --heads "
             f"a multiple of --kv-heads, got {o.width}, {o.heads} and {o.kv_heads}; change one."
         )
+    if model == "moe" and o.top_k > o.experts:
+        raise ValueError(f"train: --top-k must be at most --experts, got {o.top_k} and {o.experts}; change one of them.")
     if o.epochs is not None and o.epochs * EVERY >= LARGEST:
         raise ValueError(f"train: {o.epochs} epochs of {EVERY} steps are too many, 2**31 steps or more; pass fewer --epochs.")
 

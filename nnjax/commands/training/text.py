@@ -1,10 +1,11 @@
-"""`nnjax train` on text: a gpt, a llama or a recurrent character model, and a sample of what it writes."""
+"""`nnjax train` on text: a transformer or a recurrent character model, and a sample of what it writes."""
 
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
+from ...auxiliary import to_loss
 from ...check.vjp import compare_gradients
 from ...data.text import Text
 from ...grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad
@@ -15,8 +16,9 @@ from ...models.decode import generate_gpt
 from ...models.decode_llama import generate_llama
 from ...models.generate import generate
 from ...models.llama import LlamaOptions, expect_llama
+from ...models.moe import moe_feed
 from ...train.optimizers import averaged
-from ...train.recipe import Gpt, Made, initial, named
+from ...train.recipe import Gpt, Made, Moe, initial, named
 from ...train.run import Checkpoints, Fit, expect_resumable
 from ...train.step import init_state
 from ...train.text import expect_window, fit_text, windows
@@ -31,7 +33,7 @@ from .words import COMPARING
 if TYPE_CHECKING:
     from ..train import Train
 
-TRANSFORMERS = ("gpt", "llama")
+TRANSFORMERS = ("gpt", "llama", "moe")
 MODELS_OF_TEXT = (*TRANSFORMERS, "char_rnn")
 EVERY = 250  # steps that count as an epoch
 SAMPLE = 200  # characters
@@ -46,8 +48,9 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     loss, made = softmax_cross_entropy(), made_of(o, name, vocab)
     if made is not None:
         network = Network(name, made._asdict())
-        model, trained = (layer_of(network, fused=fused) for fused in (False, True))
-        loss = linear_cross_entropy()
+        own = {"auxiliary": True} if name == "moe" else {}
+        model, trained = layer_of(network), layer_of(network, fused=True, **own)
+        loss = to_loss(linear_cross_entropy()) if own else linear_cross_entropy()
     else:
         network = Network(name, {"vocab": vocab, "width": o.width, "cell": "lstm", "layers": o.layers})
         model = trained = layer_of(network)
@@ -68,6 +71,7 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     expect_resumable(checkpoints, state)
     o.say(f"{text.name}: {len(text.train)} characters to train on, {len(text.validation)} to validate, {vocab} different ones")
     sizes = f"{o.layers} x {o.width}" + (f", {o.heads} heads" if name in TRANSFORMERS else "")
+    sizes += f", {o.top_k} of {o.experts} experts" if name == "moe" else ""
     sizes += f", {sum(p.size for p in jax.tree.leaves(params)):,} parameters"
     o.say(f"{name} {sizes}, context {o.context}, {loss.name}, {o.described()}")
     first, compared = [], ""
@@ -87,7 +91,7 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
     with progress(epochs, EVERY * o.batch_size, EVERY, o.quiet) as watched, o.writers(EVERY * o.batch_size) as write:
         f, where = o.trained(hand, reference, first, lambda p, x, y, k: first_not_finite(trained, loss, p, x, y, k))
         done = fit_text(
-            f, params, text, predict=model.apply,
+            f, params, text, predict=model.apply if name != "moe" else lambda params, ids: model.fwd(params, ids)[0],
             optimizer=optimizer, steps=epochs * EVERY, context=o.context, batch_size=o.batch_size,
             key=run_key, every=EVERY, on_epoch=lambda record: (write(record), watched.on_epoch(record)),
             on_steps=watched.on_steps, measure=make_norms(hand, reference, *batch) if o.folder else None,
@@ -102,7 +106,7 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         print(f"validation loss  {last.measured['validation_loss']:.4f}, {last.validation_accuracy:.4f} of characters right")
         last_params = placement.on_host(averaged(done.state.opt_state, done.state.params))
         with o.waiting("writing"):
-            sample = _sample(o, network, last_params, text, text_key)
+            sample = _sample(network, o, last_params, text, text_key)
         print(f"sample: {sample!r}")
     return done
 
@@ -114,13 +118,16 @@ def made_of(o: "Train", name: str, vocab: int) -> Made | None:
         return Gpt(*sizes, o.dropout, scan=scan)
     if name == "llama":
         return expect_llama(LlamaOptions(*sizes, kv_heads=o.kv_heads, tie=True, dropout=o.dropout, scan=scan))
+    if name == "moe":
+        return Moe(*sizes, o.experts, o.top_k, o.balance, o.router_z, o.dropout, scan=scan)
     return None
 
 
-def _sample(o: "Train", network: Network, params: Any, text: Text, key: jax.Array) -> str:
+def _sample(network: Network, o: "Train", params: Any, text: Text, key: jax.Array) -> str:
     first, how = jnp.asarray(text.validation[:1]), {"key": key, "temperature": 0.8}
-    if network.kind == "gpt":
-        return text.decode(generate_gpt(params, first, min(SAMPLE, o.context), heads=o.heads, **how))
+    if network.kind in ("gpt", "moe"):
+        own = {"feed": moe_feed(o.width, o.experts, o.top_k)} if network.kind == "moe" else {}
+        return text.decode(generate_gpt(params, first, min(SAMPLE, o.context), heads=o.heads, **own, **how))
     if network.kind == "llama":
         return text.decode(generate_llama(params, first, min(SAMPLE, o.context), options=network.options, **how))
     model = char_rnn(len(text.vocabulary), o.width, layers=o.layers, carry=True)

@@ -15,12 +15,13 @@ from ...models.gpt import gpt
 from ...models.lenet import lenet
 from ...models.llama import llama
 from ...models.mlp import mlp
+from ...models.moe import moe
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     name: getattr(layers, name) for name in ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 }
 KINDS: dict[str, Callable[..., Layer]] = {
-    "mlp": mlp, "lenet": lenet, "nielsen": book, "gpt": gpt, "llama": llama, "char_rnn": char_rnn,
+    "mlp": mlp, "lenet": lenet, "nielsen": book, "gpt": gpt, "llama": llama, "moe": moe, "char_rnn": char_rnn,
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from ...layer import Layer
 from ...models.decode import Decoder, decoder
 from ...models.decode_llama import expect_options, llama_decoder
 from ...models.generate import expect_request, pick
+from ...models.moe import moe_feed
 from .network import Network, layer_of
 
 READ = 256  # characters of a prompt that a recurrent network reads at once, at most
@@ -30,11 +31,13 @@ class Writer(NamedTuple):
 
 
 def writer(model: Layer, network: Network, vocabulary: str, name: str) -> Writer:
-    """The Writer of a gpt, llama or char_rnn; model: its layer that returns logits. name: of the text, for errors."""
+    """The Writer of a gpt, llama, moe or char_rnn; model: its layer that returns logits. name: of the text, for errors."""
     none = np.zeros(0, np.int32)
     options = network.options
-    if network.kind == "gpt":
-        make = _from_windows(model, lambda params: decoder(params, heads=options["heads"]), options["context"])
+    if network.kind in ("gpt", "moe"):
+        moe = network.kind == "moe"
+        own = {"feed": moe_feed(options["width"], options["experts"], options["top_k"])} if moe else {}
+        make = _from_windows(model, lambda params: decoder(params, heads=options["heads"], **own), options["context"])
     elif network.kind == "llama":
         make = _from_windows(model, lambda params: llama_decoder(params, expect_options(options)), options["context"])
     else:
@@ -43,8 +46,8 @@ def writer(model: Layer, network: Network, vocabulary: str, name: str) -> Writer
 
 
 def _from_windows(model: Layer, decode: Callable[[Any], Decoder], context: int) -> Callable[[Any, Sequence[int]], Any]:
-    """A gpt or llama caches keys and values until its context is full; after that it reads the last `context` characters each
-    time, from position 0 on."""
+    """A transformer caches keys and values until its context is full; after that it reads the last `context` characters
+    each time, from position 0 on."""
     empty = jax.jit(lambda params: decode(params).empty(1, context))
 
     @partial(jax.jit, donate_argnums=2)

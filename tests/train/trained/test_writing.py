@@ -14,6 +14,8 @@ from nnjax.train.trained.writing import characters, writer
 VOCABULARY = "\n abcdefghé"
 CONTEXT, VOCAB = 6, len(VOCABULARY)
 GPT = Network("gpt", {"vocab": VOCAB, "context": CONTEXT, "layers": 2, "heads": 2, "width": 8, "dropout": 0.5, "scan": True})
+MOE_SIZES = {"vocab": VOCAB, "context": CONTEXT, "layers": 2, "heads": 2, "width": 8, "experts": 3, "top_k": 2}
+MOE = Network("moe", {**MOE_SIZES, "balance": 0.1, "z": 0.1, "dropout": 0.5, "scan": False})
 RNN = Network("char_rnn", {"vocab": VOCAB, "width": 8, "cell": "lstm", "layers": 2})
 # Larger than initial weights, so that the most probable character is not just the previous one.
 GPT_PARAMS = jax.tree.map(lambda p: 8 * p if p.ndim > 1 else p, layer_of(GPT).init(jax.random.key(0)))
@@ -26,6 +28,11 @@ KEY = jax.random.key(2)
 @pytest.fixture(scope="module")
 def gpt():
     return writer(layer_of(GPT), GPT, VOCABULARY, "a.txt")
+
+
+@pytest.fixture(scope="module")
+def moe():
+    return writer(layer_of(MOE), MOE, VOCABULARY, "a.txt")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +63,18 @@ def test_a_llama_does_so_too_and_as_generate_llama(prompt):
     wanted = generate_llama(LLAMA_PARAMS, ids, 12, options=LLAMA.options)
     assert len(set(wanted.tolist())) > 2
     assert text(made, LLAMA_PARAMS, prompt, 12) == "".join(VOCABULARY[i] for i in wanted)
+
+
+def test_a_mixture_of_experts_writes_as_its_definition_does_from_the_last_characters(moe):
+    params = jax.tree.map(lambda p: 8 * p if p.ndim > 1 else p, layer_of(MOE).init(jax.random.key(3)))
+    apply, ids = jax.jit(layer_of(MOE).apply), [VOCABULARY.index(c) for c in "abc"]
+    for _ in range(8):
+        window = ids[-CONTEXT:]
+        scores = apply(params, np.array([window + [0] * (CONTEXT - len(window))], np.int32))[0, len(window) - 1]
+        ids.append(int(scores.argmax()))
+    wanted = "".join(VOCABULARY[i] for i in ids[3:])
+    assert len(set(wanted)) > 2
+    assert text(moe, params, "abc", 8) == wanted
 
 
 @pytest.mark.parametrize("n", [1, 7])

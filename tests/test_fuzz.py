@@ -75,7 +75,9 @@ def calls(folder: Path) -> dict:
     call("unembedding", nnjax.unembedding, 5, 3, fused=True)
     call("learned_positions", nnjax.learned_positions, 5, 3, init=None)
     for make in (nnjax.rnn, nnjax.gru, nnjax.lstm):
-        call(make.__name__, make, 3, 2, carry=True)
+        call(make.__name__, make, 3, 2, carry=True, bidirectional=True, layers=2, dropout=0.5, lengths=True, truncate=2)
+    call("rg_lru", nnjax.rg_lru, 3, 2, carry=True, bidirectional=True, layers=2, dropout=0.5, lengths=True)
+    call("linear_recurrence", nnjax.linear_recurrence, reverse=True)
     call("attention", nnjax.attention, 8, 4, kv_heads=2, causal=True, rope=True, key_mask=False, bias=True, init=None)
     call("softmax_cross_entropy", nnjax.softmax_cross_entropy, label_smoothing=0.1)
 

@@ -46,8 +46,7 @@ class Train:
     """Train a network on images, tables or text, with gradients written by hand."""
 
     MAY_DIFFER: ClassVar[tuple[str, ...]] = (
-        "devices", "mesh", "coordinator", "num_processes", "process_id", "connect_seconds", "quiet",
-        "compilation_cache",
+        "devices", "mesh", "coordinator", "num_processes", "process_id", "connect_seconds", "quiet", "compilation_cache",
     )  # fmt: skip
 
     data: str = "digits"
@@ -64,7 +63,7 @@ class Train:
     standardise_targets: bool = False
     """The same for targets that are numbers; R², the score, does not change."""
     model: str | None = None
-    """For images and tables: mlp (default), lenet, or nielsen, the book's own network. For text: gpt (default), char_rnn."""
+    """For images and tables: mlp (default), lenet, nielsen (the book's own). For text: gpt (default), char_rnn, linear_rnn."""
     hidden: tuple[int, ...] = (64,)
     """Neurons of each hidden layer."""
     channels: tuple[int, ...] = (20, 40)
@@ -74,13 +73,15 @@ class Train:
     dropout: float = 0.0
     """Share of activations dropped before each dense layer of a lenet, or in each block of a gpt."""
     layers: int = 4
-    """Blocks of a gpt, or recurrent layers of a char_rnn."""
+    """Blocks of a gpt, or recurrent layers of a char_rnn or linear_rnn."""
     heads: int = 4
     """Attention heads of a gpt."""
     width: int = 128
-    """Width of a gpt or char_rnn."""
+    """Width of a gpt, char_rnn or linear_rnn."""
     context: int = 64
     """Characters in an example of text."""
+    truncate: int | None = None
+    """Cut backpropagation through time in a char_rnn every so many characters; its bias is printed."""
     epochs: int | None = None
     """Passes over the training examples (40); for text, units of 250 steps (8)."""
     batch_size: int = 32
@@ -295,6 +296,5 @@ class Train:
     def writers(self, examples: int) -> Writers:
         """The writers of each epoch's record, besides the screen; examples: how many are trained on."""
         configuration = {f.name: getattr(self, f.name) for f in fields(self)}
-        if not is_first():
-            return Writers(None, examples)
-        return Writers(self.folder, examples, self.tensorboard, self.wandb, configuration)
+        given = (self.folder, examples, self.tensorboard, self.wandb, configuration)
+        return Writers(*given) if is_first() else Writers(None, examples)

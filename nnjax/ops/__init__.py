@@ -17,6 +17,11 @@ from .norms import batch_norm as batch_norm
 from .norms import group_norm as group_norm
 from .norms import layer_norm as layer_norm
 from .norms import rms_norm as rms_norm
+from .recurrences import gru as gru
+from .recurrences import linear_recurrence as linear_recurrence
+from .recurrences import lstm as lstm
+from .recurrences import rg_lru as rg_lru
+from .recurrences import rnn as rnn
 from .vocabulary import linear_cross_entropy as linear_cross_entropy
 
 __all__ = [name for name, value in globals().items() if callable(value)]

@@ -24,6 +24,7 @@ OF: dict[str, tuple[str, ...]] = {
     "channels": ("lenet",),
     "dropout": ("lenet", "gpt"),
     "heads": ("gpt",),
+    "truncate": ("char_rnn",),
 }  # the models that have each option that some lack
 TEXTS = ("tiny_shakespeare",)  # data sets that are texts
 SEEDS = 1 << 32  # jax.random.key takes only the lowest 32 bits of a seed
@@ -97,7 +98,7 @@ def _expect_useful(o: "Train", model: str) -> None:
 
 
 def _expect_sizes(o: "Train") -> None:
-    given = {"epochs": o.epochs, "patience": o.patience, "save_every": o.save_every}
+    given = {"epochs": o.epochs, "patience": o.patience, "save_every": o.save_every, "truncate": o.truncate}
     sizes: dict[str, int] = {name: n for name, n in given.items() if n is not None}
     sizes |= {name: getattr(o, name) for name in ("batch_size", "microbatches", "layers", "heads", "width", "context")}
     sizes |= {f"hidden layer {i}": n for i, n in enumerate(o.hidden)}

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 
 from ...check.vjp import compare_gradients
 from ...data.text import Text
-from ...grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad
+from ...grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad, value_and_grad
 from ...losses.fused import linear_cross_entropy
 from ...losses.means import softmax_cross_entropy
-from ...models.char_rnn import char_rnn
 from ...models.decode import generate_gpt
 from ...models.generate import generate
 from ...train.optimizers import averaged
@@ -24,12 +23,13 @@ from ...train.watching.finite import first_not_finite
 from ...train.watching.metrics import told_before
 from ...train.watching.progress import progress
 from ...train.watching.watch import make_norms
+from .recurrent import CELLS, bias_of, recurrent_network
 from .words import COMPARING
 
 if TYPE_CHECKING:
     from ..train import Train
 
-MODELS_OF_TEXT = ("gpt", "char_rnn")
+MODELS_OF_TEXT = ("gpt", *CELLS)
 EVERY = 250  # steps that count as an epoch
 SAMPLE = 200  # characters
 
@@ -47,8 +47,8 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         model, trained = (layer_of(network, fused=fused) for fused in (False, True))
         loss = linear_cross_entropy()
     else:
-        network = Network(name, {"vocab": vocab, "width": o.width, "cell": "lstm", "layers": o.layers})
-        model = trained = layer_of(network)
+        network = recurrent_network(name, vocab, o)
+        model, trained = layer_of(network), layer_of(network, truncate=o.truncate)
 
     def whole(f):
         f = add_l2(f, o.l2 / len(text.train))
@@ -78,6 +78,8 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         compared = (f"hand / jax.grad  first step: relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} "
                     f"({worst.leaf}): {'ok' if worst.ok else 'TOO FAR APART'}")  # fmt: skip
         o.say(compared)
+    if o.truncate:
+        o.say(bias_of(o.truncate, value_and_grad(trained, loss), value_and_grad(model, loss), params, *batch))
     if o.folder:
         keep_record(o.folder, Record(TEXT, text.name, network, loss.name, evaluated_at(state), o.compute_dtype,
                                      vocabulary=text.vocabulary))  # fmt: skip
@@ -99,14 +101,13 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         print(f"validation loss  {last.measured['validation_loss']:.4f}, {last.validation_accuracy:.4f} of characters right")
         last_params = placement.on_host(averaged(done.state.opt_state, done.state.params))
         with o.waiting("writing"):
-            sample = _sample(name, o, last_params, text, text_key)
+            sample = _sample(network, o, last_params, text, text_key)
         print(f"sample: {sample!r}")
     return done
 
 
-def _sample(name: str, o: "Train", params: Any, text: Text, key: jax.Array) -> str:
+def _sample(network: Network, o: "Train", params: Any, text: Text, key: jax.Array) -> str:
     first = jnp.asarray(text.validation[:1])
-    if name == "gpt":
+    if network.kind == "gpt":
         return text.decode(generate_gpt(params, first, min(SAMPLE, o.context), heads=o.heads, key=key, temperature=0.8))
-    model = char_rnn(len(text.vocabulary), o.width, layers=o.layers, carry=True)
-    return text.decode(generate(model, params, first, SAMPLE, key=key, temperature=0.8))
+    return text.decode(generate(layer_of(network, carry=True), params, first, SAMPLE, key=key, temperature=0.8))

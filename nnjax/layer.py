@@ -50,6 +50,7 @@ class Layer(NamedTuple, Generic[Y]):
     remade(*parts)                                    the same composition of other parts
     plain                                             the layer with only its plain pair, if it has a faster one: `plain`
     draws                                             whether it draws random numbers from its key, and so differs without one
+    cuts                                              whether its definition cuts the gradient on purpose, so that values differ
 
     The name is for people: nothing is decided by it. Your own layer needs neither `parts` nor the fields after it.
 
@@ -74,6 +75,7 @@ class Layer(NamedTuple, Generic[Y]):
     remade: Callable[..., "Layer"] | None = None
     plain: "Layer[Y] | None" = None
     draws: bool = False
+    cuts: bool = False
 
 
 def expect_layer(who: str, layer: Any) -> None:
@@ -223,6 +225,11 @@ def with_part(layer: Layer[Y], i: int, part: Layer) -> Layer[Y]:
                          "scan_layers and tied can; compose it of these.")  # fmt: skip
     made = layer.remade(*layer.parts[:i], part, *layer.parts[i + 1 :])
     return layer._replace(fwd=made.fwd, bwd=made.bwd, parts=made.parts, walk=made.walk, remade=made.remade)
+
+
+def cuts_gradient(layer: Layer) -> bool:
+    """Whether the definition of the layer, or of a part of it, cuts the gradient on purpose."""
+    return layer.cuts or any(map(cuts_gradient, layer.parts))
 
 
 def plain(layer: Layer[Y]) -> Layer[Y]:

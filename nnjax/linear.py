@@ -161,6 +161,20 @@ def windows_t(ct_y: Array, axis: int, dilation: int = 1) -> Array:
     return ct_x
 
 
+def turned(x: Array, lengths: Array | None = None) -> Array:
+    """y_t = x_{n-1-t} for t < n, y_t = x_t from there on, n the length of a sequence.  x: (..., time, m), lengths: (...).
+
+    Without lengths n is the time of all. Each entry moves to one place, and turning again moves it back: a permutation's
+    transpose is its inverse, so this one is its own.
+    """
+    if lengths is None:
+        return jnp.flip(x, -2)
+    shape = x.shape[:-1]
+    t = broadcast(jnp.arange(shape[-1], dtype=jnp.int32), shape)
+    n = broadcast(jnp.clip(lengths.astype(jnp.int32), 0, shape[-1])[..., None], shape)
+    return jnp.take_along_axis(x, jnp.where(t < n, n - 1 - t, t)[..., None], -2)
+
+
 def wide(x: Array) -> np.dtype:
     """The dtype in which sums over entries of x are kept: at least float32."""
     return np.promote_types(x.dtype, np.float32)

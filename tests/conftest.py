@@ -47,9 +47,8 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Every third case of a test that `repeats` is not slow. Each day runs every seventh of the slow ones that are `in_turn`, so
-    that a week runs them all;
-    NNJAX_TESTS_TURN=all runs all."""
+    """Every third case of a test that `repeats` is not slow. Each day runs every seventh of the slow ones that are `in_turn`,
+    so that a week runs them all; NNJAX_TESTS_TURN=all runs them at once."""
     for _, alike in itertools.groupby(items, lambda item: item.nodeid.partition("[")[0]):
         for i, item in enumerate(alike):
             if i % 3 and item.get_closest_marker("repeats"):

@@ -77,7 +77,9 @@ def calls(folder: Path) -> dict:
     call("swiglu", nnjax.swiglu, 3, 2, init=None, init_out=jax.nn.initializers.normal())
     call("geglu", nnjax.geglu, 3, 2, approximate=True)
     for make in (nnjax.rnn, nnjax.gru, nnjax.lstm):
-        call(make.__name__, make, 3, 2, carry=True)
+        call(make.__name__, make, 3, 2, carry=True, bidirectional=True, layers=2, dropout=0.5, lengths=True, truncate=2)
+    call("rg_lru", nnjax.rg_lru, 3, 2, carry=True, bidirectional=True, layers=2, dropout=0.5, lengths=True)
+    call("linear_recurrence", nnjax.linear_recurrence, reverse=True)
     call("attention", nnjax.attention, 8, 4, kv_heads=2, causal=True, rope=True, key_mask=False, bias=True, init=None)
     how = {"activation": "gelu", "over": "all", "balance": 0.1, "z": 0.1}
     call("mixture_of_experts", nnjax.mixture_of_experts, 3, 2, 2, 2, init=None, **how)

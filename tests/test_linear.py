@@ -21,6 +21,7 @@ from nnjax.linear import (
     take,
     tiles,
     tiles_t,
+    turned,
     windows,
     windows_t,
 )
@@ -152,3 +153,13 @@ def test_tiles_t_is_the_transpose_of_tiles(shape, window):
     assert inner(y, cut) == pytest.approx(inner(tiles_t(y, shape), x), rel=1e-5)
     if window == (2, 2):
         np.testing.assert_array_equal(cut[..., 0, 1, 0, 0, :], x[..., 1, 0, :])
+
+
+@pytest.mark.parametrize("lengths", [None, [0, 3, 4], [9, -2, 1]])
+def test_turned_is_its_own_transpose_and_its_own_inverse(lengths):
+    x, ct = (jnp.asarray(np.random.default_rng(s).standard_normal((3, 4, 2)), jnp.float32) for s in (0, 1))
+    n = None if lengths is None else jnp.array(lengths)
+    for found, row, own in zip(turned(x, n), x, [4, 4, 4] if lengths is None else np.clip(lengths, 0, 4)):
+        np.testing.assert_array_equal(found, np.concatenate([row[:own][::-1], row[own:]]))
+    np.testing.assert_array_equal(turned(turned(x, n), n), x)
+    nnjax.check_transpose(lambda x: turned(x, n), lambda ct: turned(ct, n), x, ct).raise_if_failed()

@@ -5,10 +5,11 @@ from .rows.images import images
 from .rows.layers import single_layers
 from .rows.mixtures import mixtures
 from .rows.models import whole_models
+from .rows.recurrences import recurrences
 from .rows.sequences import kernels, sequences
 
 
 def entries(platform: str = "cpu") -> list[Entry]:
     """The whole table.  platform: the name that JAX uses in lowering; an accelerator adds the cases with its own kernels."""
     added = kernels(platform) if platform in ("cuda", "tpu") else []
-    return [*whole_models(), *images(), *sequences(), *single_layers(), *mixtures(), *added]
+    return [*whole_models(), *images(), *sequences(), *recurrences(), *single_layers(), *mixtures(), *added]

@@ -12,9 +12,10 @@ from ..models.lenet import lenet
 from ..models.mlp import mlp
 from .attention import attentions
 from .case import Case
-from .inputs import classes, features, fused, ids, steps, targets, with_state
+from .inputs import classes, features, fused, ids, steps, targets
 from .llama import llamas
 from .mixture import mixtures
+from .recurrence import recurrences
 from .variants import frozen, jittered
 
 
@@ -35,17 +36,6 @@ def _convolutions() -> list[Case]:
         Case("global_avg_pool", layers.global_avg_pool(), steps(3, 2, 2)),
         Case("flatten", layers.flatten(2), steps(3, 2)),
     ]
-
-
-def _recurrent() -> list[Case]:
-    table = []
-    for make, cell in ((layers.rnn, False), (layers.gru, False), (layers.lstm, True)):
-        name = make.__name__
-        table += [
-            Case(name, jittered(make(3, 4)), steps(3, 3)),
-            Case(f"{name}, carry", jittered(make(3, 2, carry=True)), with_state(2, 3, 2, cell)),
-        ]
-    return table
 
 
 def cases() -> tuple[Case, ...]:
@@ -74,7 +64,7 @@ def cases() -> tuple[Case, ...]:
         Case("batch_norm, frozen", frozen(jittered(layers.batch_norm(5))), steps(3, 5)),
         Case("embedding", layers.embedding(5, 3), ids(5)),
         Case("learned_positions", layers.learned_positions(5, 3), steps(4, 3)),
-        *_recurrent(),
+        *recurrences(),
     ]
     for weighted, suffix in ((False, ""), (True, ", weighted")):
         table += [Case(loss.name + suffix, loss, targets(4, weighted)) for loss in to_targets]

@@ -11,6 +11,7 @@ CHECK = (
     "softmax_cross_entropy", "gelu(tanh)", "max_pool", "dropout", "batch_norm", "gru", "rnn", "mlp", "scan_layers",
     "char_rnn", "rms_norm", "group_norm", "softmax", "relu", "silu", "attention, grouped", "conv, depthwise",
     "avg_pool", "learned_positions", "unembedding", "residual", "parallel", "mean_squared_error", "binary_cross_entropy",
+    "rg_lru", "linear_recurrence",
 )  # fmt: skip
 BENCH = (
     "gpt", "attention, S = 4096", "attention, S = 1024", "lenet, batch 128", "linear_cross_entropy, V = 32768",

@@ -65,7 +65,7 @@ class Train(OfMixtures):
     """The same for targets that are numbers; R², the score, does not change."""
     model: str | None = None
     """For images and tables: mlp (default), lenet, or nielsen, the book's own network. For text: gpt (default), llama, moe,
-    char_rnn."""
+    char_rnn, linear_rnn."""
     hidden: tuple[int, ...] = (64,)
     """Neurons of each hidden layer."""
     channels: tuple[int, ...] = (20, 40)
@@ -75,15 +75,17 @@ class Train(OfMixtures):
     dropout: float = 0.0
     """Share of activations dropped before each dense layer of a lenet, or in each block of a gpt, llama or moe."""
     layers: int = 4
-    """Blocks of a gpt, llama or moe, or recurrent layers of a char_rnn."""
+    """Blocks of a gpt, llama or moe, or recurrent layers of a char_rnn or linear_rnn."""
     heads: int = 4
     """Attention heads of a gpt, llama or moe."""
     kv_heads: int | None = None
     """Heads of keys and values of a llama, shared among its heads; by default as many."""
     width: int = 128
-    """Width of a gpt, llama, moe or char_rnn."""
+    """Width of a model of text."""
     context: int = 64
     """Characters in an example of text."""
+    truncate: int | None = None
+    """Cut backpropagation through time in a char_rnn every so many characters; its bias is printed."""
     epochs: int | None = None
     """Passes over the training examples (40); for text, units of 250 steps (8)."""
     batch_size: int = 32
@@ -292,6 +294,5 @@ class Train(OfMixtures):
     def writers(self, examples: int) -> Writers:
         """The writers of each epoch's record, besides the screen; examples: how many are trained on."""
         configuration = {f.name: getattr(self, f.name) for f in fields(self)}
-        if not is_first():
-            return Writers(None, examples)
-        return Writers(self.folder, examples, self.tensorboard, self.wandb, configuration)
+        given = (self.folder, examples, self.tensorboard, self.wandb, configuration)
+        return Writers(*given) if is_first() else Writers(None, examples)

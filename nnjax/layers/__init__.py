@@ -43,5 +43,8 @@ from .pool import global_avg_pool as global_avg_pool
 from .pool import max_pool as max_pool
 from .recurrent import RNNParams as RNNParams
 from .recurrent import rnn as rnn
+from .recurring.linear_recurrence import linear_recurrence as linear_recurrence
+from .recurring.rg_lru import RGLRUParams as RGLRUParams
+from .recurring.rg_lru import rg_lru as rg_lru
 from .routing.mixture_of_experts import MixtureParams as MixtureParams
 from .routing.mixture_of_experts import mixture_of_experts as mixture_of_experts

@@ -11,7 +11,9 @@ from ..errors import expect_positive
 from ..fast.cpu import recurrent as cpu
 from ..layer import Layer
 from ..linear import affine, broadcast, broadcast_t, fold
-from .recurrent import fast_pair, gate_weights, one_earlier, recurrent, time_first
+from .recurring.one_way import fast_pair, one_way
+from .recurring.stacked import expect_options, recurrent
+from .recurring.steps import gate_weights, one_earlier, over_time, time_first
 
 
 class GRUParams(NamedTuple):
@@ -37,10 +39,10 @@ def _gates(a, s, b_u):
     return r, z, jnp.tanh(a_n + r * v), v
 
 
-def gru_apply(params: Any, x: Array, h: Array) -> Any:
+def gru_apply(params: Any, x: Array, h: Array, **how: Any) -> Any:
     """h_t = (1 - z) n + z h_{t-1}, y_t = h_t, where with a = x_t W + b and s = h_{t-1} U
 
-    r = sigmoid(a_r + s_r), z = sigmoid(a_z + s_z), n = tanh(a_n + r (s_n + b_u)).
+    r = sigmoid(a_r + s_r), z = sigmoid(a_z + s_z), n = tanh(a_n + r (s_n + b_u)).  how: see `over_time`.
     """
 
     def step(h, x_t):
@@ -48,8 +50,7 @@ def gru_apply(params: Any, x: Array, h: Array) -> Any:
         h = (1 - z) * n + z * h
         return h, h
 
-    h, y = lax.scan(step, h, jnp.swapaxes(x, 0, 1))
-    return jnp.swapaxes(y, 0, 1), h
+    return over_time(step, x, h, **how)
 
 
 def gru_fwd(params: Any, x: Array, h: Array) -> Any:
@@ -90,18 +91,28 @@ def gru_bwd(residuals: Any, cts: Any) -> Any:
 
 
 @overload
-def gru(n_in: int, n_hidden: int, *, carry: Literal[False] = False) -> Layer[Array]: ...
+def gru(
+    n_in: int, n_hidden: int, *, carry: Literal[False] = False, bidirectional: bool = False, layers: int = 1,
+    dropout: float = 0.0, lengths: bool = False, truncate: int | None = None,
+) -> Layer[Array]: ...  # fmt: skip
 @overload
-def gru(n_in: int, n_hidden: int, *, carry: bool) -> Layer: ...
+def gru(
+    n_in: int, n_hidden: int, *, carry: bool, bidirectional: bool = False, layers: int = 1,
+    dropout: float = 0.0, lengths: bool = False, truncate: int | None = None,
+) -> Layer: ...  # fmt: skip
 
 
-def gru(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
+def gru(
+    n_in: int, n_hidden: int, *, carry: bool = False, bidirectional: bool = False, layers: int = 1, dropout: float = 0.0,
+    lengths: bool = False, truncate: int | None = None,
+) -> Layer:  # fmt: skip
     """h_t = (1 - z) n + z h_{t-1}, y_t = h_t, with reset gate r inside n, update gate z, candidate n (see `gru_apply`).
 
     Cho et al. 2014, eq. 5 to 8, with r applied after U, as in cuDNN; there z and 1 - z are exchanged.
     x: (..., time, n_in), y: (..., time, n_hidden), from the zero state. With `carry` x is (x, h) and y is (y, h), with
     h: (..., n_hidden) the state before the first step and after the last; h=None is the zero state.
     Each gate's W starts as in Glorot and Bengio 2010 (eq. 16), its U orthogonal, the biases at zero.
+    The other options are those of `lstm`.
     Raises TypeError and ValueError for params, x or state of another kind, shape or dtype.
 
     >>> layer = nnjax.gru(3, 5)
@@ -109,11 +120,18 @@ def gru(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
     (2, 7, 5)
     """
     n_in, n_hidden = expect_positive("gru", n_in=n_in, n_hidden=n_hidden)
-    shapes = {"w": (n_in, 3 * n_hidden), "u": (n_hidden, 3 * n_hidden), "b": (3 * n_hidden,), "b_u": (n_hidden,)}
-
-    def init(key):
-        w, u = gate_weights(key, n_in, n_hidden, 3)
-        return GRUParams(w, u, jnp.zeros(shapes["b"], jnp.float32), jnp.zeros(shapes["b_u"], jnp.float32))
-
+    how, shape = expect_options(
+        "gru", carry=carry, bidirectional=bidirectional, layers=layers, dropout=dropout, lengths=lengths, truncate=truncate
+    )
     fast = fast_pair(gru_fwd, gru_bwd, partial(cpu.gru_fwd, gates=_gates), cpu.gru_bwd)
-    return recurrent("gru", n_in, n_hidden, carry, GRUParams, shapes, None, init, gru_apply, gru_fwd, gru_bwd, fast)
+
+    def cell(n_in, how):
+        shapes = {"w": (n_in, 3 * n_hidden), "u": (n_hidden, 3 * n_hidden), "b": (3 * n_hidden,), "b_u": (n_hidden,)}
+
+        def init(key):
+            w, u = gate_weights(key, n_in, n_hidden, 3)
+            return GRUParams(w, u, jnp.zeros(shapes["b"], jnp.float32), jnp.zeros(shapes["b_u"], jnp.float32))
+
+        return one_way("gru", n_in, n_hidden, how, GRUParams, shapes, None, init, gru_apply, gru_fwd, gru_bwd, fast)
+
+    return recurrent("gru", cell, n_in, n_hidden, how, shape)

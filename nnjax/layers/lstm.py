@@ -5,13 +5,16 @@ from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from ..errors import expect_positive
 from ..fast.cpu import recurrent as cpu
 from ..layer import Layer
-from ..linear import affine, broadcast_t, fold
-from .recurrent import fast_pair, gate_weights, one_earlier, recurrent, time_first
+from ..linear import affine, broadcast, broadcast_t, fold
+from .recurring.one_way import fast_pair, one_way
+from .recurring.stacked import expect_options, recurrent
+from .recurring.steps import gate_weights, one_earlier, over_time, time_first
 
 
 class LSTMParams(NamedTuple):
@@ -37,10 +40,16 @@ def _gates(a):
     return jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
 
 
-def lstm_apply(params: Any, x: Array, state: Any) -> Any:
+def _still(a, padding):
+    """a, and in the padding what keeps the cell as it is: i = 0 and f = 1."""
+    closed = jnp.asarray(np.repeat([-np.inf, np.inf, 0, 0], a.shape[-1] // 4), a.dtype)
+    return jnp.where(broadcast(padding[..., None], a.shape), broadcast(closed, a.shape), a)
+
+
+def lstm_apply(params: Any, x: Array, state: Any, **how: Any) -> Any:
     """c_t = f c_{t-1} + i g, h_t = o tanh(c_t), y_t = h_t, where with a = x_t W + b + h_{t-1} U
 
-    i = sigmoid(a_i), f = sigmoid(a_f), g = tanh(a_g), o = sigmoid(a_o).
+    i = sigmoid(a_i), f = sigmoid(a_f), g = tanh(a_g), o = sigmoid(a_o).  how: see `over_time`.
     """
 
     def step(state, x_t):
@@ -50,11 +59,10 @@ def lstm_apply(params: Any, x: Array, state: Any) -> Any:
         h = o * jnp.tanh(c)
         return LSTMState(h, c), h
 
-    state, y = lax.scan(step, state, jnp.swapaxes(x, 0, 1))
-    return jnp.swapaxes(y, 0, 1), state
+    return over_time(step, x, state, **how)
 
 
-def lstm_fwd(params: Any, x: Array, state: Any) -> Any:
+def lstm_fwd(params: Any, x: Array, state: Any, padding: Any = None) -> Any:
     def step(state, a_t):
         h, c_before = state
         i, f, g, o = _gates(a_t + h @ params.u)
@@ -62,7 +70,8 @@ def lstm_fwd(params: Any, x: Array, state: Any) -> Any:
         h = o * jnp.tanh(c)
         return LSTMState(h, c), (h, (c_before, i, f, g, o))
 
-    last, (y, kept) = lax.scan(step, state, time_first(affine(x, params.w, params.b)))
+    a = affine(x, params.w, params.b)
+    last, (y, kept) = lax.scan(step, state, time_first(a if padding is None else _still(a, padding)))
     y = time_first(y)
     return (y, last), (params, x, state, y, kept)
 
@@ -93,12 +102,21 @@ def lstm_bwd(residuals: Any, cts: Any) -> Any:
 
 
 @overload
-def lstm(n_in: int, n_hidden: int, *, carry: Literal[False] = False) -> Layer[Array]: ...
+def lstm(
+    n_in: int, n_hidden: int, *, carry: Literal[False] = False, bidirectional: bool = False, layers: int = 1,
+    dropout: float = 0.0, lengths: bool = False, truncate: int | None = None,
+) -> Layer[Array]: ...  # fmt: skip
 @overload
-def lstm(n_in: int, n_hidden: int, *, carry: bool) -> Layer: ...
+def lstm(
+    n_in: int, n_hidden: int, *, carry: bool, bidirectional: bool = False, layers: int = 1,
+    dropout: float = 0.0, lengths: bool = False, truncate: int | None = None,
+) -> Layer: ...  # fmt: skip
 
 
-def lstm(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
+def lstm(
+    n_in: int, n_hidden: int, *, carry: bool = False, bidirectional: bool = False, layers: int = 1, dropout: float = 0.0,
+    lengths: bool = False, truncate: int | None = None,
+) -> Layer:  # fmt: skip
     """c_t = f c_{t-1} + i g, h_t = o tanh(c_t), y_t = h_t, with gates i, f, o and candidate g (see `lstm_apply`).
 
     Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
@@ -106,6 +124,15 @@ def lstm(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
     with LSTMState(h, c), each (..., n_hidden), before the first step and after the last; state=None is the zero state.
     Each gate's W starts as in Glorot and Bengio 2010 (eq. 16), its U orthogonal, b at zero, except 1 for the forget gate
     (Jozefowicz et al. 2015, section 2.2).
+
+    bidirectional: a second layer runs from the end; y: (..., time, 2 n_hidden), both side by side, params and state are pairs.
+    layers: so many above each other, params and state are tuples with an entry for each; dropout: the share of y dropped
+    between two of them, with a key alone.
+    lengths: x is (x, lengths), or (x, state, lengths), lengths: integers (...). What is in x from there on, be it NaN, has no
+    effect: there y is 0, the last state is that of the last real step, and a second layer starts at it.
+    truncate: cut the cotangent of the state at every step that is a multiple of it. The result is not the gradient, and
+    `truncation_bias` says by how much. The definition has a `stop_gradient` at these steps, so that `jax.grad` of it agrees.
+    The transpose of the loop over time is the loop from its end, whose state is the state's cotangent.
     Raises TypeError and ValueError for params, x or state of another kind, shape or dtype.
 
     >>> layer = nnjax.lstm(3, 5, carry=True)
@@ -114,12 +141,19 @@ def lstm(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:
     ((2, 7, 5), (2, 5))
     """
     n_in, n_hidden = expect_positive("lstm", n_in=n_in, n_hidden=n_hidden)
-    shapes = {"w": (n_in, 4 * n_hidden), "u": (n_hidden, 4 * n_hidden), "b": (4 * n_hidden,)}
+    how, shape = expect_options(
+        "lstm", carry=carry, bidirectional=bidirectional, layers=layers, dropout=dropout, lengths=lengths, truncate=truncate
+    )
+    fast = fast_pair(lstm_fwd, lstm_bwd, partial(cpu.lstm_fwd, gates=_gates, still=_still), cpu.lstm_bwd)
 
-    def init(key):
-        w, u = gate_weights(key, n_in, n_hidden, 4)
-        b = jnp.zeros((4, n_hidden), jnp.float32).at[1].set(1)
-        return LSTMParams(w, u, b.ravel())
+    def cell(n_in, how):
+        shapes = {"w": (n_in, 4 * n_hidden), "u": (n_hidden, 4 * n_hidden), "b": (4 * n_hidden,)}
 
-    fast = fast_pair(lstm_fwd, lstm_bwd, partial(cpu.lstm_fwd, gates=_gates), cpu.lstm_bwd)
-    return recurrent("lstm", n_in, n_hidden, carry, LSTMParams, shapes, LSTMState, init, lstm_apply, lstm_fwd, lstm_bwd, fast)
+        def init(key):
+            w, u = gate_weights(key, n_in, n_hidden, 4)
+            b = jnp.zeros((4, n_hidden), jnp.float32).at[1].set(1)
+            return LSTMParams(w, u, b.ravel())
+
+        return one_way("lstm", n_in, n_hidden, how, LSTMParams, shapes, LSTMState, init, lstm_apply, lstm_fwd, lstm_bwd, fast)
+
+    return recurrent("lstm", cell, n_in, n_hidden, how, shape)

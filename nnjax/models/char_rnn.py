@@ -1,7 +1,7 @@
 """A recurrent network of characters."""
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 from jax import Array
 
@@ -13,19 +13,27 @@ from ..layers.embedding import embedding
 from ..layers.gru import gru
 from ..layers.lstm import lstm
 from ..layers.recurrent import rnn
+from ..layers.recurring.rg_lru import rg_lru
 
-CELLS = {"rnn": rnn, "gru": gru, "lstm": lstm}
+CELLS = {"rnn": rnn, "gru": gru, "lstm": lstm, "linear": rg_lru}
 
 
 @overload
-def char_rnn(vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, carry: Literal[False] = False) -> Layer[Array]: ...
+def char_rnn(
+    vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, carry: Literal[False] = False, truncate: int | None = None
+) -> Layer[Array]: ...
 @overload
-def char_rnn(vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, carry: bool) -> Layer: ...
+def char_rnn(
+    vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, carry: bool, truncate: int | None = None
+) -> Layer: ...
 
 
-def char_rnn(vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, carry: bool = False) -> Layer:
-    """embedding, `layers` recurrent layers of `cell` ("rnn", "gru" or "lstm"), dense.  It returns logits of the next character.
+def char_rnn(
+    vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, carry: bool = False, truncate: int | None = None
+) -> Layer:
+    """embedding, `layers` recurrent layers of `cell`, dense.  It returns logits of the next character.
 
+    cell: "rnn", "gru" or "lstm"; "linear" is `rg_lru`. truncate: that of `lstm`, for all but "linear".
     x: integers (..., time) in 0 ... vocab-1, y: (..., time, vocab), from the zero state. With `carry` x is (x, state) and y
     is (y, state), with one entry of state for each recurrent layer; state=None is the zero state. The parameters are the
     same in both: train with one, generate with the other.
@@ -39,7 +47,10 @@ def char_rnn(vocab: int, width: int, *, cell: str = "lstm", layers: int = 1, car
     expect_flag("char_rnn", carry=carry)
     if not isinstance(cell, str) or cell not in CELLS:
         raise unknown_name("cell of char_rnn", cell, CELLS)
-    recurrent = [CELLS[cell](width, width, carry=carry) for _ in range(layers)]
+    if truncate is not None and cell == "linear":
+        raise ValueError(f"char_rnn: truncate is for the cells rnn, gru and lstm, got {truncate!r} with linear; leave it out.")
+    more: Any = {} if truncate is None else {"truncate": truncate}
+    recurrent = [CELLS[cell](width, width, carry=carry, **more) for _ in range(layers)]
     if carry:
         return _carried("char_rnn", embedding(vocab, width), recurrent, dense(width, vocab))
     return serial(embedding(vocab, width), *recurrent, dense(width, vocab))._replace(name="char_rnn")

@@ -20,6 +20,11 @@ from .norms import group_norm as group_norm
 from .norms import layer_norm as layer_norm
 from .norms import rms_norm as rms_norm
 from .positions import rotary as rotary
+from .recurrences import gru as gru
+from .recurrences import linear_recurrence as linear_recurrence
+from .recurrences import lstm as lstm
+from .recurrences import rg_lru as rg_lru
+from .recurrences import rnn as rnn
 from .routing import mixture_of_experts as mixture_of_experts
 from .routing import ragged_dot as ragged_dot
 from .vocabulary import linear_cross_entropy as linear_cross_entropy

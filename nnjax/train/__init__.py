@@ -40,3 +40,5 @@ from .trained.prediction import Numbers as Numbers
 from .trained.prediction import Prediction as Prediction
 from .watching.finite import first_not_finite as first_not_finite
 from .watching.trajectory import trajectory as trajectory
+from .watching.truncation import TruncationBias as TruncationBias
+from .watching.truncation import truncation_bias as truncation_bias

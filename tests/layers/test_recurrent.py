@@ -125,3 +125,14 @@ def test_bad_input_is_refused_by_name(name):
         carry.apply(params, (x, jax.tree.map(lambda s: s.astype(jnp.float16), state_of(name, 2, 4))))
     with pytest.raises(ValueError, match=rf"{name}: n_hidden must be a positive int, got 0"):
         MAKE[name](3, 0)
+
+
+def test_relu_is_relu_and_its_slope_at_zero_is_zero():
+    layer = nnjax.rnn(2, 2, activation="relu")
+    params = nnjax.RNNParams(jnp.eye(2), jnp.zeros((2, 2)), jnp.zeros(2))
+    x = jnp.array([[-1.0, 2.0], [0.0, 3.0]])
+    y, residuals = layer.fwd(params, x)
+    assert y.tolist() == [[0, 2], [0, 3]]
+    assert layer.bwd(residuals, jnp.ones((2, 2)))[1].tolist() == [[0, 1], [0, 1]]
+    with pytest.raises(ValueError, match=r"activation of rnn.*'gelu'.*known are relu, tanh"):
+        nnjax.rnn(2, 2, activation="gelu")

@@ -7,11 +7,12 @@ import nnjax
 IDS = jnp.array([[1, 4, 0, 3, 3], [2, 2, 1, 0, 4]])
 
 
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm", "linear"])
 @pytest.mark.repeats
 def test_char_rnn_carried_in_parts_is_char_rnn(cell):
     model, carried = (nnjax.char_rnn(5, 4, cell=cell, layers=2, carry=carry) for carry in (False, True))
-    assert [part.name for part in model.parts] == ["embedding(5, 4)", f"{cell}(4, 4)", f"{cell}(4, 4)", "dense(4, 5)"]
+    name = "rg_lru" if cell == "linear" else cell
+    assert [part.name for part in model.parts] == ["embedding(5, 4)", f"{name}(4, 4)", f"{name}(4, 4)", "dense(4, 5)"]
     params = model.init(jax.random.key(0))
     assert jax.tree.all(jax.tree.map(jnp.array_equal, params, carried.init(jax.random.key(0))))
     first, state = carried.apply(params, (IDS[:, :3], None))
@@ -30,8 +31,12 @@ def test_the_carried_char_rnn_has_the_cotangents_of_its_states():
 
 
 def test_char_rnn_refuses_invalid_arguments():
-    with pytest.raises(ValueError, match=r"unknown cell of char_rnn 'ltsm': known are gru, lstm, rnn; did you mean 'lstm'"):
+    with pytest.raises(
+        ValueError, match=r"unknown cell of char_rnn 'ltsm': known are gru, linear, lstm, rnn; did you mean 'lstm'"
+    ):
         nnjax.char_rnn(5, 3, cell="ltsm")
+    with pytest.raises(ValueError, match="char_rnn: truncate is for the cells rnn, gru and lstm"):
+        nnjax.char_rnn(5, 3, cell="linear", truncate=2)
     with pytest.raises(ValueError, match=r"char_rnn: layers must be a positive int, got 0"):
         nnjax.char_rnn(5, 3, layers=0)
     model = nnjax.char_rnn(5, 3, carry=True)

@@ -26,6 +26,8 @@ BLOCKS = {
     "rnn": (nnjax.rnn(2, 2), [True, True, False]),
     "lstm": (nnjax.lstm(2, 2), [True, True, False]),
     "gru": (nnjax.gru(2, 2), [True, True, False, False]),
+    "rg_lru": (nnjax.rg_lru(2, 2), [True, False, False]),
+    "gru both ways": (nnjax.gru(2, 2, bidirectional=True), [True, True, False, False] * 2),
     "attention": (nnjax.attention(2, 1), [True, False, True, False]),
     "embedding": (nnjax.embedding(3, 2), [True]),
     "learned_positions": (nnjax.learned_positions(3, 2), [True]),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...layer import cuts_gradient
 from ..omissions import refused, words
 from ..options import Options
 from ..report import Diagnosis, Row, Where
@@ -54,6 +55,11 @@ def witness_rows(
     rows: list[Row] = []
     for name, witness in (("adjoint", adjoint), ("taylor", taylor)):
         if name not in opts.witnesses:
+            continue
+        if name == "taylor" and subject.layer is not None and cuts_gradient(subject.layer):
+            notes.append(
+                f"{subject.case}: no taylor remainder: its definition cuts the gradient on purpose, so values do not tell"
+            )
             continue
         if name == "taylor" and any(b.truth_eps > eps_of(np.float64) for b in cell.found[0]):
             notes.append(

@@ -25,6 +25,7 @@ OF: dict[str, tuple[str, ...]] = {
     "dropout": ("lenet", *TRANSFORMERS),
     "heads": TRANSFORMERS,
     "kv_heads": ("llama",),
+    "truncate": ("char_rnn",),
     **dict.fromkeys(("experts", "top_k", "balance", "router_z"), ("moe",)),
 }  # the models that have each option that some lack
 TEXTS = ("tiny_shakespeare",)  # data sets that are texts
@@ -100,6 +101,7 @@ def _expect_useful(o: "Train", model: str) -> None:
 
 def _expect_sizes(o: "Train") -> None:
     given = {"epochs": o.epochs, "patience": o.patience, "save_every": o.save_every, "kv_heads": o.kv_heads}
+    given |= {"truncate": o.truncate}
     sizes: dict[str, int] = {name: n for name, n in given.items() if n is not None}
     sizes |= {name: getattr(o, name) for name in ("batch_size", "microbatches", "layers", "heads", "width", "context")}
     sizes |= {"experts": o.experts, "top_k": o.top_k}

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from ...auxiliary import to_loss
 from ...check.vjp import compare_gradients
 from ...data.text import Text
-from ...grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad
+from ...grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad, value_and_grad
 from ...losses.fused import linear_cross_entropy
 from ...losses.means import softmax_cross_entropy
-from ...models.char_rnn import char_rnn
 from ...models.decode import generate_gpt
 from ...models.decode_llama import generate_llama
 from ...models.generate import generate
@@ -28,13 +27,14 @@ from ...train.watching.finite import first_not_finite
 from ...train.watching.metrics import told_before
 from ...train.watching.progress import progress
 from ...train.watching.watch import make_norms
+from .recurrent import CELLS, bias_of, recurrent_network
 from .words import COMPARING
 
 if TYPE_CHECKING:
     from ..train import Train
 
 TRANSFORMERS = ("gpt", "llama", "moe")
-MODELS_OF_TEXT = (*TRANSFORMERS, "char_rnn")
+MODELS_OF_TEXT = (*TRANSFORMERS, *CELLS)
 EVERY = 250  # steps that count as an epoch
 SAMPLE = 200  # characters
 
@@ -52,8 +52,8 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         model, trained = layer_of(network), layer_of(network, fused=True, **own)
         loss = to_loss(linear_cross_entropy()) if own else linear_cross_entropy()
     else:
-        network = Network(name, {"vocab": vocab, "width": o.width, "cell": "lstm", "layers": o.layers})
-        model = trained = layer_of(network)
+        network = recurrent_network(name, vocab, o)
+        model, trained = layer_of(network), layer_of(network, truncate=o.truncate)
 
     def whole(f):
         f = add_l2(f, o.l2 / len(text.train))
@@ -85,6 +85,8 @@ def train_text(options: "Train", text: Text, checkpoints: Checkpoints | None) ->
         compared = (f"hand / jax.grad  first step: relative difference {worst.relative:.2g} of a budget of {worst.budget:.2g} "
                     f"({worst.leaf}): {'ok' if worst.ok else 'TOO FAR APART'}")  # fmt: skip
         o.say(compared)
+    if o.truncate:
+        o.say(bias_of(o.truncate, value_and_grad(trained, loss), value_and_grad(model, loss), params, *batch))
     if o.folder:
         keep_record(o.folder, Record(TEXT, text.name, network, loss.name, evaluated_at(state), o.compute_dtype,
                                      vocabulary=text.vocabulary))  # fmt: skip
@@ -130,5 +132,4 @@ def _sample(network: Network, o: "Train", params: Any, text: Text, key: jax.Arra
         return text.decode(generate_gpt(params, first, min(SAMPLE, o.context), heads=o.heads, **own, **how))
     if network.kind == "llama":
         return text.decode(generate_llama(params, first, min(SAMPLE, o.context), options=network.options, **how))
-    model = char_rnn(len(text.vocabulary), o.width, layers=o.layers, carry=True)
-    return text.decode(generate(model, params, first, SAMPLE, **how))
+    return text.decode(generate(layer_of(network, carry=True), params, first, SAMPLE, **how))

@@ -13,12 +13,16 @@ from ...linear import affine
 from .windows import accumulated, accumulators, before, keep, kept_at, over_windows, weights_t, window, window_t
 
 
-def _forward(step: Callable[..., Any], params: Any, x: Array, state: Any, n: int, kept: int = 0) -> Any:
-    """step(state, a_t) -> (state, (h, what is kept)) in every window, a_t = x_t W + b; h and each kept array have n columns."""
+def _forward(step: Callable[..., Any], params: Any, x: Array, state: Any, n: int, kept: int = 0, change: Any = None) -> Any:
+    """step(state, a_t) -> (state, (h, what is kept)) in every window, a_t = x_t W + b; h and each kept array have n columns.
+
+    change(a, start, length): what is done to the a of a window first.
+    """
 
     def steps(carry, start, length):
         state, y, kept = carry
-        state, (h, new) = lax.scan(step, state, affine(window(x, start, length), params.w, params.b))
+        a = affine(window(x, start, length), params.w, params.b)
+        state, (h, new) = lax.scan(step, state, a if change is None else change(a, start, length))
         return state, window_t(y, h, start), keep(kept, new, start)
 
     batch, time, _ = x.shape
@@ -27,28 +31,28 @@ def _forward(step: Callable[..., Any], params: Any, x: Array, state: Any, n: int
     return y, last, found
 
 
-def rnn_fwd(params: Any, x: Array, h: Array) -> Any:
+def rnn_fwd(params: Any, x: Array, h: Array, *, activate: Any) -> Any:
     def step(h, a_t):
-        h = jnp.tanh(a_t + h @ params.u)
+        h = activate(a_t + h @ params.u)
         return h, (h, ())
 
     return _forward(step, params, x, h, h.shape[-1])
 
 
-def rnn_bwd(residuals: Any, cts: Any) -> Any:
+def rnn_bwd(residuals: Any, cts: Any, *, slope: Any) -> Any:
     params, x, first, y, _ = residuals
     ct_y, ct_h = cts
     w_t, u_t = params.w.T, params.u.T
 
     def step(ct_h, known):
-        ct_y_t, slope = known
-        ct_a = (ct_y_t + ct_h) * slope  # h_t was used twice, as output and as state: the two cotangents add
+        ct_y_t, slope_t = known
+        ct_a = (ct_y_t + ct_h) * slope_t  # h_t was used twice, as output and as state: the two cotangents add
         return ct_a @ u_t, ct_a  # forward, h_{t-1} U; back, ct_a U.T
 
     def steps(carry, start, length):
         ct_h, ct_p, ct_x = carry
         x_window, h = window(x, start, length), window(y, start, length)
-        ct_h, ct_a = lax.scan(step, ct_h, (window(ct_y, start, length), (1 - h) * (1 + h)), reverse=True)
+        ct_h, ct_a = lax.scan(step, ct_h, (window(ct_y, start, length), slope(h)), reverse=True)
         ct_w, ct_b = weights_t(x_window, ct_a, ct_p.w.dtype)
         ct_u, _ = weights_t(before(y, first, start, h), ct_a, ct_p.u.dtype)
         ct_p = ct_p._replace(w=ct_p.w + ct_w, u=ct_p.u + ct_u, b=ct_p.b + ct_b)
@@ -104,7 +108,7 @@ def gru_bwd(residuals: Any, cts: Any) -> Any:
     return accumulated(ct_p, params), ct_x, ct_h
 
 
-def lstm_fwd(params: Any, x: Array, state: Any, *, gates: Any) -> Any:
+def lstm_fwd(params: Any, x: Array, state: Any, padding: Any = None, *, gates: Any, still: Any) -> Any:
     def step(state, a_t):
         h, c = state
         i, f, g, o = gates(a_t + h @ params.u)
@@ -112,7 +116,11 @@ def lstm_fwd(params: Any, x: Array, state: Any, *, gates: Any) -> Any:
         h = o * jnp.tanh(c)
         return state._replace(h=h, c=c), (h, (c_before, i, f, g, o))
 
-    return _forward(step, params, x, state, state.h.shape[-1], 5)  # c_{t-1}, i, f, g, o
+    def stilled(a, start, length):
+        return still(a, lax.dynamic_slice_in_dim(padding, start, length, 1).T)
+
+    change = None if padding is None else stilled
+    return _forward(step, params, x, state, state.h.shape[-1], 5, change)  # c_{t-1}, i, f, g, o
 
 
 def lstm_bwd(residuals: Any, cts: Any) -> Any:

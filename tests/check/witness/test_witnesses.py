@@ -76,3 +76,20 @@ def test_a_row_takes_its_kind_from_the_first_derivative():
     assert in_kind(taylor, [first, taylor]).diagnosis == Diagnosis("scaled", "differs")
     assert in_kind(taylor, [taylor]) == taylor
     assert in_kind(first, [first]) == first
+
+
+def test_a_layer_that_cuts_its_gradient_on_purpose_is_not_asked_for_a_remainder_and_one_that_does_not_say_so_is():
+    def apply(params, x, *, key=None):
+        return jax.lax.stop_gradient(x) * x
+
+    def fwd(params, x, *, key=None):
+        return apply(params, x), jax.lax.stop_gradient(x)
+
+    layer = nnjax.Layer("half", lambda key: (), apply, fwd, lambda x, ct_y: ((), ct_y * x), cuts=True)
+    report = nnjax.check_layer(layer, (), X, **JIT)
+    assert report.ok, report
+    assert any("taylor" in note for note in report.notes)
+    inside = nnjax.check_layer(nnjax.serial(layer, nnjax.tanh()), ((), ()), X, **JIT)
+    assert inside.ok, inside
+    silent = nnjax.check_layer(layer._replace(cuts=False), (), X, **JIT)
+    assert {row.witness for row in silent.failures} == {"taylor"}

@@ -64,11 +64,13 @@ class Train:
     standardise_targets: bool = False
     """The same for targets that are numbers; R², the score, does not change."""
     model: str | None = None
-    """For images and tables: mlp (default), lenet, or nielsen, the book's own network. For text: gpt (default), char_rnn."""
+    """Of images and tables: mlp (default), lenet, resnet, nielsen (the book's network). Of text: gpt (default), char_rnn."""
     hidden: tuple[int, ...] = (64,)
     """Neurons of each hidden layer."""
-    channels: tuple[int, ...] = (20, 40)
-    """Channels of each convolution of a lenet."""
+    channels: tuple[int, ...] = ()
+    """Channels of each convolution of a lenet (20 40), or of each stage of a resnet (8 16 32)."""
+    blocks: int = 1
+    """Residual blocks in each stage of a resnet."""
     activation: str | None = None
     """Activation between the layers: relu (default), sigmoid, tanh, leaky_relu, elu, gelu, silu, softplus."""
     dropout: float = 0.0
@@ -203,8 +205,8 @@ class Train:
 
     def _expect_on_mesh(self) -> None:
         """Raise ValueError for options that work on one device only."""
-        given = {"--model nielsen": self.model == "nielsen", f"--feedback {self.feedback}": self.feedback != "transpose",
-                 "--grad both": self.grad == "both", "--trajectory": self.trajectory > 0}  # fmt: skip
+        given = {f"--model {self.model}": self.model in ("nielsen", "resnet"), "--trajectory": self.trajectory > 0,
+                 f"--feedback {self.feedback}": self.feedback != "transpose", "--grad both": self.grad == "both"}  # fmt: skip
         for option in (name for name, asked in given.items() if asked):
             raise ValueError(f"train: {option} works on one device only; leave it out, or leave out --devices and --mesh.")
 
@@ -294,7 +296,6 @@ class Train:
 
     def writers(self, examples: int) -> Writers:
         """The writers of each epoch's record, besides the screen; examples: how many are trained on."""
-        configuration = {f.name: getattr(self, f.name) for f in fields(self)}
         if not is_first():
             return Writers(None, examples)
-        return Writers(self.folder, examples, self.tensorboard, self.wandb, configuration)
+        return Writers(self.folder, examples, self.tensorboard, self.wandb, {f.name: getattr(self, f.name) for f in fields(self)})

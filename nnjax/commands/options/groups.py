@@ -14,7 +14,7 @@ REST = "other"  # the group of the fields that no group names
 
 TRAIN = {
     "data": ("data", "target", "regression", "expand", "standardise", "standardise_targets"),
-    "model": ("model", "hidden", "channels", "activation", "dropout", "layers", "heads", "width", "context"),
+    "model": ("model", "hidden", "channels", "blocks", "activation", "dropout", "layers", "heads", "width", "context"),
     "loss": ("loss", "l2", "l1"),
     "training": ("epochs", "batch_size", "microbatches", "compute_dtype", "patience", "seed"),
     "optimizer": ("optimizer", "optimizer_args", "learning_rate", "schedule", "schedule_args", "clip", "weight_decay",

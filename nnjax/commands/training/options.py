@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from ..train import Train
 
 OF: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("expand", "standardise", "hidden", "activation", "loss", "feedback", "trajectory", "target"), MODELS),
-    **dict.fromkeys(("regression", "standardise_targets"), ("mlp", "lenet")),
+    **dict.fromkeys(("expand", "standardise", "activation", "loss", "trajectory", "target"), MODELS),
+    **dict.fromkeys(("hidden", "feedback"), ("mlp", "lenet", "nielsen")),
+    **dict.fromkeys(("regression", "standardise_targets"), ("mlp", "lenet", "resnet")),
+    **dict.fromkeys(("microbatches", "average"), (*(m for m in MODELS if m != "resnet"), *MODELS_OF_TEXT)),
     **dict.fromkeys(("layers", "width", "context"), MODELS_OF_TEXT),
-    "channels": ("lenet",),
+    "channels": ("lenet", "resnet"),
+    "blocks": ("resnet",),
     "dropout": ("lenet", "gpt"),
     "heads": ("gpt",),
 }  # the models that have each option that some lack
@@ -99,7 +102,7 @@ def _expect_useful(o: "Train", model: str) -> None:
 def _expect_sizes(o: "Train") -> None:
     given = {"epochs": o.epochs, "patience": o.patience, "save_every": o.save_every}
     sizes: dict[str, int] = {name: n for name, n in given.items() if n is not None}
-    sizes |= {name: getattr(o, name) for name in ("batch_size", "microbatches", "layers", "heads", "width", "context")}
+    sizes |= {name: getattr(o, name) for name in ("batch_size", "microbatches", "blocks", "layers", "heads", "width", "context")}
     sizes |= {f"hidden layer {i}": n for i, n in enumerate(o.hidden)}
     sizes |= {f"channels of convolution {i}": n for i, n in enumerate(o.channels)}
     expect_positive("train", **sizes)

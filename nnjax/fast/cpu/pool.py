@@ -1,5 +1,7 @@
 """Pooling on a CPU. Windows side by side are slices of x. Windows that overlap, or leave gaps, are pooled one axis after the
 other, and back in reverse order: the maximum over a rectangle is that over the maxima of its rows.
+
+pool: a `nnjax.layers.pooling.windows.Pool` without dilation.
 """
 
 import math
@@ -13,16 +15,19 @@ from ...linear import broadcast, shift, shift_t, tiles, tiles_t, wide
 from ..maximum import first_maximum, seen
 
 
-def max_pool_fwd(x: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+def max_pool_fwd(x: Array, *, pool: Any) -> Any:
     """(y, the number of each window's first maximum)."""
+    window, stride, space = pool.window, pool.stride, pool.space(x.shape)
+    x = pool.surround(x, -jnp.inf)
     if window == stride:
         cut = tiles(x, window)
-        return first_maximum([cut[_place(cut, i)] for i in np.ndindex(window)])
+        return first_maximum([cut[_place(cut, i)] for i in np.ndindex(window)], pool.number(space))
     if len(window) == 1:
-        return first_maximum([seen(x, i, window, stride) for i in np.ndindex(window)])
-    (k, l), (s, t) = window, stride
-    rows, j = first_maximum([seen(x, (n,), (l,), (t,)) for n in range(l)])
-    y, i = first_maximum([_row(rows, n, k, s) for n in range(k)])
+        return first_maximum([seen(x, i, window, stride) for i in np.ndindex(window)], pool.number(space))
+    (k, l), (s, t), first = window, stride, pool.first(space)
+    at_row, at_column = (None, None) if first is None else (first[0][:, None, None], first[1][:, None])
+    rows, j = first_maximum([seen(x, (n,), (l,), (t,)) for n in range(l)], at_column)
+    y, i = first_maximum([_row(rows, n, k, s) for n in range(k)], at_row)
     dtype = jnp.int8 if k * l <= 127 else jnp.int32
     where = jnp.zeros(i.shape, dtype)
     for n in range(k):  # the column belongs to the row with the maximum
@@ -36,17 +41,19 @@ def _row(rows, n, k, s):
     return shift(rows, rows.ndim - 3, n, (rows.shape[-3] - k) // s + 1, s)
 
 
-def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+def max_pool_bwd(residuals: Any, ct_y: Array, *, pool: Any) -> Any:
     """As `nnjax.layers.pool.max_pool_bwd`."""
     where, x = residuals
-    shape = x.shape
+    window, stride = pool.window, pool.stride
+    shape = pool.padded(x.shape)
     if window == stride:
         ct_y, where = _over_window(ct_y, window), _over_window(where, window)
         i = jnp.arange(math.prod(window), dtype=where.dtype).reshape(*(n for k in window for n in (1, k)), 1)
         won = where == broadcast(i, where.shape)
-        return (), tiles_t(jnp.where(won, ct_y, jnp.zeros_like(ct_y)), shape)
+        return (), pool.surround_t(tiles_t(jnp.where(won, ct_y, jnp.zeros_like(ct_y)), shape), x.shape)
     if len(window) == 1:
-        return (), _back(ct_y, where, ct_y.ndim - 2, window[0], shape[-2], stride[0])
+        ct_x = _back(ct_y, where, ct_y.ndim - 2, window[0], shape[-2], stride[0])
+        return (), pool.surround_t(ct_x, x.shape)
     (k, l), (s, t), height = window, stride, ct_y.ndim - 3
     i = where // jnp.asarray(l, where.dtype)
     j = where - i * jnp.asarray(l, where.dtype)
@@ -56,7 +63,8 @@ def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride
     for n in range(1, k):
         won = jnp.where(i == jnp.asarray(n, i.dtype), j, jnp.zeros_like(j))
         column = jnp.maximum(column, shift_t(won, height, n, shape[-3], s))
-    return (), _back(rows, column, height + 1, l, shape[-2], t)
+    return (), pool.surround_t(_back(rows, column, height + 1, l, shape[-2], t), x.shape)
+
 
 
 def _back(ct_y, where, axis, k, size, stride):
@@ -85,16 +93,18 @@ def _put_back(parts, axis, size, stride):
     return ct_x
 
 
-def avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+def avg_pool_bwd(residuals: Any, ct_y: Array, *, pool: Any) -> Any:
     """As `nnjax.layers.pool.avg_pool_bwd`."""
     (like,) = residuals
-    sizes = like.shape[-1 - len(window) : -1]
-    ct_x = ct_y.astype(wide(ct_y)) / math.prod(window)
-    if window == stride:
-        return (), _spread(ct_x.astype(ct_y.dtype), window, sizes)
-    for axis, size, k, s in zip(range(ct_y.ndim - 1 - len(window), ct_y.ndim - 1), sizes, window, stride):
+    shape = like.shape[1:]
+    sizes = pool.space(pool.padded(shape))
+    ct_x = pool.divided(ct_y.astype(wide(ct_y)), pool.space(shape))
+    if pool.window == pool.stride:
+        return (), pool.surround_t(_spread(ct_x.astype(ct_y.dtype), pool.window, sizes), shape)
+    axes = range(ct_y.ndim - 1 - len(sizes), ct_y.ndim - 1)
+    for axis, size, k, s in zip(axes, sizes, pool.window, pool.stride):
         ct_x = _put_back([ct_x] * k, axis, size, s)
-    return (), ct_x.astype(ct_y.dtype)
+    return (), pool.surround_t(ct_x.astype(ct_y.dtype), shape)
 
 
 def _spread(ct_y, window, sizes):

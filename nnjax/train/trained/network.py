@@ -14,11 +14,14 @@ from ...models.char_rnn import char_rnn
 from ...models.gpt import gpt
 from ...models.lenet import lenet
 from ...models.mlp import mlp
+from ...models.resnet import resnet
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     name: getattr(layers, name) for name in ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 }
-KINDS: dict[str, Callable[..., Layer]] = {"mlp": mlp, "lenet": lenet, "nielsen": book, "gpt": gpt, "char_rnn": char_rnn}
+KINDS: dict[str, Callable[..., Layer]] = {
+    "mlp": mlp, "lenet": lenet, "resnet": resnet, "nielsen": book, "gpt": gpt, "char_rnn": char_rnn,
+}  # fmt: skip
 
 
 class Network(NamedTuple):

@@ -23,8 +23,9 @@ from ..bench.measure import PAIRS, compare
 from ..bench.peaks import Peaks, peaks, shares
 from ..bench.peers import Flags, flags
 from ..bench.plot import bars
+from ..bench.rows.entry import Entry
 from ..bench.rule import Cost, costs
-from ..bench.table import Entry, entries
+from ..bench.table import entries
 from ..check.auditing.listening import Title, shortened
 from ..check.auditing.named import function_named
 from ..distributed.devices import present

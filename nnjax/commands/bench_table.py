@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ..bench.measure import Comparison
 from ..bench.peaks import Shares
-from ..bench.table import Entry
+from ..bench.rows.entry import Entry
 
 PEAK = "% of peak"
 COLUMNS: tuple[tuple[str, Literal["left", "right"], int], ...] = (  # heading, alignment, least width of the terminal

@@ -2,9 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from nnjax import losses, models
-from nnjax.bench import table
-from nnjax.bench.table import entries, keys, scanned, step
+from nnjax.bench.table import entries
 
 TABLE = entries()
 TARGETS = {  # time, temporary memory
@@ -48,21 +46,6 @@ def test_an_accelerator_has_entries_in_kernels_besides():
     assert added["linear_cross_entropy, V = 32768, N = 2048, in kernels"].temp == 0.02
 
 
-def test_several_steps_in_a_scan_are_several_steps():
-    make = step(models.mlp([4, 3]), losses.softmax_cross_entropy(), lambda k, l: (table._normal(5, 4)(k), table._ids(3, 5)(l)))
-    hand, references, args = scanned(make, 2)()
-    near(hand(*args), references["jax.grad"](*args))
-    one, _, (params, *batch) = make()
-    for _ in range(2):
-        _, grads = one(params, *batch)
-        params = jax.tree.map(lambda p, g: p - 0.01 * g, params, grads)
-    near(hand(*args)[0], params)
-
-
-def test_the_keys_are_the_same_in_every_run():
-    assert (jax.random.key_data(keys(2)) == jax.random.key_data(keys(2))).all()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
 @pytest.mark.in_turn
@@ -72,10 +55,3 @@ def test_hand_and_references_compute_the_same(entry):
     for reference in references.values():
         near(ours, jax.jit(reference)(*args))
     jax.clear_caches()
-
-
-def test_every_whole_model_of_one_step_stands_beside_other_libraries():
-    beside = {entry.name for entry in TABLE if entry.peers}
-    whole = [entry.name for entry in TABLE if entry.name.startswith(("mlp", "lenet", "char_rnn", "gpt"))]
-    assert beside == {name for name in whole if "in a scan" not in name}
-    assert len(beside) == 7

@@ -6,7 +6,8 @@ import pytest
 from nnjax.bench.kinds import MAIN
 from nnjax.bench.peaks import Peaks
 from nnjax.bench.peers import Flags
-from nnjax.bench.table import Entry, _mlp, _nielsen
+from nnjax.bench.rows.entry import Entry
+from nnjax.bench.rows.models import book_network, plain_mlp
 from nnjax.commands import bench as command
 from nnjax.commands.bench import Bench
 from nnjax.commands.budget import Budget
@@ -18,8 +19,8 @@ def hopeless(entry: Entry) -> Entry:
 
 @pytest.fixture
 def small(monkeypatch):
-    table = [_mlp([6, 5, 3], 4)._replace(name="small mlp"), _nielsen([6, 5, 3], 4)._replace(name="small nielsen")]
-    monkeypatch.setattr(command, "entries", lambda platform="cpu": [*table, hopeless(_mlp([40, 30, 30], 4))])
+    table = [plain_mlp([6, 5, 3], 4)._replace(name="small mlp"), book_network([6, 5, 3], 4)._replace(name="small nielsen")]
+    monkeypatch.setattr(command, "entries", lambda platform="cpu": [*table, hopeless(plain_mlp([40, 30, 30], 4))])
     monkeypatch.setattr(command, "peaks", lambda device, asked: Peaks({kind.label: 1e12 for kind in asked}, 1e10))
 
 

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from nnjax.bench.measure import Comparison
 from nnjax.bench.peaks import Shares
-from nnjax.bench.table import Entry
+from nnjax.bench.rows.entry import Entry
 from nnjax.commands.bench_table import Measured, of_peaks, printed, summary
 
 FOUND = Comparison("a case, bfloat16", 2.0, {"jax.grad": 0.5, "checkpoint": 0.4}, (0.9, 1.1), 1.0, 0.2, 1.0, {"hand": 1}, 5)

@@ -1,7 +1,8 @@
 import pytest
 
 from nnjax.bench.kinds import kinds
-from nnjax.bench.table import Entry, entries
+from nnjax.bench.rows.entry import Entry
+from nnjax.bench.table import entries
 from nnjax.cases import cases
 from nnjax.commands import importance
 from nnjax.commands.budget import by_importance

@@ -102,14 +102,19 @@ def diagnose(leaf: str, h: np.ndarray, budget: Budget, context: Context = Contex
 
 
 def _constant_along(h: np.ndarray, budget: Budget) -> int:
-    """The axis of at least 3 entries, counted from the last (-1), along which h errs by one number; 0 if there is none."""
+    """The axis of at least 3 entries, counted from the last (-1), along which h errs by one number; 0 if there is none.
+
+    An axis along which the reference is constant as well says nothing.
+    """
     if not (budget.finite.all() and np.isfinite(h).all()):
         return 0
+
+    def constant(a, axis):
+        return (norms(a - a.mean(axis, keepdims=True)) <= 2 * budget.bound).all()
+
     off = h - budget.truth
-    for axis in range(-1, -h.ndim - 1, -1):
-        if h.shape[axis] >= 3 and (norms(off - off.mean(axis, keepdims=True)) <= 2 * budget.bound).all():
-            return axis
-    return 0
+    along = range(-1, -h.ndim - 1, -1)
+    return next((a for a in along if h.shape[a] >= 3 and constant(off, a) and not constant(budget.truth, a)), 0)
 
 
 def not_linear(leaf: str, h: np.ndarray, budget: Budget, context: Context) -> str:

@@ -100,3 +100,10 @@ def test_a_forgotten_mean_is_an_error_that_is_constant_along_its_axis():
     assert "axis -1" in report.finding
     assert "mean" in report.finding
     assert "second" not in report.finding
+
+
+def test_one_wrong_row_of_a_gradient_that_is_constant_along_an_axis_is_not_a_forgotten_mean():
+    alike = np.repeat(T[:, :1], 6, 1)
+    h = alike.copy()
+    h[2] = h[1]
+    assert diagnose("x", h, budget(alike)).kind == "partial"

@@ -1,31 +1,24 @@
-"""Functional forms whose hand-written backward works inside anyone's `jax.grad`, under `jit`, `vmap` and `scan`.
-
-Each is a `jax.custom_vjp`: its value is the layer's definition, its rule the layer's pair. Forward mode raises in JAX.
-
->>> jax.grad(lambda x: nnjax.ops.max_pool(x, (2, 2)).sum())(jnp.ones((2, 4, 4, 3))).shape
-(2, 4, 4, 3)
-"""
+"""Attention inside anyone's `jax.grad`."""
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from . import layers
-from .errors import describe, expect_flag, expect_float, expect_per_axis, expect_positive, expect_same_dtype, expect_shape
-from .layer import as_custom_vjp
-from .layers.attend import attend_apply, fast_bwd, fast_fwd
-from .layers.attending import scored
-from .layers.attending.options import Causal, Sizes, asks_for_more, expect_causal, extras, scoring
-from .layers.conv import expect_padding
-from .losses import fused as fused_loss
-from .trees.varying import together
+from ..errors import describe, expect_flag, expect_float, expect_same_dtype, expect_shape
+from ..layers.attend import attend_apply, fast_bwd, fast_fwd
+from ..layers.attending import scored
+from ..layers.attending.options import Causal, Sizes, asks_for_more, expect_causal, extras, scoring
+from ..trees.reverse import reverse_only
+from ..trees.varying import together
 
-__all__ = ["attention", "conv", "dot_product_attention", "linear_cross_entropy", "max_pool"]
+FORWARD = (
+    "ops.attention: forward-mode differentiation (jax.jvp, jax.jacfwd, jax.hessian) needs a definition, got the hand-written "
+    "backward, which is reverse-mode; use jax.nn.dot_product_attention, or jax.jacrev."
+)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -148,6 +141,7 @@ def attention(
         who, Sizes(lead, s, t, heads, h), bias=bias, slopes=alibi_slopes, mask=mask, segments=segment_ids, key=key,
         lengths=(query_seq_lengths, key_value_seq_lengths),
     )  # fmt: skip
+    q, k, v, found = reverse_only(FORWARD, (q, k, v, found))
     q = q.reshape(b, s, h, heads // h, d).transpose(0, 2, 3, 1, 4)
     k, v = (jnp.swapaxes(x.reshape(b, t, h, x.shape[-1]), 1, 2) for x in (k, v))
     y: Any
@@ -208,73 +202,3 @@ def dot_product_attention(
         key_value_seq_lengths=key_value_seq_lengths, local_window_size=local_window_size, return_residual=return_residual,
     )  # fmt: skip
     return (found[0], jax.lax.stop_gradient(found[1])) if return_residual else found
-
-
-_linear_cross_entropy = lru_cache(lambda kernel: as_custom_vjp(fused_loss.linear_cross_entropy(kernel=kernel)))
-
-
-def linear_cross_entropy(h: Array, w: Array, labels: Array, *, weights: Array | None = None, kernel: bool = False) -> Array:
-    """The (weighted) mean of -log softmax(h wᵀ)[label], in chunks of rows, so that the scores never exist all at once.
-
-    h: (..., n), w: (vocabulary, n), labels: integers (...), weights: (...).  Raises like the loss of that name.
-    kernel: on a GPU or TPU, use Pallas kernels, which form scores block by block, three times over. They take float32,
-    bfloat16 and, on a GPU, float16, at least two classes, and on a TPU as many features as its fast memory holds (4096 in
-    float32). Otherwise it has no effect. A program with kernels is exported for one platform at a time.
-
-    >>> h, w, labels = jnp.zeros((2, 3)), jnp.ones((4, 3)), jnp.array([0, 3])
-    >>> jax.grad(nnjax.ops.linear_cross_entropy)(h, w, labels).shape
-    (2, 3)
-    """
-    expect_flag("ops.linear_cross_entropy", kernel=kernel)
-    loss = _linear_cross_entropy(kernel)
-    return loss((), together(((h, w), labels) if weights is None else ((h, w), labels, weights)))
-
-
-_conv = lru_cache(lambda *args, **how: as_custom_vjp(layers.conv(*args, **how)))
-_max_pool = lru_cache(lambda *args: as_custom_vjp(layers.max_pool(*args)))
-
-
-def conv(
-    x: Array,
-    w: Array,
-    b: Array | None = None,
-    *,
-    stride: int | tuple[int, ...] = 1,
-    padding: str | int | Sequence[int | tuple[int, int]] = "SAME",
-    dilation: int | tuple[int, ...] = 1,
-    groups: int = 1,
-) -> Array:
-    """y[p] = b + sum_i w[i] x[p stride + i dilation - padding], channels last: `nnjax.conv` with w and b given.
-
-    x: (..., width, in) and w: (k, in / groups, out), or x: (..., height, width, in) and w: (k, l, in / groups, out).
-    Raises as `nnjax.conv` does.
-
-    >>> x, w = jnp.ones((2, 28, 28, 3)), jnp.ones((5, 5, 3, 8))
-    >>> nnjax.ops.conv(x, w, padding="VALID").shape
-    (2, 24, 24, 8)
-    """
-    if getattr(w, "ndim", 0) not in (3, 4):
-        raise ValueError(f"conv: w must have shape (k, in / groups, out) or (k, l, in / groups, out), got {describe(w)}.")
-    dims = w.ndim - 2
-    (groups,), amounts = expect_positive("conv", groups=groups), expect_padding(padding, dims)
-    stride, dilation = (expect_per_axis("conv", n, v, dims) for n, v in (("stride", stride), ("dilation", dilation)))
-    how = {"stride": stride, "padding": amounts, "dilation": dilation, "groups": groups}  # hashable, and only ints
-    layer = _conv(w.shape[-2] * groups, w.shape[-1], tuple(w.shape[:-2]), **how)
-    return layer(*together((layers.ConvParams(w, b), x)))
-
-
-def max_pool(x: Array, window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Array:
-    """y[p] = max over i of x[p stride + i], i in the window: `nnjax.max_pool` of x.  x: (..., space, channels).
-
-    Raises as `nnjax.max_pool` does.
-
-    >>> nnjax.ops.max_pool(jnp.ones((2, 28, 28, 3)), (2, 2)).shape
-    (2, 14, 14, 3)
-    """
-    window = expect_per_axis("max_pool", "window", window)
-    stride = window if stride is None else expect_per_axis("max_pool", "stride", stride, len(window))
-    return _max_pool(window, stride)((), x)
-
-
-def __dir__() -> list[str]:
-    return __all__

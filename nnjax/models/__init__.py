@@ -17,5 +17,6 @@ from .gpt2 import gpt2_from_safetensors as gpt2_from_safetensors
 from .gpt2 import gpt2_options as gpt2_options
 from .lenet import lenet as lenet
 from .mlp import mlp as mlp
+from .resnet import resnet as resnet
 from .weights import load_weights as load_weights
 from .weights import save_weights as save_weights

@@ -14,6 +14,9 @@ from ..layers.dense import dense
 from ..layers.pool import global_avg_pool
 
 
+MOST_BLOCKS = 200
+
+
 def resnet(
     classes: int = 10,
     *,
@@ -35,6 +38,8 @@ def resnet(
     (2, 10)
     """
     classes, blocks = expect_positive("resnet", classes=classes, blocks=blocks)
+    if blocks > MOST_BLOCKS:
+        raise ValueError(f"resnet: blocks must be at most {MOST_BLOCKS} a stage, got {blocks}; each of them is compiled by itself.")
     channels = expect_sizes("resnet", "channels", channels, "(16, 32, 64)")
     image = expect_sizes("resnet", "image", image, "(32, 32, 3)")
     if len(image) != 3:

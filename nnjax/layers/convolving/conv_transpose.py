@@ -157,7 +157,7 @@ def conv_transpose(
     stride, dilation = (expect_per_axis(who, n, v, dims) for n, v in (("stride", stride), ("dilation", dilation)))
     expect_groups(who, in_channels, out_channels, groups)
     amounts = expect_padding(padding, dims, who)
-    spread = Spread(Window(stride, amounts, dilation, groups), _expect_more(output_padding, amounts, stride, dilation))
+    spread = Spread(Window(stride, amounts, dilation, groups), expect_output_padding(output_padding, amounts, stride, dilation))
     init = jax.nn.initializers.glorot_uniform() if init is None else init
     expect_init(who, init)
     expect_flag(who, bias=bias)
@@ -176,7 +176,8 @@ def conv_transpose(
     return leaf(f"{who}({in_channels}, {out_channels}, {kernel})", init_params, apply, fwd, bwd, output)
 
 
-def _expect_more(output_padding, padding, stride, dilation) -> tuple[int, ...]:
+def expect_output_padding(output_padding: Any, padding: str | Amounts, stride: Any, dilation: Any) -> tuple[int, ...]:
+    """One int for each axis. Raises ValueError for any that does not go with the padding, the stride and the dilation."""
     several = isinstance(output_padding, (tuple, list))
     more = tuple(map(whole_number, output_padding if several else (output_padding,) * len(stride)))
     found = tuple(m for m in more if m is not None and m >= 0)

@@ -237,4 +237,4 @@ def test_a_shortcut_is_walked_and_composed_again():
     with pytest.raises(TypeError, match="residual: expected a Layer"):
         nnjax.residual(nnjax.dense(3, 2), nnjax.dense)
     with pytest.raises(TypeError, match="one entry for each of its 2 parts"):
-        model.apply(params[0], x)
+        model.apply((*params, ()), x)

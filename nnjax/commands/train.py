@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -142,7 +142,6 @@ class Train:
     compilation_cache: str | None = None
     """Folder that keeps compiled programs, so that the next run starts sooner; off keeps none. By default a folder in the
     user's cache; if $JAX_COMPILATION_CACHE_DIR is set, JAX's own settings are used as they are."""
-
     devices: int | None = None
     """Train on this many devices; a CPU simulates them, an equal share in each process."""
     mesh: str | None = None
@@ -298,4 +297,4 @@ class Train:
         """The writers of each epoch's record, besides the screen; examples: how many are trained on."""
         if not is_first():
             return Writers(None, examples)
-        return Writers(self.folder, examples, self.tensorboard, self.wandb, {f.name: getattr(self, f.name) for f in fields(self)})
+        return Writers(self.folder, examples, self.tensorboard, self.wandb, asdict(self))

@@ -24,7 +24,6 @@ from ..linear import Amounts, broadcast, wide
 from .pooling.windows import Pool, expect_windows, make_pool
 
 
-
 def _reduce(x, start, operator, window, stride, padding: Amounts, spread=None):
     """The operator over every window, from `start`, by XLA's loop over windows; spread: the dilation of x, applied first."""
     lead = (1,) * (x.ndim - len(window) - 1)

@@ -39,7 +39,7 @@ def resnet(
     """
     classes, blocks = expect_positive("resnet", classes=classes, blocks=blocks)
     if blocks > MOST_BLOCKS:
-        raise ValueError(f"resnet: blocks must be at most {MOST_BLOCKS} a stage, got {blocks}; each of them is compiled by itself.")
+        raise ValueError(f"resnet: blocks must be at most {MOST_BLOCKS} a stage, got {blocks}; make stages wider.")
     channels = expect_sizes("resnet", "channels", channels, "(16, 32, 64)")
     image = expect_sizes("resnet", "image", image, "(32, 32, 3)")
     if len(image) != 3:

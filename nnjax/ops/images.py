@@ -17,10 +17,10 @@ from ..trees.varying import together
 _made = lru_cache(lambda make, *args, **how: as_custom_vjp(make(*args, **how)))
 
 
-def _options(who: str, w: Any, n_first: str, stride: Any, padding: Any, dilation: Any, groups: Any) -> dict[str, Any]:
+def _options(who: str, w: Any, last: str, stride: Any, padding: Any, dilation: Any, groups: Any) -> dict[str, Any]:
     """The options of a convolution with this kernel: hashable, and only ints."""
     if getattr(w, "ndim", 0) not in (3, 4, 5):
-        raise ValueError(f"{who}: w must have shape (*kernel, {n_first}) of one, two or three axes of space, got {describe(w)}.")
+        raise ValueError(f"{who}: w must have shape (*kernel, {last}), with a kernel of one to three axes, got {describe(w)}.")
     dims = w.ndim - 2
     (groups,), amounts = expect_positive(who, groups=groups), expect_padding(padding, dims, who)
     stride, dilation = (expect_per_axis(who, n, v, dims) for n, v in (("stride", stride), ("dilation", dilation)))
@@ -88,7 +88,7 @@ def max_pool(
     dilation: int | tuple[int, ...] = 1,
     ceil_mode: bool = False,
 ) -> Array:
-    """y[p] = max over i of x[p stride + i dilation - padding], i in the window: `nnjax.max_pool` of x.  x: (..., space, channels).
+    """y[p] = max over i of x[p stride + i dilation - padding], i in the window: `nnjax.max_pool` of x: (..., space, channels).
 
     Raises as `nnjax.max_pool` does.
 

@@ -183,7 +183,7 @@ def fit(
     expect_running("fit", running)
     if running is not None and placement is not ONE_DEVICE:
         raise ValueError(
-            "fit: running statistics are those of a whole batch on one device, got a placement on several; leave one of them out."
+            "fit: running statistics are those of a whole batch on one device, got a placement on several; leave one out."
         )
     placement.expect_batch("fit", batch_size)
     large = streaming is None and data.train.x.nbytes > DEVICE_BYTES

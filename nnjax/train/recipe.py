@@ -243,9 +243,7 @@ def _lowered(running: Running, dtype: Any) -> Running:
     def cast(tree):
         return jax.tree.map(lambda a: a.astype(dtype), tree)
 
-    return running._replace(
-        update=lambda state, params, x, *, key=None: running.update(state, cast(params), cast(x), key=key)
-    )
+    return running._replace(update=lambda state, params, x, *, key=None: running.update(state, cast(params), cast(x), key=key))
 
 
 def nielsen_predict(params: nielsen.Params, x: jax.Array) -> jax.Array:

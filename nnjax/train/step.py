@@ -106,9 +106,7 @@ def step_key(state: TrainState) -> jax.Array:
     return jax.random.fold_in(state.key, state.step)
 
 
-def make_step(
-    value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformation, running: Running | None = None
-) -> Step:
+def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformation, running: Running | None = None) -> Step:
     """step(state, x, labels, weights=None) -> (state, value): one step, a pure function for jit or scan.
 
     value_and_grad is `nnjax.value_and_grad(model, loss)`, its reference, or any function of that signature.

@@ -13,11 +13,15 @@ def test_it_has_the_layers_of_he_et_al():
     threes = [k for k in kernels if k[:2] == (3, 3)]
     assert len(threes) == 19  # with the dense layer 20
     assert [k for k in kernels if k[:2] == (1, 1)] == [(1, 1, 16, 32), (1, 1, 32, 64)]
-    assert [part.name for part in model.parts[-2:]] == ["global_avg_pool", "dense(64, 10)"]
+    assert [part.name for part in model.parts[-2:]] == ["global_avg_pool(2)", "dense(64, 10)"]
     x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     assert jax.eval_shape(model.apply, params, x).shape == (2, 10)
     y, residuals = jax.eval_shape(model.fwd, params, x)
-    assert sorted({r.shape[1:3] for r in jax.tree.leaves(residuals) if r.ndim == 4 and r.shape[0] == 2}) == [(8, 8), (16, 16), (32, 32)]
+    assert sorted({r.shape[1:3] for r in jax.tree.leaves(residuals) if r.ndim == 4 and r.shape[0] == 2}) == [
+        (8, 8),
+        (16, 16),
+        (32, 32),
+    ]
 
 
 def test_a_block_is_the_sum_written_out():

@@ -28,6 +28,7 @@ def images() -> list[Entry]:
         return {"shifts": apply}
 
     depthwise = conv(64, 64, (3, 3), groups=64)
+    doubled, line = transposed(64, 32, (4, 4), stride=2), transposed(32, 32, 4, stride=2)
     return [
         Entry("max_pool 2x2, 64x28x28x32", backward(pool((2, 2)), normal(64, 28, 28, 32), {"reshape": by_reshape}), 0.08, 0.10),
         Entry("max_pool 3x3 stride 2, 32x27x27x32", backward(pool((3, 3), (2, 2)), normal(32, 27, 27, 32))),
@@ -43,7 +44,7 @@ def images() -> list[Entry]:
         Entry("conv 1-D 5, 64 -> 64, 16x256", backward(conv(64, 64, 5), normal(16, 256, 64))),
         Entry("depthwise 3x3, 64, 16x56x56", backward(depthwise, normal(16, 56, 56, 64), shifted(depthwise)), 0.25, 1.7),
         Entry("conv 3-D 3x3x3, 8 -> 16, 4x16x16x16", backward(conv(8, 16, (3, 3, 3)), normal(4, 16, 16, 16, 8))),
-        Entry("conv_transpose 4x4 stride 2, 64 -> 32, 16x14x14", backward(transposed(64, 32, (4, 4), stride=2), normal(16, 14, 14, 64))),
+        Entry("conv_transpose 4x4 stride 2, 64 -> 32, 16x14x14", backward(doubled, normal(16, 14, 14, 64))),
         Entry("conv_transpose 3x3, 32 -> 32, 16x28x28", backward(transposed(32, 32, (3, 3)), normal(16, 28, 28, 32))),
-        Entry("conv_transpose 1-D 4 stride 2, 32 -> 32, 16x128", backward(transposed(32, 32, 4, stride=2), normal(16, 128, 32))),
+        Entry("conv_transpose 1-D 4 stride 2, 32 -> 32, 16x128", backward(line, normal(16, 128, 32))),
     ]

@@ -29,6 +29,7 @@ OF: dict[str, tuple[str, ...]] = {
     "heads": ("gpt",),
 }  # the models that have each option that some lack
 TEXTS = ("tiny_shakespeare",)  # data sets that are texts
+COUNTS = ("batch_size", "microbatches", "blocks", "layers", "heads", "width", "context")
 SEEDS = 1 << 32  # jax.random.key takes only the lowest 32 bits of a seed
 LARGEST = 1 << 31  # sizes and steps are counted in int32
 LAYERS = 1000  # of a model for text; each layer of a char_rnn is compiled separately
@@ -102,7 +103,7 @@ def _expect_useful(o: "Train", model: str) -> None:
 def _expect_sizes(o: "Train") -> None:
     given = {"epochs": o.epochs, "patience": o.patience, "save_every": o.save_every}
     sizes: dict[str, int] = {name: n for name, n in given.items() if n is not None}
-    sizes |= {name: getattr(o, name) for name in ("batch_size", "microbatches", "blocks", "layers", "heads", "width", "context")}
+    sizes |= {name: getattr(o, name) for name in COUNTS}
     sizes |= {f"hidden layer {i}": n for i, n in enumerate(o.hidden)}
     sizes |= {f"channels of convolution {i}": n for i, n in enumerate(o.channels)}
     expect_positive("train", **sizes)

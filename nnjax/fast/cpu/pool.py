@@ -66,7 +66,6 @@ def max_pool_bwd(residuals: Any, ct_y: Array, *, pool: Any) -> Any:
     return (), pool.surround_t(_back(rows, column, height + 1, l, shape[-2], t), x.shape)
 
 
-
 def _back(ct_y, where, axis, k, size, stride):
     """ct_y along one axis, to the one of k entries that `where` selects."""
     zero = jnp.zeros_like(ct_y)

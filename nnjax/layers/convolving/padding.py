@@ -10,7 +10,7 @@ SPACE = {1: "width", 2: "height, width", 3: "depth, height, width"}  # by how ma
 
 
 def expect_padding(padding: Any, dims: int, who: str = "conv") -> str | Amounts:
-    """"SAME" or "VALID", or a pair (before, after) for each axis: a number means both ends of every axis, or of its own.
+    """ "SAME" or "VALID", or a pair (before, after) for each axis: a number means both ends of every axis, or of its own.
 
     Raises ValueError for anything but these two words, in capitals or not, whole numbers >= 0 and pairs of them.
     """

@@ -70,9 +70,7 @@ class Pool(NamedTuple):
         if not any(map(any, self.around(space))):
             return None
         found = []
-        for n, p, k, s, d, (a, _) in zip(
-            space, self.places(space), self.window, self.stride, self.spacing, self.around(space)
-        ):
+        for n, p, k, s, d, (a, _) in zip(space, self.places(space), self.window, self.stride, self.spacing, self.around(space)):
             at = np.arange(p)[:, None] * s + np.arange(k) * d - a
             found.append(((at >= 0) & (at < n)).argmax(1))
         return found
@@ -150,4 +148,3 @@ def expect_windows(who: str, params: Any, x: Any, pool: Pool) -> None:
             f"{who}: the window {pool.window} must fit into the padded input, got {describe(x)} with padding {pool.padding}; "
             "use a smaller window, or pad more."
         )
-

@@ -20,7 +20,9 @@ def test_words_numbers_and_pairs_are_understood(padding, dims, expected):
     assert expect_padding(padding, dims) == expected
 
 
-@pytest.mark.parametrize("padding", [-1, 1.0, True, "full", "Same", None, (1,), (1, 2, 3), ((1, 2, 3), 1), ((1, True), 1)], ids=str)
+@pytest.mark.parametrize(
+    "padding", [-1, 1.0, True, "full", "Same", None, (1,), (1, 2, 3), ((1, 2, 3), 1), ((1, True), 1)], ids=str
+)
 def test_anything_else_is_refused_in_the_name_of_who_asked(padding):
     with pytest.raises(ValueError, match=r'max_pool: padding .*"SAME", "VALID"'):
         expect_padding(padding, 2, "max_pool")

@@ -30,7 +30,9 @@ def test_the_statistics_are_the_mean_and_the_unbiased_variance_of_each_input():
 def test_the_statistics_are_those_of_training_even_at_frozen_parameters():
     params = MODEL.init(jax.random.key(0))
     frozen = nnjax.calibrate(MODEL, params, [BATCHES[1]])
-    for a, b in zip(*(jax.tree.leaves(nnjax.batch_norm_statistics(MODEL, p, BATCHES[0])) for p in (params, frozen)), strict=True):
+    for a, b in zip(
+        *(jax.tree.leaves(nnjax.batch_norm_statistics(MODEL, p, BATCHES[0])) for p in (params, frozen)), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
 
 
@@ -104,9 +106,7 @@ def test_in_one_program_with_the_gradient_the_forward_pass_runs_once():
     def alone(params, state, x):
         return f(params, x, labels), state
 
-    flops = [
-        jax.jit(step).lower(params, running.init(params), x).compile().cost_analysis()["flops"] for step in (alone, both)
-    ]
+    flops = [jax.jit(step).lower(params, running.init(params), x).compile().cost_analysis()["flops"] for step in (alone, both)]
     assert flops[0] <= flops[1] < 1.2 * flops[0]
 
 

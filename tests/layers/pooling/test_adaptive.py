@@ -8,7 +8,9 @@ from nnjax.cases import hard
 QUICK = {"dtypes": ["float32"], "transforms": ["jit"], "witnesses": ()}
 
 
-@pytest.mark.parametrize(("places", "space"), [(3, (7,)), ((2, 3), (5, 3)), ((4, None), (3, 2)), ((1, 2, 1), (2, 3, 2))], ids=str)
+@pytest.mark.parametrize(
+    ("places", "space"), [(3, (7,)), ((2, 3), (5, 3)), ((4, None), (3, 2)), ((1, 2, 1), (2, 3, 2))], ids=str
+)
 def test_each_place_is_the_mean_of_its_window(places, space):
     layer, x = nnjax.adaptive_avg_pool(places), hard(np.random.default_rng(0), (2, *space, 3))
     asked = places if isinstance(places, tuple) else (places,)

@@ -129,9 +129,10 @@ def test_a_window_that_sees_padding_alone_gives_minus_infinity_and_no_gradient()
 
 def test_not_a_number_beside_padding_stays():
     x = jnp.array([jnp.nan, 1.0, 2.0])[:, None]
-    for layer in (nnjax.max_pool(3, 1, 1), nnjax.plain(nnjax.max_pool(3, 1, 1)), nnjax.max_pool(2, 1, "SAME", dilation=2)):
+    dilated = nnjax.max_pool(2, 1, "SAME", dilation=2)  # place 1 reads 0 and 2
+    for layer, bad in ((nnjax.max_pool(3, 1, 1), 0), (nnjax.plain(nnjax.max_pool(3, 1, 1)), 0), (dilated, 1)):
         for y in (layer.apply((), x), layer.fwd((), x)[0]):
-            assert jnp.isnan(y[0, 0])
+            assert jnp.isnan(y[bad, 0])
             assert not jnp.isnan(y[-1, 0])
 
 

@@ -14,6 +14,9 @@ from jax import Array, lax
 from ...linear import broadcast, shift, shift_t, tiles, tiles_t, wide
 from ..maximum import first_maximum, seen
 
+# Entries of a window up to which each is a term of one sum (bench case `avg_pool 3x3 padded`).
+AT_ONCE = 16
+
 
 def max_pool_fwd(x: Array, *, pool: Any) -> Any:
     """(y, the number of each window's first maximum)."""
@@ -84,11 +87,11 @@ def _over_window(ct_y, window):
     return broadcast(ct_y, (*lead, *(m for n, k in zip(space, window) for m in (n, k)), ct_y.shape[-1]))
 
 
-def _put_back(parts, axis, size, stride):
-    """sum_i shift_t(parts[i], start=i) along one axis of length `size`."""
-    ct_x = shift_t(parts[0], axis, 0, size, stride)
+def _put_back(parts, axis, size, stride, before=0):
+    """sum_i shift_t(parts[i], start=i - before) along one axis of length `size`, without what falls outside."""
+    ct_x = shift_t(parts[0], axis, -before, size, stride)
     for i, part in enumerate(parts[1:], 1):
-        ct_x = ct_x + shift_t(part, axis, i, size, stride)
+        ct_x = ct_x + shift_t(part, axis, i - before, size, stride)
     return ct_x
 
 
@@ -96,22 +99,23 @@ def avg_pool_bwd(residuals: Any, ct_y: Array, *, pool: Any) -> Any:
     """As `nnjax.layers.pool.avg_pool_bwd`."""
     (like,) = residuals
     shape = like.shape[1:]
-    sizes = pool.space(pool.padded(shape))
-    ct_x = pool.divided(ct_y.astype(wide(ct_y)), pool.space(shape))
-    if pool.window == pool.stride:
-        return (), pool.surround_t(_spread(ct_x.astype(ct_y.dtype), pool.window, sizes), shape)
-    axes = range(ct_y.ndim - 1 - len(sizes), ct_y.ndim - 1)
-    for axis, size, k, s in zip(axes, sizes, pool.window, pool.stride):
-        ct_x = _put_back([ct_x] * k, axis, size, s)
-    return (), pool.surround_t(ct_x.astype(ct_y.dtype), shape)
+    space = pool.space(shape)
+    ct_x = pool.divided(ct_y.astype(wide(ct_y)), space)
+    if math.prod(pool.window) <= AT_ONCE or pool.window == pool.stride:
+        return (), _spread(ct_x, pool, space).astype(ct_y.dtype)
+    axes = zip(range(ct_y.ndim - 1 - len(space), ct_y.ndim - 1), space, pool.window, pool.stride, pool.around(space))
+    for axis, size, k, s, (before, _) in axes:
+        ct_x = _put_back([ct_x] * k, axis, size, s, before)
+    return (), ct_x.astype(ct_y.dtype)
 
 
-def _spread(ct_y, window, sizes):
-    """ct_y at every place of its window, windows side by side: with a term for each place, which XLA writes in one pass."""
-    zero, ct_x, first = jnp.zeros((), ct_y.dtype), [], ct_y.ndim - 1 - len(window)
-    for i in np.ndindex(window):
+def _spread(ct_y, pool, space):
+    """ct_y at every place of its window, with a term for each entry of it, which XLA writes in one pass."""
+    zero, ct_x, first = jnp.zeros((), ct_y.dtype), [], ct_y.ndim - 1 - len(space)
+    for i in np.ndindex(pool.window):
         amounts = [(0, 0, 0)] * ct_y.ndim
-        for axis, (start, size, k) in enumerate(zip(i, sizes, window), first):
-            amounts[axis] = (start, size - start - (ct_y.shape[axis] - 1) * k - 1, k - 1)
-        ct_x.append(lax.pad(ct_y, zero, amounts))  # shift_t along both axes at once; one after the other takes two passes
+        for axis, (at, size, s, (before, _)) in enumerate(zip(i, space, pool.stride, pool.around(space)), first):
+            start = at - before
+            amounts[axis] = (start, size - start - (ct_y.shape[axis] - 1) * s - 1, s - 1)
+        ct_x.append(lax.pad(ct_y, zero, amounts))  # shift_t along all axes at once; one after the other takes more passes
     return sum(ct_x[1:], ct_x[0])

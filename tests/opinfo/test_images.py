@@ -82,7 +82,7 @@ def adaptive_avg_pool(dims: int) -> Callable:
 
 
 class Maximum:
-    """PyTorch's max-pool, without the places that it returns on request: `test_the_places_of_the_maxima_agree` compares them."""
+    """PyTorch's max-pool without the places that it returns on request; `test_the_places_of_the_maxima_agree` compares those."""
 
     def __init__(self, op):
         self.op, self.sample_inputs = op, op.sample_inputs
@@ -126,7 +126,9 @@ def test_the_places_of_the_maxima_agree(dims):
         entry = np.unravel_index(np.moveaxis(where, -1, 1), window)
         starts = np.meshgrid(*(np.arange(n) * s - p for n, s, p in zip(y.shape[1:-1], stride, padding)), indexing="ij")
         found = np.ravel_multi_index([at + dilation * i for at, i in zip(np.broadcast_arrays(*starts), entry)], space)
-        np.testing.assert_array_equal(found, indices.numpy())
+        # in three dimensions PyTorch names a place outside of a window where all is -inf
+        known = np.isfinite(np.moveaxis(y, -1, 1)) if dims == 3 else True
+        np.testing.assert_array_equal(np.where(known, found, -1), np.where(known, indices.numpy(), -1))
 
 
 def module(f: Callable) -> Callable:
@@ -161,8 +163,16 @@ def pooled(m, x, **options):
     return avg_pool(dims)(x, *how, m.ceil_mode, m.count_include_pad, getattr(m, "divisor_override", None)).ravel()
 
 
+class Pooling(Module):
+    """A module of PyTorch that pools, without the places of its maxima."""
+
+    def __call__(self, module, *inputs, **options):
+        module.return_indices = False
+        return super().__call__(module, *inputs, **options)
+
+
 @pytest.mark.parametrize("kind", ["MaxPool", "AvgPool", "AdaptiveAvgPool"])
 def test_samples_of_the_modules_of_pools_agree(kind, capsys):
     pytest.importorskip("torch")
     for dims in (1, 2, 3):
-        agree(Module(f"{kind}{dims}d"), f"{kind}{dims}d", pooled, capsys, LEAST)
+        agree(Pooling(f"{kind}{dims}d"), f"{kind}{dims}d", pooled, capsys, LEAST)

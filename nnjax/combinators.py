@@ -87,12 +87,14 @@ def serial(*layers: Layer[Y]) -> Layer[Y]:
     return Layer("serial", init, apply, fwd, bwd, tuple(layers), walk, serial)
 
 
-def residual(f: Layer[Y]) -> Layer[Y]:
-    """y = x + f(x).  params: those of f.  f must keep the shape of x.
+def residual(f: Layer[Y], shortcut: Layer[Y] | None = None) -> Layer[Y]:
+    """y = x + f(x); with a shortcut, such as a projection to the shape of f(x), y = shortcut(x) + f(x).
 
     If f returns a tuple, x is added to its first entry, and the others stay (see `nnjax.auxiliary`).
-    Backward: ct_x = ct_y + J_fᵀ ct_y; the transpose of the copy of x is the sum of the two cotangents.
-    Raises TypeError for what is no Layer, ValueError where f(x) has another shape or dtype than x.
+    params: those of f, or (those of f, those of the shortcut), and then the key is split.
+    Backward: ct_x = ct_y + J_fᵀ ct_y; the transpose of the copy of x is the sum of the two cotangents. A shortcut takes its own
+    back through its transpose.
+    Raises TypeError for what is no Layer, ValueError where the two terms have different shapes or dtypes.
 
     >>> y, residuals = nnjax.residual(nnjax.tanh()).fwd((), jnp.zeros(2))
     >>> nnjax.residual(nnjax.tanh()).bwd(residuals, jnp.ones(2))[1].tolist()
@@ -107,10 +109,13 @@ def residual(f: Layer[Y]) -> Layer[Y]:
             expect_array(f"residual({f.name})", what, value)
         if jnp.shape(fx) != jnp.shape(x):
             raise ValueError(
-                f"residual({f.name}): f(x) must have the shape of x, {describe(x)}, got {describe(fx)}; "
-                "give f as many outputs as inputs."
+                f"residual({f.name}): f(x) must have the shape of {'x' if shortcut is None else 'shortcut(x)'}, {describe(x)}, "
+                f"got {describe(fx)}; give f as many outputs as inputs, or a shortcut with as many as f."
             )
         return x + fx
+
+    if shortcut is not None:
+        return _projected(f, shortcut, added)
 
     def apply(params, x, *, key=None):
         return added(x, f.apply(params, x, key=key))
@@ -121,13 +126,54 @@ def residual(f: Layer[Y]) -> Layer[Y]:
 
     def bwd(residuals, ct_y):
         ct_params, ct_fx = f.bwd(residuals, ct_y)
-        return ct_params, (ct_y[0] if isinstance(ct_y, tuple) else ct_y) + ct_fx
+        return ct_params, _first(ct_y) + ct_fx
 
     def walk(params, x, key):
         params, fx = yield Met("residual", f, params, x, key)
         return params, added(x, fx)
 
     return Layer("residual", f.init, apply, fwd, bwd, (f,), walk, residual)
+
+
+def _first(ct_y: Any) -> Any:
+    """The cotangent of the sum, where f returned a tuple."""
+    return ct_y[0] if isinstance(ct_y, tuple) else ct_y
+
+
+def _projected(f: Layer[Y], shortcut: Layer[Y], added: Any) -> Layer[Y]:
+    expect_layer("residual", shortcut)
+    who = f"residual({f.name})"
+
+    def init(key):
+        k_f, k_shortcut = split_key(key, 2)
+        return f.init(k_f), shortcut.init(k_shortcut)
+
+    def apply(params, x, *, key=None):
+        _expect_parts(who, params, 2)
+        k_f, k_shortcut = split_key(key, 2)
+        return added(shortcut.apply(params[1], x, key=k_shortcut), f.apply(params[0], x, key=k_f))
+
+    def fwd(params, x, *, key=None):
+        _expect_parts(who, params, 2)
+        k_f, k_shortcut = split_key(key, 2)
+        fx, f_residuals = f.fwd(params[0], x, key=k_f)
+        gx, shortcut_residuals = shortcut.fwd(params[1], x, key=k_shortcut)
+        return added(gx, fx), (f_residuals, shortcut_residuals)
+
+    def bwd(residuals, ct_y):
+        f_residuals, shortcut_residuals = residuals
+        ct_f, ct_fx = f.bwd(f_residuals, ct_y)
+        ct_shortcut, ct_gx = shortcut.bwd(shortcut_residuals, _first(ct_y))
+        return (ct_f, ct_shortcut), add_cotangents(ct_fx, ct_gx)
+
+    def walk(params, x, key):
+        _expect_parts(who, params, 2)
+        k_f, k_shortcut = split_key(key, 2)
+        p, fx = yield Met("residual", f, params[0], x, k_f)
+        q, gx = yield Met("shortcut", shortcut, params[1], x, k_shortcut)
+        return (p, q), added(gx, fx)
+
+    return Layer("residual", init, apply, fwd, bwd, (f, shortcut), walk, residual)
 
 
 def recompute(layer: Layer[Y]) -> Layer[Y]:

@@ -189,7 +189,7 @@ def expect_per_axis(who: str, name: str, value: Any, axes: int | None = None) ->
     several = isinstance(value, (tuple, list)) or (is_array(value) and value.ndim == 1)
     sizes = tuple(map(whole_number, value if several else (value,) * (axes or 1)))
     found = tuple(n for n in sizes if n is not None and 0 < n <= MOST)
-    if len(found) < len(sizes) or len(sizes) not in ((1, 2) if axes is None else (axes,)):
-        wanted = "a positive int, or a tuple of one or two" if axes is None else f"a positive int, or a tuple of {axes}"
+    if len(found) < len(sizes) or len(sizes) not in ((1, 2, 3) if axes is None else (axes,)):
+        wanted = "a positive int, or a tuple of one, two or three" if axes is None else f"a positive int, or a tuple of {axes}"
         raise ValueError(f"{who}: {name} must be {wanted}, got {value!r}; pass e.g. {'(2, 2)' if axes != 1 else '2'}.")
     return found

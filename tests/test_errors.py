@@ -139,10 +139,10 @@ def test_expectations_pass_what_is_right():
 
 def test_sizes_for_each_axis_are_one_number_or_one_for_each():
     assert errors.expect_per_axis("conv", "kernel", 3) == (3,)
-    assert errors.expect_per_axis("conv", "kernel", [3, 2]) == (3, 2)
+    assert errors.expect_per_axis("conv", "kernel", [3, 2, 1]) == (3, 2, 1)
     assert errors.expect_per_axis("conv", "stride", 3, 2) == (3, 3)
-    for wrong in (0, True, (1, 2, 3), (1, -1), "3", None):
-        with pytest.raises(ValueError, match=r"conv: kernel must be a positive int, or a tuple of one or two, got"):
+    for wrong in (0, True, (1, 2, 3, 4), (1, -1), "3", None):
+        with pytest.raises(ValueError, match=r"conv: kernel must be a positive int, or a tuple of one, two or three, got"):
             errors.expect_per_axis("conv", "kernel", wrong)
     with pytest.raises(ValueError, match=r"conv: stride must be a positive int, or a tuple of 2, got \(1,\)"):
         errors.expect_per_axis("conv", "stride", (1,), 2)

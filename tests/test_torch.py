@@ -25,6 +25,23 @@ def torch_lenet(params, x):
     return f.relu(x.permute(0, 2, 3, 1).flatten(1) @ dense.w + dense.b) @ out.w + out.b
 
 
+def torch_resnet(params, x):
+    f = torch.nn.functional
+
+    def normed(x, conv, norm, stride=1):
+        x = f.conv2d(x, conv.w.permute(3, 2, 0, 1), stride=stride, padding=conv.w.shape[0] // 2)
+        return f.batch_norm(x, None, None, norm.scale, norm.offset, training=True)
+
+    def block(x, p, stride=1):
+        return normed(f.relu(normed(x, *p[:2], stride)), *p[3:])
+
+    conv, norm, _, first, _, (second, shortcut), _, _, out = params
+    x = f.relu(normed(x.permute(0, 3, 1, 2), conv, norm))
+    x = f.relu(x + block(x, first))
+    x = f.relu(normed(x, *shortcut, 2) + block(x, second, 2))
+    return x.mean((2, 3)) @ out.w + out.b
+
+
 def torch_recurrent(kind):
     def run(params, ids):
         table, cell, out = params
@@ -66,6 +83,7 @@ def torch_gpt(heads):
 
 MODELS = {
     "lenet": (nnjax.lenet(channels=(4, 6), hidden=12), torch_lenet),
+    "resnet": (nnjax.resnet(channels=(3, 4), blocks=1, image=(7, 6, 2)), torch_resnet),
     "lstm": (nnjax.char_rnn(11, 8, cell="lstm"), torch_recurrent("LSTM")),
     "gru": (nnjax.char_rnn(11, 8, cell="gru"), torch_recurrent("GRU")),
     "gpt": (nnjax.gpt(11, 9, 4, 2, 8), torch_gpt(2)),
@@ -79,6 +97,8 @@ def test_value_and_gradient_are_those_of_pytorch(name, x64):
     params = wide(model.init(jax.random.key(0)), rng)
     if name == "lenet":
         x, labels = rng.standard_normal((20, 28, 28, 1)), rng.integers(0, 10, 20)  # more images than a chunk
+    elif name == "resnet":
+        x, labels = rng.standard_normal((5, 7, 6, 2)), rng.integers(0, 10, 5)
     else:
         x, labels = rng.integers(0, 11, (3, 9)), rng.integers(0, 11, (3, 9))
     ours = jax.jit(nnjax.value_and_grad(model, nnjax.softmax_cross_entropy()))(params, jnp.asarray(x), jnp.asarray(labels))

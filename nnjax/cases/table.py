@@ -8,34 +8,15 @@ from ..losses import fused as fused_loss
 from ..losses import means as losses
 from ..models.char_rnn import char_rnn
 from ..models.gpt import gpt
-from ..models.lenet import lenet
 from ..models.mlp import mlp
 from .attention import attentions
 from .case import Case
+from .images import images
 from .inputs import classes, features, fused, ids, steps, targets
 from .llama import llamas
 from .mixture import mixtures
 from .recurrence import recurrences
 from .variants import frozen, jittered
-
-
-def _convolutions() -> list[Case]:
-    grouped = layers.conv(4, 6, (2, 3), stride=(1, 2), padding=((1, 0), (2, 1)), dilation=(2, 1), groups=2)
-    above = ((1, 0), (0, 1))
-    return [
-        Case("conv", jittered(layers.conv(2, 3, (3, 2))), steps(4, 5, 2)),
-        Case("conv, 1-D, strided", jittered(layers.conv(2, 3, 3, stride=2)), steps(6, 2)),
-        Case("conv, height 1, zeros above", jittered(layers.conv(2, 3, (1, 2), stride=(2, 1), padding=above)), steps(1, 3, 2)),
-        Case("conv, height 1, under a higher kernel", jittered(layers.conv(3, 2, (3, 2))), steps(1, 3, 3)),
-        Case("conv, grouped, dilated", jittered(grouped), steps(3, 4, 4)),
-        Case("conv, depthwise", jittered(layers.conv(3, 6, (2, 2), groups=3, padding="VALID")), steps(3, 4, 3)),
-        Case("max_pool", layers.max_pool((2, 2)), steps(5, 4, 2)),
-        Case("max_pool, overlapping", layers.max_pool((3, 2), (1, 1)), steps(4, 4, 2)),
-        Case("avg_pool", layers.avg_pool(2, 3), steps(9, 2)),
-        Case("avg_pool, overlapping", layers.avg_pool((3, 2), (2, 1)), steps(5, 3, 2)),
-        Case("global_avg_pool", layers.global_avg_pool(), steps(3, 2, 2)),
-        Case("flatten", layers.flatten(2), steps(3, 2)),
-    ]
 
 
 def cases() -> tuple[Case, ...]:
@@ -80,7 +61,7 @@ def cases() -> tuple[Case, ...]:
         Case("scan_layers", scan_layers(block, 3), features(5), keyed=True),
         Case("scan_layers, remat", scan_layers(block, 3, remat=True), features(5), keyed=True),
         Case("char_rnn", jittered(char_rnn(5, 3, cell="gru")), ids(5, 3)),
-        *_convolutions(),
+        *images(),
         *attentions(),
         *llamas(),
         *mixtures(),
@@ -88,7 +69,6 @@ def cases() -> tuple[Case, ...]:
         Case("linear_cross_entropy", fused_loss.linear_cross_entropy(), fused(7, 3, False)),
         Case("linear_cross_entropy, weighted", fused_loss.linear_cross_entropy(), fused(7, 3, True)),
         Case("linear_cross_entropy, many classes", fused_loss.linear_cross_entropy(), fused(257, 2, True)),
-        Case("lenet", lenet(2, channels=(2,), hidden=3, activation=layers.tanh(), image=(6, 7, 1)), steps(6, 7, 1)),
         Case("gpt", gpt(5, 4, 2, 2, 4, dropout=0.25), ids(5, 3), keyed=True),
         Case("mlp", mlp([6, 5, 4, 3], layers.tanh()), features(6)),
     ]

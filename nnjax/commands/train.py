@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -64,12 +64,14 @@ class Train(OfMixtures):
     standardise_targets: bool = False
     """The same for targets that are numbers; R², the score, does not change."""
     model: str | None = None
-    """For images and tables: mlp (default), lenet, or nielsen, the book's own network. For text: gpt (default), llama, moe,
+    """Of images and tables: mlp (default), lenet, resnet, nielsen (the book's network). Of text: gpt (default), llama, moe,
     char_rnn, linear_rnn."""
     hidden: tuple[int, ...] = (64,)
     """Neurons of each hidden layer."""
-    channels: tuple[int, ...] = (20, 40)
-    """Channels of each convolution of a lenet."""
+    channels: tuple[int, ...] = ()
+    """Channels of each convolution of a lenet (20 40), or of each stage of a resnet (8 16 32)."""
+    blocks: int = 1
+    """Residual blocks in each stage of a resnet."""
     activation: str | None = None
     """Activation between the layers: relu (default), sigmoid, tanh, leaky_relu, elu, gelu, silu, softplus."""
     dropout: float = 0.0
@@ -145,7 +147,6 @@ class Train(OfMixtures):
     compilation_cache: str | None = None
     """Folder that keeps compiled programs, so that the next run starts sooner; off keeps none. By default a folder in the
     user's cache; if $JAX_COMPILATION_CACHE_DIR is set, JAX's own settings are used as they are."""
-
     devices: int | None = None
     """Train on this many devices; a CPU simulates them, an equal share in each process."""
     mesh: str | None = None
@@ -293,6 +294,5 @@ class Train(OfMixtures):
 
     def writers(self, examples: int) -> Writers:
         """The writers of each epoch's record, besides the screen; examples: how many are trained on."""
-        configuration = {f.name: getattr(self, f.name) for f in fields(self)}
-        given = (self.folder, examples, self.tensorboard, self.wandb, configuration)
+        given = (self.folder, examples, self.tensorboard, self.wandb, asdict(self))
         return Writers(*given) if is_first() else Writers(None, examples)

@@ -5,13 +5,17 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from ..linear import shift, shift_t
+from ..linear import broadcast, shift, shift_t
 
 
-def first_maximum(parts: Any) -> tuple[Array, Array]:
-    """The maximum of the parts, and the number of the first part that has it."""
+def first_maximum(parts: Any, first: Any = None) -> tuple[Array, Array]:
+    """The maximum of the parts, and the number of the first part that has it.
+
+    first: where all parts are -inf, the number of the one that has it, of a shape that broadcasts to theirs; by default 0.
+    """
     y = parts[0]
-    where = jnp.zeros(y.shape, jnp.int8 if len(parts) <= 127 else jnp.int32)
+    dtype = jnp.int8 if len(parts) <= 127 else jnp.int32
+    where = jnp.zeros(y.shape, dtype) if first is None else broadcast(jnp.asarray(first, dtype), y.shape)
     for i, other in enumerate(parts[1:], 1):
         wins = (other > y) | jnp.isnan(other)  # a NaN stays, as it does in `reduce_window`
         y = jnp.where(wins, other, y)
@@ -19,17 +23,17 @@ def first_maximum(parts: Any) -> tuple[Array, Array]:
     return y, where
 
 
-def seen(x: Array, i: Any, window: Any, stride: Any) -> Array:
-    """x[p stride + i] for every place p of the window: its entry i.  x: (..., space, channels)."""
+def seen(x: Array, i: Any, window: Any, stride: Any, spacing: Any = None) -> Array:
+    """x[p stride + i spacing] for every place p of the window: its entry i.  x: (..., space, channels)."""
     first = x.ndim - 1 - len(window)
-    for axis, (at, k, s) in enumerate(zip(i, window, stride), first):
-        x = shift(x, axis, at, (x.shape[axis] - k) // s + 1, s)
+    for axis, (at, k, s, d) in enumerate(zip(i, window, stride, spacing or (1,) * len(i)), first):
+        x = shift(x, axis, at * d, (x.shape[axis] - (k - 1) * d - 1) // s + 1, s)
     return x
 
 
-def seen_t(ct_y: Array, i: Any, shape: Any, stride: Any) -> Array:
-    """ct_x of this shape, with ct_x[p stride + i] = ct_y[p]."""
+def seen_t(ct_y: Array, i: Any, shape: Any, stride: Any, spacing: Any = None) -> Array:
+    """ct_x of this shape, with ct_x[p stride + i spacing] = ct_y[p]."""
     first = ct_y.ndim - 1 - len(stride)
-    for axis, (at, s) in enumerate(zip(i, stride), first):
-        ct_y = shift_t(ct_y, axis, at, shape[axis], s)
+    for axis, (at, s, d) in enumerate(zip(i, stride, spacing or (1,) * len(i)), first):
+        ct_y = shift_t(ct_y, axis, at * d, shape[axis], s)
     return ct_y

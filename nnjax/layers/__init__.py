@@ -17,6 +17,7 @@ from .batch_norm import batch_norm as batch_norm
 from .batch_norm import calibrate as calibrate
 from .conv import ConvParams as ConvParams
 from .conv import conv as conv
+from .convolving.conv_transpose import conv_transpose as conv_transpose
 from .dense import DenseParams as DenseParams
 from .dense import dense as dense
 from .dropout import dropout as dropout
@@ -37,10 +38,16 @@ from .norm import NormParams as NormParams
 from .norm import group_norm as group_norm
 from .norm import layer_norm as layer_norm
 from .norm import rms_norm as rms_norm
+from .normalising.running import Running as Running
+from .normalising.running import RunningState as RunningState
+from .normalising.running import Statistics as Statistics
+from .normalising.running import batch_norm_statistics as batch_norm_statistics
+from .normalising.running import running_statistics as running_statistics
 from .pool import avg_pool as avg_pool
 from .pool import flatten as flatten
 from .pool import global_avg_pool as global_avg_pool
 from .pool import max_pool as max_pool
+from .pooling.adaptive import adaptive_avg_pool as adaptive_avg_pool
 from .recurrent import RNNParams as RNNParams
 from .recurrent import rnn as rnn
 from .recurring.linear_recurrence import linear_recurrence as linear_recurrence

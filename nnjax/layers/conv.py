@@ -1,4 +1,4 @@
-"""Convolution in one and two dimensions, and its two transposes written out.
+"""Convolution in one, two and three dimensions, and its two transposes written out.
 
     y[p] = sum_i w[i] x[p stride + i dilation - padding]        p, i: places in space and in the kernel
 
@@ -11,14 +11,13 @@ Both sums are convolutions again: of ct_y with the flipped kernel, and of x with
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ..errors import (
-    MOST,
     describe,
     expect_flag,
     expect_float,
@@ -28,8 +27,6 @@ from ..errors import (
     expect_positive,
     expect_same_dtype,
     expect_shape,
-    is_array,
-    whole_number,
 )
 from ..fast.choose import by_platform
 from ..fast.cpu import conv as cpu
@@ -37,13 +34,11 @@ from ..feedback import expect_operator, transpose
 from ..layer import Layer
 from ..leaf import Like, leaf
 from ..linear import Amounts, broadcast, broadcast_t, fold
+from .convolving.padding import SPACE, expect_groups, expect_padding
 from .mirrored import carried_by
 
-LAYOUT = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
-OVER_THE_BATCH = {
-    1: ("CWN", "IWO", "WNC"),
-    2: ("CHWN", "IHWO", "HWNC"),
-}
+LAYOUT = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
+OVER_THE_BATCH = {1: ("CWN", "IWO", "WNC"), 2: ("CHWN", "IHWO", "HWNC"), 3: ("CDHWN", "IDHWO", "DHWNC")}
 
 
 class ConvParams(NamedTuple):
@@ -92,10 +87,9 @@ def _expect_conv(params, x, window) -> None:
         expect_same_dtype("conv", "b", params.b, "w", w)
     n_in = w.shape[-2] * window.groups
     if x.ndim < dims + 1 or x.shape[-1] != n_in:
-        space = "height, width" if dims == 2 else "width"
         raise ValueError(
-            f"conv: x must have shape (..., {space}, {n_in}), channels last, got {describe(x)}; transpose it, or make the "
-            "layer with as many input channels as x has."
+            f"conv: x must have shape (..., {SPACE[dims]}, {n_in}), channels last, got {describe(x)}; transpose it, or make "
+            "the layer with as many input channels as x has."
         )
     expect_same_dtype("conv", "x", x, "w", w)
     space, kernel = x.shape[-1 - dims : -1], w.shape[:dims]
@@ -120,7 +114,7 @@ def conv_apply(params: Any, x: Array, *, key: Any = None, window: Window) -> Arr
     _expect_conv(params, x, window)
     dims = len(window.stride)
     y = lax.conv_general_dilated(
-        _one_batch(x, dims), params.w, window.stride, window.amounts(x.shape[-1 - dims : -1], params.w.shape[:dims]),
+        one_batch(x, dims), params.w, window.stride, window.amounts(x.shape[-1 - dims : -1], params.w.shape[:dims]),
         rhs_dilation=window.dilation, dimension_numbers=LAYOUT[dims], feature_group_count=window.groups,
     )  # fmt: skip
     return _biased(params, y.reshape(*x.shape[: -1 - dims], *y.shape[1:]))
@@ -133,7 +127,7 @@ def conv_fwd(params: Any, x: Array, *, key: Any = None, window: Window) -> Any:
 def conv_bwd(residuals: Any, ct_y: Array, *, window: Window, feedback: Callable[..., Any] = transpose) -> Any:
     params, x = residuals
     w, dims = params.w, len(window.stride)
-    x, ct = _one_batch(x, dims), _one_batch(ct_y, dims)
+    x, ct = one_batch(x, dims), one_batch(ct_y, dims)
     zeros = window.read(x.shape[1:-1], w.shape[:dims], ct.shape[1:-1])
     reach = [(k - 1) * d for k, d in zip(w.shape, window.dilation)]
     # conv(x, w) = windows(x) @ fold(w), and feedback(fold(w)) replaces its transpose: a kernel again, w itself by default.
@@ -159,14 +153,14 @@ def flipped(w: Array, groups: int) -> Array:
     return jnp.flip(w.reshape(*kernel, n_out // groups, groups * n_in), range(len(kernel)))
 
 
-def _one_batch(x, dims):
+def one_batch(x, dims):
     """x: (..., space, channels) with its leading axes merged."""
     return x.reshape(math.prod(x.shape[: -1 - dims]), *x.shape[-1 - dims :])
 
 
 def fast_fwd(params: Any, x: Array, *, key: Any = None, window: Window) -> Any:
     """`conv_fwd`, spelled for the platform."""
-    if window.groups == 1 or params.w.shape[-2] > 1:
+    if window.groups == 1 or params.w.shape[-2] > 1 or len(window.stride) > 2:
         return conv_fwd(params, x, window=window)
     _expect_conv(params, x, window)
     return by_platform(params, x, plain=conv_apply, cpu=_depthwise, how={"window": window}), (params, x)
@@ -178,6 +172,8 @@ def _depthwise(params, x, *, window):
 
 def fast_bwd(residuals: Any, ct_y: Array, *, window: Window, feedback: Callable[..., Any] = transpose) -> Any:
     """`conv_bwd`, spelled for the platform."""
+    if len(window.stride) > 2:
+        return conv_bwd(residuals, ct_y, window=window, feedback=feedback)
     return by_platform(residuals, ct_y, plain=conv_bwd, cpu=_cpu_bwd, how={"window": window, "feedback": feedback})
 
 
@@ -211,8 +207,9 @@ def conv(
 ) -> Layer[Array]:
     """y[p] = b + sum_i w[i] x[p stride + i dilation - padding], channels last.
 
-    A kernel of an int or (k,) means one dimension, x: (..., width, in); a tuple of two means images,
-    x: (..., height, width, in). stride and dilation are one number for all axes of space, or one for each.
+    A kernel of an int or (k,) means one dimension, x: (..., width, in); a tuple of two means images, x: (..., height, width,
+    in), a tuple of three volumes, x: (..., depth, height, width, in). stride and dilation are one number for all axes of
+    space, or one for each.
     padding: "SAME" (as many places as x has, over the stride, rounded up), "VALID" (no zeros), a number of zeros at both ends
     of every axis of space, or for each axis a number or a pair (before, after). With groups, output channels of group g see
     only the input channels of group g; groups = in_channels is the depthwise convolution. w: (*kernel, in_channels / groups,
@@ -229,11 +226,7 @@ def conv(
     kernel = expect_per_axis("conv", "kernel", kernel)
     dims = len(kernel)
     stride, dilation = (expect_per_axis("conv", n, v, dims) for n, v in (("stride", stride), ("dilation", dilation)))
-    if in_channels % groups or out_channels % groups:
-        raise ValueError(
-            f"conv: groups must divide in_channels and out_channels, got groups={groups}, in_channels={in_channels}, "
-            f"out_channels={out_channels}; use a common divisor, such as {math.gcd(in_channels, out_channels)}."
-        )
+    expect_groups("conv", in_channels, out_channels, groups)
     window = Window(stride, expect_padding(padding, dims), dilation, groups)
     init = jax.nn.initializers.glorot_uniform() if init is None else init
     expect_init("conv", init)
@@ -249,28 +242,3 @@ def conv(
     apply, fwd, bwd, *fast, output = (partial(f, window=window) for f in every)
     layer = leaf(f"conv({in_channels}, {out_channels}, {kernel})", init_params, apply, fwd, bwd, output, fast=fast)
     return layer if feedback is transpose else carried_by(feedback, layer, bwd, output, fast=fast)
-
-
-def expect_padding(padding: Any, dims: int) -> str | Amounts:
-    """The padding as Window stores it: a number means both ends of every axis, or of its own axis.
-
-    Raises ValueError for anything but "SAME", "VALID", whole numbers >= 0 and pairs of them.
-    """
-    if isinstance(padding, str) and padding in ("SAME", "VALID"):
-        return padding
-    axes = tuple(padding) if _several(padding) else (padding,) * dims
-    amounts = tuple((whole_number(a), whole_number(b)) for a, b in (p if _pair(p) else (p, p) for p in axes))
-    if len(amounts) != dims or any(n is None or not 0 <= n <= MOST for pair in amounts for n in pair):
-        raise ValueError(
-            f'conv: padding must be "SAME", "VALID", an int >= 0, or for each of the {dims} axes of space an int or a pair of '
-            f"ints (before, after), got {padding!r}; pass e.g. {((1, 1),) * dims}."
-        )
-    return cast(Amounts, amounts)
-
-
-def _pair(x: Any) -> bool:
-    return _several(x) and len(x) == 2
-
-
-def _several(x: Any) -> bool:
-    return isinstance(x, (tuple, list)) or (is_array(x) and x.ndim > 0)

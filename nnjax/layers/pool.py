@@ -1,6 +1,7 @@
 """Pooling: maximum and mean over windows of space, and reshapes from images to features.
 
-A window of an int pools (..., width, channels), a window of two ints (..., height, width, channels).
+A window of an int pools (..., width, channels), a window of two ints (..., height, width, channels), a window of three ints
+(..., depth, height, width, channels).
 """
 
 import math
@@ -12,144 +13,176 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..errors import describe, expect_float, expect_params, expect_per_axis, expect_positive
+from ..errors import describe, expect_float, expect_params, expect_positive
 from ..fast.choose import by_platform
 from ..fast.cpu import pool as cpu
 from ..fast.maximum import first_maximum, seen, seen_t
 from ..fast.tpu import pool as tpu
 from ..layer import Layer
 from ..leaf import Like, leaf, outline, outlined
-from ..linear import broadcast, wide
+from ..linear import Amounts, broadcast, wide
+from .pooling.windows import Pool, expect_windows, make_pool
 
 
-def _expect_windows(who, params, x, window) -> None:
-    expect_params(who, params, tuple)
-    expect_float(who, "x", x)
-    if x.ndim <= len(window):
-        space = "height, width" if len(window) == 2 else "width"
-        raise ValueError(f"{who}: x must have shape (..., {space}, channels), got {describe(x)}; reshape it.")
-    if any(n < k for n, k in zip(x.shape[-1 - len(window) : -1], window)):
-        raise ValueError(
-            f"{who}: the window {window} must fit into the input, got {describe(x)}; use a smaller window, or pad x."
-        )
-
-
-def _reduce(x, start, operator, window, stride, padding: str | Sequence[tuple[int, int]] = "VALID", spread=None):
+def _reduce(x, start, operator, window, stride, padding: Amounts, spread=None):
     """The operator over every window, from `start`, by XLA's loop over windows; spread: the dilation of x, applied first."""
     lead = (1,) * (x.ndim - len(window) - 1)
-    pads = padding if isinstance(padding, str) else [*((0, 0) for _ in lead), *padding, (0, 0)]
+    pads = [*((0, 0) for _ in lead), *padding, (0, 0)]
     base = None if spread is None else (*lead, *spread, 1)
     return lax.reduce_window(x, np.asarray(start, x.dtype), operator, (*lead, *window, 1), (*lead, *stride, 1), pads, base)
 
 
-def max_pool_apply(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Array:
-    """y[p] = max over i of x[p stride + i], i in the window.  x: (..., space, channels)."""
-    _expect_windows("max_pool", params, x, window)
-    return _reduce(x, -jnp.inf, lax.max, window, stride)
+def max_pool_apply(params: Any, x: Array, *, key: Any = None, pool: Pool) -> Array:
+    """y[p] = max over i of x[p stride + i dilation - padding], i in the window.  x: (..., space, channels)."""
+    expect_windows("max_pool", params, x, pool)
+    if pool.dilation is None:
+        return _reduce(x, -jnp.inf, lax.max, pool.window, pool.stride, pool.around(pool.space(x.shape)))
+    # JAX has no gradient of a dilated reduce_window: read the entry with the maximum, the first if there are several.
+    parts = jnp.stack(_entries(pool.surround(x, -jnp.inf), pool))
+    return jnp.take_along_axis(parts, lax.argmax(parts, 0, jnp.int32)[None], 0)[0]
 
 
-def max_pool_fwd(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
-    _expect_windows("max_pool", params, x, window)
-    y, where = first_maximum([seen(x, i, window, stride) for i in np.ndindex(window)])
+def max_pool_fwd(params: Any, x: Array, *, key: Any = None, pool: Pool) -> Any:
+    expect_windows("max_pool", params, x, pool)
+    y, where = first_maximum(_entries(pool.surround(x, -jnp.inf), pool), pool.number(pool.space(x.shape)))
     return y, (where, x)
 
 
-def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+def max_pool_bwd(residuals: Any, ct_y: Array, *, pool: Pool) -> Any:
     where, x = residuals
+    shape = pool.padded(x.shape)
     # y[p] = x[p stride + i] for the one i with the maximum: its Jacobian selects, and the transpose puts ct_y[p] back there.
     zero, ct_x = jnp.zeros_like(ct_y), []
-    for n, i in enumerate(np.ndindex(window)):
+    for n, i in enumerate(np.ndindex(pool.window)):
         won = where == jnp.asarray(n, where.dtype)
-        ct_x.append(seen_t(jnp.where(won, ct_y, zero), i, x.shape, stride))
-    return (), sum(ct_x[1:], ct_x[0])
+        ct_x.append(seen_t(jnp.where(won, ct_y, zero), i, shape, pool.stride, pool.spacing))
+    return (), pool.surround_t(sum(ct_x[1:], ct_x[0]), x.shape)
 
 
-def fast_max_pool_fwd(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+def _entries(x, pool):
+    """The entry i of every window, for each i.  x: with what lies around it."""
+    return [seen(x, i, pool.window, pool.stride, pool.spacing) for i in np.ndindex(pool.window)]
+
+
+def _platforms(pool: Pool, cpu: Any, tpu: Any) -> dict[str, Any]:
+    """The spellings that serve these windows."""
+    found = {"cpu": cpu} if pool.dilation is None and (len(pool.window) < 3 or pool.window == pool.stride) else {}
+    return {**found, "tpu": tpu} if pool.dilation is None and pool.padding == "VALID" and not pool.ceil else found
+
+
+def fast_max_pool_fwd(params: Any, x: Array, *, key: Any = None, pool: Pool) -> Any:
     """`max_pool_fwd`, spelled for the platform."""
-    _expect_windows("max_pool", params, x, window)
-    how = {"window": window, "stride": stride}
-    y, where = by_platform(x, plain=_maximum, cpu=cpu.max_pool_fwd, tpu=tpu.max_pool_fwd, how=how)
+    expect_windows("max_pool", params, x, pool)
+    fast = _platforms(pool, cpu.max_pool_fwd, tpu.max_pool_fwd)
+    y, where = by_platform(x, plain=_maximum, how={"pool": pool}, **fast)
     return y, (where, x)
 
 
-def _maximum(x, *, window, stride):
-    y, (where, _) = max_pool_fwd((), x, window=window, stride=stride)
+def _maximum(x, *, pool):
+    y, (where, _) = max_pool_fwd((), x, pool=pool)
     return y, where
 
 
-def fast_max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+def fast_max_pool_bwd(residuals: Any, ct_y: Array, *, pool: Pool) -> Any:
     """`max_pool_bwd`, spelled for the platform."""
-    how = {"window": window, "stride": stride}
-    return by_platform(residuals, ct_y, plain=max_pool_bwd, cpu=cpu.max_pool_bwd, tpu=tpu.max_pool_bwd, how=how)
+    fast = _platforms(pool, cpu.max_pool_bwd, tpu.max_pool_bwd)
+    return by_platform(residuals, ct_y, plain=max_pool_bwd, how={"pool": pool}, **fast)
 
 
-def max_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Layer[Array]:
-    """y[p] = max over i of x[p stride + i], i in the window, for windows that lie in x entirely.
+def max_pool(
+    window: int | tuple[int, ...],
+    stride: int | tuple[int, ...] | None = None,
+    padding: str | int | Sequence[int | tuple[int, int]] = "VALID",
+    *,
+    dilation: int | tuple[int, ...] = 1,
+    ceil_mode: bool = False,
+) -> Layer[Array]:
+    """y[p] = max over i of x[p stride + i dilation - padding], i in the window.
 
-    x: (..., width, channels) for an int or (k,), (..., height, width, channels) for (k, l); the stride is the window
-    unless given. If several entries tie, the first in row-major order gets the whole cotangent, as in `jax.grad`.
-    Raises ValueError for sizes that are not positive ints, and for an x smaller than the window.
+    x: (..., width, channels) for an int or (k,), (..., height, width, channels) for (k, l), (..., depth, height, width,
+    channels) for (k, l, m); the stride is the window unless given. padding: as in `conv`; it never wins, so a window that
+    sees nothing else, as only a dilated one can, gives -inf and has no gradient. With ceil_mode the last window may reach
+    beyond the end, if it begins before it. If several entries tie, the first in row-major order gets the whole cotangent, as
+    in `jax.grad`: the transpose of a choice puts it back where it was taken from.
+    Raises ValueError for sizes that are not positive ints, for a padding as large as the window, and for an x smaller than it.
 
     >>> x = jnp.array([1.0, 3.0, 2.0, 0.0])[:, None]
-    >>> nnjax.max_pool(2).apply((), x).ravel().tolist()
-    [3.0, 2.0]
+    >>> nnjax.max_pool(2).apply((), x).ravel().tolist(), nnjax.max_pool(3, 2, padding=1).apply((), x).ravel().tolist()
+    ([3.0, 2.0], [3.0, 3.0])
     """
-    fast = (fast_max_pool_fwd, fast_max_pool_bwd)
-    return _pool("max_pool", window, stride, max_pool_apply, max_pool_fwd, max_pool_bwd, fast, lambda x: x)
+    pool = make_pool("max_pool", window, stride, padding, dilation=dilation, ceil_mode=ceil_mode)
+    return _pool("max_pool", pool, (max_pool_apply, max_pool_fwd, max_pool_bwd), (fast_max_pool_fwd, fast_max_pool_bwd), _of_x)
 
 
-def avg_pool_apply(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Array:
-    """y[p] = mean over i of x[p stride + i], i in the window.  x: (..., space, channels)."""
-    _expect_windows("avg_pool", params, x, window)
-    sums = _reduce(x.astype(wide(x)), 0, lax.add, window, stride)
-    return (sums / math.prod(window)).astype(x.dtype)
+def avg_pool_apply(params: Any, x: Array, *, key: Any = None, pool: Pool) -> Array:
+    """y[p] = mean over i of x[p stride + i - padding], i in the window.  x: (..., space, channels)."""
+    expect_windows("avg_pool", params, x, pool)
+    space = pool.space(x.shape)
+    sums = _reduce(x.astype(wide(x)), 0, lax.add, pool.window, pool.stride, pool.around(space))
+    return pool.divided(sums, space).astype(x.dtype)
 
 
-def avg_pool_fwd(params: Any, x: Array, *, key: Any = None, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
-    return avg_pool_apply(params, x, window=window, stride=stride), (outline(x),)
+def avg_pool_fwd(params: Any, x: Array, *, key: Any = None, pool: Pool) -> Any:
+    return avg_pool_apply(params, x, pool=pool), (outline(x),)
 
 
-def avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+def avg_pool_bwd(residuals: Any, ct_y: Array, *, pool: Pool) -> Any:
     (like,) = residuals
     # Every entry of a window has weight 1 / size in its mean: it gets that share of ct_y back, from every window it is in.
     # These start at or before it, so the sum runs over a window that ends at it, over ct_y spread out by the stride.
-    share, space = ct_y.astype(wide(ct_y)) / math.prod(window), outlined(like).shape[-1 - len(window) : -1]
-    places = ct_y.shape[-1 - len(window) : -1]
-    around = [(k - 1, n - (p - 1) * s - 1) for n, p, k, s in zip(space, places, window, stride)]
-    ct_x = _reduce(share, 0, lax.add, window, (1,) * len(window), around, stride)
+    space, places = pool.space(outlined(like).shape), pool.space(ct_y.shape)
+    share = pool.divided(ct_y.astype(wide(ct_y)), space)
+    sizes = zip(space, places, pool.window, pool.stride, pool.around(space))
+    around = tuple((k - 1 - a, n + a - (p - 1) * s - 1) for n, p, k, s, (a, _) in sizes)
+    ct_x = _reduce(share, 0, lax.add, pool.window, (1,) * len(pool.window), around, pool.stride)
     return (), ct_x.astype(ct_y.dtype)
 
 
-def fast_avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+def fast_avg_pool_bwd(residuals: Any, ct_y: Array, *, pool: Pool) -> Any:
     """`avg_pool_bwd`, spelled for the platform."""
-    return by_platform(residuals, ct_y, plain=avg_pool_bwd, cpu=cpu.avg_pool_bwd, how={"window": window, "stride": stride})
+    return by_platform(residuals, ct_y, plain=avg_pool_bwd, cpu=cpu.avg_pool_bwd, how={"pool": pool})
 
 
-def avg_pool(window: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> Layer[Array]:
-    """y[p] = mean over i of x[p stride + i], i in the window, for windows that lie in x entirely.
+def avg_pool(
+    window: int | tuple[int, ...],
+    stride: int | tuple[int, ...] | None = None,
+    padding: str | int | Sequence[int | tuple[int, int]] = "VALID",
+    *,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor: int | None = None,
+) -> Layer[Array]:
+    """y[p] = mean over i of x[p stride + i - padding], i in the window; its transpose gives every entry of a window its share.
 
-    x: (..., width, channels) for an int or (k,), (..., height, width, channels) for (k, l); the stride is the window
-    unless given.  Raises ValueError for sizes that are not positive ints, and for an x smaller than the window.
+    x, stride, padding and ceil_mode: as in `max_pool`. Padding counts as entries that are 0, or not at all
+    (`count_include_pad=False`); what ceil_mode adds beyond it never counts. divisor: divide every sum by this instead.
+    Raises ValueError for sizes that are not positive ints, for a padding as large as the window, and for an x smaller than it.
 
     >>> x = jnp.array([1.0, 3.0, 2.0, 0.0])[:, None]
     >>> nnjax.avg_pool(2).apply((), x).ravel().tolist()
     [2.0, 1.0]
+    >>> nnjax.avg_pool(3, 2, "SAME", count_include_pad=False).apply((), x).ravel().tolist()
+    [2.0, 1.0]
     """
-    fast = (avg_pool_fwd, fast_avg_pool_bwd)
-    return _pool("avg_pool", window, stride, avg_pool_apply, avg_pool_fwd, avg_pool_bwd, fast, outlined)
+    pool = make_pool(
+        "avg_pool", window, stride, padding, ceil_mode=ceil_mode, include=count_include_pad, divisor=divisor
+    )  # fmt: skip
+    return _pool("avg_pool", pool, (avg_pool_apply, avg_pool_fwd, avg_pool_bwd), (avg_pool_fwd, fast_avg_pool_bwd), outlined)
 
 
-def _pool(name, window, stride, apply, fwd, bwd, fast, of_x) -> Layer[Array]:
-    window = expect_per_axis(name, "window", window)
-    stride = window if stride is None else expect_per_axis(name, "stride", stride, len(window))
-    label = f"{name}({window}{'' if stride == window else f', {stride}'})"
-    apply, fwd, bwd, *fast = (partial(f, window=window, stride=stride) for f in (apply, fwd, bwd, *fast))
+def _of_x(x):
+    return x
+
+
+def _pool(name, pool, plain, fast, of_x) -> Layer[Array]:
+    options = {"padding": pool.padding, "dilation": pool.dilation} if pool.padding != "VALID" or pool.dilation else {}
+    others = "".join(f", {name}={value}" for name, value in options.items() if value)
+    label = f"{name}({pool.window}{'' if pool.stride == pool.window else f', {pool.stride}'}{others})"
+    apply, fwd, bwd, *fast = (partial(f, pool=pool) for f in (*plain, *fast))
 
     def output(residuals):
         like = of_x(residuals[-1])
-        space = like.shape[-1 - len(window) : -1]
-        places = [(size - k) // s + 1 for size, k, s in zip(space, window, stride)]
-        return Like((*like.shape[: -1 - len(window)], *places, like.shape[-1]), like.dtype)
+        return Like((*like.shape[: -1 - len(pool.window)], *pool.places(pool.space(like.shape)), like.shape[-1]), like.dtype)
 
     return leaf(label, lambda key: (), apply, fwd, bwd, output, fast=fast)
 

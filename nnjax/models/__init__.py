@@ -23,5 +23,6 @@ from .llama_files import llama_options as llama_options
 from .mlp import mlp as mlp
 from .moe import moe as moe
 from .moe import moe_feed as moe_feed
+from .resnet import resnet as resnet
 from .weights import load_weights as load_weights
 from .weights import save_weights as save_weights

@@ -13,7 +13,9 @@ from .attend import attention as attention
 from .attend import dot_product_attention as dot_product_attention
 from .gates import geglu as geglu
 from .gates import swiglu as swiglu
+from .images import avg_pool as avg_pool
 from .images import conv as conv
+from .images import conv_transpose as conv_transpose
 from .images import max_pool as max_pool
 from .norms import batch_norm as batch_norm
 from .norms import group_norm as group_norm

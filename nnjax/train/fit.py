@@ -12,10 +12,20 @@ import optax
 from ..data.dataset import Dataset, Split, expect_dataset, validated
 from ..errors import describe, expect_arrays, expect_callable, expect_flag, expect_key, expect_positive, is_array
 from ..grad import ValueAndGrad
+from ..layers.normalising.running import Running
 from .loop import Batches, loop
 from .placement import ONE_DEVICE, Placement
 from .run import Checkpoints, Fit, OnEpoch, OnSteps
-from .step import TrainState, epoch_key, examples, expect_optimizer, expect_value_and_grad, make_step, shuffled
+from .step import (
+    TrainState,
+    epoch_key,
+    examples,
+    expect_optimizer,
+    expect_running,
+    expect_value_and_grad,
+    make_step,
+    shuffled,
+)
 from .stream import DEVICE_BYTES, streamed
 from .watching.scores import R2, as_columns, make_accuracy, make_r2
 
@@ -106,6 +116,7 @@ def fit(
     skipping: bool = False,
     streaming: bool | None = None,
     placement: Placement = ONE_DEVICE,
+    running: Running | None = None,
 ) -> Fit:
     """Train for `epochs` epochs, each a few compiled scans over data that stays on the device.
 
@@ -123,6 +134,8 @@ def fit(
     finite (`optax.apply_if_finite`), so such a loss does not stop the run.  streaming: read the training examples batch by
     batch rather than put them on the device, by default if they take more than 2 GiB.
     placement: for several devices that share each batch; each reads only its part.
+    running: `nnjax.running_statistics(model)`; the state carries them, and the parameters are scored with them in place. They
+    are those of the whole batch, so they need one device.
     Raises DataError for unusable data, ValueError for sizes that do not fit it, FloatingPointError if the loss is not
     finite, CheckpointError if the run cannot be saved or resumed.
 
@@ -167,6 +180,11 @@ def fit(
     if data.regression and encode is None:
         encode = as_columns
     expect_batches(data, batch_size, epochs)
+    expect_running("fit", running)
+    if running is not None and placement is not ONE_DEVICE:
+        raise ValueError(
+            "fit: running statistics are those of a whole batch on one device, got a placement on several; leave one out."
+        )
     placement.expect_batch("fit", batch_size)
     large = streaming is None and data.train.x.nbytes > DEVICE_BYTES
     if streaming or large or placement is not ONE_DEVICE:
@@ -177,15 +195,17 @@ def fit(
     accuracy, r2 = make_accuracy(placement.predicting(predict)), make_r2(placement.predicting(predict))
 
     def score(state):
-        params = evaluated(state)
+        params = evaluated(state) if running is None else running.frozen(evaluated(state), state.running)
         measured = {name: float(v) for name, v in measure(state).items()} if measure else {}
         if data.regression:
             parts = {"validation": (validation, data.validation.y), "test": (test, data.test.y)}
             return math.nan, math.nan, {R2[part]: r2(params, *split) for part, split in parts.items()} | measured
         return accuracy(params, validation), accuracy(params, test), measured
 
+    start = placement.state(params, optimizer, key)
+    start = start if running is None else start._replace(running=running.init(start.params))
     return loop(
-        make_step(value_and_grad, optimizer), placement.state(params, optimizer, key), batches, epochs, score,
+        make_step(value_and_grad, optimizer, running), start, batches, epochs, score,
         checkpoints=checkpoints, on_epoch=on_epoch, on_steps=on_steps, patience=patience, where=where, skipping=skipping,
         placement=placement,
     )  # fmt: skip

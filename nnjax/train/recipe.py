@@ -16,6 +16,7 @@ from ..direct import direct_value_and_grad
 from ..errors import expect_positive
 from ..grad import ValueAndGrad, accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad, value_and_grad
 from ..layer import Layer
+from ..layers.normalising.running import Running, running_statistics
 from ..losses import means as losses
 from ..models.llama import LlamaOptions
 from .fit import one_hot
@@ -30,7 +31,8 @@ LOSSES: dict[str, Callable[[], Layer]] = {
 }
 NUMBERS = "mean_squared_error"  # the loss for targets that are numbers
 COSTS = {"quadratic": nielsen.quadratic, "cross_entropy": nielsen.cross_entropy}
-MODELS = ("mlp", "lenet", "nielsen")
+MODELS = ("mlp", "lenet", "resnet", "nielsen")
+CHANNELS = {"lenet": (20, 40), "resnet": (8, 16, 32)}  # unless others are given
 FEEDBACK = (*back.LOCAL, "direct")
 
 
@@ -40,7 +42,7 @@ class Recipe(NamedTuple):
     sizes: of every layer, as text; network: makes the model again. aligned: what is compared if something other than the
     transpose carries the error back.
     hand and reference take parameters placed as `placement` says; one_device: the reference for parameters on one device,
-    if it differs.
+    if it differs.  running: of the statistics of batch norms, if the model has any.
     """
 
     params: Any
@@ -55,6 +57,7 @@ class Recipe(NamedTuple):
     aligned: Aligned | None = None
     placement: Placement = ONE_DEVICE
     one_device: ValueAndGrad | None = None
+    running: Running | None = None
 
 
 class Gradients(NamedTuple):
@@ -109,7 +112,7 @@ def gradients(model: Layer, loss: Layer, made: Made | None = None) -> Gradients:
 
 
 def make_recipe(
-    model: str, data: Dataset, *, hidden: Sequence[int] = (64,), channels: Sequence[int] = (20, 40),
+    model: str, data: Dataset, *, hidden: Sequence[int] = (64,), channels: Sequence[int] = (), blocks: int = 1,
     activation: str | None = None, loss: str | None = None, dropout: float = 0.0, l2: float = 0.0, l1: float = 0.0,
     microbatches: int = 1, compute_dtype: str | None = None, feedback: str | Sequence[back.Operator] = "transpose",
     gradients: Callable[[Layer, Layer, Made | None], Gradients] = gradients, key: jax.Array,
@@ -117,7 +120,8 @@ def make_recipe(
     """The model of this name for this data. Raises ValueError for unknown names and for sizes that do not fit.
 
     mlp: dense layers with `activation` between them. lenet: `channels` convolutions and pools, then dense layers, on grey or
-    RGB images. nielsen: the book's sigmoid network, by `nielsen.backprop`.  dropout: the share dropped before each dense layer
+    RGB images. resnet: a stage of `blocks` residual blocks for each entry of `channels`, on such images. channels: () for the
+    usual ones. nielsen: the book's sigmoid network, by `nielsen.backprop`.  dropout: the share dropped before each dense layer
     of a lenet.  l2 is the book's lambda: the cost grows by (l2 / 2n) sum w^2, n the number of training examples; l1 likewise by
     (l1 / n) sum |w|.  microbatches: split each batch into this many parts; compute_dtype: compute in it, while parameters
     stay in float32. feedback: what carries the error back, by its name in `nnjax.feedback`, or "direct"; or one operator
@@ -132,6 +136,11 @@ def make_recipe(
     expect_positive("hidden", **{f"layer {i}": n for i, n in enumerate(hidden)})
     if dropout and model != "lenet":
         raise ValueError(f"dropout is an option of the model lenet, got it with {model}; leave it out.")
+    if model == "resnet" and (microbatches > 1 or feedback != "transpose"):
+        raise ValueError(
+            f"the model resnet has batch norms, which see a whole batch, and sends the error back by the transpose, got "
+            f"{microbatches} microbatches and feedback {feedback!r}; leave them out."
+        )
     _expect_loss_for(data, model, loss)
     sizes = [data.train.x.shape[1], *hidden, data.classes]
     n = len(data.train.y)
@@ -142,7 +151,8 @@ def make_recipe(
             )
         made = _nielsen(sizes, loss or "quadratic", l2, n, data.classes, feedback, key)
     else:
-        made = _layered(model, data, hidden, channels, activation, loss, dropout, l2 / n, feedback, gradients, key)
+        channels = channels or CHANNELS.get(model, ())
+        made = _layered(model, data, hidden, channels, blocks, activation, loss, dropout, l2 / n, feedback, gradients, key)
 
     def whole(f: ValueAndGrad) -> ValueAndGrad:
         f = lower_precision(f, compute_dtype) if compute_dtype else f
@@ -150,7 +160,8 @@ def make_recipe(
         return add_l1(f, l1 / n) if l1 else f
 
     one = whole(made.one_device) if made.one_device else None
-    return made._replace(hand=whole(made.hand), reference=whole(made.reference), one_device=one)
+    running = _lowered(made.running, compute_dtype) if made.running and compute_dtype else made.running
+    return made._replace(hand=whole(made.hand), reference=whole(made.reference), one_device=one, running=running)
 
 
 def _expect_loss_for(data: Dataset, model: str, loss: str | None) -> None:
@@ -186,7 +197,7 @@ def memory() -> float:
         return math.inf
 
 
-def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedback, gradients, key) -> Recipe:
+def _layered(model, data, hidden, channels, blocks, activation, loss, dropout, l2, feedback, gradients, key) -> Recipe:
     activation = activation or "relu"
     act = named("activation", activation, ACTIVATIONS)()
     pixels = math.prod(data.train.x.shape[1:])
@@ -197,13 +208,18 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedb
     if model == "mlp":
         shape, words, options = (pixels,), str(sizes), {"sizes": sizes}
     else:
-        shape = image_shape("the model lenet", data)
+        shape = image_shape(f"the model {model}", data)
+        words = f"{shape[0]}x{shape[1]}{' RGB' if shape[2] == 3 else ''}, "
+    if model == "lenet":
         options = {"classes": data.outputs, "channels": channels, "hidden": hidden, "image": shape, "dropout": dropout}
-        words = f"{shape[0]}x{shape[1]}{' RGB' if shape[2] == 3 else ''}, conv {list(channels)}, dense {sizes[1:]}"
+        words += f"conv {list(channels)}, dense {sizes[1:]}"
+    if model == "resnet":
+        options = {"classes": data.outputs, "channels": channels, "blocks": blocks, "image": shape}
+        words += f"stages {list(channels)}, {blocks} block{'s' if blocks > 1 else ''} each"
     network = Network(model, {**options, "activation": activation})
-    sent_back = operators(feedback, key, layers_after_the_first(network))
+    sent_back = () if model == "resnet" else operators(feedback, key, layers_after_the_first(network))
     make = partial(layer_of, network)
-    net = make(feedback=sent_back)
+    net = make() if model == "resnet" else make(feedback=sent_back)
 
     def on_images(f: ValueAndGrad) -> ValueAndGrad:
         def on_rows(params, x, labels, *, weights=None, key=None):
@@ -230,7 +246,24 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedb
         carried,
         found.placement,
         add_l2(on_images(reference_value_and_grad(net, chosen)), l2) if found.placement is not ONE_DEVICE else None,
+        _of_images(running_statistics(net), shape) if model == "resnet" else None,
     )
+
+
+def _of_images(running: Running, shape: Sequence[int]) -> Running:
+    """The same, for rows of pixels."""
+    return running._replace(
+        update=lambda state, params, x, *, key=None: running.update(state, params, x.reshape(-1, *shape), key=key)
+    )
+
+
+def _lowered(running: Running, dtype: Any) -> Running:
+    """The same, with the forward pass in this dtype, as in the gradient, and averages in that of the parameters."""
+
+    def cast(tree):
+        return jax.tree.map(lambda a: a.astype(dtype), tree)
+
+    return running._replace(update=lambda state, params, x, *, key=None: running.update(state, cast(params), cast(x), key=key))
 
 
 def nielsen_predict(params: nielsen.Params, x: jax.Array) -> jax.Array:

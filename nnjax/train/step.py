@@ -1,6 +1,7 @@
 """One optimisation step, and an epoch of them as one compiled program."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -10,19 +11,20 @@ import optax
 from ..errors import describe, expect_arrays, expect_callable, expect_key, expect_positive
 from ..grad import ValueAndGrad, reference_value_and_grad
 from ..grad import value_and_grad as by_hand
+from ..layers.normalising.running import Running
 from ..linear import wide
 
 
 class TrainState(NamedTuple):
-    """All that changes in training. step: int32 (), the number of steps taken; key: the run's key, which stays the same.
-
-    See `make_step`.
+    """All that changes in training. step: int32 (), the number of steps taken; key: the run's key, which stays the same;
+    running: the running statistics of batch_norm, () without them. See `make_step`.
     """
 
     params: Any
     opt_state: Any
     step: jax.Array
     key: jax.Array
+    running: Any = ()
 
 
 class Step(Protocol):
@@ -60,7 +62,15 @@ def expect_state(who: str, state: Any) -> None:
         raise TypeError(f"{who}: state must be a TrainState, got {describe(state)}; make it with init_state.")
 
 
-def init_state(params: Any, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+def expect_running(who: str, running: Any) -> None:
+    """Raise TypeError unless running is what `running_statistics` makes, or None."""
+    if running is not None and not isinstance(running, Running):
+        raise TypeError(f"{who}: running must be Running, got {describe(running)}; make it with running_statistics(model).")
+
+
+def init_state(
+    params: Any, optimizer: optax.GradientTransformation, key: jax.Array, running: Running | None = None
+) -> TrainState:
     """A state at step 0. The parameters are copied, as `make_epoch` gives their memory to the next state.
 
     Raises TypeError for parameters that are not arrays, an optimizer that is not one of optax, or an invalid key.
@@ -69,10 +79,12 @@ def init_state(params: Any, optimizer: optax.GradientTransformation, key: jax.Ar
     expect_arrays("init_state", "params", params, "make them with layer.init(key)")
     expect_optimizer("init_state", optimizer)
     expect_key("init_state", key)
+    expect_running("init_state", running)
     params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
         opt_state = jax.tree.map(lambda s: jnp.array(s, copy=True), optimizer.init(params))  # some keep the parameters
-    return TrainState(params, opt_state, jnp.zeros((), jnp.int32), jnp.array(key, copy=True))
+    statistics = () if running is None else running.init(params)
+    return TrainState(params, opt_state, jnp.zeros((), jnp.int32), jnp.array(key, copy=True), statistics)
 
 
 def apply_gradients(
@@ -86,7 +98,7 @@ def apply_gradients(
         update = optax.with_extra_args_support(optimizer).update
         updates, opt_state = update(grads, state.opt_state, state.params, value=value, grad=grads, value_fn=value_fn)
         params = optax.apply_updates(state.params, updates)
-    return TrainState(params, opt_state, state.step + 1, state.key)
+    return state._replace(params=params, opt_state=opt_state, step=state.step + 1)
 
 
 def step_key(state: TrainState) -> jax.Array:
@@ -94,10 +106,12 @@ def step_key(state: TrainState) -> jax.Array:
     return jax.random.fold_in(state.key, state.step)
 
 
-def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformation) -> Step:
+def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformation, running: Running | None = None) -> Step:
     """step(state, x, labels, weights=None) -> (state, value): one step, a pure function for jit or scan.
 
     value_and_grad is `nnjax.value_and_grad(model, loss)`, its reference, or any function of that signature.
+    running: `nnjax.running_statistics(model)`, whose state each step averages with the statistics of its batch; a batch whose
+    loss is not finite is left out. `init_state` takes it too.
     Raises TypeError if it is not a function, or if the optimizer is not one of optax.
 
     >>> import optax
@@ -110,6 +124,7 @@ def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformat
     """
     expect_value_and_grad("make_step", value_and_grad)
     expect_optimizer("make_step", optimizer)
+    expect_running("make_step", running)
 
     def step(state: TrainState, x, labels, weights=None):
         expect_state("step", state)
@@ -121,7 +136,11 @@ def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformat
             return value_and_grad(params, x, labels, weights=weights, key=step_key(state))
 
         value, grads = objective(state.params)
-        return apply_gradients(state, grads, optimizer, value, lambda params: objective(params)[0]), value
+        new = apply_gradients(state, grads, optimizer, value, lambda params: objective(params)[0])
+        if running is None:
+            return new, value
+        seen = running.update(state.running, state.params, x, key=step_key(state))
+        return new._replace(running=jax.tree.map(partial(jnp.where, jnp.isfinite(value)), seen, state.running)), value
 
     return step
 

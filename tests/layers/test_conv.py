@@ -30,6 +30,9 @@ SHAPES = {
     "depthwise": ((3, 3, (3, 3)), {"groups": 3}, (2, 4, 5, 3)),
     "depthwise, two kernels a channel": ((3, 6, (3, 2)), {"groups": 3, "stride": 2, "bias": False}, (2, 5, 4, 3)),
     "one place": ((2, 3, (3, 3)), {"padding": "VALID"}, (4, 3, 3, 2)),
+    "3-D": ((2, 3, (2, 3, 1)), {"stride": (1, 2, 1), "padding": (1, (0, 2), 0)}, (2, 2, 4, 3, 2)),
+    "3-D, groups": ((4, 6, (2, 2, 2)), {"dilation": (1, 2, 1), "groups": 2}, (1, 2, 3, 3, 4)),
+    "3-D, depthwise": ((2, 4, (1, 2, 2)), {"groups": 2, "padding": "valid"}, (1, 1, 3, 3, 2)),
 }
 
 
@@ -100,13 +103,13 @@ def test_a_kernel_that_was_not_flipped_is_rejected_and_so_is_every_mutant():
     ("args", "options", "message"),
     [
         ((3, 4, 3), {"groups": 2}, r"conv: groups must divide in_channels and out_channels, got groups=2, in_channels=3"),
-        ((2, 4, 0), {}, r"conv: kernel must be a positive int, or a tuple of one or two, got 0"),
-        ((2, 4, (3, 3, 3)), {}, r"conv: kernel must be a positive int"),
+        ((2, 4, 0), {}, r"conv: kernel must be a positive int, or a tuple of one, two or three, got 0"),
+        ((2, 4, (3, 3, 3, 3)), {}, r"conv: kernel must be a positive int"),
         ((2, 4, (3, 3)), {"stride": (1, 2, 3)}, r"conv: stride must be a positive int, or a tuple of 2, got \(1, 2, 3\)"),
         ((2, 4, 3), {"dilation": 0}, r"conv: dilation must be a positive int"),
         (
             (2, 4, 3),
-            {"padding": "same"},
+            {"padding": "Same"},
             r'conv: padding must be "SAME", "VALID", an int >= 0, or for each of the 1 axes of space an int or a pair',
         ),
         ((2, 4, 3), {"padding": ((1, -1),)}, r"conv: padding must be"),
@@ -141,7 +144,7 @@ def test_padding_is_a_number_a_number_for_each_axis_or_pairs(padding, amounts):
     assert expect_padding(padding, 2) == amounts
 
 
-@pytest.mark.parametrize("padding", [-1, 1.0, True, "same", None, (1,), (1, 2, 3), ((1, 2, 3), 1), ((1, True), 1)], ids=str)
+@pytest.mark.parametrize("padding", [-1, 1.0, True, "full", None, (1,), (1, 2, 3), ((1, 2, 3), 1), ((1, True), 1)], ids=str)
 def test_other_paddings_are_refused(padding):
     for call in (
         lambda: nnjax.conv(2, 3, (2, 3), padding=padding),
@@ -291,3 +294,20 @@ def test_two_thousand_convolutions_agree_with_jax_grad(x64, seed):
             compared += 1
     assert compared == EACH
     assert EACH * CHUNKS >= 2000
+
+
+def test_a_volume_is_the_sum_written_out(x64):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 3, 4, 3, 2)), rng.standard_normal((2, 3, 1, 2, 3))
+    y = nnjax.ops.conv(jnp.asarray(x), jnp.asarray(w), stride=(1, 2, 1), padding=((1, 0), (0, 1), (0, 0)))
+    padded = np.pad(x, ((0, 0), (1, 0), (0, 1), (0, 0), (0, 0)))
+    assert y.shape == (2, 3, 2, 3, 3)
+    for p in np.ndindex(3, 2, 3):
+        seen = padded[:, p[0] : p[0] + 2, 2 * p[1] : 2 * p[1] + 3, p[2] : p[2] + 1]
+        np.testing.assert_allclose(y[(slice(None), *p)], np.einsum("nijkc,ijkco->no", seen, w), atol=1e-12)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_padding_in_small_letters_is_the_same(padding):
+    x, w = jnp.ones((1, 5, 2)), jnp.ones((3, 2, 1))
+    np.testing.assert_array_equal(nnjax.ops.conv(x, w, padding=padding.lower()), nnjax.ops.conv(x, w, padding=padding))

@@ -109,7 +109,7 @@ def test_flatten_keeps_the_batch_or_all_leading_axes():
     [
         (lambda: nnjax.max_pool(0), r"max_pool: window must be a positive int"),
         (lambda: nnjax.max_pool((2, 2), (1,)), r"max_pool: stride must be a positive int, or a tuple of 2, got \(1,\)"),
-        (lambda: nnjax.avg_pool("2"), r"avg_pool: window must be a positive int, or a tuple of one or two, got '2'"),
+        (lambda: nnjax.avg_pool("2"), r"avg_pool: window must be a positive int, or a tuple of one, two or three, got '2'"),
         (lambda: nnjax.max_pool((3, 3)).apply((), jnp.zeros((2, 4, 1))), r"max_pool: the window \(3, 3\) must fit into"),
         (lambda: nnjax.max_pool((2, 2)).apply((), jnp.zeros((4, 1))), r"max_pool: x must have shape \(..., height, width, cha"),
         (

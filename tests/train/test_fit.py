@@ -307,3 +307,35 @@ def test_a_network_of_another_width_than_the_targets_is_refused():
         foretold(numbers((2,)), predict=lambda params, x: x)
     with pytest.raises(DataError, match="target 0 is 1 in every example"):
         foretold(numbers()._replace(train=Split(np.zeros((40, 3), np.float32), np.ones(40, np.float32))))
+
+
+def test_a_model_with_batch_norm_is_scored_with_its_running_statistics():
+    model = nnjax.serial(nnjax.dense(64, 16, bias=False), nnjax.batch_norm(16), nnjax.relu(), nnjax.dense(16, 10))
+    running, digits = nnjax.running_statistics(model), load("digits")
+    done = fit(
+        nnjax.value_and_grad(model, nnjax.softmax_cross_entropy()), model.init(jax.random.key(0)), digits,
+        predict=model.apply, optimizer=optax.adam(0.01), epochs=5, batch_size=32, key=jax.random.key(1), running=running,
+    )  # fmt: skip
+    params = running.frozen(done.state.params, done.state.running)
+    one_by_one = jax.vmap(lambda x: model.apply(params, x[None])[0].argmax())(digits.test.x)  # no batch to take them from
+    accuracy = float((one_by_one == digits.test.y).mean())
+    assert done.history[-1].test_accuracy == pytest.approx(accuracy)
+    assert accuracy > 0.9
+    assert int(done.state.running.count) == int(done.state.step)
+
+
+def test_running_statistics_are_saved_and_resumed(tmp_path):
+    model = nnjax.serial(nnjax.batch_norm(64), nnjax.dense(64, 10))
+    running = nnjax.running_statistics(model)
+
+    def trained(folder, epochs, **how):
+        return fit(
+            nnjax.value_and_grad(model, nnjax.softmax_cross_entropy()), model.init(jax.random.key(0)), load("digits"),
+            predict=model.apply, optimizer=optax.sgd(0.1), epochs=epochs, batch_size=64, key=jax.random.key(1),
+            running=running, checkpoints=Checkpoints(folder, **how),
+        )  # fmt: skip
+
+    whole = trained(tmp_path / "whole", 2)
+    trained(tmp_path / "parts", 1)
+    parts = trained(tmp_path / "parts", 2, resume=True)
+    jax.tree.map(np.testing.assert_array_equal, whole.state.running, parts.state.running)

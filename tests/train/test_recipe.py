@@ -109,3 +109,31 @@ def test_a_lenet_takes_images_of_any_size_that_fits(shape, words):
     small = numbers((15, 16, 3))
     with pytest.raises(ValueError, match=r"an image of 15 x 16 is too small .* at least 16 x 16"):
         recipe.make_recipe("lenet", small, channels=(2, 3), **DEFAULTS)
+
+
+@pytest.mark.parametrize("compute_dtype", [None, "bfloat16"])
+def test_a_resnet_has_a_gradient_and_running_statistics(compute_dtype):
+    how = {"channels": (2, 3), "compute_dtype": compute_dtype, "key": jax.random.key(0)}
+    made = recipe.make_recipe("resnet", DIGITS, **how)
+    x, y = jnp.asarray(DIGITS.train.x[:6]), jnp.asarray(DIGITS.train.y[:6])
+    state = jax.jit(made.running.update)(made.running.init(made.params), made.params, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.statistics)} == {np.dtype(np.float32)}
+    assert made.predict(made.running.frozen(made.params, state), x).shape == (6, 10)
+    if compute_dtype is None:
+        ours, theirs = (jax.jit(f)(made.params, x, y) for f in (made.hand, made.reference))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), ours, theirs)
+    assert made.network.options["blocks"] == 1
+
+
+@pytest.mark.parametrize("changes", [{"microbatches": 2}, {"feedback": "random"}, {"dropout": 0.5}], ids=str)
+def test_a_resnet_sees_whole_batches_and_has_no_other_feedback(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        recipe.make_recipe("resnet", DIGITS, key=jax.random.key(0), **changes)
+
+
+def test_the_usual_channels_are_those_of_the_model():
+    for model, channels in (("lenet", [20, 40]), ("resnet", [8, 16, 32])):
+        shape = (28, 28)
+        data = Dataset("grey", *(Split(np.zeros((2, 784), np.float32), np.arange(2, dtype=np.int32)),) * 3, 2, shape=shape)
+        made = recipe.make_recipe(model, data, key=jax.random.key(0))
+        assert list(made.network.options["channels"]) == channels

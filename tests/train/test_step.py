@@ -107,3 +107,42 @@ def test_the_mean_of_an_epoch_in_low_precision_is_taken_in_float32(dtype):
     _, value = epoch(init_state({"w": jnp.ones(1, dtype)}, optimizer, jax.random.key(0)), x, jnp.zeros(1000, jnp.int32))
     assert value.dtype == jnp.float32
     assert float(value) == pytest.approx(1.999, rel=1e-5)
+
+
+NORMED = nnjax.serial(nnjax.dense(4, 3), nnjax.batch_norm(3))
+
+
+def test_running_statistics_are_carried_beside_the_optimizers_state():
+    running, optimizer = nnjax.running_statistics(NORMED), optax.sgd(0.1)
+    params = NORMED.init(jax.random.key(0))
+    state = init_state(params, optimizer, jax.random.key(1), running)
+    step = jax.jit(make_step(nnjax.value_and_grad(NORMED, LOSS), optimizer, running))
+    expected = running.init(params)
+    for _ in range(3):
+        expected = running.update(expected, state.params, X)  # at the parameters before the step
+        state, _ = step(state, X, LABELS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.running, expected)
+    assert int(state.running.count) == 3
+    without, _ = make_step(nnjax.value_and_grad(NORMED, LOSS), optimizer)(
+        init_state(params, optimizer, jax.random.key(1)), X, LABELS
+    )
+    assert without.running == ()
+
+
+def test_a_batch_whose_loss_is_not_finite_is_left_out_of_the_running_statistics():
+    running, optimizer = nnjax.running_statistics(NORMED), optax.apply_if_finite(optax.sgd(0.1), 3)
+    state = init_state(NORMED.init(jax.random.key(0)), optimizer, jax.random.key(1), running)
+    step = make_step(nnjax.value_and_grad(NORMED, LOSS), optimizer, running)
+    after, value = step(state, X.at[0, 0].set(jnp.inf), LABELS)
+    assert not jnp.isfinite(value)
+    jax.tree.map(np.testing.assert_array_equal, after.running, state.running)
+
+
+def test_anything_but_running_statistics_is_refused():
+    optimizer = optax.sgd(0.1)
+    for call in (
+        lambda: make_step(nnjax.value_and_grad(NORMED, LOSS), optimizer, NORMED),
+        lambda: init_state(NORMED.init(jax.random.key(0)), optimizer, jax.random.key(1), 0.1),
+    ):
+        with pytest.raises(TypeError, match=r"running must be Running.*running_statistics"):
+            call()

@@ -35,6 +35,11 @@ def _lenet(batch: int) -> Callable[..., Any]:
     return step(models.lenet(), losses.softmax_cross_entropy(), batched(normal(batch, 28, 28, 1), ids(10, batch)))
 
 
+def _resnet(batch: int) -> Callable[..., Any]:
+    model = models.resnet(channels=(16, 32, 64), blocks=1, image=(32, 32, 3))
+    return step(model, losses.softmax_cross_entropy(), batched(normal(batch, 32, 32, 3), ids(10, batch)))
+
+
 VOCAB, CONTEXT, DEPTH, HEADS, WIDTH = 65, 256, 4, 4, 128
 
 
@@ -66,6 +71,7 @@ def whole_models() -> list[Entry]:
         Entry("lenet, batch 128", many, 0.42, 0.20, beside(many, lambda x, y: peers.lenet(x, y, (20, 40), 100))),
         Entry("lenet, batch 10", ten, 0.65, 0.75, beside(ten, lambda x, y: peers.lenet(x, y, (20, 40), 100))),
         Entry("lenet, batch 128, 4 steps in a scan", scanned(many, 4), 0.10, 0.40),
+        Entry("resnet 16 32 64, batch 32", _resnet(32)),
         Entry("char_rnn lstm 128, T = 128, batch 16", rnn, peers=beside(rnn, lambda x, y: peers.char_rnn(65, 128, x, y))),
         Entry("gpt 4 x 128, T = 256, batch 8", gpt, 0.52, 0.40, beside(gpt, gpts)),
         Entry("gpt 4 x 128, T = 256, 4 microbatches of 2", parts, 0.52, 0.15, beside(parts, gpts)),

@@ -14,7 +14,7 @@ REST = "other"  # the group of the fields that no group names
 
 TRAIN = {
     "data": ("data", "target", "regression", "expand", "standardise", "standardise_targets"),
-    "model": ("model", "hidden", "channels", "activation", "dropout", "layers", "heads", "kv_heads", "width",
+    "model": ("model", "hidden", "channels", "blocks", "activation", "dropout", "layers", "heads", "kv_heads", "width",
               "context", "truncate", "experts", "top_k", "balance", "router_z"),
     "loss": ("loss", "l2", "l1"),
     "training": ("epochs", "batch_size", "microbatches", "compute_dtype", "patience", "seed"),

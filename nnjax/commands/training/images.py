@@ -52,11 +52,11 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
         optimizer = o.optimizer_for(epochs * (len(data.train.y) // o.batch_size))
         init_key, run_key = jax.random.split(jax.random.key(o.seed))
         recipe = make_recipe(
-            model, data, hidden=o.hidden, channels=o.channels, activation=o.activation, loss=o.loss,
+            model, data, hidden=o.hidden, channels=o.channels, blocks=o.blocks, activation=o.activation, loss=o.loss,
             dropout=o.dropout, l2=o.l2, l1=o.l1, microbatches=o.microbatches, compute_dtype=o.compute_dtype,
             feedback=o.feedback, gradients=o.gradients, key=init_key,
         )  # fmt: skip
-        state = jax.eval_shape(lambda: init_state(recipe.params, optimizer, run_key))
+        state = jax.eval_shape(lambda: init_state(recipe.params, optimizer, run_key, recipe.running))
         expect_resumable(checkpoints, state)
     o.say(f"{o.data}: {len(data.train.y)} examples to train on, {len(data.test.y)} to test")
     if what := kind(data):
@@ -73,7 +73,7 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
             NUMBERS if data.regression else CLASSES, data.name, recipe.network, recipe.loss, evaluated_at(state),
             o.compute_dtype, feedback_of(o.feedback, init_key),
             Rows(tuple(shape), scale_of(o.data), known, data.features or ()), data.classes, data.class_names or (),
-            Targets(data.train.y.shape[1:], targets, data.targets or ()),
+            Targets(data.train.y.shape[1:], targets, data.targets or ()), statistics="running" if recipe.running else "",
         ))  # fmt: skip
     start = time.perf_counter()
     x, labels = _on_device(recipe, data, o.batch_size)
@@ -96,6 +96,7 @@ def train_images(o: "Train", data: Dataset, checkpoints: Checkpoints | None) -> 
             evaluated=lambda state: averaged(state.opt_state, state.params),
             measure=make_measure(recipe, x, labels) if o.folder else None,
             patience=o.patience, where=where, skipping=o.skipping, placement=recipe.placement,
+            running=recipe.running,
         )  # fmt: skip
     if done.stopped in ("", "patience"):
         with o.waiting(COMPARING):

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from ..train import Train
 
 OF: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("expand", "standardise", "hidden", "activation", "loss", "feedback", "trajectory", "target"), MODELS),
-    **dict.fromkeys(("regression", "standardise_targets"), ("mlp", "lenet")),
+    **dict.fromkeys(("expand", "standardise", "activation", "loss", "trajectory", "target"), MODELS),
+    **dict.fromkeys(("hidden", "feedback"), ("mlp", "lenet", "nielsen")),
+    **dict.fromkeys(("regression", "standardise_targets"), ("mlp", "lenet", "resnet")),
+    **dict.fromkeys(("microbatches", "average"), (*(m for m in MODELS if m != "resnet"), *MODELS_OF_TEXT)),
     **dict.fromkeys(("layers", "width", "context"), MODELS_OF_TEXT),
-    "channels": ("lenet",),
+    "channels": ("lenet", "resnet"),
+    "blocks": ("resnet",),
     "dropout": ("lenet", *TRANSFORMERS),
     "heads": TRANSFORMERS,
     "kv_heads": ("llama",),
@@ -29,6 +32,7 @@ OF: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("experts", "top_k", "balance", "router_z"), ("moe",)),
 }  # the models that have each option that some lack
 TEXTS = ("tiny_shakespeare",)  # data sets that are texts
+COUNTS = ("batch_size", "microbatches", "blocks", "layers", "heads", "width", "context", "experts", "top_k")
 SEEDS = 1 << 32  # jax.random.key takes only the lowest 32 bits of a seed
 LARGEST = 1 << 31  # sizes and steps are counted in int32
 LAYERS = 1000  # of a model for text; each layer of a char_rnn is compiled separately
@@ -103,8 +107,7 @@ def _expect_sizes(o: "Train") -> None:
     given = {"epochs": o.epochs, "patience": o.patience, "save_every": o.save_every, "kv_heads": o.kv_heads}
     given |= {"truncate": o.truncate}
     sizes: dict[str, int] = {name: n for name, n in given.items() if n is not None}
-    sizes |= {name: getattr(o, name) for name in ("batch_size", "microbatches", "layers", "heads", "width", "context")}
-    sizes |= {"experts": o.experts, "top_k": o.top_k}
+    sizes |= {name: getattr(o, name) for name in COUNTS}
     sizes |= {f"hidden layer {i}": n for i, n in enumerate(o.hidden)}
     sizes |= {f"channels of convolution {i}": n for i, n in enumerate(o.channels)}
     expect_positive("train", **sizes)
@@ -189,7 +192,7 @@ def _expect_saved(o: "Train") -> None:
 
 def expect_on_mesh(o: "Train") -> None:
     """Raise ValueError for options that work on one device only."""
-    given = {"--model nielsen": o.model == "nielsen", f"--feedback {o.feedback}": o.feedback != "transpose",
+    given = {f"--model {o.model}": o.model in ("nielsen", "resnet"), f"--feedback {o.feedback}": o.feedback != "transpose",
              "--grad both": o.grad == "both", "--trajectory": o.trajectory > 0}  # fmt: skip
     for option in (name for name, asked in given.items() if asked):
         raise ValueError(f"train: {option} works on one device only; leave it out, or leave out --devices and --mesh.")

@@ -1,5 +1,7 @@
 """Pooling on a CPU. Windows side by side are slices of x. Windows that overlap, or leave gaps, are pooled one axis after the
 other, and back in reverse order: the maximum over a rectangle is that over the maxima of its rows.
+
+pool: a `nnjax.layers.pooling.windows.Pool` without dilation.
 """
 
 import math
@@ -12,17 +14,23 @@ from jax import Array, lax
 from ...linear import broadcast, shift, shift_t, tiles, tiles_t, wide
 from ..maximum import first_maximum, seen
 
+# Entries of a window up to which each is a term of one sum (bench case `avg_pool 3x3 padded`).
+AT_ONCE = 16
 
-def max_pool_fwd(x: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+
+def max_pool_fwd(x: Array, *, pool: Any) -> Any:
     """(y, the number of each window's first maximum)."""
+    window, stride, space = pool.window, pool.stride, pool.space(x.shape)
+    x = pool.surround(x, -jnp.inf)
     if window == stride:
         cut = tiles(x, window)
-        return first_maximum([cut[_place(cut, i)] for i in np.ndindex(window)])
+        return first_maximum([cut[_place(cut, i)] for i in np.ndindex(window)], pool.number(space))
     if len(window) == 1:
-        return first_maximum([seen(x, i, window, stride) for i in np.ndindex(window)])
-    (k, l), (s, t) = window, stride
-    rows, j = first_maximum([seen(x, (n,), (l,), (t,)) for n in range(l)])
-    y, i = first_maximum([_row(rows, n, k, s) for n in range(k)])
+        return first_maximum([seen(x, i, window, stride) for i in np.ndindex(window)], pool.number(space))
+    (k, l), (s, t), first = window, stride, pool.first(space)
+    at_row, at_column = (None, None) if first is None else (first[0][:, None, None], first[1][:, None])
+    rows, j = first_maximum([seen(x, (n,), (l,), (t,)) for n in range(l)], at_column)
+    y, i = first_maximum([_row(rows, n, k, s) for n in range(k)], at_row)
     dtype = jnp.int8 if k * l <= 127 else jnp.int32
     where = jnp.zeros(i.shape, dtype)
     for n in range(k):  # the column belongs to the row with the maximum
@@ -36,17 +44,19 @@ def _row(rows, n, k, s):
     return shift(rows, rows.ndim - 3, n, (rows.shape[-3] - k) // s + 1, s)
 
 
-def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+def max_pool_bwd(residuals: Any, ct_y: Array, *, pool: Any) -> Any:
     """As `nnjax.layers.pool.max_pool_bwd`."""
     where, x = residuals
-    shape = x.shape
+    window, stride = pool.window, pool.stride
+    shape = pool.padded(x.shape)
     if window == stride:
         ct_y, where = _over_window(ct_y, window), _over_window(where, window)
         i = jnp.arange(math.prod(window), dtype=where.dtype).reshape(*(n for k in window for n in (1, k)), 1)
         won = where == broadcast(i, where.shape)
-        return (), tiles_t(jnp.where(won, ct_y, jnp.zeros_like(ct_y)), shape)
+        return (), pool.surround_t(tiles_t(jnp.where(won, ct_y, jnp.zeros_like(ct_y)), shape), x.shape)
     if len(window) == 1:
-        return (), _back(ct_y, where, ct_y.ndim - 2, window[0], shape[-2], stride[0])
+        ct_x = _back(ct_y, where, ct_y.ndim - 2, window[0], shape[-2], stride[0])
+        return (), pool.surround_t(ct_x, x.shape)
     (k, l), (s, t), height = window, stride, ct_y.ndim - 3
     i = where // jnp.asarray(l, where.dtype)
     j = where - i * jnp.asarray(l, where.dtype)
@@ -56,7 +66,7 @@ def max_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride
     for n in range(1, k):
         won = jnp.where(i == jnp.asarray(n, i.dtype), j, jnp.zeros_like(j))
         column = jnp.maximum(column, shift_t(won, height, n, shape[-3], s))
-    return (), _back(rows, column, height + 1, l, shape[-2], t)
+    return (), pool.surround_t(_back(rows, column, height + 1, l, shape[-2], t), x.shape)
 
 
 def _back(ct_y, where, axis, k, size, stride):
@@ -77,32 +87,35 @@ def _over_window(ct_y, window):
     return broadcast(ct_y, (*lead, *(m for n, k in zip(space, window) for m in (n, k)), ct_y.shape[-1]))
 
 
-def _put_back(parts, axis, size, stride):
-    """sum_i shift_t(parts[i], start=i) along one axis of length `size`."""
-    ct_x = shift_t(parts[0], axis, 0, size, stride)
+def _put_back(parts, axis, size, stride, before=0):
+    """sum_i shift_t(parts[i], start=i - before) along one axis of length `size`, without what falls outside."""
+    ct_x = shift_t(parts[0], axis, -before, size, stride)
     for i, part in enumerate(parts[1:], 1):
-        ct_x = ct_x + shift_t(part, axis, i, size, stride)
+        ct_x = ct_x + shift_t(part, axis, i - before, size, stride)
     return ct_x
 
 
-def avg_pool_bwd(residuals: Any, ct_y: Array, *, window: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+def avg_pool_bwd(residuals: Any, ct_y: Array, *, pool: Any) -> Any:
     """As `nnjax.layers.pool.avg_pool_bwd`."""
     (like,) = residuals
-    sizes = like.shape[-1 - len(window) : -1]
-    ct_x = ct_y.astype(wide(ct_y)) / math.prod(window)
-    if window == stride:
-        return (), _spread(ct_x.astype(ct_y.dtype), window, sizes)
-    for axis, size, k, s in zip(range(ct_y.ndim - 1 - len(window), ct_y.ndim - 1), sizes, window, stride):
-        ct_x = _put_back([ct_x] * k, axis, size, s)
+    shape = like.shape[1:]
+    space = pool.space(shape)
+    ct_x = pool.divided(ct_y.astype(wide(ct_y)), space)
+    if math.prod(pool.window) <= AT_ONCE or pool.window == pool.stride:
+        return (), _spread(ct_x, pool, space).astype(ct_y.dtype)
+    axes = zip(range(ct_y.ndim - 1 - len(space), ct_y.ndim - 1), space, pool.window, pool.stride, pool.around(space))
+    for axis, size, k, s, (before, _) in axes:
+        ct_x = _put_back([ct_x] * k, axis, size, s, before)
     return (), ct_x.astype(ct_y.dtype)
 
 
-def _spread(ct_y, window, sizes):
-    """ct_y at every place of its window, windows side by side: with a term for each place, which XLA writes in one pass."""
-    zero, ct_x, first = jnp.zeros((), ct_y.dtype), [], ct_y.ndim - 1 - len(window)
-    for i in np.ndindex(window):
+def _spread(ct_y, pool, space):
+    """ct_y at every place of its window, with a term for each entry of it, which XLA writes in one pass."""
+    zero, ct_x, first = jnp.zeros((), ct_y.dtype), [], ct_y.ndim - 1 - len(space)
+    for i in np.ndindex(pool.window):
         amounts = [(0, 0, 0)] * ct_y.ndim
-        for axis, (start, size, k) in enumerate(zip(i, sizes, window), first):
-            amounts[axis] = (start, size - start - (ct_y.shape[axis] - 1) * k - 1, k - 1)
-        ct_x.append(lax.pad(ct_y, zero, amounts))  # shift_t along both axes at once; one after the other takes two passes
+        for axis, (at, size, s, (before, _)) in enumerate(zip(i, space, pool.stride, pool.around(space)), first):
+            start = at - before
+            amounts[axis] = (start, size - start - (ct_y.shape[axis] - 1) * s - 1, s - 1)
+        ct_x.append(lax.pad(ct_y, zero, amounts))  # shift_t along all axes at once; one after the other takes more passes
     return sum(ct_x[1:], ct_x[0])

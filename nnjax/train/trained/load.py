@@ -24,9 +24,10 @@ USE = {CLASSES: "predict", NUMBERS: "predict", TEXT: "sample"}
 class Trained:
     """A trained network: `predict` if it is for rows or images, `sample` and `stream` if it is for text.
 
-    model: the Layer; a lenet takes images (n, height, width, channels), others take rows, prepared as in training. params:
-    those that the run was scored with, its moving average if it kept one. step: of the checkpoint; history: the epochs up to
-    it; skipped: a sentence for each newer checkpoint that is damaged. record: everything else that is known about the run.
+    model: the Layer; a lenet or resnet takes images (n, height, width, channels), others take rows, prepared as in training.
+    params: those that the run was scored with, its moving average if it kept one, with running statistics if it has batch
+    norms. step: of the checkpoint; history: the epochs up to it; skipped: a sentence for each newer checkpoint that is
+    damaged. record: everything else that is known about the run.
     See `load_run`.
     """
 
@@ -112,5 +113,5 @@ def load_run(folder: str | Path, *, best: bool = False) -> Trained:
     run, step = found_place("load_run", folder)
     record = read_record(run)
     model = model_of(record)
-    found = read_parameters(run / SAVED, model, record.parameters, best=bool(best), step=step)
+    found = read_parameters(run / SAVED, model, record.parameters, statistics=record.statistics, best=bool(best), step=step)
     return Trained(run, found.step, model, found.params, found.history, found.skipped, record)

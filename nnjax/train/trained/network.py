@@ -16,12 +16,14 @@ from ...models.lenet import lenet
 from ...models.llama import llama
 from ...models.mlp import mlp
 from ...models.moe import moe
+from ...models.resnet import resnet
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     name: getattr(layers, name) for name in ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 }
 KINDS: dict[str, Callable[..., Layer]] = {
-    "mlp": mlp, "lenet": lenet, "nielsen": book, "gpt": gpt, "llama": llama, "moe": moe, "char_rnn": char_rnn,
+    "mlp": mlp, "lenet": lenet, "resnet": resnet, "nielsen": book, "gpt": gpt, "llama": llama, "moe": moe,
+    "char_rnn": char_rnn,
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ...layer import Layer
+from ...layers.normalising.running import running_statistics
 from ..checkpoint import read_arrays
 from ..checkpoint_folder import CheckpointError, Damaged, known, place, steps, verify
 from ..run import Epoch
@@ -22,10 +23,13 @@ class Found(NamedTuple):
     skipped: tuple[str, ...]
 
 
-def read_parameters(folder: Path, model: Layer, where: str, *, best: bool = False, step: int | None = None) -> Found:
+def read_parameters(
+    folder: Path, model: Layer, where: str, *, statistics: str = "", best: bool = False, step: int | None = None
+) -> Found:
     """The parameters of the newest valid checkpoint, of the best one that is kept, or of the one of this step.
 
-    where: their place in the saved state, as `evaluated_at` names it.
+    where: their place in the saved state, as `evaluated_at` names it; statistics: that of the running statistics, which are put
+    into them.
     Raises CheckpointError if there is none, or if it does not hold parameters of this model.
     """
     skipped: list[str] = []
@@ -36,7 +40,11 @@ def read_parameters(folder: Path, model: Layer, where: str, *, best: bool = Fals
         except Damaged as error:
             skipped.append(str(error))
             continue
-        params = _read(path, manifest, model, where)
+        params = _read(path, manifest, jax.eval_shape(model.init, jax.random.key(0)), where)
+        if statistics:
+            running = running_statistics(model)
+            state = _read(path, manifest, jax.eval_shape(running.init, params), statistics)
+            params = running.frozen(params, state)
         history = tuple(Epoch(*record) for record in manifest["metrics"]["history"])
         return Found(params, number, history, tuple(skipped))
     kind = "no checkpoint with a known accuracy" if best and not skipped else "no valid checkpoint"
@@ -55,8 +63,7 @@ def _candidates(folder: Path, best: bool, step: int | None) -> Iterator[int]:
         yield from sorted(scored, key=lambda n: (-scored[n], n))
 
 
-def _read(path: Path, manifest: Mapping[str, Any], model: Layer, where: str) -> Any:
-    like = jax.eval_shape(model.init, jax.random.key(0))
+def _read(path: Path, manifest: Mapping[str, Any], like: Any, where: str) -> Any:
     leaves = jax.tree_util.tree_leaves_with_path(like)
     there = {leaf["name"]: (f"{i:05d}", leaf) for i, leaf in enumerate(manifest["leaves"])}
     here, wanted, numbers = jnp.zeros(()).sharding, {}, []

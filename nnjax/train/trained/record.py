@@ -63,7 +63,7 @@ class Record(NamedTuple):
 
     task: CLASSES, NUMBERS or TEXT; data: the name of the training data; parameters: where in a checkpoint the parameters are
     that the run was scored with; rows and targets: for all but TEXT; classes (how many) and names (of each, if known): for
-    CLASSES; vocabulary: for TEXT.
+    CLASSES; vocabulary: for TEXT; statistics: where the running statistics of batch norms are, "" without any.
     """
 
     task: str
@@ -78,6 +78,7 @@ class Record(NamedTuple):
     names: tuple[str, ...] = ()
     targets: Targets = Targets()
     vocabulary: str = ""
+    statistics: str = ""
 
 
 def evaluated_at(state: TrainState) -> str:

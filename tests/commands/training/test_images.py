@@ -92,3 +92,30 @@ def test_your_own_rgb_images_train_a_lenet(tmp_path, capsys):
     assert float(re.search(r"^test accuracy +(\S+)", out, re.M).group(1)) > 0.9
     with pytest.raises(ValueError, match=r"an image of 10 x 8 is too small for 2 convolutions .* at least 16 x 16"):
         Train(channels=(4, 4), epochs=1, **run).run()
+
+
+def test_a_resnet_is_scored_with_running_statistics_and_predicts_what_it_reported(tmp_path, capsys):
+    from nnjax.data.catalogue import load
+    from nnjax.train import load_run
+
+    folder = tmp_path / "run"
+    how = {"model": "resnet", "channels": (4, 8), "batch_size": 64, "learning_rate": 0.01, "folder": folder, "quiet": True}
+    assert Train(epochs=2, **how).run() == 0
+    out = capsys.readouterr().out
+    assert out.count(": ok") == 2
+    reported = re.search(r"^test accuracy +(\S+)", out, re.M).group(1)
+    run, test = load_run(folder), load("digits").test
+    assert run.params[1].mean is not None
+    assert f"{(run.predict(test.x).classes == test.y).mean():.4f}" == reported
+    assert float(reported) > 0.5
+    alone = run.predict(test.x[:1]).outputs  # nothing depends on what else is predicted with it
+    np.testing.assert_allclose(alone, run.predict(test.x[:50]).outputs[:1], rtol=1e-4, atol=1e-5)
+    assert Train(epochs=3, resume=True, **how).run() == 0
+    assert load_run(folder).step > run.step
+
+
+def test_a_resnet_needs_images_and_one_device(tmp_path):
+    with pytest.raises(ValueError, match="the model resnet needs images, got the columns of a table"):
+        Train(data=table(tmp_path / "mine.csv", 40), epochs=1, model="resnet").run()
+    with pytest.raises(ValueError, match="--model resnet works on one device only"):
+        Train(model="resnet", devices=2).run()

@@ -23,10 +23,10 @@ HUGE = 10**12
         ({"data": "a.txt", "model": "char_rnn", "dropout": 0.5}, "got it with char_rnn; leave it out, or add --model gpt\\.$"),
         (
             {"data": "a.txt", "expand": True},
-            "--expand is an option of mlp, lenet and nielsen, .* gpt has --layers and --width for its sizes",
+            "--expand is an option of mlp, lenet, resnet and nielsen, .* gpt has --layers and --width for its sizes",
         ),
-        ({"data": "a.txt", "target": "price"}, "--target is an option of mlp, lenet and nielsen, got it with gpt"),
-        ({"model": "nielsen", "standardise_targets": True}, "--standardise-targets is an option of mlp and lenet"),
+        ({"data": "a.txt", "target": "price"}, "--target is an option of mlp, lenet, resnet and nielsen, got it with gpt"),
+        ({"model": "nielsen", "standardise_targets": True}, "--standardise-targets is an option of mlp, lenet and resnet"),
         ({"data": "a.txt", "experts": 4}, "--experts is an option of moe, got it with gpt; leave it out, or add --model moe"),
         ({"data": "a.txt", "model": "moe", "experts": 4, "top_k": 5}, "--top-k must be at most --experts, got 5 and 4"),
         ({"data": "a.txt", "model": "moe", "router_z": -1.0}, "router z must be at least 0, got -1.0"),
@@ -46,6 +46,12 @@ HUGE = 10**12
         ({"optimizer": "adm"}, "unknown optimizer 'adm'"),
         ({"optimizer_args": {"b1": 2.0, "b3": 1.0}}, "b3"),
         ({"schedule": "cosine"}, "unknown schedule 'cosine'"),
+        ({"model": "resnet", "microbatches": 2}, "--microbatches is an option of .*, got it with resnet; leave it out"),
+        ({"model": "resnet", "average": 0.9}, "--average is an option of .*, got it with resnet; leave it out"),
+        ({"model": "resnet", "feedback": "random"}, "--feedback is an option of mlp, lenet and nielsen, got it with resnet"),
+        ({"model": "resnet", "hidden": (3,)}, "--hidden is an option of mlp, lenet and nielsen, got it with resnet"),
+        ({"model": "lenet", "blocks": 2}, "--blocks is an option of resnet, got it with lenet"),
+        ({"model": "resnet", "blocks": 0}, "blocks must be a positive int"),
         ({"feedback": "transposed"}, "unknown feedback 'transposed': .*did you mean 'transpose'"),
     ],
 )
@@ -56,12 +62,10 @@ def test_contradictions_are_named(options, message):
 
 def test_the_options_as_they_are_make_sense():
     for options in (
-        {},
-        {"data": "tiny_shakespeare"},
+        {}, {"data": "tiny_shakespeare"}, {"model": "lenet", "dropout": 0.5}, {"model": "nielsen", "l2": 5.0},
         {"data": "a.txt", "model": "llama", "kv_heads": 2},
-        {"model": "lenet", "dropout": 0.5},
-        {"model": "nielsen", "l2": 5.0},
-    ):
+        {"model": "resnet", "channels": (4, 8), "blocks": 2, "compute_dtype": "bfloat16"},
+    ):  # fmt: skip
         expect_options(Train(**options))
 
 
@@ -79,9 +83,10 @@ def pool(folder, text) -> dict[str, list]:
         "--standardise-targets": flag,
         "--config": ["nowhere.toml", str(text), str(folder), ""],
         "--print-config": flag,
-        "--model": ["mlp", "lenet", "nielsen", "gpt", "llama", "moe", "char_rnn", "linear_rnn", "None", "resnet"],
+        "--model": ["mlp", "lenet", "nielsen", "gpt", "llama", "moe", "char_rnn", "linear_rnn", "None", "resnet", "vgg"],
         "--hidden": [["3"], ["3", "4"], [], ["0"], [str(HUGE)], ["-1"]],
         "--channels": [["2"], ["2", "3"], ["2", "3", "4", "5"], [], ["0"]],
+        "--blocks": counts,
         "--activation": ["relu", "gelu", "swish"],
         "--dropout": numbers,
         "--layers": counts,

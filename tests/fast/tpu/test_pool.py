@@ -9,6 +9,7 @@ import nnjax
 from nnjax.cases import hard
 from nnjax.fast.tpu import pool
 from nnjax.layers.pool import max_pool_bwd, max_pool_fwd
+from nnjax.layers.pooling.windows import Pool
 
 WINDOWS = {
     "side by side": ((2, 2), (2, 2), (3, 4, 6, 2)),
@@ -24,7 +25,7 @@ WINDOWS = {
 @pytest.mark.parametrize("name", WINDOWS)
 def test_they_give_what_the_plain_pair_gives_bit_for_bit(name, dtype):
     window, stride, shape = WINDOWS[name]
-    how = {"window": window, "stride": stride}
+    how = {"pool": Pool(window, stride)}
     x = hard(np.random.default_rng(0), shape).astype(dtype)  # with ties
     x = jnp.where(x > 1, jnp.asarray(-jnp.inf, dtype), x)
 
@@ -41,7 +42,7 @@ def test_they_give_what_the_plain_pair_gives_bit_for_bit(name, dtype):
 
 
 def test_the_gradient_has_gradients_and_may_be_mapped():
-    how = {"window": (2, 2), "stride": (1, 1)}
+    how = {"pool": Pool((2, 2), (1, 1))}
     xs = hard(np.random.default_rng(2), (3, 2, 4, 4, 2))
     cts = jnp.asarray(np.random.default_rng(3).standard_normal((3, 2, 3, 3, 2)), jnp.float32)
 
@@ -65,3 +66,8 @@ def test_a_program_for_a_tpu_has_one_operation_each_way():
     text = jax.jit(step).trace(x).lower(lowering_platforms=("tpu",)).as_text()
     assert text.count("stablehlo.select_and_scatter") == text.count('"stablehlo.reduce_window"') == 1
     assert "stablehlo.pad" not in text
+
+
+def test_windows_with_padding_take_the_plain_pair():
+    text = jax.jit(lambda x: nnjax.max_pool((3, 3), (2, 2), 1).fwd((), x)).trace(jnp.zeros((2, 4, 4, 1)))
+    assert "reduce_window" not in text.lower(lowering_platforms=("tpu",)).as_text()

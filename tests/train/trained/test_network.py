@@ -13,6 +13,7 @@ DATA = Dataset("mine", *(Split(X, Y),) * 3, classes=3, shape=(8, 8))
 OPTIONS = {
     "mlp": {"hidden": (5, 5), "activation": "tanh"},
     "lenet": {"hidden": (5,), "channels": (2,), "activation": "gelu", "dropout": 0.5},
+    "resnet": {"channels": (2, 3), "blocks": 2},
     "nielsen": {"hidden": (5,)},
 }
 

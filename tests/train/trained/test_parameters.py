@@ -68,3 +68,21 @@ def test_the_average_is_read_where_the_run_was_scored_with_it(tmp_path, save_run
     run = save_run(tmp_path / "run", RECORD, PARAMS, (2,), average=0.9) / "checkpoints"
     assert times(read_parameters(run, MODEL, "opt_state[1].average")) == 1
     assert times(read_parameters(run, MODEL, "params")) == 2
+
+
+def test_running_statistics_are_put_into_the_parameters(tmp_path):
+    from nnjax.layers import running_statistics
+    from nnjax.train import init_state, make_optimizer
+    from nnjax.train.run import Checkpoints, Progress, keep
+
+    model = layer_of(Network("resnet", {"classes": 2, "channels": (2,), "blocks": 1, "image": (4, 4, 1), "activation": "relu"}))
+    running, params = running_statistics(model), model.init(jax.random.key(0))
+    state = init_state(params, make_optimizer("sgd", 0.1), jax.random.key(0), running)
+    state = state._replace(running=running.update(state.running, params, jax.random.normal(jax.random.key(1), (3, 4, 4, 1))))
+    keep(Checkpoints(tmp_path, configuration={}), state, 1, Progress())
+    found = read_parameters(tmp_path, model, "params", statistics="running").params
+    expected = running.frozen(params, state.running)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, found, expected))
+    with pytest.raises(CheckpointError, match="lacks statistics"):
+        read_parameters(tmp_path, model, "params", statistics="statistics")

@@ -55,8 +55,18 @@ from .layers import (
     tanh,
     unembedding,
 )
-from .losses.fused import linear_cross_entropy
-from .losses.means import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
+from .losses import (
+    binary_cross_entropy,
+    huber_loss,
+    kl_divergence,
+    linear_cross_entropy,
+    linear_dpo,
+    linear_jensen_shannon,
+    linear_kl_divergence,
+    mean_squared_error,
+    smooth_l1_loss,
+    softmax_cross_entropy,
+)
 from .models.char_rnn import char_rnn
 from .models.decode import generate_gpt
 from .models.generate import generate
@@ -120,13 +130,18 @@ __all__ = [
     "gpt",
     "group_norm",
     "gru",
+    "huber_loss",
     "in_chunks",
     "intended",
+    "kl_divergence",
     "layer_norm",
     "leaky_relu",
     "learned_positions",
     "lenet",
     "linear_cross_entropy",
+    "linear_dpo",
+    "linear_jensen_shannon",
+    "linear_kl_divergence",
     "log_softmax",
     "lstm",
     "max_pool",
@@ -147,6 +162,7 @@ __all__ = [
     "serial",
     "sigmoid",
     "silu",
+    "smooth_l1_loss",
     "softmax",
     "softmax_cross_entropy",
     "softplus",

@@ -3,6 +3,7 @@
 from .rows.entry import Entry
 from .rows.images import images
 from .rows.layers import single_layers
+from .rows.losses import of_losses
 from .rows.models import whole_models
 from .rows.sequences import kernels, sequences
 
@@ -10,4 +11,4 @@ from .rows.sequences import kernels, sequences
 def entries(platform: str = "cpu") -> list[Entry]:
     """The whole table.  platform: the name that JAX uses in lowering; an accelerator adds the cases with its own kernels."""
     added = kernels(platform) if platform in ("cuda", "tpu") else []
-    return [*whole_models(), *images(), *sequences(), *single_layers(), *added]
+    return [*whole_models(), *images(), *sequences(), *of_losses(), *single_layers(), *added]

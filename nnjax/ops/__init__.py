@@ -12,11 +12,15 @@ from .attend import attention as attention
 from .attend import dot_product_attention as dot_product_attention
 from .images import conv as conv
 from .images import max_pool as max_pool
+from .losses import softmax_cross_entropy as softmax_cross_entropy
 from .norms import batch_norm as batch_norm
 from .norms import group_norm as group_norm
 from .norms import layer_norm as layer_norm
 from .norms import rms_norm as rms_norm
 from .vocabulary import linear_cross_entropy as linear_cross_entropy
+from .vocabulary import linear_dpo as linear_dpo
+from .vocabulary import linear_jensen_shannon as linear_jensen_shannon
+from .vocabulary import linear_kl_divergence as linear_kl_divergence
 
 __all__ = [name for name, value in globals().items() if callable(value)]
 

@@ -3,20 +3,19 @@
 import math
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import jax
 
 from .. import feedback as back
-from .. import nielsen
+from .. import losses, nielsen
 from ..data.dataset import Dataset
 from ..data.images import image_shape
 from ..direct import direct_value_and_grad
 from ..errors import expect_positive
 from ..grad import ValueAndGrad, accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad, value_and_grad
 from ..layer import Layer
-from ..losses import means as losses
 from .fit import one_hot
 from .placement import ONE_DEVICE, Placement
 from .trained.network import ACTIVATIONS, Network, layer_of, layers_after_the_first, named, operators
@@ -186,6 +185,7 @@ def _layered(model, data, hidden, channels, activation, loss, dropout, l2, feedb
     net = make(feedback=sent_back)
 
     def on_images(f: ValueAndGrad) -> ValueAndGrad:
+        @wraps(f, assigned=())
         def on_rows(params, x, labels, *, weights=None, key=None):
             return f(params, x.reshape(-1, *shape), labels, weights=weights, key=key)
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from ...check.vjp import compare_gradients
 from ...data.text import Text
 from ...grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad
+from ...losses.cross_entropy import softmax_cross_entropy
 from ...losses.fused import linear_cross_entropy
-from ...losses.means import softmax_cross_entropy
 from ...models.char_rnn import char_rnn
 from ...models.decode import generate_gpt
 from ...models.generate import generate

@@ -147,8 +147,8 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
     sum_k W_k (value_k, grads_k) / sum_k W_k, W_k the total weight of part k: exactly that of the whole batch, whatever the
     weights, if the model treats each example separately.  The batch is the first axis of x, labels and weights.  Each part
     draws its own numbers from the key.  The sums are kept in float32 at least, whatever the dtype of the model.
-    What an example counts (0 where its label is ignored, the weight of its class) is known of an f by `nnjax.value_and_grad`, and
-    of your own function around it if that is made with functools.wraps; else only the weights are.
+    What an example counts (0 where its label is ignored, the weight of its class) is known of an f by `nnjax.value_and_grad`,
+    and of your own function around it if that is made with functools.wraps; else only the weights are.
     Raises ValueError for a batch that is not a multiple of `microbatches`, and for a loss that is no mean; TypeError for an f
     with `has_aux`.
 

@@ -49,8 +49,8 @@ class Layer(NamedTuple, Generic[Y]):
     remade(*parts)                                    the same composition of other parts
     plain                                             the layer with only its plain pair, if it has a faster one: `plain`
     draws                                             whether it draws random numbers from its key, and so differs without one
-    counts                                            of a loss: counts(labels, dtype), how much each example counts in its mean, or
-                                                      None for 1, which is what a loss without `counts` does
+    counts                                            of a loss: counts(labels, dtype) is how much each example counts in its
+                                                      mean, or None for 1, which is what a loss without it does
 
     The name is for people: nothing is decided by it. Your own layer needs neither `parts` nor the fields after it.
 

@@ -1,4 +1,4 @@
-"""The cross-entropy of a softmax with class numbers or probabilities: `softmax_cross_entropy` and what its fused form shares."""
+"""The cross-entropy of a softmax with class numbers or probabilities, and what its fused form shares with it."""
 
 import math
 from functools import partial
@@ -21,6 +21,9 @@ class Entropy(NamedTuple):
     z_loss: float = 0.0
     softcap: float | None = None
     ignore_index: int | None = -100
+
+
+DEFAULT = Entropy()
 
 
 def capped(y: Array, softcap: float | None) -> tuple[Array, Array | None]:
@@ -86,14 +89,14 @@ def times(m: Array | None, x: Array) -> Array:
 
 
 def _targets(labels, class_weights, below, how):
-    """(m q, m), each (..., n), of probabilities: q smoothed, m the weights of the classes; and where q = 0 on a score of -inf."""
+    """(m q, m, where q = 0 on a score of -inf), each (..., n): q smoothed probabilities, m the weights of the classes."""
     n, acc = below.shape[-1], below.dtype
     q = (1 - how.smoothing) * labels.astype(acc) + how.smoothing / n if how.smoothing else labels.astype(acc)
     m = None if class_weights is None else broadcast(jnp.asarray(class_weights).astype(acc), below.shape)
     return (q if m is None else m * q), m, jnp.isneginf(below) & (q == 0)
 
 
-def softmax_cross_entropy_apply(y: Array, labels: Array, class_weights: Any = None, *, how: Entropy = Entropy()) -> Array:
+def softmax_cross_entropy_apply(y: Array, labels: Array, class_weights: Any = None, *, how: Entropy = DEFAULT) -> Array:
     """l = -sum_j m_j q_j log softmax(s)_j + c z_loss (log sum_j exp s_j)^2,  s = softcap tanh(y / softcap).
 
     y: (..., n); labels: q (..., n), with c = 1, or integers (...), whose q = onehot and c = m_label; then a smoothing a makes
@@ -117,12 +120,12 @@ def softmax_cross_entropy_apply(y: Array, labels: Array, class_weights: Any = No
     return jnp.where(known, losses, jnp.full_like(losses, jnp.nan))
 
 
-def softmax_cross_entropy_fwd(y: Array, labels: Array, class_weights: Any = None, *, how: Entropy = Entropy()) -> Any:
+def softmax_cross_entropy_fwd(y: Array, labels: Array, class_weights: Any = None, *, how: Entropy = DEFAULT) -> Any:
     _, top, z = from_top(capped(y, how.softcap)[0])
     return softmax_cross_entropy_apply(y, labels, class_weights, how=how), (y, top, z, labels, class_weights)
 
 
-def softmax_cross_entropy_bwd(residuals: Any, ct_losses: Any, *, how: Entropy = Entropy()) -> Any:
+def softmax_cross_entropy_bwd(residuals: Any, ct_losses: Any, *, how: Entropy = DEFAULT) -> Any:
     y, top, z, labels, class_weights = residuals
     s, slope = capped(y, how.softcap)
     below = s - broadcast(top, s.shape)
@@ -170,7 +173,7 @@ def expect_labels(name: str, ignore_index: int | None) -> Any:
         if getattr(labels, "ndim", -1) == y.ndim and jnp.issubdtype(labels.dtype, jnp.floating):
             expect_float(name, "labels", labels)
             expect_shape(name, "labels", labels, y.shape)
-            expect_same_dtype(name, "labels", labels, "y", y)
+            expect_same_dtype(name, "labels", labels, "y", np.empty(0, y.dtype))  # of outputs that are never formed
             return
         if not hasattr(labels, "dtype") or not jnp.issubdtype(labels.dtype, jnp.integer):
             raise TypeError(
@@ -226,16 +229,16 @@ def softmax_cross_entropy(
     y: (..., n) logits; labels: integers (...) in 0 ... n-1, or probabilities (..., n), which have a cotangent too;
     weights: (...).
     label_smoothing a mixes the target with the uniform one, q = (1 - a) q + a / n (Szegedy et al. 2016, section 7).
-    class_weights m: (n,), of any sign, constants: the loss is -sum_j m_j q_j log softmax(y)_j, and an integer label counts in the
-    mean as its class weighs.
+    class_weights m: (n,), of any sign, constants: the loss is -sum_j m_j q_j log softmax(y)_j, and an integer label counts in
+    the mean as its class weighs.
     ignore_index: the integer label of examples that are ignored, whatever their logits; None for none.
     z_loss: adds so much times the square of log sum_j exp(y_j), times the weight of the class. softcap c: c tanh(y / c) in
     place of y. reduction: "mean" over examples (divided by their total weight), "sum" or "none".
     The transpose: ct_y = ct (softmax(y) - q), and for probabilities ct_q = -ct log softmax(y).
     Another label out of range raises ValueError when its value is known; under `jit` its example has loss NaN and no gradient.
     A logit of -inf gives its class the probability 0, with a softcap too: an example of that class, or with smoothing any
-    example, has loss inf; the gradient is still softmax(y) - q, and 0 where q is 0. A row of only -inf has no softmax and gives
-    NaN.
+    example, has loss inf; the gradient is still softmax(y) - q, and 0 where q is 0. A row of only -inf has no softmax and
+    gives NaN.
 
     >>> loss = nnjax.softmax_cross_entropy()
     >>> round(float(loss.apply((), (jnp.zeros((2, 4)), jnp.array([0, 3])))), 4)

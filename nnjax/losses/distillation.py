@@ -1,4 +1,4 @@
-"""A student's distribution over many classes is drawn to a teacher's: divergences of softmax(h wᵀ + b), never formed all at once.
+"""A student's distribution over many classes is drawn to a teacher's, neither ever formed all at once.
 
 x = ((h, w[, b]), (teacher_h, teacher_w[, teacher_b])[, weights]): the teacher takes the place of labels, and is fixed, so that
 it has no cotangent. How the fused forms go is said in `rows`.
@@ -110,10 +110,10 @@ def distillation(name: str, beta: float, temperature: Any, reduction: str) -> La
 def linear_kl_divergence(*, temperature: float = 1.0, reduction: str = "mean") -> Layer[Array]:
     """The mean over rows of KL(P, Q) = sum_j P_j (log P_j - log Q_j),  Q = softmax((h wᵀ + b) / T), P the teacher's likewise.
 
-    Forward distillation, in chunks of rows. x = ((h, w), (teacher_h, teacher_w)) or with weights, and with (h, w, b) for a bias.
-    h: (..., n), w: (vocabulary, n), b: (vocabulary,); teacher_h: (..., m), teacher_w: (vocabulary, m), the same rows and classes;
-    weights: (...), 0 for rows to ignore.  temperature T; the gradient shrinks as 1 / T^2, which some multiply back (Hinton et
-    al. 2015). reduction: "mean" over rows, "sum" or "none".  A bias of -inf takes a class away.
+    Forward distillation, in chunks of rows. x = ((h, w), (teacher_h, teacher_w)) or with weights; (h, w, b) for a bias.
+    h: (..., n), w: (vocabulary, n), b: (vocabulary,); teacher_h: (..., m), teacher_w: (vocabulary, m), the same rows and
+    classes; weights: (...), 0 for rows to ignore.  temperature T; the gradient shrinks as 1 / T^2, which some multiply back
+    (Hinton et al. 2015). reduction: "mean" over rows, "sum" or "none".  A bias of -inf takes a class away.
     The transpose: ct_s = ct (Q - P) / T goes back to h as ct_s w, and to w as ct_sᵀ h. The teacher has no gradient.
     Raises TypeError or ValueError where these do not fit.
 

@@ -28,7 +28,7 @@ class Rows(NamedTuple):
     (ct_y, ct_labels). shared: numbers that all examples have in common, such as class weights; they have no cotangent.
     expect(y, labels, weights, shared) raises where these do not fit.
     ignored(labels) -> flags of the examples that are left out, or None; counts(labels, shared, dtype) -> how much each example
-    counts in the mean, or None for all 1; parts(labels, shared) -> the two as the pair takes them, where x has them in another way.
+    counts in the mean, or None for all 1; parts(labels, shared) -> the two as the pair takes them, if x has them otherwise.
     """
 
     apply: Callable[..., Any]
@@ -41,7 +41,7 @@ class Rows(NamedTuple):
 
 
 def only(x: Array, seen: Array | None) -> Array:
-    """x with zeros for the examples that are not seen: NaN times 0 would be NaN, also in a gradient.  x: (..., n), seen: (...)."""
+    """x with zeros where it is not seen: NaN times 0 would be NaN, also in a gradient.  x: (..., n), seen: (...)."""
     return x if seen is None else jnp.where(broadcast(seen[..., None], x.shape), x, jnp.zeros_like(x))
 
 
@@ -146,7 +146,7 @@ def total_of(name: str, reduction: str) -> Callable[..., Any] | None:
 
     def refuse(labels, dtype):
         raise ValueError(
-            f"{name}: parts of a batch are combined as means, by their total weight, but reduction is {reduction!r}; use 'mean'."
+            f"{name}: the total weight of a batch is that of a mean, but reduction is {reduction!r}; use 'mean'."
         )
 
     return None if reduction == "mean" else refuse

@@ -1,7 +1,7 @@
 """A linear map to many classes and the cross-entropy of its outputs in one: the N x V outputs are never kept.
 
-How it goes is said in `rows`. Here stands the textbook's form of the most common case, class numbers without a bias, a soft cap,
-a z-loss or smoothing, which platforms and kernels spell faster.
+How it goes is said in `rows`. Here stands the textbook's form of the most common case, class numbers without a bias, a soft
+cap, a z-loss or smoothing, which platforms and kernels spell faster.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,11 @@ from ..fast.gpu import linear_cross_entropy as gpu
 from ..fast.kernels import loss as kernels
 from ..layer import Layer
 from ..linear import broadcast
-from .cross_entropy import Entropy, class_numbers, entropy, entropy_rows, times, weights_of_classes
+from .cross_entropy import DEFAULT, Entropy, class_numbers, entropy, entropy_rows, times, weights_of_classes
 from .example import closed, constants
 from .rows import Of, Table, for_the_platform, linear_apply, linear_bwd, linear_fwd, linear_loss, plainly
 
 NAME = "linear_cross_entropy"
-DEFAULT = Entropy()
-
 
 def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tuple[Array, Array, Array]:
     """(loss of each row, ct_h, ct_w) for the sum of share times the losses.  rows: (n, d), w: (v, d), labels, share: (n,)."""
@@ -103,8 +101,8 @@ def linear_cross_entropy(
 ) -> Layer[Array]:  # fmt: skip
     """The mean over rows of the cross-entropy of softmax(h wᵀ + b) with class numbers or probabilities, in chunks of rows.
 
-    x = ((h, w), labels) or ((h, w), labels, weights), with (h, w, b) for a bias; h: (..., n); w: (vocabulary, n), like the table
-    of an embedding, so that a tied model can pass its table unchanged; b: (vocabulary,); labels: integers (...) in
+    x = ((h, w), labels) or ((h, w), labels, weights), with (h, w, b) for a bias; h: (..., n); w: (vocabulary, n), like the
+    table of an embedding, so that a tied model can pass its table unchanged; b: (vocabulary,); labels: integers (...) in
     0 ... vocabulary-1, or probabilities (..., vocabulary), which have a cotangent too; weights: (...).
     label_smoothing, class_weights, ignore_index, z_loss, softcap, reduction: as in `nnjax.softmax_cross_entropy`.  With "none"
     each row has a cotangent of its own, and the backward forms the scores again.

@@ -23,7 +23,7 @@ NAME = "linear_dpo"
 
 
 class Entered(NamedTuple):
-    """The checked x: h: (..., 2, t, n); labels, seen: (..., 2, t); reference: (..., 2), or (h, table); weights: (...) or None."""
+    """The x, checked.  h: (..., 2, t, n); labels, seen: (..., 2, t); reference: (..., 2), or (h, table); weights: (...)."""
 
     h: Array
     table: Table
@@ -148,8 +148,8 @@ def linear_dpo(
     pi and ref are the probabilities of the chosen and the rejected answer, products over their tokens, under the model and a
     fixed reference (Rafailov et al. 2023, eq. 7). x = ((h, w), (labels, reference)) or with weights, and with (h, w, b) for a
     bias. h: (..., 2, tokens, n), chosen before rejected; w: (vocabulary, n); labels: integers (..., 2, tokens), ignore_index
-    where a token does not count (the prompt, padding); reference: log ref, (..., 2), or the reference's own (h, w) or (h, w, b),
-    without a gradient; weights: (...), one for each pair.
+    where a token does not count (the prompt, padding); reference: log ref, (..., 2), or the reference's own (h, w) or
+    (h, w, b), without a gradient; weights: (...), one for each pair.
     label_smoothing a: the share of pairs that are the wrong way round, l = -(1 - a) log sigmoid(m) - a log sigmoid(-m).
     reduction: "mean" over pairs, "sum" or "none".  kernel: as in `nnjax.ops.linear_cross_entropy`, for the backward.
     The forward keeps two numbers of each pair, and the backward forms the scores again, in chunks of tokens.

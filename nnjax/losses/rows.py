@@ -41,7 +41,7 @@ def scores(rows: Array, table: Table) -> Array:
 
 
 def scores_t(ct_s: Array, rows: Array, table: Table) -> tuple[Array, Table]:
-    """(ct_rows, ct_table), in float32 at least: s summed over d; back, ct_s is summed over classes for h, over rows for w, b."""
+    """(ct_rows, ct_table), in float32 at least: s was summed over d; ct_s is, for h, over classes, for w and b over rows."""
     ct_b = None if table.b is None else ct_s.sum(0)
     acc, ct_s = ct_s.dtype, ct_s.astype(rows.dtype)
     ct_h = jnp.einsum("nv,vd->nd", ct_s, table.w, preferred_element_type=acc)
@@ -98,7 +98,7 @@ def for_the_platform(rows: Rows) -> Of:
 
 
 class Entered(NamedTuple):
-    """The x of a loss, checked: h and labels with zeros where they are not seen; weights, seen: (...), or None; and `shared`."""
+    """The x of a loss, checked: h and labels with zeros where they are not seen; weights, seen: (...), or None."""
 
     h: Array
     table: Table
@@ -109,7 +109,7 @@ class Entered(NamedTuple):
 
 
 def expect_table(name: str, h: Any, table: Any, what: tuple[str, str, str] = ("h", "w", "b")) -> Table:
-    """The table of (w,) or (w, b). Raises TypeError or ValueError where h: (..., n), w: (classes, n), b: (classes,) do not fit."""
+    """The table of (w,) or (w, b). Raises TypeError or ValueError unless h: (..., n), w: (classes, n), b: (classes,) fit."""
     w, *b = table
     for label, a in zip(what, (h, w, *b)):
         expect_float(name, label, a)

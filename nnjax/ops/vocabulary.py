@@ -69,7 +69,7 @@ def linear_kl_divergence(
     """The mean over rows of KL(P, Q), Q = softmax((h wᵀ + b) / T), P the teacher's: forward distillation, in chunks of rows.
 
     h: (..., n), w: (vocabulary, n), bias: (vocabulary,); teacher_h: (..., m), teacher_w: (vocabulary, m), teacher_bias
-    likewise, without a gradient; weights: (...).  The options are those of `nnjax.linear_kl_divergence`, and it raises like that.
+    likewise, without a gradient; weights: (...).  The options are those of `nnjax.linear_kl_divergence`, and it raises so too.
 
     >>> h, w = jnp.ones((2, 3)), jnp.eye(4, 3)
     >>> jax.grad(nnjax.ops.linear_kl_divergence)(h, w, h, 2 * w).shape

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax.losses.reduction import reduced_apply, reduced_bwd, reduced_fwd, shares, total_weight, weight_in
+from nnjax.losses.reduction import reduced_apply, reduced_bwd, reduced_fwd, shares, total_weight
 
 RNG = np.random.default_rng(0)
 L, W, C = RNG.random(5), np.array([1.0, 0.0, 2.0, 0.5, 3.0]), np.array([1.0, 1.0, 0.0, -0.5, 2.0])
@@ -59,7 +59,6 @@ def test_the_total_weight_counts_what_the_loss_counts():
     assert float(total_weight((y, y), loss.counts)) == 3  # probabilities
     assert float(total_weight((y, labels))) == 3
     assert nnjax.mean_squared_error().counts(y, jnp.float32) is None
-    assert weight_in(labels, None, None, (3,), jnp.float64).dtype == jnp.zeros(()).dtype
 
 
 @pytest.mark.parametrize("reduction", ["sum", "none"])

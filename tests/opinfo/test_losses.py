@@ -60,7 +60,7 @@ def binary_cross_entropy(y, t, weight=None, reduction="mean", pos_weight=None):
             y[:, j], t[:, j], None if weight is None else weight[:, j], "none"
         )
         for j in range(y.shape[1])
-    ]  # noqa: E501
+    ]
     each = jnp.stack(columns, -1)
     return {"mean": each.mean, "sum": each.sum, "none": lambda: each}[reduction]()
 

@@ -79,7 +79,7 @@ def _ignored(n: int) -> Callable[..., Any]:
         labels = np.where(rng.random(lead) < 0.3, -100, rng.integers(0, n, lead)).astype(np.int8)
         if labels.size > 1:
             labels.flat[-1] = -100
-        return unseen(hard(rng, (*lead, n)), jnp.asarray(labels != -100), jnp.nan), jnp.asarray(labels)
+        return unseen(hard(rng, (*lead, n)), jnp.asarray(labels != -100, jnp.float32), jnp.nan), jnp.asarray(labels)
 
     return inputs
 
@@ -103,7 +103,7 @@ def _biased(vocab: int, n: int, probabilities: bool) -> Callable[..., Any]:
             q = np.concatenate([_probabilities(rng, *lead, vocab - 1), np.zeros((*lead, 1), np.float32)], -1)
             return (h, w, b), unseen(jnp.asarray(q), weights, jnp.inf), weights
         labels = np.where(rng.random(lead) < 0.2, -1, rng.integers(0, vocab - 1, lead)).astype(np.int16)
-        return (unseen(h, jnp.asarray(labels != -1), jnp.inf), w, b), jnp.asarray(labels), weights
+        return (unseen(h, jnp.asarray(labels != -1, jnp.float32), jnp.inf), w, b), jnp.asarray(labels), weights
 
     return inputs
 
@@ -127,7 +127,7 @@ def _pairs(vocab: int, n: int, tokens: int, table: bool) -> Callable[..., Any]:
         shape = *lead, 2, tokens
         labels = rng.integers(0, vocab, shape)
         labels[..., 0, -1:] = -100
-        h = unseen(_floats(rng, *shape, n), jnp.asarray(labels != -100), jnp.nan)
+        h = unseen(_floats(rng, *shape, n), jnp.asarray(labels != -100, jnp.float32), jnp.nan)
         reference = (_floats(rng, *shape, n), _floats(rng, vocab, n)) if table else -3 + _floats(rng, *lead, 2)
         weights = () if table else (example_weights(rng, lead),)
         return (h, _floats(rng, vocab, n)), (jnp.asarray(labels.astype(np.int32)), reference), *weights

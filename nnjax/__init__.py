@@ -70,8 +70,18 @@ from .layers import (
     tanh,
     unembedding,
 )
-from .losses.fused import linear_cross_entropy
-from .losses.means import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
+from .losses import (
+    binary_cross_entropy,
+    huber_loss,
+    kl_divergence,
+    linear_cross_entropy,
+    linear_dpo,
+    linear_jensen_shannon,
+    linear_kl_divergence,
+    mean_squared_error,
+    smooth_l1_loss,
+    softmax_cross_entropy,
+)
 from .models.char_rnn import char_rnn
 from .models.decode import generate_gpt
 from .models.decode_llama import generate_llama
@@ -151,8 +161,10 @@ __all__ = [
     "gpt",
     "group_norm",
     "gru",
+    "huber_loss",
     "in_chunks",
     "intended",
+    "kl_divergence",
     "layer_norm",
     "leaky_relu",
     "learned_positions",
@@ -160,6 +172,9 @@ __all__ = [
     "linear_cross_entropy",
     "linear_recurrence",
     "llama",
+    "linear_dpo",
+    "linear_jensen_shannon",
+    "linear_kl_divergence",
     "log_softmax",
     "lstm",
     "max_pool",
@@ -185,6 +200,7 @@ __all__ = [
     "serial",
     "sigmoid",
     "silu",
+    "smooth_l1_loss",
     "softmax",
     "softmax_cross_entropy",
     "softplus",

@@ -180,4 +180,4 @@ def to_loss(loss: Layer[Array]) -> Layer[Array]:
         params, value = yield Met("loss", loss, params, x, key)
         return params, value + a.astype(value.dtype)
 
-    return Layer(name, loss.init, apply, fwd, bwd, (loss,), walk, to_loss)
+    return Layer(name, loss.init, apply, fwd, bwd, (loss,), walk, to_loss, counts=loss.counts)

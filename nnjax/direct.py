@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .errors import expect_arrays, expect_key
 from .feedback import random
-from .grad import ValueAndGrad, expect_model_and_loss, loss_input
+from .grad import ValueAndGrad, counting, expect_model_and_loss, loss_input
 from .layer import Layer, Met, is_chain, walked
 from .linear import fold, fold_t
 
@@ -66,7 +66,7 @@ def direct_value_and_grad(model: Layer, loss: Layer, key: jax.Array) -> ValueAnd
                 ct = _sent(error, steps[i].met.x, keys[i])
         return value, _joined(whole, iter(cts))
 
-    return f
+    return counting(f, loss)
 
 
 def _no_serial(model: Layer) -> ValueError:

@@ -3,8 +3,10 @@
 f(params, x, labels, *, weights=None, key=None) -> (value, grads)
 """
 
+import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any, Literal, Protocol, TypeVar, overload
 
 import jax
@@ -23,6 +25,7 @@ from .errors import (
 from .layer import Layer, expect_layer
 from .layers.dropout import draws_from_key
 from .linear import wide
+from .losses.reduction import weight_in
 from .trees.parameters import is_weight, weights_in
 
 V = TypeVar("V", covariant=True)
@@ -47,6 +50,16 @@ def expect_model_and_loss(who: str, model: Layer, loss: Layer) -> None:
 def loss_input(y: Any, labels: Any, weights: Any) -> tuple[Any, Any] | tuple[Any, Any, Any]:
     """What a loss takes as x."""
     return (y, labels) if weights is None else (y, labels, weights)
+
+
+def counting(f: Graded[V], loss: Layer) -> Graded[V]:
+    """f, with `loss.counts`, which `accumulate` looks for; functools.wraps hands it on to a function around f."""
+    vars(f)["counts"] = loss.counts
+    return f
+
+
+def _counts(f: Any) -> Callable[..., Any] | None:
+    return getattr(inspect.unwrap(f, stop=lambda g: hasattr(g, "counts")), "counts", None)
 
 
 def _warn_without_key(who: str, model: Layer, key) -> None:
@@ -89,7 +102,7 @@ def value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False) -> Grade
         grads, _ = model.bwd(residuals, ct_y)
         return ((value, y) if has_aux else value), grads
 
-    return f
+    return counting(f, loss)
 
 
 @overload
@@ -125,7 +138,7 @@ def reference_value_and_grad(model: Layer, loss: Layer, *, has_aux: bool = False
         (value, y), grads = jax.value_and_grad(objective, has_aux=True)(params, x, labels, weights, key)
         return ((value, y) if has_aux else value), grads
 
-    return f
+    return counting(f, loss)
 
 
 def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
@@ -134,7 +147,10 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
     sum_k W_k (value_k, grads_k) / sum_k W_k, W_k the total weight of part k: exactly that of the whole batch, whatever the
     weights, if the model treats each example separately.  The batch is the first axis of x, labels and weights.  Each part
     draws its own numbers from the key.  The sums are kept in float32 at least, whatever the dtype of the model.
-    Raises ValueError for a batch that is not a multiple of `microbatches`, TypeError for an f with `has_aux`.
+    What an example counts (0 where its label is ignored, the weight of its class) is known of an f by `nnjax.value_and_grad`,
+    and of your own function around it if that is made with functools.wraps; else only the weights are.
+    Raises ValueError for a batch that is not a multiple of `microbatches`, and for a loss that is no mean; TypeError for an f
+    with `has_aux`.
 
     >>> model, loss = nnjax.dense(4, 3), nnjax.softmax_cross_entropy()
     >>> f = nnjax.accumulate(nnjax.value_and_grad(model, loss), 2)
@@ -143,7 +159,9 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
     (4, 3)
     """
     (microbatches,) = expect_positive("accumulate", microbatches=microbatches)
+    counts = _counts(f)
 
+    @wraps(f, assigned=())
     def accumulated(params, x, labels, *, weights=None, key=None):
         expect_arrays("accumulate", "params", params, "make them with layer.init(key)")
         if key is not None:
@@ -165,7 +183,7 @@ def accumulate(f: ValueAndGrad, microbatches: int) -> ValueAndGrad:
             value, grads = f(params, x, labels, weights=weights, key=k)
             if isinstance(value, tuple):
                 raise TypeError("accumulate: f must return (value, grads), got an output beside the value; leave out has_aux.")
-            w = jnp.ones_like(value, dtype=wide(value)) if weights is None else weights.sum(dtype=wide(weights))
+            w = weight_in(labels, weights, counts, (), wide(value))
             value = jnp.where(w == 0, jnp.zeros_like(value), value)  # the mean of an empty part is NaN, and its weight is 0
             return w, (value, grads)
 
@@ -208,6 +226,7 @@ def add_l2(f: Graded[V], coefficient: float) -> Graded[V]:
     """
     (coefficient,) = expect_not_negative("add_l2", coefficient=coefficient)
 
+    @wraps(f, assigned=())
     def penalised(params, x, labels, *, weights=None, key=None):
         value, grads = f(params, x, labels, weights=weights, key=key)
         squares = (jnp.vdot(w, w, preferred_element_type=wide(w)) for w in weights_in(params))
@@ -231,6 +250,7 @@ def add_l1(f: Graded[V], coefficient: float) -> Graded[V]:
     """
     (coefficient,) = expect_not_negative("add_l1", coefficient=coefficient)
 
+    @wraps(f, assigned=())
     def penalised(params, x, labels, *, weights=None, key=None):
         value, grads = f(params, x, labels, weights=weights, key=key)
         sizes = (jnp.abs(w).sum(dtype=wide(w)) for w in weights_in(params))
@@ -263,6 +283,7 @@ def lower_precision(f: Graded[V], dtype: Any) -> Graded[V]:
     def cast(tree, to):
         return jax.tree.map(lambda a: a.astype(to) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
+    @wraps(f, assigned=())
     def lowered(params, x, labels, *, weights=None, key=None):
         for name, tree in (("params", params), ("x", x), ("labels", labels), ("weights", weights)):
             expect_arrays("lower_precision", name, tree)

@@ -51,6 +51,8 @@ class Layer(NamedTuple, Generic[Y]):
     plain                                             the layer with only its plain pair, if it has a faster one: `plain`
     draws                                             whether it draws random numbers from its key, and so differs without one
     cuts                                              whether its definition cuts the gradient on purpose, so that values differ
+    counts                                            of a loss: counts(labels, dtype) is how much each example counts in its
+                                                      mean, or None for 1, which is what a loss without it does
 
     The name is for people: nothing is decided by it. Your own layer needs neither `parts` nor the fields after it.
 
@@ -76,6 +78,7 @@ class Layer(NamedTuple, Generic[Y]):
     plain: "Layer[Y] | None" = None
     draws: bool = False
     cuts: bool = False
+    counts: Callable[[Any, Any], Any] | None = None
 
 
 def expect_layer(who: str, layer: Any) -> None:

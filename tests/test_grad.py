@@ -75,6 +75,23 @@ def test_microbatches_add_up_to_the_batch_exactly(parts, weights):
     close(found, whole)
 
 
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("weights", [None, jnp.array([1.0, 0, 2, 1])], ids=["plain", "weighted"])
+def test_microbatches_count_what_the_loss_counts(parts, weights):
+    loss, labels = nnjax.softmax_cross_entropy(class_weights=[0.5, 2.0, 1.0]), jnp.array([0, -100, 1, -100])
+    f = nnjax.value_and_grad(MODEL, loss)
+    around = (lambda f: f, lambda f: add_l2(lower_precision(f, "float32"), 0.1), jax.jit)
+    for wrap in around:
+        found, whole = (jax.jit(g)(PARAMS, X[:4], labels, weights=weights) for g in (accumulate(wrap(f), parts), wrap(f)))
+        close(found, whole)
+
+
+def test_microbatches_of_what_is_no_mean_are_refused():
+    f = accumulate(nnjax.value_and_grad(MODEL, nnjax.softmax_cross_entropy(reduction="sum")), 2)
+    with pytest.raises(ValueError, match="reduction is 'sum'"):
+        f(PARAMS, X[:4], LABELS[:4])
+
+
 def test_microbatches_of_nothing_and_with_keys():
     f = accumulate(nnjax.value_and_grad(MODEL, LOSS), 2)
     for x, labels, weights in ((X[:0], LABELS[:0], None), (X[:4], LABELS[:4], jnp.zeros(4))):

@@ -25,33 +25,6 @@ def features(n: int) -> Callable[..., Any]:
     return lambda rng, lead: hard(rng, (*lead, n))
 
 
-def targets(n: int, weighted: bool) -> Callable[..., Any]:
-    def inputs(rng, lead):
-        y, t = hard(rng, (*lead, n)), jnp.asarray(rng.integers(0, 3, (*lead, n)).astype(np.float32) / 2)
-        if not weighted:
-            return y, t
-        weights = example_weights(rng, lead)
-        return unseen(y, weights, jnp.nan), unseen(t, weights, jnp.inf), weights
-
-    return inputs
-
-
-def classes(n: int, weighted: bool, absent: bool = False, dtype: Any = np.int32) -> Callable[..., Any]:
-    """absent: some classes that are not a label have the logit -inf."""
-
-    def inputs(rng, lead):
-        y, labels = hard(rng, (*lead, n)), jnp.asarray(rng.integers(0, n, lead).astype(dtype))
-        if absent:
-            own = np.asarray(labels)[..., None] == np.arange(n)
-            y = jnp.where((rng.random(y.shape) < 0.2) & ~own, -jnp.inf, y)
-        if not weighted:
-            return y, labels
-        weights = example_weights(rng, lead)
-        return unseen(y, weights, jnp.nan), labels, weights
-
-    return inputs
-
-
 def example_weights(rng, lead):
     """Weights, some of them 0 (always the first of several), whose sum over a batch is too large for float16."""
     weights = 16384 * rng.integers(0, 3, lead).astype(np.float32)
@@ -93,17 +66,5 @@ def heads(s: int) -> Callable[..., Any]:
     def inputs(rng, lead):
         qkv = (jnp.asarray(rng.standard_normal((*lead, s, 2)).astype(np.float32)) for _ in range(3))
         return *qkv, jnp.asarray(rng.random((*lead, s)) < 0.6)
-
-    return inputs
-
-
-def fused(vocab: int, n: int, weighted: bool) -> Callable[..., Any]:
-    def inputs(rng, lead):
-        h, w = jnp.asarray(rng.standard_normal((*lead, n)).astype(np.float32)), hard(rng, (vocab, n))
-        labels = jnp.asarray(rng.integers(0, min(vocab, 256), lead).astype(np.uint8))
-        if not weighted:
-            return (h, w), labels
-        weights = example_weights(rng, lead)
-        return (unseen(h, weights, jnp.nan), w), labels, weights
 
     return inputs

@@ -1,19 +1,16 @@
 """The one table of layers, losses, models and inputs that check, bench and tests run over."""
 
-import numpy as np
-
 from .. import layers
 from ..combinators import parallel, residual, scan_layers, serial
-from ..losses import fused as fused_loss
-from ..losses import means as losses
 from ..models.char_rnn import char_rnn
 from ..models.gpt import gpt
 from ..models.mlp import mlp
 from .attention import attentions
 from .case import Case
 from .images import images
-from .inputs import classes, features, fused, ids, steps, targets
+from .inputs import features, ids, steps
 from .llama import llamas
+from .losses import of_losses
 from .mixture import mixtures
 from .recurrence import recurrences
 from .variants import frozen, jittered
@@ -26,8 +23,6 @@ def cases() -> tuple[Case, ...]:
         layers.gelu(approximate=True), layers.silu(), layers.softplus(), layers.softmax(), layers.log_softmax(),
     ]  # fmt: skip
     block = serial(layers.dense(5, 5), layers.tanh(), layers.dropout(0.25))
-    to_targets = (losses.mean_squared_error(), losses.binary_cross_entropy())
-    to_classes = (losses.softmax_cross_entropy(), losses.softmax_cross_entropy(label_smoothing=0.1))
     table = [
         Case("dense", layers.dense(5, 3), features(5)),
         Case("dense without bias", layers.dense(3, 4, bias=False), features(3)),
@@ -47,14 +42,6 @@ def cases() -> tuple[Case, ...]:
         Case("learned_positions", layers.learned_positions(5, 3), steps(4, 3)),
         *recurrences(),
     ]
-    for weighted, suffix in ((False, ""), (True, ", weighted")):
-        table += [Case(loss.name + suffix, loss, targets(4, weighted)) for loss in to_targets]
-        plain, smoothed = to_classes
-        narrow = classes(256, True, dtype=np.uint8) if weighted else classes(5, False, absent=True)
-        table += [
-            Case(plain.name + suffix, plain, narrow),
-            Case(f"{smoothed.name}, smoothed{suffix}", smoothed, classes(5, weighted)),
-        ]
     table += [
         Case("residual", residual(serial(layers.dense(5, 5), layers.gelu())), features(5)),
         Case("parallel", parallel(layers.dense(5, 3), layers.tanh(), layers.dense(5, 2)), features(5)),
@@ -66,9 +53,7 @@ def cases() -> tuple[Case, ...]:
         *llamas(),
         *mixtures(),
         Case("unembedding", layers.unembedding(5, 3), features(3)),
-        Case("linear_cross_entropy", fused_loss.linear_cross_entropy(), fused(7, 3, False)),
-        Case("linear_cross_entropy, weighted", fused_loss.linear_cross_entropy(), fused(7, 3, True)),
-        Case("linear_cross_entropy, many classes", fused_loss.linear_cross_entropy(), fused(257, 2, True)),
+        *of_losses(),
         Case("gpt", gpt(5, 4, 2, 2, 4, dropout=0.25), ids(5, 3), keyed=True),
         Case("mlp", mlp([6, 5, 4, 3], layers.tanh()), features(6)),
     ]

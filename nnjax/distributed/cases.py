@@ -11,13 +11,12 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from .. import auxiliary, layers, models, ops
+from .. import auxiliary, layers, losses, models, ops
 from ..cases import hard, jittered
 from ..combinators import scan_layers as scan
 from ..combinators import serial as in_a_row
 from ..errors import unknown_name
 from ..layer import Layer
-from ..losses import means as losses
 from ..losses.fused import linear_cross_entropy
 from .attention import by_heads_t, head_attention
 from .cutting.llama import llama, llama_by_groups_t

@@ -1,5 +1,6 @@
 """Meshes of devices, and functions of whole arrays that run on a mesh."""
 
+from functools import wraps
 from typing import Any
 
 import jax
@@ -116,6 +117,7 @@ def on_mesh(f: ValueAndGrad, model: Sharded, mesh: Mesh, axis: Axis = "data") ->
                 key = jax.random.fold_in(key, lax.axis_index(name))
         return f(params, x, labels, weights=weights, key=key)
 
+    @wraps(f, assigned=())
     def whole(params, x, labels, *, weights=None, key=None):
         expect_placeable("on_mesh", "params", params, model.specs, mesh)
         expect_batch("on_mesh", (x, labels, weights), mesh, axis)

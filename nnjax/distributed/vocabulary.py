@@ -11,8 +11,9 @@ from ..errors import expect_positive
 from ..layer import Layer
 from ..layers.embedding import EmbeddingParams, embedding
 from ..linear import broadcast, fold, scatter_add, wide
-from ..losses.fused import shares
-from ..losses.means import class_numbers, looked_at, mean_apply, weighted_mean_apply, weighted_mean_bwd
+from ..losses.cross_entropy import Entropy, class_numbers, entropy_rows, example_counts
+from ..losses.example import only, seen_of, unseen_apply
+from ..losses.reduction import reduced_apply, reduced_bwd, reduced_fwd, shares, weight_in
 from .collectives import copy_to, copy_to_t, reduce_from, reduce_from_t
 from .sharded import Sharded, expect_divides, like_parameters
 
@@ -77,27 +78,37 @@ def _scores(h, w, labels, axis):
     return rows, e, hit, z, known, losses.reshape(labels.shape)
 
 
-def vocabulary_cross_entropy_apply(params: Any, x: Array, *, key: Any = None, axis: str) -> Array:
+def _entered(x: Any, ignore_index: int | None) -> Any:
+    """(h with zeros where it is not seen, w, labels, weights, seen, what each example counts), the last three None for all."""
+    (h, w), labels, *weights = x
+    rows = entropy_rows("vocabulary_cross_entropy", Entropy(ignore_index=ignore_index))
+    seen = seen_of(rows, labels, weights)
+    return only(h, seen), w, labels, weights[0] if weights else None, seen, rows.counts(labels, None, wide(h))
+
+
+def vocabulary_cross_entropy_apply(
+    params: Any, x: Array, *, key: Any = None, axis: str, ignore_index: int | None = -100
+) -> Array:
     """The (weighted) mean of -log softmax(h wᵀ)[label], w by its rows.  h: (..., n), w: (vocabulary / devices, n)."""
-    (h, w), labels, *weights = x
-    h = looked_at(h, *weights) if weights else h
-    losses = _scores(h, w, labels, axis)[-1]
-    return (weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)).astype(h.dtype)
+    h, w, labels, weights, seen, counts = _entered(x, ignore_index)
+    losses = unseen_apply(_scores(h, w, labels, axis)[-1], seen)
+    return reduced_apply(losses, weights, counts, "mean").astype(h.dtype)
 
 
-def vocabulary_cross_entropy_fwd(params: Any, x: Array, *, key: Any = None, axis: str) -> Any:
-    (h, w), labels, *weights = x
-    h = looked_at(h, *weights) if weights else h
+def vocabulary_cross_entropy_fwd(params: Any, x: Array, *, key: Any = None, axis: str, ignore_index: int | None = -100) -> Any:
+    h, w, labels, weights, seen, counts = _entered(x, ignore_index)
     rows, e, hit, z, known, losses = _scores(h, w, labels, axis)
-    value = weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)
+    known = known if seen is None else known & seen.reshape(known.shape)
+    value, reduced = reduced_fwd(unseen_apply(losses, seen), weights, counts, "mean")
     like = jnp.zeros_like(h, shape=(0, *h.shape))
-    return value.astype(h.dtype), (w, rows, e, hit, z, known, (losses, *weights, value), like)
+    return value.astype(h.dtype), (w, rows, e, hit, z, known, reduced, like)
 
 
 def vocabulary_cross_entropy_bwd(residuals: Any, ct_value: Array, *, axis: str) -> Any:
-    w, rows, e, hit, z, known, mean_residuals, like = residuals
-    _, *weights, _ = mean_residuals
-    share, most = shares(weights, known.size, e.dtype)
+    w, rows, e, hit, z, known, reduced, like = residuals
+    losses, weights, counts, _ = reduced
+    total = weight_in(None, weights, lambda *_: counts, losses.shape, e.dtype)
+    share, most = shares(weights, total, known.size, e.dtype)
     share = jnp.where(known, share, jnp.zeros_like(share))  # an unknown label has no gradient
     share, scale = reduce_from_t((share, ct_value.astype(e.dtype) * most), axis)
     p = e * broadcast((share / z)[:, None], e.shape)
@@ -106,21 +117,23 @@ def vocabulary_cross_entropy_bwd(residuals: Any, ct_value: Array, *, axis: str) 
     ct_h = (scale * jnp.matmul(ct_s, w, preferred_element_type=e.dtype)).astype(like.dtype)
     ct_h = copy_to_t(ct_h, axis).reshape(like.shape[1:])  # every device has a copy of h: sum what each sends back
     ct_x = (ct_h, ct_w.astype(like.dtype)), None
-    return (), (*ct_x, weighted_mean_bwd(mean_residuals, ct_value)[1]) if weights else ct_x
+    return (), ct_x if weights is None else (*ct_x, reduced_bwd(reduced, ct_value, "mean")[1])
 
 
-def vocabulary_cross_entropy(axis: str = "model") -> Layer[Array]:
-    """`nnjax.linear_cross_entropy` with the rows of w on the devices of the axis; x as there.
+def vocabulary_cross_entropy(axis: str = "model", *, ignore_index: int | None = -100) -> Layer[Array]:
+    """`nnjax.linear_cross_entropy` with the rows of w on the devices of the axis; x and ignore_index as there.
 
     Forward one all-reduce for the largest score and one for two sums, a number or two for each row; backward one of ct_h.
 
     >>> nnjax.distributed.vocabulary_cross_entropy("model").name
     'vocabulary_cross_entropy'
     """
+    how = {"axis": axis, "ignore_index": ignore_index}
     return Layer(
         "vocabulary_cross_entropy",
         lambda key: (),
-        lambda params, x, *, key=None: vocabulary_cross_entropy_apply(params, x, axis=axis),
-        lambda params, x, *, key=None: vocabulary_cross_entropy_fwd(params, x, axis=axis),
+        lambda params, x, *, key=None: vocabulary_cross_entropy_apply(params, x, **how),
+        lambda params, x, *, key=None: vocabulary_cross_entropy_fwd(params, x, **how),
         lambda residuals, ct: vocabulary_cross_entropy_bwd(residuals, ct, axis=axis),
+        counts=lambda labels, dtype: example_counts(labels, None, dtype, ignore_index=ignore_index),
     )

@@ -1,81 +1,28 @@
 """A linear map to many classes and the cross-entropy of its outputs in one: the N x V outputs are never kept.
 
-The gradient of a softmax's cross-entropy is known as soon as its outputs are, and the cotangent of a mean is one number.
-So the forward computes the gradient of the rows while their outputs exist, and the backward multiplies by that number.
-The plain pair takes all rows at once, that of a CPU a chunk of them.
+How it goes is said in `rows`. Here stands the textbook's form of the most common case, class numbers without a bias, a soft
+cap, a z-loss or smoothing, which platforms and kernels spell faster.
 """
 
-import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
-from ..errors import describe, expect_flag, expect_float, expect_params, expect_same_dtype
+from ..errors import expect_flag
 from ..fast.choose import by_platform
 from ..fast.cpu import linear_cross_entropy as cpu
 from ..fast.gpu import linear_cross_entropy as gpu
 from ..fast.kernels import loss as kernels
 from ..layer import Layer
-from ..leaf import Like, leaf
-from ..linear import broadcast, fold, wide
-from .means import (
-    class_numbers,
-    expect_classes,
-    expect_weights,
-    looked_at,
-    mean_apply,
-    softmax_cross_entropy_apply,
-    weighted_mean_apply,
-    weighted_mean_bwd,
-)
+from ..linear import broadcast
+from .cross_entropy import DEFAULT, Entropy, class_numbers, entropy, entropy_rows, times, weights_of_classes
+from .example import closed, constants
+from .rows import Of, Table, for_the_platform, linear_apply, linear_bwd, linear_fwd, linear_loss, plainly
 
 NAME = "linear_cross_entropy"
-
-
-def _checked(params, x):
-    expect_params(NAME, params, tuple)
-    if not isinstance(x, tuple) or len(x) not in (2, 3) or not isinstance(x[0], tuple) or len(x[0]) != 2:
-        raise TypeError(
-            f"{NAME}: x must be ((h, w), labels) or ((h, w), labels, weights), got {describe(x)}; "
-            "a model made with fused=True outputs (h, w)."
-        )
-    (h, w), labels, *weights = x
-    expect_float(NAME, "h", h)
-    expect_float(NAME, "w", w)
-    expect_same_dtype(NAME, "h", h, "w", w)
-    if w.ndim != 2 or h.ndim < 1 or h.shape[-1] != w.shape[1]:
-        raise ValueError(
-            f"{NAME}: h must have shape (..., n) and w (vocabulary, n), got {describe(h)} and {describe(w)}; "
-            "a kernel of shape (n, vocabulary) is passed as w.T."
-        )
-    expect_weights(NAME, weights, "h", h)
-    expect_classes(NAME)(jax.ShapeDtypeStruct((*h.shape[:-1], w.shape[0]), h.dtype), labels, weights)
-    h, w, labels, *weights = map(jnp.asarray, (h, w, labels, *weights))
-    return looked_at(h, *weights) if weights else h, w, labels, weights
-
-
-def linear_cross_entropy_apply(params: Any, x: Array, *, key: Any = None) -> Array:
-    """The (weighted) mean of -log softmax(h wᵀ)[label].  h: (..., n), w: (vocabulary, n), labels, weights: (...)."""
-    h, w, labels, weights = _checked(params, x)
-    acc = wide(h)  # also for the product, as its transpose gets a probability over n rows, too small for float16
-    losses = softmax_cross_entropy_apply(h.astype(acc) @ w.astype(acc).T, labels, 0.0)
-    return (weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)).astype(h.dtype)
-
-
-def shares(weights: Any, n: int, acc: Any) -> tuple[Array, Array]:
-    """(share, most): the weight of each of n rows relative to the largest, and the largest weight in the mean.
-
-    They are separate because float16 cannot hold the weight of one row in the mean of many, nor a probability times it.
-    """
-    if not weights:
-        return jnp.ones((n,), acc), jnp.full((), 1 / max(n, 1), acc)
-    w = weights[0].reshape(n).astype(acc)
-    top, total = lax.stop_gradient(jnp.abs(w).max(initial=0.0)), w.sum()
-    share = jnp.where(w == 0, jnp.zeros_like(w), w / jnp.where(top == 0, jnp.ones_like(top), top))
-    return share, jnp.where(total == 0, jnp.zeros_like(top), top / jnp.where(total == 0, jnp.ones_like(total), total))
 
 
 def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tuple[Array, Array, Array]:
@@ -103,51 +50,73 @@ def fast_gradient_of_rows(
     return by_platform(rows, w, labels, share, plain=gradient_of_rows, **fast)
 
 
-def linear_cross_entropy_fwd(params: Any, x: Array, *, key: Any = None, of_rows: Any = gradient_of_rows) -> Any:
-    h, w, labels, weights = _checked(params, x)
-    n = math.prod(labels.shape)
-    labels, valid = class_numbers(labels.reshape(n), w.shape[0])
-    share, most = shares(weights, n, wide(h))
-    if h.dtype != jnp.float16:  # only its range is too small for both at once; a factor of 1 saves a pass over ct_w
-        share, most = share * most, jnp.ones_like(most)
-    losses, ct_h, ct_w = of_rows(fold(h), w, labels, jnp.where(valid, share, jnp.zeros_like(share)))
-    losses = jnp.where(valid, losses, jnp.full_like(losses, jnp.nan)).reshape(h.shape[:-1])
-    value = weighted_mean_apply(losses, *weights) if weights else mean_apply(losses)
-    mean_residuals = (losses, *weights, value) if weights else None
-    return value.astype(h.dtype), (ct_h.reshape(h.shape), ct_w, most, mean_residuals, jnp.zeros((0,), h.dtype))
+def of_entropy(how: Entropy, of_rows: Callable[..., Any], general: Callable[..., Of]) -> Of:
+    """How rows are computed: by `of_rows`, as `gradient_of_rows`, where that is all that is asked for."""
+    others = general(entropy_rows(NAME, how))
+
+    def gradient(each, whole):
+        (h, labels, share), (table, class_weights) = each, whole
+        numbers = jnp.issubdtype(labels.dtype, jnp.integer)
+        if table.b is not None or not numbers or how.smoothing or how.z_loss or how.softcap is not None:
+            return others.gradient(each, whole)
+        ids, known = class_numbers(labels, table.w.shape[0])
+        c = None if class_weights is None else weights_of_classes(labels, class_weights, share.dtype)
+        share = jnp.where(known, share if c is None else c * share, jnp.zeros_like(share))
+        losses, ct_h, ct_w = of_rows(h, table.w, ids, share)
+        return (jnp.where(known, times(c, losses), jnp.full_like(losses, jnp.nan)), ct_h, None), Table(ct_w)
+
+    return Of(gradient, others.losses)
 
 
-def linear_cross_entropy_bwd(residuals: Any, ct_value: Array) -> Any:
-    ct_h, ct_w, most, mean_residuals, like = residuals  # a scalar is left, which is its own transpose
-    scale = ct_value.astype(ct_w.dtype) * most
-    ct_y = (ct_h * scale).astype(like.dtype), (ct_w * scale).astype(like.dtype)
-    if mean_residuals is None:
-        return (), (ct_y, None)
-    return (), (ct_y, None, weighted_mean_bwd(mean_residuals, ct_value)[1])
+def linear_cross_entropy_apply(
+    params: Any, x: Array, *, key: Any = None, class_weights: Any = None, how: Entropy = DEFAULT, reduction: str = "mean"
+) -> Array:
+    """The (weighted) mean of -log softmax(h wᵀ + b)[label].  h: (..., n), w: (vocabulary, n), labels, weights: (...)."""
+    return linear_apply(x, class_weights, name=NAME, rows=entropy_rows(NAME, how), reduction=reduction)
 
 
-def linear_cross_entropy(*, kernel: bool = False) -> Layer[Array]:
-    """The mean over rows of the cross-entropy of softmax(h wᵀ) with integer labels, in chunks of rows.
+def linear_cross_entropy_fwd(
+    params: Any, x: Array, *, key: Any = None, class_weights: Any = None, how: Entropy = DEFAULT, reduction: str = "mean",
+    of_rows: Any = gradient_of_rows,
+) -> Any:  # fmt: skip
+    of = of_entropy(how, of_rows, plainly)
+    return linear_fwd(x, class_weights, name=NAME, rows=entropy_rows(NAME, how), reduction=reduction, of=of)
 
-    x = ((h, w), labels) or ((h, w), labels, weights); h: (..., n); w: (vocabulary, n), like the table of an embedding, so
-    that a tied model can pass its table unchanged; labels: integers (...) in 0 ... vocabulary-1; weights: (...).
-    A label out of range raises ValueError when its value is known; under `jit` its row has loss NaN and no gradient.
+
+def linear_cross_entropy_bwd(
+    residuals: Any, ct_value: Array, *, how: Entropy = DEFAULT, reduction: str = "mean", of_rows: Any = gradient_of_rows
+) -> Any:
+    return (), linear_bwd(residuals, ct_value, reduction=reduction, of=of_entropy(how, of_rows, plainly))
+
+
+def shared_linear_cross_entropy(how: Entropy, reduction: str, kernel: bool) -> Layer[Array]:
+    """The loss with class weights, or None, in place of its parameters."""
+    expect_flag(NAME, kernel=kernel)
+    fast = of_entropy(how, partial(fast_gradient_of_rows, kernel=bool(kernel)), for_the_platform)
+    return linear_loss(NAME, entropy_rows(NAME, how), reduction, of_entropy(how, gradient_of_rows, plainly), fast)
+
+
+def linear_cross_entropy(
+    *, label_smoothing: float = 0.0, class_weights: Any = None, ignore_index: int | None = -100, z_loss: float = 0.0,
+    softcap: float | None = None, reduction: str = "mean", kernel: bool = False,
+) -> Layer[Array]:  # fmt: skip
+    """The mean over rows of the cross-entropy of softmax(h wᵀ + b) with class numbers or probabilities, in chunks of rows.
+
+    x = ((h, w), labels) or ((h, w), labels, weights), with (h, w, b) for a bias; h: (..., n); w: (vocabulary, n), like the
+    table of an embedding, so that a tied model can pass its table unchanged; b: (vocabulary,); labels: integers (...) in
+    0 ... vocabulary-1, or probabilities (..., vocabulary), which have a cotangent too; weights: (...).
+    label_smoothing, class_weights, ignore_index, z_loss, softcap, reduction: as in `nnjax.softmax_cross_entropy`.  With "none"
+    each row has a cotangent of its own, and the backward forms the scores again.
+    The transpose: ct_s = ct (softmax(s) - q) goes back to h as ct_s w, to w as ct_sᵀ h, to b as its sum over rows.
+    Another label out of range raises ValueError when its value is known; under `jit` its row has loss NaN and no gradient.
     kernel: on a GPU or TPU, use Pallas kernels, as in `nnjax.ops.linear_cross_entropy`.
-    Raises TypeError or ValueError where h, w, labels and weights do not fit.
+    Raises TypeError or ValueError where h, w, b, labels and weights do not fit.
 
     >>> loss = nnjax.linear_cross_entropy()
     >>> h, w = jnp.zeros((2, 3)), jnp.ones((4, 3))
     >>> round(float(loss.apply((), ((h, w), jnp.array([0, 3])))), 4)
     1.3863
     """
-    expect_flag(NAME, kernel=kernel)
-    of_rows = partial(fast_gradient_of_rows, kernel=kernel)
-    return leaf(
-        NAME,
-        lambda key: (),
-        linear_cross_entropy_apply,
-        linear_cross_entropy_fwd,
-        linear_cross_entropy_bwd,
-        lambda residuals: Like((), residuals[-1].dtype),
-        fast=(partial(linear_cross_entropy_fwd, of_rows=of_rows), linear_cross_entropy_bwd),
-    )
+    how = entropy(NAME, label_smoothing, z_loss, softcap, ignore_index)
+    shared = None if class_weights is None else constants(NAME, "class_weights", class_weights)
+    return closed(shared_linear_cross_entropy(how, reduction, kernel), entropy_rows(NAME, how), shared)

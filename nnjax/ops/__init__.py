@@ -17,6 +17,7 @@ from .images import avg_pool as avg_pool
 from .images import conv as conv
 from .images import conv_transpose as conv_transpose
 from .images import max_pool as max_pool
+from .losses import softmax_cross_entropy as softmax_cross_entropy
 from .norms import batch_norm as batch_norm
 from .norms import group_norm as group_norm
 from .norms import layer_norm as layer_norm
@@ -30,6 +31,9 @@ from .recurrences import rnn as rnn
 from .routing import mixture_of_experts as mixture_of_experts
 from .routing import ragged_dot as ragged_dot
 from .vocabulary import linear_cross_entropy as linear_cross_entropy
+from .vocabulary import linear_dpo as linear_dpo
+from .vocabulary import linear_jensen_shannon as linear_jensen_shannon
+from .vocabulary import linear_kl_divergence as linear_kl_divergence
 
 __all__ = [name for name, value in globals().items() if callable(value)]
 

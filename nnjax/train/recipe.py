@@ -3,13 +3,13 @@
 import math
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import jax
 
 from .. import feedback as back
-from .. import nielsen
+from .. import losses, nielsen
 from ..data.dataset import Dataset
 from ..data.images import image_shape
 from ..direct import direct_value_and_grad
@@ -17,7 +17,6 @@ from ..errors import expect_positive
 from ..grad import ValueAndGrad, accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad, value_and_grad
 from ..layer import Layer
 from ..layers.normalising.running import Running, running_statistics
-from ..losses import means as losses
 from ..models.llama import LlamaOptions
 from .fit import one_hot
 from .placement import ONE_DEVICE, Placement
@@ -222,6 +221,7 @@ def _layered(model, data, hidden, channels, blocks, activation, loss, dropout, l
     net = make() if model == "resnet" else make(feedback=sent_back)
 
     def on_images(f: ValueAndGrad) -> ValueAndGrad:
+        @wraps(f, assigned=())
         def on_rows(params, x, labels, *, weights=None, key=None):
             return f(params, x.reshape(-1, *shape), labels, weights=weights, key=key)
 

@@ -6,10 +6,8 @@ import jax
 import pytest
 
 import nnjax
-from nnjax import layers, models
+from nnjax import layers, losses, models
 from nnjax.cases import LEADS, cases
-from nnjax.losses import fused as fused_loss
-from nnjax.losses import means as losses
 
 CASES = cases()
 DTYPES, TRANSFORMS = ("float64", "float32", "bfloat16"), ("eager", "jit")
@@ -42,7 +40,7 @@ def test_names_are_unique_and_every_public_layer_has_a_case():
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
     made = {name.split("(")[0].split(",")[0].split(" ")[0] for name in names}
-    public = {name for module in (layers, losses, models, fused_loss) for name in dir(module) if is_factory(module, name)}
+    public = {name for module in (layers, losses, models) for name in dir(module) if is_factory(module, name)}
     public -= {"gpt_block", "moe_feed"}  # parts of models
     assert public | {"residual", "parallel", "scan_layers"} <= made, public - made
 

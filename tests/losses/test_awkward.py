@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax.losses.means import class_numbers, total_weight
+from nnjax.losses.cross_entropy import class_numbers
+from nnjax.losses.reduction import total_weight
 
 MSE, BCE, CE = nnjax.mean_squared_error(), nnjax.binary_cross_entropy(), nnjax.softmax_cross_entropy()
 SMOOTH, FUSED = nnjax.softmax_cross_entropy(label_smoothing=0.1), nnjax.linear_cross_entropy()

@@ -7,7 +7,7 @@ import nnjax
 from nnjax.check.layers import forget
 from nnjax.check.mutation.mutants import hunt
 from nnjax.fast.cpu import linear_cross_entropy as cpu
-from nnjax.losses.means import total_weight
+from nnjax.losses.reduction import total_weight
 
 LOSS, PLAIN = nnjax.linear_cross_entropy(), nnjax.softmax_cross_entropy()
 RNG = np.random.default_rng(0)

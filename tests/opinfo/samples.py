@@ -62,7 +62,7 @@ def _same(op, ours: Callable, sample, where: str) -> None:
     given = [sample.input, *sample.args, *sample.kwargs.values()]
     tensors = [x for x in given if torch.is_tensor(x)]
     places = {id(x): i for i, x in enumerate(tensors)}
-    floats = [i for i, x in enumerate(tensors) if x.is_floating_point()]
+    floats = [i for i, x in enumerate(tensors) if x.is_floating_point() and x.requires_grad]  # the others are constants
     arrays = [jnp.asarray(x.detach().resolve_conj().numpy()) for x in tensors]
 
     def run(some):
@@ -77,11 +77,10 @@ def _same(op, ours: Callable, sample, where: str) -> None:
     expected = op(sample.input, *sample.args, **sample.kwargs)
     _close(y, expected, where)
     ct = np.random.default_rng(0).standard_normal(y.shape)
-    asked = [i for i in floats if tensors[i].requires_grad]
-    grads = torch.autograd.grad(expected, [tensors[i] for i in asked], torch.from_numpy(np.asarray(ct)), allow_unused=True)
+    grads = torch.autograd.grad(expected, [tensors[i] for i in floats], torch.from_numpy(np.asarray(ct)), allow_unused=True)
     (cts,) = vjp(jnp.asarray(ct))
-    for i, grad in zip(asked, grads):
-        _close(cts[floats.index(i)], torch.zeros_like(tensors[i]) if grad is None else grad, f"{where}, tensor {i}")
+    for i, ours_ct, grad in zip(floats, cts, grads):
+        _close(ours_ct, torch.zeros_like(tensors[i]) if grad is None else grad, f"{where}, tensor {i}")
 
 
 def _close(ours, theirs, where: str) -> None:

@@ -6,10 +6,9 @@ from typing import Any
 
 import jax
 
-from ... import models, nielsen
+from ... import losses, models, nielsen
 from ...cases import quickly
 from ...layer import Layer
-from ...losses import means as losses
 from .. import peers
 from .entry import Entry
 from .making import batched, beside, ids, keys, normal, scanned, step

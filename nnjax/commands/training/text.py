@@ -9,8 +9,8 @@ from ...auxiliary import to_loss
 from ...check.vjp import compare_gradients
 from ...data.text import Text
 from ...grad import accumulate, add_l1, add_l2, lower_precision, reference_value_and_grad, value_and_grad
+from ...losses.cross_entropy import softmax_cross_entropy
 from ...losses.fused import linear_cross_entropy
-from ...losses.means import softmax_cross_entropy
 from ...models.decode import generate_gpt
 from ...models.decode_llama import generate_llama
 from ...models.generate import generate

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 import nnjax
-from nnjax.losses.means import total_weight
+from nnjax.losses.reduction import total_weight
 
 MSE, BCE, CE = nnjax.mean_squared_error(), nnjax.binary_cross_entropy(), nnjax.softmax_cross_entropy()
 Y = jax.random.normal(jax.random.key(0), (6, 4))

@@ -27,8 +27,8 @@ def mean_over(loss: Layer[Array], axis: Axis) -> Layer[Array]:
     """The loss of all the devices' examples: sum_k W_k value_k / sum_k W_k, W_k the total weight on device k.
 
     A mean of means would count every device equally, however few examples it has. It takes one all-reduce of two numbers; the
-    transpose copies ct_value to every device, times its share W_k / sum W.  x, params: those of the loss. See `on_mesh`.
-    Raises ValueError for a loss that is no mean.
+    transpose copies ct_value to every device, times its share W_k / sum W.  x, params: those of the loss.
+    Raises ValueError for a loss that is no mean. See `on_mesh`.
     """
     expect_layer("mean_over", loss)
 

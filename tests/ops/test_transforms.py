@@ -14,7 +14,16 @@ def normal(*shape, seed=0):
 
 
 X = normal(4, 6, 4)  # four examples
-W = {"scale": normal(4, seed=1), "offset": normal(4, seed=2), "square": normal(4, 4, seed=3), "kernel": normal(3, 4, 4, seed=4)}
+W = {
+    "scale": normal(4, seed=1),
+    "offset": normal(4, seed=2),
+    "square": normal(4, 4, seed=3),
+    "kernel": normal(3, 4, 4, seed=4),
+    "in": normal(4, 8, seed=5) / 2,
+    "state": normal(2, 8, seed=6) / 2,
+    "experts": normal(3, 4, 4, seed=7),
+    "down": normal(3, 2, 4, seed=8),
+}
 
 
 def heads(x):
@@ -24,6 +33,16 @@ def heads(x):
 def labels(x):
     """A class for each example, that follows from it."""
     return jnp.argmax(jax.lax.stop_gradient(x[:, 0]), -1).astype(jnp.int32)
+
+
+def by_place(x):
+    """All rows of the first place, then of the second, and so on."""
+    return jnp.swapaxes(x, 0, 1).reshape(-1, 4)
+
+
+def thirds(x):
+    """Of these rows those of two places for each of three experts."""
+    return jnp.full((3,), x.size // 12, jnp.int32)
 
 
 # x: (examples, 6, 4). Each gives something for each example, or a sum over them.
@@ -38,7 +57,27 @@ OPS = {
     "batch_norm": lambda w, x: ops.batch_norm(x, w["scale"], w["offset"], w["offset"], jnp.square(w["scale"])),
     "gelu": lambda w, x: ops.gelu(x @ w["square"]),
     "silu": lambda w, x: ops.silu(x @ w["square"]),
-    "linear_cross_entropy": lambda w, x: len(x) * ops.linear_cross_entropy(x[:, 0], w["square"], labels(x)),
+    "swiglu": lambda w, x: ops.swiglu(x @ w["square"], x),
+    "geglu": lambda w, x: ops.geglu(x @ w["square"], x),
+    "rotary": lambda w, x: ops.rotary(heads(x @ w["square"])),
+    "avg_pool": lambda w, x: ops.avg_pool(x @ w["square"], 2, padding=1),
+    "conv_transpose": lambda w, x: ops.conv_transpose(x, w["kernel"], w["offset"], stride=2),
+    "rnn": lambda w, x: ops.rnn(x, None, w["in"][:, :2], w["state"][:, :2])[0],
+    "gru": lambda w, x: ops.gru(x, None, w["in"][:, :6], w["state"][:, :6])[0],
+    "lstm": lambda w, x: ops.lstm(x, None, w["in"], w["state"])[0],
+    "rg_lru": lambda w, x: ops.rg_lru(x, None, w["in"][:, :6], None, w["scale"][:2])[0],
+    "linear_recurrence": lambda w, x: ops.linear_recurrence(jax.nn.sigmoid(x @ w["square"]), x),
+    "ragged_dot": lambda w, x: ops.ragged_dot(by_place(x), w["experts"], thirds(x)),
+    "mixture_of_experts": lambda w, x: ops.mixture_of_experts(x, w["square"][:, :3], w["experts"], w["down"], top_k=2),
+    "softmax_cross_entropy": lambda w, x: ops.softmax_cross_entropy(x[:, 0] @ w["square"], labels(x), reduction="sum"),
+    "linear_cross_entropy": lambda w, x: ops.linear_cross_entropy(x[:, 0], w["square"], labels(x), reduction="sum"),
+    "linear_kl_divergence": lambda w, x: ops.linear_kl_divergence(x, w["square"], x[..., :2], w["in"][:, :2], reduction="sum"),
+    "linear_jensen_shannon": lambda w, x: ops.linear_jensen_shannon(
+        x, w["square"], x[..., :2], w["in"][:, :2], reduction="sum"
+    ),
+    "linear_dpo": lambda w, x: ops.linear_dpo(
+        x.reshape(-1, 2, 3, 4), w["square"], jnp.ones((len(x), 2, 3), jnp.int32), jnp.zeros((len(x), 2)), reduction="sum"
+    ),
 }
 
 

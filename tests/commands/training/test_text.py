@@ -64,7 +64,7 @@ def test_both_gradients_are_compared_and_saved(words, tmp_path, capsys):
 
 
 def test_a_model_of_images_is_refused(words):
-    with pytest.raises(ValueError, match=r"lenet is a model of images and tables.*choose --model gpt or "):
+    with pytest.raises(ValueError, match=r"lenet is a model of images and tables.*choose --model gpt, "):
         Train(data=words, model="lenet", **QUICK).run()
     with pytest.raises(ValueError, match=r"--grad both .* got --compute-dtype bfloat16; leave one of them out"):
         Train(data=words, grad="both", compute_dtype="bfloat16", **QUICK).run()

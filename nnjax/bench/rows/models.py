@@ -74,5 +74,5 @@ def whole_models() -> list[Entry]:
         Entry("char_rnn lstm 128, T = 128, batch 16", rnn, peers=beside(rnn, lambda x, y: peers.char_rnn(65, 128, x, y))),
         Entry("gpt 4 x 128, T = 256, batch 8", gpt, 0.52, 0.40, beside(gpt, gpts)),
         Entry("gpt 4 x 128, T = 256, 4 microbatches of 2", parts, 0.52, 0.15, beside(parts, gpts)),
-        Entry("llama 4 x 128, T = 256, batch 8", _step_of(partial(models.llama, tie=True))),
+        Entry("llama 4 x 128, T = 256, batch 8", _step_of(partial(models.llama, tie=True)), 0.75, 0.40),
     ]  # fmt: skip

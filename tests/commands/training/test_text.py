@@ -39,7 +39,7 @@ def test_your_own_text_trains_is_compared_and_sampled(words, tmp_path, capsys, m
 
 @pytest.mark.slow
 def test_a_mixture_of_experts_trains_is_resumed_and_writes_again(words, tmp_path, capsys):
-    options = {**QUICK, "data": words, "model": "moe", "experts": 3, "top_k": 2, "dropout": 0.1, "folder": tmp_path / "run"}
+    options = {**QUICK, "data": words, "model": "moe", "experts": 3, "top_k": 2, "folder": tmp_path / "run"}
     assert Train(**options).run() == 0
     out = capsys.readouterr().out
     assert "moe 1 x 16, 2 heads, 2 of 3 experts" in out

@@ -13,7 +13,6 @@ from ..layers.conv import conv
 from ..layers.dense import dense
 from ..layers.pool import global_avg_pool
 
-
 MOST_BLOCKS = 200
 
 

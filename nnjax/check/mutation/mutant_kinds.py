@@ -233,7 +233,7 @@ KINDS = (
     Kind("time shifted by one", "permuted",
          _with(RNNParams, GRUParams, LSTMParams)(on_leaf(lambda g, _: jnp.roll(g, 1, 1), lambda g: g.ndim == 3))),
     Kind("kernel not flipped", "permuted",
-         _with(ConvParams)(on_leaf(lambda g, _: jnp.flip(g, tuple(range(g.ndim - 2))), lambda g: g.ndim in (3, 4)))),
+         _with(ConvParams)(on_leaf(lambda g, _: jnp.flip(g, tuple(range(g.ndim - 2))), lambda g: g.ndim in (3, 4, 5)))),
     Kind("wrong at ties only", "partial", _at_ties),
     Kind("wrong in jit only", "negated", on_leaf(lambda g, ct_y: -g if isinstance(g, Tracer) else g)),
     Kind("zero", "zero", on_leaf(lambda g, ct_y: g * 0)),

@@ -54,7 +54,8 @@ def batch_norm_statistics(model: Layer, params: Any, x: Any, *, key: Any = None)
     """What every batch_norm in the model sees of this batch, as `Statistics` in a tree like params, with None elsewhere.
 
     mean over all axes but the last, and var with 1/(n - 1), the unbiased one, of the layer's input, when all of them use the
-    statistics of the batch. Inside a `jit` with the gradient of the same batch, XLA computes the forward pass once.
+    statistics of the batch. Inside a `jit` with the gradient of the same batch, XLA computes the forward pass once, but for
+    blocks in a scan.
     Raises ValueError for a composition that does not say what its parts meet, and for a batch without entries.
 
     >>> model = nnjax.serial(nnjax.dense(4, 3), nnjax.batch_norm(3))
@@ -106,6 +107,7 @@ def _expect_state(state: Any, params: Any) -> None:
         raise TypeError(f"running_statistics: state must be a RunningState, got {describe(state)}; make it with init(params).")
     expect_array("running_statistics", "count", state.count)
     expect_arrays("running_statistics", "statistics", state.statistics)
+
     def shaped(p):
         return Statistics(*(getattr(p.scale, "shape", None),) * 2)
 

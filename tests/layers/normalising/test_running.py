@@ -9,8 +9,10 @@ RNG = np.random.default_rng(0)
 BATCHES = [jnp.asarray(RNG.standard_normal((6, 5, 4)) * 2 + 1, jnp.float32) for _ in range(3)]
 BLOCK = nnjax.serial(nnjax.dense(4, 4), nnjax.batch_norm(4), nnjax.tanh())
 MODEL = nnjax.serial(
-    nnjax.batch_norm(4), nnjax.residual(BLOCK), nnjax.residual(nnjax.dense(4, 3), nnjax.serial(nnjax.dense(4, 3), nnjax.batch_norm(3)))
-)  # fmt: skip
+    nnjax.batch_norm(4),
+    nnjax.residual(BLOCK),
+    nnjax.residual(nnjax.dense(4, 3), nnjax.serial(nnjax.dense(4, 3), nnjax.batch_norm(3))),
+)
 
 
 def test_the_statistics_are_the_mean_and_the_unbiased_variance_of_each_input():

@@ -114,7 +114,7 @@ def _expect_state(state: Any, params: Any) -> None:
     wanted, came = _each_norm(shaped, params), jax.tree.map(jnp.shape, state.statistics)
     if wanted != came:
         raise ValueError(
-            f"running_statistics: state must have a mean and a var for each batch norm of the parameters, {wanted}, got {came}; "
+            f"running_statistics: state must have a mean and a var for each batch norm of params, {wanted}, got {came}; "
             "make it with init(params)."
         )
 

@@ -85,8 +85,14 @@ WITH_NUMPY_NUMBERS = {
     "batch_norm": lambda n: nnjax.batch_norm(n(4), eps=n(1)),
     "dense": lambda n: nnjax.dense(n(4), n(3)),
     "conv": lambda n: nnjax.conv(n(4), n(4), n(1), stride=n(2), padding=n(1), dilation=[n(1)], groups=n(2)),
+    "conv_transpose": lambda n: nnjax.conv_transpose(
+        n(4), n(4), n(3), stride=n(2), padding=n(1), output_padding=n(1), dilation=[n(1)], groups=n(2)
+    ),
     "max_pool": lambda n: nnjax.max_pool([n(2)], n(1)),
+    "max_pool, padded": lambda n: nnjax.max_pool(n(2), n(1), n(1), dilation=n(2)),
     "avg_pool": lambda n: nnjax.avg_pool((n(2),), [n(1)]),
+    "avg_pool, padded": lambda n: nnjax.avg_pool(n(2), n(1), [n(1)], divisor=n(3)),
+    "adaptive_avg_pool": lambda n: nnjax.adaptive_avg_pool(n(2)),
     "global_avg_pool": lambda n: nnjax.global_avg_pool(n(1)),
     "flatten": lambda n: nnjax.flatten(n(2)),
     "attention": lambda n: nnjax.attention(n(4), n(2), kv_heads=n(1)),

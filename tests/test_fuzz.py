@@ -60,8 +60,11 @@ def calls(folder: Path) -> dict:
             found[f"{case.name}: {kind}"] = partial(_of_case, case, kind)
     call("dense", nnjax.dense, 3, 2, bias=True, init=jax.nn.initializers.normal(), feedback=feedback.transpose)
     call("conv", nnjax.conv, 2, 4, (3, 3), stride=(1, 1), padding="SAME", dilation=1, groups=2, bias=True, init=None)
-    call("max_pool", nnjax.max_pool, (2, 2), (1, 1))
-    call("avg_pool", nnjax.avg_pool, 2, 1)
+    how = {"stride": (2, 2), "padding": 1, "output_padding": 1, "dilation": 1, "groups": 2, "bias": True, "init": None}
+    call("conv_transpose", nnjax.conv_transpose, 4, 2, (3, 3), **how)
+    call("max_pool", nnjax.max_pool, (2, 2), (1, 1), 1, dilation=(1, 2), ceil_mode=True)
+    call("avg_pool", nnjax.avg_pool, 2, 1, "SAME", ceil_mode=False, count_include_pad=False, divisor=3)
+    call("adaptive_avg_pool", nnjax.adaptive_avg_pool, (2, 3))
     call("global_avg_pool", nnjax.global_avg_pool, 2)
     call("flatten", nnjax.flatten, 2)
     call("dropout", nnjax.dropout, 0.5)
@@ -88,7 +91,7 @@ def calls(folder: Path) -> dict:
     block = nnjax.serial(nnjax.dense(3, 3), nnjax.tanh())
     call("serial", nnjax.serial, nnjax.dense(3, 2), nnjax.relu())
     call("parallel", nnjax.parallel, nnjax.dense(3, 2), nnjax.relu())
-    call("residual", nnjax.residual, block)
+    call("residual", nnjax.residual, block, nnjax.dense(3, 3))
     call("recompute", nnjax.recompute, block)
     call("scan_layers", nnjax.scan_layers, block, 2, remat=True)
     call("in_chunks", nnjax.in_chunks, block, 2, axes=1)
@@ -101,6 +104,12 @@ def calls(folder: Path) -> dict:
     call("tied: apply", tied.apply, tied.init(KEY), ids(2, 3))
     normed = nnjax.serial(nnjax.dense(3, 3), nnjax.batch_norm(3))
     call("calibrate", nnjax.calibrate, normed, normed.init(KEY), [one(4, 3), one(2, 3)])
+    call("batch_norm_statistics", nnjax.batch_norm_statistics, normed, normed.init(KEY), one(4, 3))
+    call("running_statistics", nnjax.running_statistics, normed, momentum=0.1)
+    running, own = nnjax.running_statistics(normed), normed.init(KEY)
+    call("running: init", running.init, own)
+    call("running: update", running.update, running.init(own), own, one(4, 3))
+    call("running: frozen", running.frozen, own, running.init(own))
     mirrored = nnjax.dense(3, 2, feedback=feedback.mirror)
     call("mirrored: fwd", mirrored.fwd, mirrored.init(KEY), one(2, 3))
 
@@ -135,7 +144,10 @@ def calls(folder: Path) -> dict:
     call("ops.ragged_dot", ops.ragged_dot, x, one(2, 3, 2), sizes)
     given = one(3, 2), one(2, 3, 2), one(2, 2, 3)
     call("ops.mixture_of_experts", ops.mixture_of_experts, x, *given, top_k=2, **how)
-    call("ops.max_pool", ops.max_pool, one(1, 4, 4, 1), (2, 2), (1, 1))
+    how = {"stride": 2, "padding": (1, 0), "output_padding": 1, "dilation": (1, 1), "groups": 1}
+    call("ops.conv_transpose", ops.conv_transpose, one(1, 2, 3, 2), one(3, 3, 1, 2), one(1), **how)
+    call("ops.max_pool", ops.max_pool, one(1, 4, 4, 1), (2, 2), (1, 1), "SAME", dilation=1, ceil_mode=False)
+    call("ops.avg_pool", ops.avg_pool, one(1, 4, 4, 1), (2, 2), (1, 1), 1, ceil_mode=True, count_include_pad=True, divisor=2)
 
     book = nielsen.init(KEY, [3, 4, 2])
     call("nielsen.init", nielsen.init, KEY, [3, 4, 2], large=True)
@@ -164,6 +176,7 @@ def calls(folder: Path) -> dict:
 
     call("mlp", nnjax.mlp, [3, 4, 2], nnjax.tanh(), feedback=feedback.transpose)
     call("lenet", nnjax.lenet, 3, channels=(2,), hidden=3, activation=nnjax.tanh(), image=(8, 8, 1), dropout=0.5)
+    call("resnet", nnjax.resnet, 3, channels=(2,), blocks=1, activation=nnjax.tanh(), image=(8, 8, 1))
     call("char_rnn", nnjax.char_rnn, 5, 3, cell="gru", layers=1, carry=True)
     call("gpt", nnjax.gpt, 5, 4, 1, 2, 4, dropout=0.1, fused=True, remat=True, scan=True)
     sparse = {"hidden": 3, "balance": 0.1, "z": 0.1, "auxiliary": True}

@@ -59,9 +59,9 @@ def _pools() -> list[Case]:
 def _networks() -> list[Case]:
     block = serial(layers.conv(2, 3, (3, 3), stride=2, padding=1, bias=False), layers.batch_norm(3))
     shortcut = serial(layers.conv(2, 3, (1, 1), stride=2, bias=False), layers.batch_norm(3))
-    small = resnet(2, channels=(2, 3), blocks=1, activation=layers.tanh(), image=(4, 4, 1))
+    small = resnet(2, channels=(2,), blocks=1, activation=layers.tanh(), image=(3, 2, 1))
     return [
         Case("lenet", lenet(2, channels=(2,), hidden=3, activation=layers.tanh(), image=(6, 7, 1)), steps(6, 7, 1)),
         Case("residual with a projection", jittered(residual(block, shortcut)), steps(4, 4, 2)),
-        Case("resnet", jittered(small), steps(4, 4, 1)),
+        Case("resnet", jittered(small), steps(3, 2, 1)),
     ]

@@ -153,7 +153,7 @@ def flipped(w: Array, groups: int) -> Array:
     return jnp.flip(w.reshape(*kernel, n_out // groups, groups * n_in), range(len(kernel)))
 
 
-def one_batch(x, dims):
+def one_batch(x: Array, dims: int) -> Array:
     """x: (..., space, channels) with its leading axes merged."""
     return x.reshape(math.prod(x.shape[: -1 - dims]), *x.shape[-1 - dims :])
 

@@ -175,8 +175,8 @@ def _of_x(x):
 
 
 def _pool(name, pool, plain, fast, of_x) -> Layer[Array]:
-    options = {"padding": pool.padding, "dilation": pool.dilation} if pool.padding != "VALID" or pool.dilation else {}
-    others = "".join(f", {name}={value}" for name, value in options.items() if value)
+    told = {"padding": "" if pool.padding == "VALID" else pool.padding, "dilation": pool.dilation, "ceil_mode": pool.ceil}
+    others = "".join(f", {option}={value}" for option, value in told.items() if value)
     label = f"{name}({pool.window}{'' if pool.stride == pool.window else f', {pool.stride}'}{others})"
     apply, fwd, bwd, *fast = (partial(f, pool=pool) for f in (*plain, *fast))
 

@@ -82,7 +82,7 @@ def adaptive_avg_pool(dims: int) -> Callable:
 
 
 class Maximum:
-    """PyTorch's max-pool without the places that it returns on request; `test_the_places_of_the_maxima_agree` compares those."""
+    """PyTorch's max-pool without the places that it returns on request: `test_the_places_of_the_maxima_agree` has those."""
 
     def __init__(self, op):
         self.op, self.sample_inputs = op, op.sample_inputs

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ...errors import describe, expect_float, real_number
+from ...errors import describe, expect_array, expect_arrays, expect_float, real_number
 from ...layer import Layer, Met, expect_layer, walked
 from ...linear import broadcast, widened
 from ..batch_norm import BatchNormParams
@@ -54,7 +54,8 @@ def batch_norm_statistics(model: Layer, params: Any, x: Any, *, key: Any = None)
     """What every batch_norm in the model sees of this batch, as `Statistics` in a tree like params, with None elsewhere.
 
     mean over all axes but the last, and var with 1/(n - 1), the unbiased one, of the layer's input, when all of them use the
-    statistics of the batch. Inside a `jit` with the gradient of the same batch, XLA computes the forward pass once.
+    statistics of the batch. Inside a `jit` with the gradient of the same batch, XLA computes the forward pass once, but for
+    blocks in a scan.
     Raises ValueError for a composition that does not say what its parts meet, and for a batch without entries.
 
     >>> model = nnjax.serial(nnjax.dense(4, 3), nnjax.batch_norm(3))
@@ -95,6 +96,29 @@ def _of_batch(x: Array, dtype: Any) -> Statistics:
     return Statistics(mean.astype(dtype), ((centred * centred).sum(over) / max(n - 1, 1)).astype(dtype))
 
 
+def _start(params: BatchNormParams) -> Statistics:
+    expect_float("running_statistics", "scale", params.scale)
+    return Statistics(jnp.zeros_like(params.scale), jnp.ones_like(params.scale))
+
+
+def _expect_state(state: Any, params: Any) -> None:
+    """Raise TypeError or ValueError unless state is one of these parameters."""
+    if not isinstance(state, RunningState):
+        raise TypeError(f"running_statistics: state must be a RunningState, got {describe(state)}; make it with init(params).")
+    expect_array("running_statistics", "count", state.count)
+    expect_arrays("running_statistics", "statistics", state.statistics)
+
+    def shaped(p):
+        return Statistics(*(getattr(p.scale, "shape", None),) * 2)
+
+    wanted, came = _each_norm(shaped, params), jax.tree.map(jnp.shape, state.statistics)
+    if wanted != came:
+        raise ValueError(
+            f"running_statistics: state must have a mean and a var for each batch norm of params, {wanted}, got {came}; "
+            "make it with init(params)."
+        )
+
+
 def running_statistics(model: Layer, *, momentum: float | None = 0.1) -> Running:
     """Exponential averages of what every batch_norm in the model sees: running = (1 - momentum) running + momentum batch.
 
@@ -117,10 +141,10 @@ def running_statistics(model: Layer, *, momentum: float | None = 0.1) -> Running
                          "batches alike.")  # fmt: skip
 
     def init(params):
-        start = _each_norm(lambda p: Statistics(jnp.zeros_like(p.scale), jnp.ones_like(p.scale)), params)
-        return RunningState(jnp.zeros((), jnp.int32), start)
+        return RunningState(jnp.zeros((), jnp.int32), _each_norm(_start, params))
 
     def update(state, params, x, *, key=None):
+        _expect_state(state, params)
         batch = batch_norm_statistics(model, params, x, key=key)
         count = state.count + 1
 
@@ -131,6 +155,8 @@ def running_statistics(model: Layer, *, momentum: float | None = 0.1) -> Running
         return RunningState(count, jax.tree.map(averaged, state.statistics, batch))
 
     def frozen(params, state):
+        _expect_state(state, params)
+
         def filled(p, s):
             return p._replace(mean=s.mean, var=s.var) if _is_norm(p) else p
 

@@ -121,6 +121,7 @@ def make_pool(
     stride = window if stride is None else expect_per_axis(who, "stride", stride, dims)
     dilation = expect_per_axis(who, "dilation", dilation, dims)
     amounts = expect_padding(padding, dims, who)
+    amounts = amounts if isinstance(amounts, str) or any(map(any, amounts)) else "VALID"
     expect_flag(who, ceil_mode=ceil_mode, count_include_pad=include)
     number = None if divisor is None else whole_number(divisor)
     if divisor is not None and not number:

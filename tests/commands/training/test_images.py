@@ -94,6 +94,7 @@ def test_your_own_rgb_images_train_a_lenet(tmp_path, capsys):
         Train(channels=(4, 4), epochs=1, **run).run()
 
 
+@pytest.mark.slow
 def test_a_resnet_is_scored_with_running_statistics_and_predicts_what_it_reported(tmp_path, capsys):
     from nnjax.data.catalogue import load
     from nnjax.train import load_run

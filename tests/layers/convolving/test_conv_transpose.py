@@ -33,7 +33,7 @@ def made(args, options, shape, seed=0):
 
 
 def written_out(x, w, stride, padding, more, dilation, groups):
-    """Every x[p] w[i]ᵀ added at p stride + i dilation - padding, in NumPy.  x: (n, space, in), w: (*kernel, out / groups, in)."""
+    """All x[p] w[i]ᵀ added at p stride + i dilation - padding, in NumPy. x: (n, space, in), w: (*kernel, out / groups, in)."""
     dims = len(stride)
     space, kernel = x.shape[1:-1], w.shape[:dims]
     whole = [(n - 1) * s + (k - 1) * d + 1 + m for n, k, s, d, m in zip(space, kernel, stride, dilation, more)]

@@ -9,8 +9,10 @@ RNG = np.random.default_rng(0)
 BATCHES = [jnp.asarray(RNG.standard_normal((6, 5, 4)) * 2 + 1, jnp.float32) for _ in range(3)]
 BLOCK = nnjax.serial(nnjax.dense(4, 4), nnjax.batch_norm(4), nnjax.tanh())
 MODEL = nnjax.serial(
-    nnjax.batch_norm(4), nnjax.residual(BLOCK), nnjax.residual(nnjax.dense(4, 3), nnjax.serial(nnjax.dense(4, 3), nnjax.batch_norm(3)))
-)  # fmt: skip
+    nnjax.batch_norm(4),
+    nnjax.residual(BLOCK),
+    nnjax.residual(nnjax.dense(4, 3), nnjax.serial(nnjax.dense(4, 3), nnjax.batch_norm(3))),
+)
 
 
 def test_the_statistics_are_the_mean_and_the_unbiased_variance_of_each_input():
@@ -150,3 +152,15 @@ def test_what_does_not_say_what_its_parts_meet_is_refused():
         nnjax.batch_norm_statistics(odd, odd.init(jax.random.key(0)), BATCHES[0])
     with pytest.raises(TypeError, match="running_statistics: expected a Layer"):
         nnjax.running_statistics(nnjax.batch_norm)
+
+
+def test_a_state_of_something_else_is_refused():
+    params, running = MODEL.init(jax.random.key(0)), nnjax.running_statistics(MODEL)
+    state = running.init(params)
+    for call in (lambda s: running.update(s, params, BATCHES[0]), lambda s: running.frozen(params, s)):
+        with pytest.raises(TypeError, match="running_statistics: state must be a RunningState"):
+            call(params)
+        with pytest.raises(ValueError, match=r"running_statistics: state .*init\(params\)"):
+            call(state._replace(statistics=state.statistics[:2]))
+        with pytest.raises(TypeError, match="running_statistics: count"):
+            call(state._replace(count=3))

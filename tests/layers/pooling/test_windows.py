@@ -40,7 +40,7 @@ def each(value, dims):
 
 
 def windows(shape, window, stride, padding, dilation=1, ceil_mode=False):
-    """For every place: the entries of x in its window, in order, each a tuple, and how many of all lie before the padding's end.
+    """For every place: the entries of x in its window, in order, each a tuple, and how many of all lie before its end.
 
     Counted by hand, place by place, as the words of the docstring say.
     """

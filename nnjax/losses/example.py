@@ -145,9 +145,7 @@ def total_of(name: str, reduction: str) -> Callable[..., Any] | None:
     """`Layer.counts` of what is no mean: it raises. None for a mean, in which every example counts 1."""
 
     def refuse(labels, dtype):
-        raise ValueError(
-            f"{name}: the total weight of a batch is that of a mean, but reduction is {reduction!r}; use 'mean'."
-        )
+        raise ValueError(f"{name}: the total weight of a batch is that of a mean, but reduction is {reduction!r}; use 'mean'.")
 
     return None if reduction == "mean" else refuse
 

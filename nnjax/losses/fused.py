@@ -24,6 +24,7 @@ from .rows import Of, Table, for_the_platform, linear_apply, linear_bwd, linear_
 
 NAME = "linear_cross_entropy"
 
+
 def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tuple[Array, Array, Array]:
     """(loss of each row, ct_h, ct_w) for the sum of share times the losses.  rows: (n, d), w: (v, d), labels, share: (n,)."""
     s = jnp.einsum("nd,vd->nv", rows, w, preferred_element_type=share.dtype)

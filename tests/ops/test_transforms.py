@@ -39,6 +39,20 @@ OPS = {
     "gelu": lambda w, x: ops.gelu(x @ w["square"]),
     "silu": lambda w, x: ops.silu(x @ w["square"]),
     "linear_cross_entropy": lambda w, x: len(x) * ops.linear_cross_entropy(x[:, 0], w["square"], labels(x)),
+    "softmax_cross_entropy": lambda w, x: ops.softmax_cross_entropy(x[:, 0] * w["scale"][None], labels(x), reduction="sum"),
+    "linear_kl_divergence": lambda w, x: ops.linear_kl_divergence(
+        x[:, 0], w["square"], x[:, 1], w["kernel"][0], bias=w["offset"], reduction="sum"
+    ),
+    "linear_jensen_shannon": lambda w, x: ops.linear_jensen_shannon(
+        x[:, 0], w["square"], x[:, 1], w["kernel"][0], reduction="none"
+    ),
+    "linear_dpo": lambda w, x: ops.linear_dpo(
+        x[:, None, :4].reshape(-1, 2, 2, 4),
+        w["square"],
+        jnp.argmax(jax.lax.stop_gradient(x[:, :4]), -1).reshape(-1, 2, 2),
+        x[:, 4, :2],
+        reduction="sum",
+    ),
 }
 
 

@@ -213,7 +213,9 @@ def entropy(name: str, label_smoothing: Any, z_loss: Any, softcap: Any, ignore_i
 def entropy_rows(name: str, how: Entropy) -> Rows:
     """The cross-entropy of each example."""
     return Rows(
-        *(partial(f, how=how) for f in (softmax_cross_entropy_apply, softmax_cross_entropy_fwd, softmax_cross_entropy_bwd)),
+        partial(softmax_cross_entropy_apply, how=how),
+        partial(softmax_cross_entropy_fwd, how=how),
+        partial(softmax_cross_entropy_bwd, how=how),
         expect_labels(name, how.ignore_index),
         partial(ignored, ignore_index=how.ignore_index),
         partial(example_counts, ignore_index=how.ignore_index),

@@ -102,8 +102,10 @@ def distillation(name: str, beta: float, temperature: Any, reduction: str) -> La
         raise ValueError(
             f"{name}: temperature must be a number above 0, got {temperature!r}; 1.0 leaves the scores as they are."
         )
-    pair = (partial(f, beta=beta, temperature=t) for f in (jensen_shannon_apply, jensen_shannon_fwd, jensen_shannon_bwd))
-    rows = Rows(*pair, _expect(name), parts=_parts)
+    apply, fwd, bwd = (
+        partial(f, beta=beta, temperature=t) for f in (jensen_shannon_apply, jensen_shannon_fwd, jensen_shannon_bwd)
+    )
+    rows = Rows(apply, fwd, bwd, _expect(name), parts=_parts)
     return closed_loss(name, rows, reduction, plainly(rows), for_the_platform(rows))
 
 

@@ -133,9 +133,7 @@ def linear_dpo_bwd(residuals: Any, ct_value: Array, *, beta: float, reduction: s
     ct_tokens = jnp.where(seen, ct_tokens, jnp.zeros_like(ct_tokens))
     share, scale = scaled(shares(ct_tokens, None, labels.size, ct_m.dtype), h)
     (_, ct_h, _), ct_table = of.gradient((fold(h), labels.reshape(labels.size), share), (table, None))
-    ct_h, ct_w, ct_b = (None if ct is None else (ct * scale).astype(like.dtype) for ct in (ct_h, *ct_table))
-    ct_h = ct_h.reshape(h.shape)
-    ct_y = (ct_h, ct_w) if ct_b is None else (ct_h, ct_w, ct_b)
+    ct_y = tuple((ct * scale).astype(like.dtype) for ct in (ct_h.reshape(h.shape), *ct_table) if ct is not None)
     return (), (ct_y, None) if ct_weights is None else (ct_y, None, ct_weights)
 
 

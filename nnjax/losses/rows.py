@@ -75,7 +75,7 @@ def fast_rows(f: Callable[..., Any], each: Any, whole: Any, like: Any) -> Any:
 
     sizes = {"cpu": cpu.rows_at_a_time(h.shape[0], vocab), "cuda": gpu.rows_at_a_time(h.shape[0], vocab)}
     fast = {platform: chunked(size) for platform, size in sizes.items() if size < h.shape[0]}
-    return by_platform(each, whole, plain=f, **fast)
+    return by_platform(each, whole, plain=f, how=None, **fast)
 
 
 class Of(NamedTuple):
@@ -190,8 +190,7 @@ def linear_bwd(residuals: Any, ct_value: Array, *, reduction: str, of: Of) -> An
     else:  # a scalar is left, which is its own transpose
         ct_h, ct_labels, ct_table, most = kept
         scale = ct_value.astype(most.dtype) * most
-    ct_h, ct_w, ct_b = (None if ct is None else (ct * scale).astype(like.dtype) for ct in (ct_h, *ct_table))
-    ct_y = (ct_h, ct_w) if ct_b is None else (ct_h, ct_w, ct_b)
+    ct_y = tuple((ct * scale).astype(like.dtype) for ct in (ct_h, *ct_table) if ct is not None)
     if ct_labels is not None:
         ct_labels = (
             (ct_labels.astype(scale.dtype) * scale).astype(ct_labels.dtype).reshape(*ct_h.shape[:-1], ct_labels.shape[-1])

@@ -1,4 +1,4 @@
-"""Losses over a large vocabulary inside anyone's `jax.grad`."""
+"""Losses over a large vocabulary inside anyone's `jax.grad`; their value alone is computed in chunks too."""
 
 from collections.abc import Hashable
 from functools import lru_cache
@@ -7,7 +7,7 @@ from typing import Any
 from jax import Array
 
 from ..errors import expect_flag, real_number
-from ..layer import as_custom_vjp
+from ..layer import Layer, as_custom_vjp
 from ..losses.cross_entropy import entropy
 from ..losses.distillation import linear_jensen_shannon as _jensen_shannon
 from ..losses.distillation import linear_kl_divergence as _kl_divergence
@@ -19,14 +19,20 @@ from ..trees.varying import together
 
 WHO = "ops.linear_cross_entropy"
 
-_linear_cross_entropy = lru_cache(lambda *how: as_custom_vjp(shared_linear_cross_entropy(*how)))
-_made = lru_cache(lambda make, **how: as_custom_vjp(make(**how)))
+
+def _lean(loss: Layer[Array]) -> Any:
+    """The loss as a function whose value, without its gradient, is that of `fwd`: the definition forms all scores."""
+    return as_custom_vjp(loss._replace(apply=lambda params, x, *, key=None: loss.fwd(params, x)[0]))
+
+
+_linear_cross_entropy = lru_cache(lambda *how: _lean(shared_linear_cross_entropy(*how)))
+_made = lru_cache(lambda make, **how: _lean(make(**how)))
 
 
 def _loss(make: Any, **how: Any) -> Any:
     """The loss, made once for the same options: numbers of NumPy and JAX are first made those of Python."""
     plain = {name: v if isinstance(v, int) or (x := real_number(v)) is None else x for name, v in how.items()}
-    return _made(make, **plain) if all(isinstance(v, Hashable) for v in plain.values()) else as_custom_vjp(make(**plain))
+    return _made(make, **plain) if all(isinstance(v, Hashable) for v in plain.values()) else _lean(make(**plain))
 
 
 def _given(*arrays: Any) -> tuple[Any, ...]:

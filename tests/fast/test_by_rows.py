@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from nnjax.fast.by_rows import in_chunks, zeros_like
 
@@ -24,3 +25,20 @@ def test_zeros_come_of_anything():
     found = zeros_like(x, jnp.float32)
     assert found.dtype == jnp.float32
     assert not found.any()
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_each_device_has_its_own_rows_and_sums(checked):
+    x, n, w = jnp.arange(18.0).reshape(6, 3), jnp.arange(6), jnp.ones((3, 2))
+
+    def run(x, n, w):
+        w = jax.lax.pcast(w, "data", to="varying") if checked else w
+        rows, sums = in_chunks(both, (x, n), w, (x[0], x[0, 0]), 2, jnp.float32)
+        return rows, jax.tree.map(lambda s: s[None], sums)
+
+    mesh, data = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)), P("data")
+    f = jax.shard_map(run, mesh=mesh, in_specs=(data, data, P()), out_specs=data, check_vma=checked)
+    rows, sums = jax.jit(f)(x, n, w)
+    halves = [both((x[s], n[s]), w)[1] for s in (slice(0, 3), slice(3, 6))]
+    jax.tree.map(lambda a, *b: np.testing.assert_allclose(a, jnp.stack(b)), sums, *halves)
+    np.testing.assert_allclose(rows[0], x @ w)

@@ -33,9 +33,13 @@ def test_it_serves_anyones_gradient_with_class_weights_that_are_traced(labels, r
     assert not ct_m.any()
 
 
-def test_it_works_under_vmap_and_passes_an_audit():
+def test_it_works_under_vmap():
     alone = jax.vmap(lambda y, l: ops.softmax_cross_entropy(y[None], l[None], reduction="sum"))(Y, LABELS)
     np.testing.assert_allclose(alone, ops.softmax_cross_entropy(Y, LABELS, reduction="none"), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_it_passes_an_audit():
     nnjax.audit(lambda y: ops.softmax_cross_entropy(y, LABELS), Y).raise_if_failed()
 
 

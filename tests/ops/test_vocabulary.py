@@ -55,7 +55,6 @@ def test_distillation_serves_anyones_gradient(beta):
         lambda h, w, b: loss.apply((), ((h, w, b), (taught, table, jax.lax.stop_gradient(b)), WEIGHTS)),
         h, w, b,
     )  # fmt: skip
-    nnjax.audit(lambda h, w: f(h, w, taught, table, **how), h, w).raise_if_failed()
 
 
 def test_preferences_serve_anyones_gradient():
@@ -67,7 +66,6 @@ def test_preferences_serve_anyones_gradient():
         lambda h, w: loss.apply((), ((h, w), (labels, reference))),
         h, w,
     )  # fmt: skip
-    nnjax.audit(lambda h, w: ops.linear_dpo(h, w, labels, (h, w)), h, w).raise_if_failed()
 
 
 @pytest.mark.parametrize(
@@ -83,3 +81,28 @@ def test_preferences_serve_anyones_gradient():
 def test_what_does_not_fit_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call(normal(6, 4), normal(9, 4))
+
+
+@pytest.mark.slow
+def test_a_program_of_all_of_them_passes_an_audit():
+    h, w, labels, pairs = normal(6, 4), normal(9, 4), LABELS, LABELS[jnp.array([0, 1, 3, 4])].reshape(1, 2, 2)
+
+    def f(h, w):
+        fused = ops.linear_cross_entropy(h, w, labels, reduction="none", softcap=2.0).sum() + ops.linear_kl_divergence(
+            h, w, 2 * h, w
+        )
+        return (
+            fused
+            + ops.linear_jensen_shannon(h, w, h, 2 * w)
+            + ops.linear_dpo(h[:4].reshape(1, 2, 2, 4), w, pairs, (h[2:].reshape(1, 2, 2, 4), w))
+        )
+
+    nnjax.audit(f, h, w).raise_if_failed()
+
+
+def test_a_value_alone_forms_no_more_scores_at_once():
+    n, vocab, shape = 2**13, 2**13, jax.ShapeDtypeStruct
+    h, w = shape((n, 8), jnp.float32), shape((vocab, 8), jnp.float32)
+    compiled = jax.jit(ops.linear_cross_entropy).lower(h, w, shape((n,), jnp.int32)).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.3 * 4 * n * vocab
+    assert compiled.as_text().count(" dot(") == 1  # what is for the gradient alone is gone

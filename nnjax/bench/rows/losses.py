@@ -62,8 +62,7 @@ def of_losses() -> list[Entry]:
     shares = lambda k: (normal(2048, 8192)(k[0]), jax.nn.softmax(normal(2048, 8192)(k[1])))  # noqa: E731
     targets = lambda k: (normal(4096, 768)(k[0]), jax.nn.sigmoid(normal(4096, 768)(k[1])))  # noqa: E731
     options = losses.softmax_cross_entropy(label_smoothing=0.1, z_loss=1e-4, softcap=30.0)
-    n, vocab = 2048, 32768
-    size = f"V = {vocab}, N = {n}"
+    capped, n, vocab = losses.linear_cross_entropy(softcap=30.0, z_loss=1e-4), 2048, 32768
     return [
         Entry("softmax_cross_entropy 2048 x 8192", graded(losses.softmax_cross_entropy(), numbers)),
         Entry("softmax_cross_entropy, smoothed, capped, 2048 x 8192", graded(options, numbers)),
@@ -71,15 +70,19 @@ def of_losses() -> list[Entry]:
         Entry("binary_cross_entropy, pos_weight, 4096 x 768", graded(losses.binary_cross_entropy(pos_weight=3.0), targets)),
         Entry("huber_loss 4096 x 768", graded(losses.huber_loss(), targets)),
         Entry("kl_divergence 4096 x 768", graded(losses.kl_divergence(), targets)),
-        Entry(
-            f"linear_cross_entropy, capped, {size}",
-            graded(losses.linear_cross_entropy(softcap=30.0, z_loss=1e-4), fused(n, vocab)),
+        *(
+            Entry(f"{name}, V = {vocab}, N = {n}", graded(loss, inputs), 1.02, temp)
+            for name, loss, inputs, temp in (
+                ("linear_cross_entropy, capped", capped, fused(n, vocab), 0.08),
+                (
+                    "linear_cross_entropy, a cotangent a row",
+                    losses.linear_cross_entropy(reduction="none"),
+                    fused(n, vocab),
+                    0.12,
+                ),
+                ("linear_kl_divergence", losses.linear_kl_divergence(), taught(n, vocab), 0.06),
+                ("linear_jensen_shannon", losses.linear_jensen_shannon(), taught(n, vocab), 0.06),
+                ("linear_dpo", losses.linear_dpo(), preferred(4, n // 8, vocab), 0.12),
+            )
         ),
-        Entry(
-            f"linear_cross_entropy, a cotangent a row, {size}",
-            graded(losses.linear_cross_entropy(reduction="none"), fused(n, vocab)),
-        ),
-        Entry(f"linear_kl_divergence, {size}", graded(losses.linear_kl_divergence(), taught(n, vocab))),
-        Entry(f"linear_jensen_shannon, {size}", graded(losses.linear_jensen_shannon(), taught(n, vocab))),
-        Entry(f"linear_dpo, {size}", graded(losses.linear_dpo(), preferred(4, n // 8, vocab))),
     ]

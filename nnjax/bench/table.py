@@ -3,8 +3,8 @@
 from .rows.entry import Entry
 from .rows.images import images
 from .rows.layers import single_layers
-from .rows.mixtures import mixtures
 from .rows.losses import of_losses
+from .rows.mixtures import mixtures
 from .rows.models import whole_models
 from .rows.recurrences import recurrences
 from .rows.sequences import kernels, sequences

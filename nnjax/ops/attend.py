@@ -12,7 +12,13 @@ from ..errors import describe, expect_flag, expect_float, expect_same_dtype, exp
 from ..layers.attend import attend_apply, fast_bwd, fast_fwd
 from ..layers.attending import scored
 from ..layers.attending.options import Causal, Sizes, asks_for_more, expect_causal, extras, scoring
+from ..trees.reverse import reverse_only
 from ..trees.varying import together
+
+FORWARD = (
+    "ops.attention: forward-mode differentiation (jax.jvp, jax.jacfwd, jax.hessian) needs a definition, got the hand-written "
+    "backward, which is reverse-mode; use jax.nn.dot_product_attention, or jax.jacrev."
+)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -135,6 +141,7 @@ def attention(
         who, Sizes(lead, s, t, heads, h), bias=bias, slopes=alibi_slopes, mask=mask, segments=segment_ids, key=key,
         lengths=(query_seq_lengths, key_value_seq_lengths),
     )  # fmt: skip
+    q, k, v, found = reverse_only(FORWARD, (q, k, v, found))
     q = q.reshape(b, s, h, heads // h, d).transpose(0, 2, 3, 1, 4)
     k, v = (jnp.swapaxes(x.reshape(b, t, h, x.shape[-1]), 1, 2) for x in (k, v))
     y: Any

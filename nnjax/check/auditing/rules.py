@@ -31,8 +31,9 @@ def classes() -> tuple[type, ...]:
 
 @cache
 def _hijax() -> tuple[type, ...]:
-    with suppress(ImportError, AttributeError):
-        return (importlib.import_module("jax.experimental.hijax").VJPHiPrimitive,)
+    with suppress(ImportError):
+        found = importlib.import_module("jax.experimental.hijax")
+        return tuple(getattr(found, name) for name in ("HiPrim", "VJPHiPrimitive") if hasattr(found, name))[:1]
     return ()
 
 

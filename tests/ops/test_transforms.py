@@ -38,6 +38,9 @@ OPS = {
     "batch_norm": lambda w, x: ops.batch_norm(x, w["scale"], w["offset"], w["offset"], jnp.square(w["scale"])),
     "gelu": lambda w, x: ops.gelu(x @ w["square"]),
     "silu": lambda w, x: ops.silu(x @ w["square"]),
+    "swiglu": lambda w, x: ops.swiglu(x @ w["square"], x),
+    "geglu": lambda w, x: ops.geglu(x, x @ w["square"]),
+    "rotary": lambda w, x: ops.rotary(heads(x @ w["square"])),
     "linear_cross_entropy": lambda w, x: len(x) * ops.linear_cross_entropy(x[:, 0], w["square"], labels(x)),
 }
 

@@ -38,7 +38,10 @@ HUGE = 10**12
         ({"data": "a.txt", "model": "llama", "kv_heads": 3}, "--heads a multiple of --kv-heads, got 128, 4 and 3"),
         ({"data": "a.txt", "model": "llama", "width": 12}, "--width / --heads must be even .* got 12, 4 and None"),
         ({"data": "a.txt", "model": "llama", "kv_heads": 0}, "kv_heads must be a positive int, got 0"),
-        ({"data": "A.TXT", "model": "lenet"}, "lenet is a model of images and tables, and A.TXT is a text: .*--model gpt, llama or"),
+        (
+            {"data": "A.TXT", "model": "lenet"},
+            "lenet is a model of images and tables, and A.TXT is a text: .*--model gpt, llama or",
+        ),
         ({"model": "gtp"}, "unknown model 'gtp': .*did you mean 'gpt'"),
         ({"data": "some.txt", "hidden": (3,)}, "--hidden is an option of mlp, lenet and nielsen, got it with gpt"),
         ({"data": "some.txt", "epochs": 10**7}, "10000000 epochs of 250 steps are too many"),

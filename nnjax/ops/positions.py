@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..errors import describe, expect_float, expect_shape
-from ..layers.attending.rotary import THETA, turned
+from ..layers.attending.rotary import turned
 from ..layers.attending.rotary import rotary as rotary_of
 from ..linear import rotate, rotate_t
 from ..trees.reverse import reverse_only
@@ -33,7 +33,7 @@ _turn.defvjp(
 
 
 def rotary(
-    x: Array, positions: Array | None = None, *, theta: float = THETA, scaling: Mapping[str, Any] | None = None
+    x: Array, positions: Array | None = None, *, theta: float = 10000.0, scaling: Mapping[str, Any] | None = None
 ) -> Array:
     """Feature i of each head turned together with feature i + d/2, by the angle position * theta^(-2 i / d).
 

@@ -220,7 +220,7 @@ def attention(
     kv_heads: int | None = None,
     causal: bool = True,
     rope: bool = False,
-    rope_theta: float = THETA,
+    rope_theta: float = 10000.0,
     rope_scaling: Mapping[str, Any] | None = None,
     head_dim: int | None = None,
     key_mask: bool = False,

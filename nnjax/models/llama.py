@@ -112,7 +112,7 @@ def llama(
     kv_heads: int | None = None,
     head_dim: int | None = None,
     hidden: int | None = None,
-    rope_theta: float = THETA,
+    rope_theta: float = 10000.0,
     rope_scaling: Mapping[str, Any] | None = None,
     eps: float = 1e-5,
     qkv_bias: bool = False,

@@ -9,10 +9,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..errors import describe, expect_float, expect_shape
-from ..layers.attending.rotary import THETA, turned
+from ..layers.attending.rotary import turned
 from ..layers.attending.rotary import rotary as rotary_of
 from ..linear import rotate, rotate_t
+from ..trees.reverse import reverse_only
 from ..trees.varying import together
+
+FORWARD = (
+    "ops.rotary: forward-mode differentiation (jax.jvp, jax.jacfwd, jax.hessian) needs a definition, got the hand-written "
+    "backward, which is reverse-mode; use jax.jacrev."
+)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -27,7 +33,7 @@ _turn.defvjp(
 
 
 def rotary(
-    x: Array, positions: Array | None = None, *, theta: float = THETA, scaling: Mapping[str, Any] | None = None
+    x: Array, positions: Array | None = None, *, theta: float = 10000.0, scaling: Mapping[str, Any] | None = None
 ) -> Array:
     """Feature i of each head turned together with feature i + d/2, by the angle position * theta^(-2 i / d).
 
@@ -56,4 +62,5 @@ def rotary(
     if not jnp.issubdtype(positions.dtype, jnp.integer):
         raise TypeError(f"ops.rotary: positions must be integers, got {describe(positions)}; convert them with .astype(int32).")
     by = rotary_of("ops.rotary", x.shape[-1], theta, scaling)
-    return jnp.swapaxes(_turn(*together((jnp.swapaxes(x, -3, -2), positions)), by), -3, -2)
+    x = jnp.swapaxes(reverse_only(FORWARD, x), -3, -2)
+    return jnp.swapaxes(_turn(*together((x, positions)), by), -3, -2)

@@ -41,12 +41,13 @@ def gated_fwd(params: Any, x: Array, *, key: Any = None, act: Layer) -> Any:
 
 def gated_bwd(residuals: Any, ct_y: Array, *, act: Layer, product: Callable[..., Any] = jnp.matmul) -> Any:
     params, x, halves = residuals
-    through = gate_apply(halves, act)  # formed again: an activation for each entry, instead of the memory of as many
+    through = gate_apply(halves, act)  # formed again, not kept
     ct_down, ct_through = dense_bwd((params.down, through), ct_y, product=product)
     ct_gate, ct_up = gate_bwd(halves, ct_through, act)
     ct_w_gate, ct_x = dense_bwd((params.gate, x), ct_gate, product=product)
     ct_w_up, ct_x_up = dense_bwd((params.up, x), ct_up, product=product)
-    return GatedParams(ct_w_gate, ct_w_up, ct_down), ct_x + ct_x_up  # x was copied to both halves: the transpose is a sum
+    # x was copied to both halves: the transpose of a copy is a sum
+    return GatedParams(ct_w_gate, ct_w_up, ct_down), ct_x + ct_x_up
 
 
 def _gated(

@@ -99,7 +99,7 @@ def past(layer: Layer) -> Layer[tuple[Any, Array]]:
     return Layer(name, layer.init, apply, fwd, bwd, (layer,), walk, past)
 
 
-def add(layer: Layer[tuple[Array, Array]]) -> Layer[tuple[Array, Array]]:
+def add(layer: Layer) -> Layer[tuple[Any, Array]]:
     """(x, a) -> (y, a + own), where (y, own) = layer(x).  params: those of the layer.
 
     Backward: the transpose of a sum is a copy, so ct_a goes to both summands.  Raises TypeError for what is no Layer, and for

@@ -102,7 +102,7 @@ def residual(f: Layer[Y], shortcut: Layer[Y] | None = None) -> Layer[Y]:
     """
     expect_layer("residual", f)
 
-    def added(x, fx):
+    def added(x: Any, fx: Any) -> Any:
         if isinstance(fx, tuple) and fx:
             return (added(x, fx[0]), *fx[1:])
         for what, value in (("x", x), ("f(x)", fx)):

@@ -168,11 +168,11 @@ def _mixtures(mesh: Mesh, batch: tuple[str, ...], n: int) -> list[Case]:
     one, specs = layers.mixture_of_experts(4, 3, experts, 2), (cut.specs, P(batch), P(batch))
     mixture = Case("mixture_of_experts", cut.layer, one, specs, _normal(n, 3, 4))
     sizes = {"vocab": 5, "context": 3, "layers": 2, "heads": 2, "width": 4, "experts": experts, "top_k": 2, "hidden": 3}
-    weights = {"balance": 0.5, "z": 0.5}
-    found = moe(**sizes, **weights, mesh=mesh, data=tuple(name for name in ("data",) if name in batch), expert="expert",
+    how: dict[str, Any] = {**sizes, "balance": 0.5, "z": 0.5}
+    found = moe(**how, mesh=mesh, data=tuple(name for name in ("data",) if name in batch), expert="expert",
                 shard=shard)  # fmt: skip
     loss = auxiliary.to_loss(linear_cross_entropy())
-    one = scored(models.moe(**sizes, **weights, fused=True, auxiliary=True), loss)
+    one = scored(models.moe(**how, fused=True, auxiliary=True), loss)
     layer = scored(found.layer, mean_over(loss, batch))
     inputs = _all(_ids(5, n, 3), _ids(5, n, 3))
     return [mixture, Case("moe with its loss", layer, one, (found.specs, (P(batch), P(batch)), P()), inputs)]

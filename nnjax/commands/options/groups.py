@@ -40,13 +40,13 @@ def grouped(command: type, groups: Mapping[str, Sequence[str]]) -> dict[str, lis
 
 def docs(command: type) -> dict[str, str]:
     """field -> the string under it in the source of the class, or of the dataclass that it inherits from, on one line."""
-    found = {}
-    for base in filter(is_dataclass, command.__mro__):
-        found = _docs(base) | found
+    found: dict[str, str] = {}
+    for base in command.__mro__:
+        found = (_docs(base) if is_dataclass(base) else {}) | found
     return found
 
 
-def _docs(command: type) -> dict[str, str]:
+def _docs(command: Any) -> dict[str, str]:
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(command))).body
     assert isinstance(tree, ast.ClassDef)
     found = {}

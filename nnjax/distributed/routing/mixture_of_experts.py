@@ -60,12 +60,13 @@ def mixture_of_experts(
     )
     load = partial(_load, batch=axes)
     meet, meet_bwd = partial(experts_fwd, by=FAST), partial(experts_bwd, by=FAST)
-    specs, summed = MixtureParams(P(), P(), P()), MixtureParams(*(frozenset[str](),) * 3)
+    tree: Any = MixtureParams
+    specs, summed = tree(P(), P(), P()), tree(*(frozenset[str](),) * 3)
     if axis is not None:
         expect_divides("distributed.mixture_of_experts", "experts", experts, mesh, axis)
         meet, meet_bwd = partial(travelling_fwd, axis=axis), partial(travelling_bwd, axis=axis)
         cut, done = P(axis, None, None), frozenset((axis,))
-        specs, summed = MixtureParams(P(), cut, cut), MixtureParams(frozenset(), done, done)
+        specs, summed = tree(P(), cut, cut), tree(frozenset(), done, done)
 
     def apply(params, x, *, key=None):
         if axis is not None:

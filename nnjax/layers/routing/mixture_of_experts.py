@@ -206,7 +206,7 @@ def mixture_of_experts(
         return mixture_of_experts_apply(params, x, opts=opts)
 
     def output(residuals):
-        like = outlined(residuals[1])
+        like: Any = outlined(residuals[1])
         return (like, Like((), wide(like))) if opts.has_losses else like
 
     fast = partial(fwd, meet=partial(experts_fwd, by=FAST)), partial(bwd, meet_bwd=partial(experts_bwd, by=FAST))

@@ -33,8 +33,8 @@ def _carried(before: Layer, cell: Layer, after: Layer, then: Layer) -> Layer:
 
     def entered(params, x):
         if not isinstance(x, tuple) or len(x) != 2:
-            raise TypeError(f"{name}: with carry=True x must be the tuple (x, state), got {describe(x)}; pass (x, None) to start "
-                            "from zero.")  # fmt: skip
+            raise TypeError(f"{name}: with carry=True x must be the tuple (x, state), got {describe(x)}; pass (x, None) to "
+                            "start from zero.")  # fmt: skip
         if not isinstance(params, tuple) or len(params) != 2 or not isinstance(params[0], tuple) or len(params[0]) != 3:
             raise TypeError(f"{name}: params must be nested as ((., ., .), .), got {describe(params)}; make them with "
                             "layer.init(key).")  # fmt: skip

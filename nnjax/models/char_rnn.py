@@ -13,9 +13,9 @@ from ..layers.embedding import embedding
 from ..layers.gru import gru
 from ..layers.lstm import lstm
 from ..layers.recurrent import rnn
-from ..layers.recurring.rg_lru import rg_lru
+from .linear_block import linear_block
 
-CELLS = {"rnn": rnn, "gru": gru, "lstm": lstm, "linear": rg_lru}
+CELLS = {"rnn": rnn, "gru": gru, "lstm": lstm, "linear": linear_block}
 
 
 @overload
@@ -33,7 +33,8 @@ def char_rnn(
 ) -> Layer:
     """embedding, `layers` recurrent layers of `cell`, dense.  It returns logits of the next character.
 
-    cell: "rnn", "gru" or "lstm"; "linear" is `rg_lru`. truncate: that of `lstm`, for all but "linear".
+    cell: "rnn", "gru" or "lstm"; "linear" is a block around `rg_lru`: x is added to its output, and to that
+    of two dense layers, each after an `rms_norm`. truncate: that of `lstm`, for all but "linear".
     x: integers (..., time) in 0 ... vocab-1, y: (..., time, vocab), from the zero state. With `carry` x is (x, state) and y
     is (y, state), with one entry of state for each recurrent layer; state=None is the zero state. The parameters are the
     same in both: train with one, generate with the other.

@@ -11,7 +11,7 @@ IDS = jnp.array([[1, 4, 0, 3, 3], [2, 2, 1, 0, 4]])
 @pytest.mark.repeats
 def test_char_rnn_carried_in_parts_is_char_rnn(cell):
     model, carried = (nnjax.char_rnn(5, 4, cell=cell, layers=2, carry=carry) for carry in (False, True))
-    name = "rg_lru" if cell == "linear" else cell
+    name = "linear_block" if cell == "linear" else cell
     assert [part.name for part in model.parts] == ["embedding(5, 4)", f"{name}(4, 4)", f"{name}(4, 4)", "dense(4, 5)"]
     params = model.init(jax.random.key(0))
     assert jax.tree.all(jax.tree.map(jnp.array_equal, params, carried.init(jax.random.key(0))))

@@ -48,7 +48,8 @@ def one_by_one(layer, params, x, state, cts):
     )
 
 
-@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("name", ["lstm", "rg_lru", "rnn", "gru"])
+@pytest.mark.repeats
 def test_padded_sequences_are_the_sequences_alone_whatever_is_in_the_padding(name, x64):
     layer, alone = MAKE[name](3, 2, carry=True, lengths=True), MAKE[name](3, 2, carry=True)
     params = cast(jittered(layer).init(jax.random.key(0)))

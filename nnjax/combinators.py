@@ -103,8 +103,9 @@ def residual(f: Layer[Y], shortcut: Layer[Y] | None = None) -> Layer[Y]:
     expect_layer("residual", f)
 
     def added(x: Any, fx: Any) -> Any:
-        if isinstance(fx, tuple) and fx:
-            return (added(x, fx[0]), *fx[1:])
+        return (total(x, fx[0]), *fx[1:]) if isinstance(fx, tuple) and fx else total(x, fx)
+
+    def total(x: Any, fx: Any) -> Any:
         for what, value in (("x", x), ("f(x)", fx)):
             expect_array(f"residual({f.name})", what, value)
         if jnp.shape(fx) != jnp.shape(x):

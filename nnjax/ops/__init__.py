@@ -35,8 +35,6 @@ from .vocabulary import linear_dpo as linear_dpo
 from .vocabulary import linear_jensen_shannon as linear_jensen_shannon
 from .vocabulary import linear_kl_divergence as linear_kl_divergence
 
-__all__ = [name for name, value in globals().items() if callable(value)]
-
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(name for name, value in globals().items() if callable(value) and not name.startswith("_"))

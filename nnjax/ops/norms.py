@@ -22,15 +22,14 @@ def _features(who: str, x: Array) -> int:
     return x.shape[-1]
 
 
-def _norm(make: Any, x: Array, params: Any, *args: int, eps: float) -> Array:
+def _norm(make: Any, kind: Any, x: Array, *args: int, scale: Any, offset: Any, eps: float, **statistics: Any) -> Array:
     """make(*args, n)(params, x), a scale that is not given being 1, an offset 0."""
-    scale = jnp.ones_like(x, shape=x.shape[-1:]) if params.scale is None else params.scale
-    offset = params.offset
+    scale = jnp.ones_like(x, shape=x.shape[-1:]) if scale is None else scale
     if offset is None and make is not layers.rms_norm:
         offset = jnp.zeros_like(x, shape=x.shape[-1:])
     (eps,) = expect_not_negative(f"ops.{make.__name__}", eps=eps)
     f = _called(make, *args, x.shape[-1], eps=eps)
-    return f(*together((params._replace(scale=scale, offset=offset), x)))
+    return f(*together((kind(scale, offset, **statistics), x)))
 
 
 def layer_norm(x: Array, scale: Array | None = None, offset: Array | None = None, *, eps: float = 1e-5) -> Array:
@@ -44,7 +43,7 @@ def layer_norm(x: Array, scale: Array | None = None, offset: Array | None = None
     0.0
     """
     _features("ops.layer_norm", x)
-    return _norm(layers.layer_norm, x, NormParams(scale, offset), eps=eps)
+    return _norm(layers.layer_norm, NormParams, x, scale=scale, offset=offset, eps=eps)
 
 
 def rms_norm(x: Array, scale: Array | None = None, *, eps: float = 1e-5) -> Array:
@@ -57,7 +56,7 @@ def rms_norm(x: Array, scale: Array | None = None, *, eps: float = 1e-5) -> Arra
     [[1.0, -1.0]]
     """
     _features("ops.rms_norm", x)
-    return _norm(layers.rms_norm, x, NormParams(scale, None), eps=eps)
+    return _norm(layers.rms_norm, NormParams, x, scale=scale, offset=None, eps=eps)
 
 
 def group_norm(x: Array, groups: int, scale: Array | None = None, offset: Array | None = None, *, eps: float = 1e-5) -> Array:
@@ -70,7 +69,7 @@ def group_norm(x: Array, groups: int, scale: Array | None = None, offset: Array 
     """
     _features("ops.group_norm", x)
     (groups,) = expect_positive("ops.group_norm", groups=groups)
-    return _norm(layers.group_norm, x, NormParams(scale, offset), groups, eps=eps)
+    return _norm(layers.group_norm, NormParams, x, groups, scale=scale, offset=offset, eps=eps)
 
 
 def batch_norm(
@@ -91,4 +90,4 @@ def batch_norm(
     [[-1.0], [1.0]]
     """
     _features("ops.batch_norm", x)
-    return _norm(layers.batch_norm, x, layers.BatchNormParams(scale, offset, mean, var), eps=eps)
+    return _norm(layers.batch_norm, layers.BatchNormParams, x, scale=scale, offset=offset, mean=mean, var=var, eps=eps)

@@ -36,7 +36,7 @@ def writer(model: Layer, network: Network, vocabulary: str, name: str) -> Writer
     options = network.options
     if network.kind in ("gpt", "moe"):
         moe = network.kind == "moe"
-        own = {"feed": moe_feed(options["width"], options["experts"], options["top_k"])} if moe else {}
+        own: dict[str, Any] = {"feed": moe_feed(options["width"], options["experts"], options["top_k"])} if moe else {}
         make = _from_windows(model, lambda params: decoder(params, heads=options["heads"], **own), options["context"])
     elif network.kind == "llama":
         make = _from_windows(model, lambda params: llama_decoder(params, expect_options(options)), options["context"])

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..errors import describe, expect_float, expect_shape
-from ..layers.attending.rotary import turned
 from ..layers.attending.rotary import rotary as rotary_of
+from ..layers.attending.rotary import turned
 from ..linear import rotate, rotate_t
 from ..trees.reverse import reverse_only
 from ..trees.varying import together

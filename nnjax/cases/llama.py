@@ -21,7 +21,7 @@ def _halves(n: int) -> Any:
 def llamas() -> list[Case]:
     stretched = layers.attention(8, 2, kv_heads=1, rope=True, rope_theta=50.0, rope_scaling=LLAMA3, out_bias=False)
     wide_heads = layers.attention(6, 2, head_dim=4, rope=True, rope_theta=30.0, rope_scaling=YARN, bias=False)
-    windowed = llama(5, 5, 2, 2, 4, kv_heads=1, hidden=5, qkv_bias=True, sliding_window=2, full_layers=1, dropout=0.25)
+    windowed = llama(5, 5, 1, 2, 4, kv_heads=1, hidden=5, qkv_bias=True, sliding_window=2, dropout=0.25)
     return [
         Case("gate", gate(layers.gelu(approximate=True)), _halves(5)),
         Case("swiglu", layers.swiglu(3, 5), features(3)),

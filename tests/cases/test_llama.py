@@ -24,9 +24,10 @@ def test_positions_turned_on_in_the_backward_instead_of_back_are_rejected():
     assert {row.leaf for row in nnjax.check_layer(wrong, params, x, **only).failures} >= {"params.qkv.w", "x"}
 
 
-def test_the_windowed_case_has_both_kinds_of_layers():
+def test_the_windowed_case_has_biases_and_draws():
     case = next(case for case in llamas() if case.name == "llama, windowed, grouped, biased")
     params, x, key = case.make(0)
-    assert [type(p).__name__ for p in params[1]] == ["tuple", "tuple", "tuple", "NormParams"]
+    ((_, mix, _), _) = params[1][1]
+    assert jnp.abs(mix.qkv.b).min() > 0
     y, again = (case.layer.apply(params, x, key=k) for k in (key, jax.random.key(9)))
     assert (jnp.abs(y - again) > 0).any()

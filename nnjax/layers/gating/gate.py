@@ -22,7 +22,7 @@ def gate_fwd(x: Any, act: Layer) -> Any:
 def gate_bwd(residuals: Any, ct_y: Array, act: Layer) -> Any:
     gate, up = residuals
     a, kept = act.fwd((), gate)  # formed again, not kept
-    # y is linear in each half, and `times b` is its own transpose: the halves are the factors of each other's cotangents.
+    # y is linear in each half, and `times b` is its own transpose: so each half is the factor of the other's cotangent
     _, ct_gate = act.bwd(kept, ct_y * up)
     return ct_gate, ct_y * a
 

@@ -109,7 +109,8 @@ def _expect_state(state: Any, params: Any) -> None:
     expect_arrays("running_statistics", "statistics", state.statistics)
 
     def shaped(p):
-        return Statistics(*(getattr(p.scale, "shape", None),) * 2)
+        shape: Any = getattr(p.scale, "shape", None)
+        return Statistics(shape, shape)
 
     wanted, came = _each_norm(shaped, params), jax.tree.map(jnp.shape, state.statistics)
     if wanted != came:

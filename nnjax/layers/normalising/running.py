@@ -29,11 +29,13 @@ class RunningState(NamedTuple):
 
 
 class Running(NamedTuple):
-    """Three pure functions. See `running_statistics`.
+    """Three pure functions of the statistics of batch norms.
 
     init(params) -> RunningState                       mean 0, var 1
     update(state, params, x, *, key=None) -> state     averaged with the statistics of the batch x, at these parameters
     frozen(params, state) -> params                    with the running mean and var in place: for evaluation
+
+    See `running_statistics`.
     """
 
     init: Callable[[Any], RunningState]

@@ -8,7 +8,7 @@ As a map of w:  ct_w[i] = sum over p of  ct_y[p stride + i dilation - padding]áµ
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -172,7 +172,8 @@ def conv_transpose(
         places = spread.places(x.shape[-1 - dims : -1], kernel)
         return Like((*x.shape[: -1 - dims], *places, params.w.shape[-2] * groups), x.dtype)
 
-    apply, fwd, bwd = (partial(f, spread=spread) for f in (conv_transpose_apply, conv_transpose_fwd, conv_transpose_bwd))
+    fs = (conv_transpose_apply, conv_transpose_fwd, conv_transpose_bwd)
+    apply, fwd, bwd = (cast(Callable[..., Any], partial(f, spread=spread)) for f in fs)
     return leaf(f"{who}({in_channels}, {out_channels}, {kernel})", init_params, apply, fwd, bwd, output)
 
 

@@ -29,11 +29,13 @@ class RunningState(NamedTuple):
 
 
 class Running(NamedTuple):
-    """Three pure functions. See `running_statistics`.
+    """Three pure functions of the statistics of batch norms.
 
     init(params) -> RunningState                       mean 0, var 1
     update(state, params, x, *, key=None) -> state     averaged with the statistics of the batch x, at these parameters
     frozen(params, state) -> params                    with the running mean and var in place: for evaluation
+
+    See `running_statistics`.
     """
 
     init: Callable[[Any], RunningState]
@@ -109,7 +111,8 @@ def _expect_state(state: Any, params: Any) -> None:
     expect_arrays("running_statistics", "statistics", state.statistics)
 
     def shaped(p):
-        return Statistics(*(getattr(p.scale, "shape", None),) * 2)
+        shape: Any = getattr(p.scale, "shape", None)
+        return Statistics(shape, shape)
 
     wanted, came = _each_norm(shaped, params), jax.tree.map(jnp.shape, state.statistics)
     if wanted != came:

@@ -1,7 +1,8 @@
 """The mean over as many windows as are asked for, whatever the size of the input."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -71,7 +72,7 @@ def adaptive_avg_pool(places: int | Places) -> Layer[Array]:
     known = expect_per_axis("adaptive_avg_pool", "places", tuple(1 if p is None else p for p in given))
     found = tuple(None if p is None else n for p, n in zip(given, known))
     fs = (adaptive_avg_pool_apply, adaptive_avg_pool_fwd, adaptive_avg_pool_bwd)
-    apply, fwd, bwd = (partial(f, places=found) for f in fs)
+    apply, fwd, bwd = (cast(Callable[..., Any], partial(f, places=found)) for f in fs)
 
     def output(residuals):
         like = outlined(residuals[0])

@@ -21,6 +21,11 @@ def heads(x):
     return x.reshape(*x.shape[:-1], 2, 2)
 
 
+def gates(w, n):
+    """A matrix for each of n gates, side by side."""
+    return jnp.concatenate([w["square"] * (1 + i) for i in range(n)], 1)
+
+
 def labels(x):
     """A class for each example, that follows from it."""
     return jnp.argmax(jax.lax.stop_gradient(x[:, 0]), -1).astype(jnp.int32)
@@ -38,6 +43,11 @@ OPS = {
     "batch_norm": lambda w, x: ops.batch_norm(x, w["scale"], w["offset"], w["offset"], jnp.square(w["scale"])),
     "gelu": lambda w, x: ops.gelu(x @ w["square"]),
     "silu": lambda w, x: ops.silu(x @ w["square"]),
+    "rnn": lambda w, x: ops.rnn(x, None, w["square"], w["square"], w["offset"])[0],
+    "gru": lambda w, x: ops.gru(x, None, gates(w, 3), gates(w, 3))[0],
+    "lstm": lambda w, x: ops.lstm(x, None, gates(w, 4), gates(w, 4))[0],
+    "rg_lru": lambda w, x: ops.rg_lru(x, None, gates(w, 3), None, w["scale"])[0],
+    "linear_recurrence": lambda w, x: ops.linear_recurrence(jax.nn.sigmoid(x @ w["square"]), x),
     "linear_cross_entropy": lambda w, x: len(x) * ops.linear_cross_entropy(x[:, 0], w["square"], labels(x)),
 }
 

@@ -30,6 +30,11 @@ def heads(x):
     return x.reshape(*x.shape[:-1], 2, 2)
 
 
+def gates(w, n):
+    """A matrix for each of n gates, side by side."""
+    return jnp.concatenate([w["square"] * (1 + i) for i in range(n)], 1)
+
+
 def labels(x):
     """A class for each example, that follows from it."""
     return jnp.argmax(jax.lax.stop_gradient(x[:, 0]), -1).astype(jnp.int32)

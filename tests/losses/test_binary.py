@@ -15,6 +15,7 @@ def logistic(v):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("p", [None, P, 2.5], ids=["", "each", "one"])
+@pytest.mark.repeats
 def test_values_and_gradients_are_the_formulas(p, reduction, x64, by_hand, by_jax, close):
     factor = 1 if p is None else p
     each = -(factor * T * np.log(logistic(Y)) + (1 - T) * np.log(1 - logistic(Y))).mean(-1) * WEIGHTS

@@ -87,6 +87,7 @@ def test_gradients_are_differences_of_values(name, soft, x64, by_hand):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["plain", "all"])
+@pytest.mark.repeats
 def test_what_is_ignored_may_hold_anything(bad, name, x64, by_hand, by_jax, close):
     seen, spoilt = LABELS != -100, np.where((LABELS == -100)[:, None], bad, Y)
     for reduction in ("mean", "sum", "none"):
@@ -124,6 +125,7 @@ def test_a_number_that_labels_cannot_hold_is_never_ignored(dtype, held, x64):
 
 @pytest.mark.parametrize("soft", [False, True], ids=["numbers", "probabilities"])
 @pytest.mark.parametrize("cap", [None, 2.0])
+@pytest.mark.repeats
 def test_a_class_that_is_not_there_is_as_if_it_were_cut_out(soft, cap, x64, by_hand, close):
     y, q = np.insert(Y, 2, -np.inf, 1), np.insert(Q, 2, 0, 1)
     labels = np.where(LABELS >= 2, LABELS + 1, LABELS)

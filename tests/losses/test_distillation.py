@@ -61,6 +61,7 @@ def test_values_and_gradients_are_those_of_the_formula(beta, reduction, rows, mo
 
 @pytest.mark.parametrize("beta", ["kl", 0.5, 1])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.repeats
 def test_rows_of_weight_0_may_hold_anything(beta, bad, x64, by_hand, close):
     loss, hidden = made(beta, 1.0, "mean"), (WEIGHTS == 0)[..., None]
     h, taught = np.where(hidden, bad, H), np.where(hidden, bad, TH)
@@ -68,6 +69,7 @@ def test_rows_of_weight_0_may_hold_anything(beta, bad, x64, by_hand, close):
 
 
 @pytest.mark.parametrize("beta", ["kl", 0.5, 1])
+@pytest.mark.repeats
 def test_a_class_that_neither_has_is_as_if_it_were_cut_out(beta, x64, by_hand, close):
     loss = made(beta, 1.0, "mean")
     w, b = np.insert(W, 2, 5.0, 0), np.insert(B, 2, -np.inf)

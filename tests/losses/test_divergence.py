@@ -11,6 +11,7 @@ Y = np.log(P)
 
 @pytest.mark.parametrize("log_target", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.repeats
 def test_values_and_gradients_are_the_formulas(log_target, reduction, x64, by_hand, by_jax, close):
     loss = nnjax.kl_divergence(log_target=log_target, reduction=reduction)
     each = (Q * (np.log(Q) - Y)).sum(-1)

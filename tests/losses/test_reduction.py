@@ -14,6 +14,7 @@ IDS = ["", "counts", "weights", "weights and counts"]
 
 @pytest.mark.parametrize(("weights", "counts"), HOW, ids=IDS)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.repeats
 def test_the_value_is_its_formula_and_the_pair_its_gradient(weights, counts, reduction, x64, close):
     w, c = (np.ones(5) if a is None else a for a in (weights, counts))
     expected = {"mean": (w * L).sum() / (w * c).sum(), "sum": (w * L).sum(), "none": w * L}[reduction]

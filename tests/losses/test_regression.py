@@ -29,6 +29,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.repeats
 def test_values_and_gradients_are_those_of_a_loop(name, x64, by_hand, by_jax, close):
     make, options, f = LOSSES[name]
     each = np.array([np.mean([f(d) for d in row]) for row in Y - T])

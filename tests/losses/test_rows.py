@@ -48,6 +48,7 @@ def test_it_is_the_loss_of_the_outputs(name, soft, reduction, rows, monkeypatch,
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("name", ["plain", "capped"])
+@pytest.mark.repeats
 def test_rows_that_are_ignored_may_hold_anything(name, reduction, bad, x64, by_hand, close):
     loss = nnjax.linear_cross_entropy(**OPTIONS[name], reduction=reduction)
     spoilt = np.where((LABELS == -100)[..., None], bad, H)
@@ -58,6 +59,7 @@ def test_rows_that_are_ignored_may_hold_anything(name, reduction, bad, x64, by_h
 
 @pytest.mark.parametrize("soft", [False, True], ids=["numbers", "probabilities"])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.repeats
 def test_a_bias_of_minus_infinity_takes_a_class_away(soft, reduction, x64, by_hand, close):
     w, b, q = np.insert(W, 3, 1.0, 0), np.insert(B, 3, -np.inf), np.insert(Q, 3, 0.0, -1)
     labels = np.where(LABELS >= 3, LABELS + 1, LABELS)
@@ -71,6 +73,7 @@ def test_a_bias_of_minus_infinity_takes_a_class_away(soft, reduction, x64, by_ha
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.repeats
 def test_low_precision_keeps_small_probabilities_of_many_rows(dtype, reduction, by_hand):
     n, vocab = 4096, 300
     h, w, b = jnp.ones((n, 2), dtype), jnp.ones((vocab, 2), dtype), jnp.zeros(vocab, dtype)
@@ -97,6 +100,7 @@ def test_the_maps_are_transposes(x64):
 
 
 @pytest.mark.parametrize("words", ["none", "capped", "probabilities"])
+@pytest.mark.repeats
 def test_the_outputs_are_never_kept(words):
     n, vocab = 2**14, 2**13
     how = {"none": {"reduction": "none"}, "capped": {"softcap": 5.0}, "probabilities": {}}[words]

@@ -12,9 +12,11 @@ PROMPT = jnp.array([[3, 1, 4], [1, 5, 9]], jnp.int32)
 
 
 def made(**options):
-    """(options, params), larger than initial weights, so that the most probable id is not just the previous one."""
+    """(options, params) with noise on them, so that the most probable id is not just the previous one, and biases are not 0."""
     options = OPTIONS | options
-    return options, jax.tree.map(lambda p: 9 * p + 0.1 * (p.ndim == 2), nnjax.llama(**options).init(jax.random.key(3)))
+    leaves, treedef = jax.tree.flatten(nnjax.llama(**options).init(jax.random.key(3)))
+    noise = [jax.random.normal(key, p.shape) for key, p in zip(jax.random.split(jax.random.key(1), len(leaves)), leaves)]
+    return options, jax.tree.unflatten(treedef, [p + 0.5 * e for p, e in zip(leaves, noise)])
 
 
 def slowly(params, options, prompt, length):

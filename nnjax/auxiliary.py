@@ -8,7 +8,7 @@ backward that only put their gradient in would disagree with every value.
 >>> mixture = nnjax.mixture_of_experts(4, 8, 3, 2, balance=0.01)
 >>> first, last = nnjax.auxiliary.start(nnjax.dense(6, 4)), nnjax.auxiliary.past(nnjax.dense(4, 2))
 >>> model = nnjax.serial(first, nnjax.auxiliary.add(mixture), last)
->>> f = nnjax.value_and_grad(model, nnjax.auxiliary.to_loss(nnjax.softmax_cross_entropy()))
+>>> f = jax.jit(nnjax.value_and_grad(model, nnjax.auxiliary.to_loss(nnjax.softmax_cross_entropy())))
 >>> value, grads = f(model.init(jax.random.key(0)), jnp.ones((5, 6)), jnp.zeros(5, jnp.int32))
 >>> grads[1].router.shape
 (4, 3)

@@ -218,7 +218,7 @@ def _llama(mesh: Mesh, batch: tuple[str, ...], n: int) -> Case:
     m, size = mesh.shape.get("model", 1), mesh.shape.get("shard", 1)
     vocab = 2 * m if m > 1 else 2 * size + 1
     sizes = {"vocab": vocab, "context": 3, "layers": 2, "heads": 2 * m, "width": 4 * m, "kv_heads": m, "hidden": m * size}
-    data, shard, model = (name if name in mesh.axis_names else None for name in AXES)
+    data, shard, model = (name if name in mesh.axis_names else None for name in ("data", "shard", "model"))
     loss = vocabulary_cross_entropy() if model else linear_cross_entropy()
     found = llama(**sizes, mesh=mesh, data=data, shard=shard, model=model)
     one = scored(models.llama(**sizes, fused=True), linear_cross_entropy())

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+
+Primitive = type(jax.lax.add_p)  # importing it from jax.extend would import Pallas as well
 
 
 def reverse_only(words: str, tree: Any) -> Any:

@@ -56,12 +56,12 @@ def test_without_the_losses_of_its_routers_it_has_the_same_parameters_and_logits
 
 def test_it_learns_and_its_experts_stay_busy():
     model, loss = nnjax.moe(5, 4, 1, 2, 8, 4, 2, hidden=8, auxiliary=True), auxiliary.to_loss(nnjax.softmax_cross_entropy())
-    f, params = nnjax.value_and_grad(model, loss), drawn(model, 8)
+    f, params = nnjax.value_and_grad(model, loss), drawn(model)
     ids = jax.random.randint(jax.random.key(1), (16, 4), 0, 5, jnp.int32)
 
     def step(params, _):
         value, grads = f(params, ids, (ids + 1) % 5)
-        return jax.tree.map(lambda p, g: p - 0.3 * g, params, grads), value
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), value
 
     _, values = jax.jit(lambda p: jax.lax.scan(step, p, None, 100))(params)
     assert values[-1] < 0.3 * values[0]

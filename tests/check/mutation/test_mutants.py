@@ -55,7 +55,8 @@ def test_every_mutant_of_every_case_is_killed(name, monkeypatch):
     alike = [other for other in CASES if other.split(",")[0] == name.split(",")[0]]
     if (turn := alike.index(name)) and not layer.parts:
         monkeypatch.setattr("nnjax.check.mutation.mutants.KINDS", KINDS[turn % 3 :: 3])
-    outcomes = hunt(layer, params, x, key=key, inside=1 if name.split(",")[0] in ("gpt", "llama") else 2)
+    inside = 1 if name.split(",")[0] in ("gpt", "llama", "moe") else 2
+    outcomes = hunt(layer, params, x, key=key, inside=inside)
     verify(outcomes)
     killed = [o for o in outcomes if o.where and o.status == "killed"]
     assert all(o.layer for o in killed)

@@ -160,9 +160,9 @@ def one_batch(x: Array, dims: int) -> Array:
 
 def fast_fwd(params: Any, x: Array, *, key: Any = None, window: Window) -> Any:
     """`conv_fwd`, spelled for the platform."""
+    _expect_conv(params, x, window)
     if window.groups == 1 or params.w.shape[-2] > 1 or len(window.stride) > 2:
         return conv_fwd(params, x, window=window)
-    _expect_conv(params, x, window)
     return by_platform(params, x, plain=conv_apply, cpu=_depthwise, how={"window": window}), (params, x)
 
 

@@ -311,3 +311,10 @@ def test_a_volume_is_the_sum_written_out(x64):
 def test_padding_in_small_letters_is_the_same(padding):
     x, w = jnp.ones((1, 5, 2)), jnp.ones((3, 2, 1))
     np.testing.assert_array_equal(nnjax.ops.conv(x, w, padding=padding.lower()), nnjax.ops.conv(x, w, padding=padding))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_pair_refuses_what_is_no_parameter_too(groups):
+    layer = nnjax.conv(2, 2, 3, groups=groups)
+    with pytest.raises(TypeError, match="conv: params must be"):
+        layer.fwd((), jnp.ones((1, 4, 2)))

@@ -101,7 +101,7 @@ def residual(f: Layer[Y]) -> Layer[Y]:
     expect_layer("residual", f)
 
     def added(x: Any, fx: Any) -> Any:
-        if isinstance(fx, tuple) and fx:
+        if type(fx) is tuple and fx:
             return (added(x, fx[0]), *fx[1:])
         for what, value in (("x", x), ("f(x)", fx)):
             expect_array(f"residual({f.name})", what, value)

@@ -103,7 +103,7 @@ def residual(f: Layer[Y], shortcut: Layer[Y] | None = None) -> Layer[Y]:
     expect_layer("residual", f)
 
     def added(x: Any, fx: Any) -> Any:
-        return (total(x, fx[0]), *fx[1:]) if isinstance(fx, tuple) and fx else total(x, fx)
+        return (total(x, fx[0]), *fx[1:]) if type(fx) is tuple and fx else total(x, fx)
 
     def total(x: Any, fx: Any) -> Any:
         for what, value in (("x", x), ("f(x)", fx)):

@@ -64,8 +64,8 @@ def recurrences() -> list[Case]:
     gated = layers.rg_lru(2, 3, bidirectional=True, carry=True, lengths=True)
     return [
         *table,
-        Case("rnn, relu, truncated", jittered(layers.rnn(3, 2, activation="relu", truncate=2)), steps(5, 3)),
-        Case("gru, two layers, dropout, lengths", jittered(deep), padded(3, 3), keyed=True),
+        Case("rnn, rectified, truncated", jittered(layers.rnn(3, 2, activation="relu", truncate=2)), steps(5, 3)),
+        Case("gru, two layers, dropping, lengths", jittered(deep), padded(3, 3), keyed=True),
         Case("lstm, both ways, lengths", jittered(both), padded(3, 3, lambda rng, lead: _states(rng, lead, 2, True, True))),
         Case("lstm, truncated, lengths", jittered(cut), padded(5, 3, lambda rng, lead: _states(rng, lead, 2, True, False))),
         Case("rg_lru", jittered(layers.rg_lru(3, 4)), steps(4, 3)),

@@ -205,7 +205,7 @@ def test_a_gpt_on_a_mesh_resumes_on_one_device(tmp_path):
     [
         ("lenet", {"model": 2}, r"the mesh axis model needs an mlp, a gpt or a llama, got lenet"),
         ("gpt", {"model": 8}, r"heads must be a multiple of 8, the size of the mesh axis 'model', got 4; change one"),
-        ("mlp", {"batch": 8}, r"unknown axis of a mesh to train on 'batch': known are data, model, shard"),
+        ("mlp", {"batch": 8}, r"unknown axis of a mesh to train on 'batch': known are data, expert, model, shard"),
     ],
 )
 def test_a_mesh_that_does_not_suit_the_model_is_refused(name, axes, message):

@@ -71,13 +71,21 @@ def truncated(fwd: Fwd, bwd: Callable[..., Any], k: int) -> tuple[Fwd, Callable[
                 ct_last,
             )
 
-        kept_whole, starts = jax.tree.map(kept_rows, kept), before[:, :whole:k].reshape(batch * count, y.shape[-1])
+        starts = before[:, :whole:k]  # given, as in the definition, but for the first
+        starts = jnp.concatenate([starts[:, :1], lax.stop_gradient(starts[:, 1:])], 1).reshape(batch * count, y.shape[-1])
+        kept_whole = jax.tree.map(kept_rows, kept)
         found = params, rows(x), with_h(state, starts), rows(y), kept_whole
         ct_params, ct_x, ct_state = bwd(found, (rows(ct_y), ending(jnp.arange(count, dtype=jnp.int32))))
         ct_x = ct_x.reshape(batch, whole, ct_x.shape[-1])
         ct_state = jax.tree.map(lambda ct: ct.reshape(batch, count, ct.shape[-1])[:, 0], ct_state)  # the others are cut
         if whole < time:
-            found = params, x[:, whole:], with_h(state, before[:, whole]), y[:, whole:], jax.tree.map(lambda v: v[whole:], kept)
+            found = (
+                params,
+                x[:, whole:],
+                with_h(state, lax.stop_gradient(before[:, whole])),
+                y[:, whole:],
+                jax.tree.map(lambda v: v[whole:], kept),
+            )
             ct_rest, ct_x_rest, _ = bwd(found, (ct_y[:, whole:], ending(jnp.full((1,), count, jnp.int32))))
             ct_params = jax.tree.map(jnp.add, ct_params, ct_rest)
             ct_x = jnp.concatenate([ct_x, ct_x_rest], 1)

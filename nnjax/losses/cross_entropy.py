@@ -65,9 +65,14 @@ def ignored(labels: Array, ignore_index: int | None) -> Array | None:
     return labels == jnp.asarray(ignore_index, labels.dtype) if held.min <= ignore_index <= held.max else None
 
 
+def _fixed(class_weights: Any) -> Array:
+    """The weights as an array that has no cotangent."""
+    return lax.stop_gradient(jnp.asarray(class_weights))
+
+
 def weights_of_classes(labels: Array, class_weights: Any, dtype: Any) -> Array:
     """The weight of the class of each label; that of an unknown class is 1."""
-    m = jnp.asarray(class_weights).astype(dtype)
+    m = _fixed(class_weights).astype(dtype)
     ids, _ = class_numbers(labels, m.shape[0])
     return m.at[ids].get(mode="fill", fill_value=1, wrap_negative_indices=False)
 
@@ -92,7 +97,7 @@ def _targets(labels, class_weights, below, how):
     """(m q, m, where q = 0 on a score of -inf), each (..., n): q smoothed probabilities, m the weights of the classes."""
     n, acc = below.shape[-1], below.dtype
     q = (1 - how.smoothing) * labels.astype(acc) + how.smoothing / n if how.smoothing else labels.astype(acc)
-    m = None if class_weights is None else broadcast(jnp.asarray(class_weights).astype(acc), below.shape)
+    m = None if class_weights is None else broadcast(_fixed(class_weights).astype(acc), below.shape)
     return (q if m is None else m * q), m, jnp.isneginf(below) & (q == 0)
 
 
@@ -113,7 +118,7 @@ def softmax_cross_entropy_apply(y: Array, labels: Array, class_weights: Any = No
     c = None if class_weights is None else weights_of_classes(labels, class_weights, below.dtype)
     losses = times(c, (log_z - picked)[..., 0])
     if a:  # 0 times log 0 would be NaN
-        m = None if class_weights is None else broadcast(jnp.asarray(class_weights).astype(below.dtype), below.shape)
+        m = None if class_weights is None else broadcast(_fixed(class_weights).astype(below.dtype), below.shape)
         losses = (1 - a) * losses + a * times(m, broadcast(log_z, below.shape) - below).mean(-1)
     if how.z_loss:
         losses = losses + how.z_loss * times(c, jnp.square(log_z + top)[..., 0])
@@ -155,7 +160,7 @@ def _sent_to_targets(below, z, labels, class_weights, ct_losses, how):
     if class_weights is None:
         on, off = (broadcast(ct * share, shape) for share in (1 - a + a / n, a / n))
         return jnp.where(one_hot, on, off), one, one, ct, None
-    m = jnp.asarray(class_weights).astype(below.dtype)
+    m = _fixed(class_weights).astype(below.dtype)
     c = weights_of_classes(labels, class_weights, below.dtype)[..., None]
     off = broadcast(ct, shape) * broadcast(a / n * m, shape)
     pulled = jnp.where(one_hot, off + broadcast((1 - a) * c * ct, shape), off)

@@ -117,7 +117,7 @@ def linear_dpo_fwd(params: Any, x: Any, *, key: Any = None, beta: float, how: En
         losses, _ = of.losses((fold(h), labels.reshape(labels.size)), (table, None))
         return _log_p(losses.reshape(labels.shape), seen)
 
-    reference = log_p(*reference) if isinstance(reference, tuple) else reference
+    reference = lax.stop_gradient(log_p(*reference) if isinstance(reference, tuple) else reference)
     losses, slope = _pairs(log_p(h, table), reference, beta, how.smoothing)
     value, reduced = reduced_fwd(losses, weights, None, reduction)
     value = value.astype(h.dtype)

@@ -101,8 +101,9 @@ def residual(f: Layer[Y]) -> Layer[Y]:
     expect_layer("residual", f)
 
     def added(x: Any, fx: Any) -> Any:
-        if type(fx) is tuple and fx:
-            return (added(x, fx[0]), *fx[1:])
+        return (summed(x, fx[0]), *fx[1:]) if isinstance(fx, tuple) and fx else summed(x, fx)
+
+    def summed(x, fx):
         for what, value in (("x", x), ("f(x)", fx)):
             expect_array(f"residual({f.name})", what, value)
         if jnp.shape(fx) != jnp.shape(x):

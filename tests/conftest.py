@@ -19,7 +19,7 @@ from nnjax.check.layers import crowded, forget
 from nnjax.check.running.compiling import compiled_lightly
 
 PROGRAMS = "NNJAX_TESTS_PROGRAMS"
-TURN, TURNS = "NNJAX_TESTS_TURN", 4
+TURN, TURNS = "NNJAX_TESTS_TURN", 7
 MUCH = 3 << 29  # bytes of memory beyond which a worker drops its compiled programs
 LARGEST: list[int] = []  # resident memory of each worker, in kB
 ENDED = itertools.count(1)  # the tests of this worker
@@ -47,7 +47,8 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Every third case of a test that `repeats` is not slow. Each day runs every fourth of the slow ones that are `in_turn`;
+    """Every third case of a test that `repeats` is not slow. Each day runs every seventh of the slow ones that are `in_turn`, so
+    that a week runs them all;
     NNJAX_TESTS_TURN=all runs all."""
     for _, alike in itertools.groupby(items, lambda item: item.nodeid.partition("[")[0]):
         for i, item in enumerate(alike):

@@ -90,9 +90,11 @@ def test_attention_of_every_kind_equals_attention_over_copies_of_the_visible_key
     held(monkeypatch, seed)
 
 
+@pytest.mark.parametrize("first", range(100, 320, 20))
 @pytest.mark.slow
-def test_two_hundred_more_attentions(monkeypatch, x64):
-    for seed in range(100, 320):
+@pytest.mark.in_turn
+def test_two_hundred_more_attentions(monkeypatch, x64, first):
+    for seed in range(first, first + 20):
         held(monkeypatch, seed)
 
 

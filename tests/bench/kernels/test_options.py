@@ -23,6 +23,7 @@ def test_dropout_draws_as_many_weights_by_definition():
     np.testing.assert_allclose(np.std(ours[0]), np.std(theirs[0]), rtol=0.2)
 
 
+@pytest.mark.slow
 def test_every_option_changes_the_output():
     hand, _, (q, k, v, arrays, ct) = attends_with("bias", 200, 1, 2, 4)()
     outputs = [hand(q, k, v, arrays, ct)[0]]

@@ -1,0 +1,116 @@
+"""Every function of `nnjax.ops` inside the transforms of JAX and of other libraries. A new one needs a line in the table."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from nnjax import ops
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+X = normal(4, 6, 4)  # four examples
+W = {"scale": normal(4, seed=1), "offset": normal(4, seed=2), "square": normal(4, 4, seed=3), "kernel": normal(3, 4, 4, seed=4)}
+
+
+def heads(x):
+    return x.reshape(*x.shape[:-1], 2, 2)
+
+
+def labels(x):
+    """A class for each example, that follows from it."""
+    return jnp.argmax(jax.lax.stop_gradient(x[:, 0]), -1).astype(jnp.int32)
+
+
+# x: (examples, 6, 4). Each gives something for each example, or a sum over them.
+OPS = {
+    "attention": lambda w, x: ops.attention(heads(x), heads(x @ w["square"]), heads(x)),
+    "dot_product_attention": lambda w, x: ops.dot_product_attention(heads(x), heads(x @ w["square"]), heads(x)),
+    "conv": lambda w, x: ops.conv(x, w["kernel"], w["offset"]),
+    "max_pool": lambda w, x: ops.max_pool(x @ w["square"], 2),
+    "layer_norm": lambda w, x: ops.layer_norm(x, w["scale"], w["offset"]),
+    "rms_norm": lambda w, x: ops.rms_norm(x, w["scale"]),
+    "group_norm": lambda w, x: ops.group_norm(x, 2, w["scale"], w["offset"]),
+    "batch_norm": lambda w, x: ops.batch_norm(x, w["scale"], w["offset"], w["offset"], jnp.square(w["scale"])),
+    "gelu": lambda w, x: ops.gelu(x @ w["square"]),
+    "silu": lambda w, x: ops.silu(x @ w["square"]),
+    "linear_cross_entropy": lambda w, x: len(x) * ops.linear_cross_entropy(x[:, 0], w["square"], labels(x)),
+}
+
+
+def gradient(name):
+    """The cotangents of w and x, for outputs that are squared and summed, and for losses, which are sums already."""
+    return jax.grad(lambda w, x: (lambda y: jnp.square(y).sum() if y.ndim else y)(OPS[name](w, x)), (0, 1))
+
+
+def near(ours, theirs):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4, rtol=2e-4), ours, theirs)
+
+
+def test_every_function_is_in_the_table():
+    assert set(OPS) == set(dir(ops))
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.repeats
+def test_under_jit_vmap_and_scan(name):
+    whole = jax.jit(gradient(name))(W, X)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(whole))
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(whole[0]))
+    one_by_one = jax.vmap(gradient(name), (None, 0))(W, X[:, None])
+    near(jax.tree.map(lambda g: g.sum(0), one_by_one[0]), whole[0])
+    near(one_by_one[1][:, 0], whole[1])
+
+    def step(total, x):
+        of_w, of_x = gradient(name)(W, x[None])
+        return jax.tree.map(jnp.add, total, of_w), of_x[0]
+
+    near(jax.lax.scan(step, jax.tree.map(jnp.zeros_like, W), X), whole)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.repeats
+def test_in_shard_map(name, checked):
+    def local(w, x):
+        of_w, of_x = gradient(name)(w, x)
+        return (of_w if checked else jax.lax.psum(of_w, "data")), of_x
+
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = (P(), P("data"))
+    near(
+        jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=specs, check_vma=checked))(W, X), gradient(name)(W, X)
+    )
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.slow
+def test_in_modules_of_flax_and_equinox(name):
+    nnx, eqx = pytest.importorskip("flax.nnx"), pytest.importorskip("equinox")
+
+    class OfEquinox(eqx.Module):
+        w: dict
+
+        def __call__(self, x):
+            return OPS[name](self.w, x)
+
+    class OfFlax(nnx.Module):
+        def __init__(self, w):
+            for key, value in w.items():
+                setattr(self, key, nnx.Param(value))
+
+        def __call__(self, x):
+            return OPS[name]({key: getattr(self, key)[...] for key in W}, x)
+
+    def loss(model):
+        y = model(X)
+        return jnp.square(y).sum() if y.ndim else y
+
+    whole, _ = gradient(name)(W, X)
+    near(eqx.filter_grad(loss)(OfEquinox(W)).w, whole)
+    found = nnx.grad(loss)(OfFlax(W))
+    near({key: found[key][...] for key in W}, whole)

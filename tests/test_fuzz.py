@@ -15,11 +15,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import nnjax
-from nnjax import feedback, models, nielsen, ops, train
+from nnjax import distributed, feedback, models, nielsen, ops, train
 from nnjax.cases import cases
 from nnjax.commands.explain import network, numbers, parse_sizes
 
-distributed = pytest.importorskip("nnjax.parallel")
 KEY = jax.random.key(0)
 ROOT = str(Path(nnjax.__file__).parent)
 LOOPED = {"epochs", "steps", "length", "every"}  # a large number of these is a long run, not a mistake

@@ -69,9 +69,7 @@ def test_a_model_of_images_is_refused(words):
     with pytest.raises(ValueError, match=r"--grad both .* got --compute-dtype bfloat16; leave one of them out"):
         Train(data=words, grad="both", compute_dtype="bfloat16", **QUICK).run()
     for options in ({"hidden": (4,)}, {"standardise": True}, {"loss": "mean_squared_error"}, {"trajectory": 3}):
-        with pytest.raises(
-            ValueError, match=rf"--{next(iter(options))} is an option of mlp, lenet.* got it with gpt"
-        ):
+        with pytest.raises(ValueError, match=rf"--{next(iter(options))} is an option of mlp, lenet.* got it with gpt"):
             Train(data=words, **options, **QUICK).run()
     with pytest.raises(ValueError, match=r"--heads is an option of gpt.* got it with char_rnn; leave it out"):
         Train(data=words, model="char_rnn", **{**QUICK, "heads": 2}).run()

@@ -55,6 +55,7 @@ OPS = {
     "attention": lambda w, x: ops.attention(heads(x), heads(x @ w["square"]), heads(x)),
     "dot_product_attention": lambda w, x: ops.dot_product_attention(heads(x), heads(x @ w["square"]), heads(x)),
     "conv": lambda w, x: ops.conv(x, w["kernel"], w["offset"]),
+    "avg_pool": lambda w, x: ops.avg_pool(x @ w["square"], 2, padding=1),
     "conv_transpose": lambda w, x: ops.conv_transpose(x, jnp.swapaxes(w["kernel"], 1, 2), stride=2),
     "max_pool": lambda w, x: ops.max_pool(x @ w["square"], 2, padding=1),
     "layer_norm": lambda w, x: ops.layer_norm(x, w["scale"], w["offset"]),

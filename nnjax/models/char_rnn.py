@@ -13,7 +13,7 @@ from ..layers.embedding import embedding
 from ..layers.gru import gru
 from ..layers.lstm import lstm
 from ..layers.recurrent import rnn
-from .linear_block import linear_block
+from .cells.linear_block import linear_block
 
 CELLS = {"rnn": rnn, "gru": gru, "lstm": lstm, "linear": linear_block}
 

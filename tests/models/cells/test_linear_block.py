@@ -5,7 +5,7 @@ import pytest
 
 import nnjax
 from nnjax.cases import jittered
-from nnjax.models.linear_block import linear_block
+from nnjax.models.cells.linear_block import linear_block
 
 ONLY = {"dtypes": ["float32"], "transforms": ["jit"], "witnesses": ()}
 

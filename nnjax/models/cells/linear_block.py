@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from ..combinators import residual, serial
-from ..errors import describe
-from ..layer import Layer, Met
-from ..layers.activation import gelu
-from ..layers.dense import dense
-from ..layers.norm import rms_norm
-from ..layers.recurring.rg_lru import rg_lru
+from ...combinators import residual, serial
+from ...errors import describe
+from ...layer import Layer, Met
+from ...layers.activation import gelu
+from ...layers.dense import dense
+from ...layers.norm import rms_norm
+from ...layers.recurring.rg_lru import rg_lru
 
 
 def linear_block(n_in: int, n_hidden: int, *, carry: bool = False) -> Layer:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .errors import describe, expect_array
+from .errors import describe, expect_float
 from .layer import Layer, Met, expect_layer
 from .linear import wide
 
@@ -28,7 +28,7 @@ from .linear import wide
 def _pair(who: str, what: str, x: Any) -> tuple[Any, Array]:
     if not isinstance(x, tuple) or len(x) != 2:
         raise TypeError(f"{who}: {what} must be a pair, (value, sum of losses), got {describe(x)}; begin with auxiliary.start.")
-    expect_array(who, f"the sum in {what}", x[1])
+    expect_float(who, f"the sum in {what}", x[1])
     return x[0], x[1]
 
 

@@ -99,3 +99,10 @@ def test_weights_and_a_value_in_low_precision():
 def test_what_is_no_pair_is_named(call, words):
     with pytest.raises(TypeError, match=words):
         call()
+
+
+def test_a_sum_that_is_no_number_is_named():
+    layer = auxiliary.past(nnjax.tanh())
+    _, residuals = layer.fwd((), (jnp.zeros(2), jnp.float32(0)))
+    with pytest.raises(TypeError, match="real floating point"):
+        layer.bwd(residuals, (jnp.ones(2), KEY))

@@ -53,6 +53,9 @@ def expect_value_and_grad(who: str, f: Any) -> None:
         raise TypeError(
             f"{who}: value_and_grad must be the result of nnjax.{f.__name__}, got that function; call it with model and loss."
         )
+    if isinstance(f, type):
+        raise TypeError(f"{who}: value_and_grad must be a function, got the class {f.__name__}; make it with "
+                        "nnjax.value_and_grad(model, loss).")  # fmt: skip
     expect_callable(who, "value_and_grad", f, "make it with nnjax.value_and_grad(model, loss)")
 
 

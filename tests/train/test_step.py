@@ -146,3 +146,8 @@ def test_anything_but_running_statistics_is_refused():
     ):
         with pytest.raises(TypeError, match=r"running must be Running.*running_statistics"):
             call()
+
+
+def test_a_class_in_the_place_of_a_gradient_is_named():
+    with pytest.raises(TypeError, match=r"value_and_grad must be a function, got the class float32"):
+        make_step(jnp.float32, optax.sgd(0.1))

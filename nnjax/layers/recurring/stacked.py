@@ -108,6 +108,10 @@ def stacked(name: str, levels: list[Layer], drop: Layer | None, how: How) -> Lay
 
     def bwd(residuals, ct):
         residuals, masks = residuals
+        if how.carry and (not isinstance(ct, tuple) or len(ct) != 2):
+            raise TypeError(
+                f"{name}: the cotangent must be a pair, (ct_y, that of the state), as the output is, got {describe(ct)}."
+            )
         ct_y, ct_last = ct if how.carry else (ct, None)
         ct_lasts = (ct_last,) if alone else (None,) * len(levels) if ct_last is None else ct_last
         masks, ct_params, ct_states = list(masks), [], []

@@ -92,3 +92,10 @@ def test_options_that_make_no_sense_are_named():
         layer.apply(params, (x, jnp.zeros((2, 2))))
     with pytest.raises(TypeError, match="params must be a tuple with one entry for each of its 2 layers, got GRUParams"):
         layer.apply(params[0], (x, None))
+
+
+def test_a_cotangent_that_is_no_pair_is_named():
+    layer = nnjax.lstm(3, 2, bidirectional=True, carry=True)
+    _, residuals = layer.fwd(layer.init(jax.random.key(0)), (normal(1, 2, 5, 3), None))
+    with pytest.raises(TypeError, match=r"lstm.*pair"):
+        layer.bwd(residuals, 3)

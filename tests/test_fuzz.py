@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import nnjax
@@ -429,15 +429,16 @@ def folder(tmp_path_factory):
     jax.config.update("jax_traceback_filtering", before)
 
 
-def fuzz(folder: Path, n: int) -> None:
+def fuzz(folder: Path, n: int, part: int = 0) -> None:
     names = sorted(calls(folder))
     how = {"derandomize": True, "deadline": None, "database": None, "phases": (Phase.generate,)}
 
+    @seed(part)
     @settings(max_examples=n, suppress_health_check=list(HealthCheck), **how)
     @given(st.sampled_from(names), st.integers(0, 2**20))
-    def run(name, seed):
-        if wrong := tried(folder, name, seed):
-            found.append(f"{name}, seed {seed}: {wrong}")
+    def run(name, number):
+        if wrong := tried(folder, name, number):
+            found.append(f"{name}, seed {number}: {wrong}")
 
     found: list[str] = []
     run()
@@ -471,6 +472,8 @@ def test_a_hundred_mutated_calls_end_in_no_raw_error(folder):
     fuzz(folder, 100)
 
 
+@pytest.mark.parametrize("part", range(1, 8))
 @pytest.mark.slow
-def test_two_thousand_mutated_calls_end_in_no_raw_error(folder):
-    fuzz(folder, 2000)
+@pytest.mark.in_turn
+def test_two_thousand_mutated_calls_end_in_no_raw_error(folder, part):
+    fuzz(folder, 300, part)

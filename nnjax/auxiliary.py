@@ -29,7 +29,7 @@ def _pair(who: str, what: str, x: Any) -> tuple[Any, Array]:
     if not isinstance(x, tuple) or len(x) != 2:
         raise TypeError(f"{who}: {what} must be a pair, (value, sum of losses), got {describe(x)}; begin with auxiliary.start.")
     expect_float(who, f"the sum in {what}", x[1])
-    return x[0], x[1]
+    return x[0], jnp.asarray(x[1])
 
 
 def start(layer: Layer) -> Layer[tuple[Any, Array]]:
@@ -173,7 +173,7 @@ def to_loss(loss: Layer[Array]) -> Layer[Array]:
     def bwd(residuals, ct_value):
         residuals, like = residuals
         ct_params, (ct_y, *ct_rest) = loss.bwd(residuals, ct_value)
-        return ct_params, ((ct_y, ct_value.astype(like.dtype)), *ct_rest)
+        return ct_params, ((ct_y, jnp.asarray(ct_value).astype(like.dtype)), *ct_rest)
 
     def walk(params, x, key):
         x, a = apart(x)

@@ -72,7 +72,7 @@ def options(
     for name in (*(dtypes or ()), *(() if compute_dtype is None else (compute_dtype,))):
         try:
             known = jnp.issubdtype(np.dtype(name), jnp.floating)
-        except TypeError:
+        except (TypeError, ValueError):  # NumPy reads a text such as "dense(3, 2)" as a list of formats
             raise unknown_name("dtype", str(name), DTYPES) from None
         if not known:
             raise ValueError(f"check: dtypes must be floating point, got {name}; pick from {', '.join(DTYPES)}.")

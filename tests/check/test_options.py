@@ -23,6 +23,8 @@ def test_unknown_names_are_refused():
         options(witnesses=["tailor"])
     with pytest.raises(ValueError, match=r"unknown transform 'jitt'.*did you mean 'jit'"):
         options(None, ["jitt"])
+    with pytest.raises(ValueError, match="unknown dtype"):
+        options(["dense(3, 2)"], None, None)
     with pytest.raises(ValueError, match=r"dtypes must be floating point, got int32"):
         options(["int32"])
 

@@ -172,3 +172,27 @@ def test_a_layer_that_is_not_a_composition_is_not_walked():
         walked(dense, params, jnp.ones(3), None, lambda at: (at.params, at.x))
     with pytest.raises(ValueError, match=r"dense\(3, 3\): .*composed again of other parts"):
         with_part(dense, 0, dense)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_as_custom_vjp_serves_anyones_grad(wrap):
+    model = nnjax.mlp([4, 5, 3], nnjax.tanh())
+    params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (6, 4))
+    f = nnjax.as_custom_vjp(model)
+    ours = wrap(jax.grad(lambda p: jnp.square(f(p, x)).sum()))(params)
+    theirs = jax.grad(lambda p: jnp.square(model.apply(p, x)).sum())(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
+    per_example = jax.vmap(jax.grad(lambda p, x: f(p, x).sum()), (None, 0))(params, x)
+    assert per_example[0].w.shape == (6, 4, 5)
+
+
+def test_as_custom_vjp_takes_keys_and_integer_labels():
+    loss = nnjax.as_custom_vjp(nnjax.softmax_cross_entropy())
+    y, labels = jax.random.normal(jax.random.key(0), (4, 3)), jnp.array([0, 1, 2, 0])
+    theirs = jax.grad(lambda y: nnjax.softmax_cross_entropy().apply((), (y, labels)))(y)
+    np.testing.assert_allclose(jax.grad(lambda y: loss((), (y, labels)))(y), theirs, atol=1e-6)
+    drop = nnjax.as_custom_vjp(nnjax.dropout(0.5))
+    key = jax.random.key(1)
+    np.testing.assert_array_equal(
+        jax.grad(lambda x: drop((), x, key).sum())(y), nnjax.dropout(0.5).apply((), jnp.ones_like(y), key=key)
+    )

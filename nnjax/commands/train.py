@@ -36,7 +36,7 @@ from .predict import usage
 from .training.compilation import keep_programs
 from .training.images import train_images
 from .training.mixture import OfMixtures
-from .training.options import expect_on_mesh, expect_options
+from .training.options import expect_on_mesh, expect_options, is_used
 from .training.text import train_text
 from .training.words import described
 from .waiting import waiting, wrapped
@@ -287,10 +287,11 @@ class Train(OfMixtures):
         expect_records(self.folder)
         own = (*self.MAY_DIFFER, "folder", "resume", "tensorboard", "wandb", "trajectory", "patience", *OWN)
         own += () if self.schedule else ("epochs",)  # a schedule spans the whole run
-        configuration = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
+        defaults = {name: value for name, value in asdict(type(self)()).items() if name not in own}
         return Checkpoints(
-            self.folder / "checkpoints", self.save_every, configuration=configuration, resume=self.resume, on_note=self.say
-        )
+            self.folder / "checkpoints", self.save_every, resume=self.resume, on_note=self.say, defaults=defaults,
+            configuration={name: getattr(self, name) for name in defaults if is_used(self, name)},
+        )  # fmt: skip
 
     def writers(self, examples: int) -> Writers:
         """The writers of each epoch's record, besides the screen; examples: how many are trained on."""

@@ -8,7 +8,6 @@ A checkpoint is written beside its place and then renamed. An old one is renamed
 killed at any moment leaves the checkpoints of other steps whole, and either all or nothing of the new one.
 """
 
-import json
 import logging
 import shutil
 import threading
@@ -29,6 +28,7 @@ from .checkpoint_folder import (
     Damaged,
     NoneSound,
     clear,
+    expect_same_run,
     known,
     place,
     prune,
@@ -148,35 +148,42 @@ def _saved(folder: Path) -> list[int]:
         return []
 
 
-def restore(folder: str | Path, like: Any, *, configuration: Mapping[str, Any] | None = None) -> Restored:
+def restore(
+    folder: str | Path, like: Any, *, configuration: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Restored:  # fmt: skip
     """The newest valid checkpoint, as a state with the structure, shapes, dtypes and devices of `like`.
 
     Checkpoints that are damaged, unreadable or of another version are skipped, and named in `skipped`.  Raises
     CheckpointError if none is valid, or if its arrays or its configuration, if given, are not those of this run: the message
     says what differs. See `save`.
+    defaults: options that the program has now. One that the saved configuration lacks had its default; one that the given
+    configuration lacks does not matter to this run, whatever was saved. So programs may get new options.
     """
     folder = expect_path("restore", folder)
-    if configuration is not None and not isinstance(configuration, Mapping):
-        raise TypeError(
-            f"restore: configuration must be a dictionary, got {describe(configuration)}; pass the one that was given to save."
-        )
-    step, manifest, skipped = expect_fit(folder, like, configuration=configuration)
+    for name, given in (("configuration", configuration), ("defaults", defaults)):
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(
+                f"restore: {name} must be a dictionary, got {describe(given)}; pass values by name, as they were given to save."
+            )
+    step, manifest, skipped = expect_fit(folder, like, configuration=configuration, defaults=defaults)
     state = _read(place(folder, step), like)
     return Restored(state, step, manifest["configuration"], manifest["metrics"], tuple(skipped))
 
 
 def expect_fit(
-    folder: str | Path, like: Any, *, configuration: Mapping[str, Any] | None = None
-) -> tuple[int, dict[str, Any], list[str]]:
+    folder: str | Path, like: Any, *, configuration: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> tuple[int, dict[str, Any], list[str]]:  # fmt: skip
     """Raise what `restore` would, without reading arrays. Returns the step, its manifest, and a sentence for each skipped."""
-    step, manifest, skipped = by_first(lambda: _newest(Path(folder), like, configuration), CheckpointError)
+    step, manifest, skipped = by_first(lambda: _newest(Path(folder), like, configuration, defaults or {}), CheckpointError)
     if step is None or manifest is None:
         raise NoneSound(Path(folder), skipped)
     return step, manifest, skipped
 
 
 def _newest(
-    folder: Path, like: Any, configuration: Mapping[str, Any] | None
+    folder: Path, like: Any, configuration: Mapping[str, Any] | None, defaults: Mapping[str, Any]
 ) -> tuple[int | None, dict[str, Any] | None, list[str]]:
     """The step of the newest valid checkpoint, if any, its manifest, and a sentence for each newer one that is not valid."""
     skipped = []
@@ -184,26 +191,16 @@ def _newest(
         path = place(folder, step)
         try:
             manifest = verify(path)
-            _expect_fit(path, manifest, like, configuration)
+            if configuration is not None:
+                expect_same_run(path, manifest["configuration"], configuration, defaults)
+            _expect_fit(path, manifest, like)
             return step, manifest, skipped
         except Damaged as error:
             skipped.append(str(error))
     return None, None, skipped
 
 
-def _expect_fit(path: Path, manifest: dict[str, Any], like: Any, configuration: Mapping[str, Any] | None) -> None:
-    if configuration is not None:
-        now = json.loads(json.dumps(plain("restore: configuration", configuration)))
-        before = manifest["configuration"]
-        differ = [
-            f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
-            for name in dict.fromkeys((*before, *now))
-            if before.get(name) != now.get(name)
-        ]
-        if differ:
-            raise CheckpointError(
-                f"{path} is from a different run: {'; '.join(differ)}. Resume with the same options, or use another folder."
-            )
+def _expect_fit(path: Path, manifest: dict[str, Any], like: Any) -> None:
     saved, wanted = manifest["leaves"], [_described(name, x) for _, name, x in _leaves(like)]
     if saved != wanted:
         pairs = {leaf["name"]: [leaf, None] for leaf in saved}

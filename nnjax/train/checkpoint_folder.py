@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from .watching.plain import plain
 
 FORMAT = 1
 UNFINISHED = ".saving-"  # prefix of what is being written or removed: not a checkpoint, and removed by the next save
@@ -196,3 +198,15 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def expect_same_run(path: Path, before: dict[str, Any], configuration: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raise CheckpointError unless both runs have the same configuration. See `nnjax.train.restore`."""
+    now, usual = json.loads(json.dumps([plain("restore: configuration", c) for c in (configuration, defaults)]))
+    names = [name for name in dict.fromkeys((*before, *now)) if name in now or name not in usual]
+    pairs = {name: (before.get(name, usual.get(name)), now.get(name)) for name in names}
+    differ = [f"{name} was {a!r}, is {b!r}" for name, (a, b) in pairs.items() if a != b]
+    if differ:
+        raise CheckpointError(
+            f"{path} is from a different run: {'; '.join(differ)}. Resume with the same options, or use another folder."
+        )

@@ -56,7 +56,7 @@ class Checkpoints(NamedTuple):
     with the best validation (or test) accuracy; configuration: what a resumed run must share; resume: start from the newest
     valid checkpoint, or from the beginning if there is none; on_note: called with notes on damaged checkpoints and on where
     the run starts; claimed: the caller holds the folder (see `claim`); on_history: called with the records of the epochs
-    before the one where the run resumes. See `save`.
+    before the one where the run resumes; defaults: of options that runs saved earlier may lack. See `save` and `restore`.
     """
 
     folder: str | Path
@@ -67,6 +67,7 @@ class Checkpoints(NamedTuple):
     on_note: Callable[[str], None] | None = None
     claimed: bool = False
     on_history: Callable[[tuple[Epoch, ...]], object] | None = None
+    defaults: Mapping[str, Any] = {}
 
 
 class Progress(NamedTuple):
@@ -180,7 +181,7 @@ def expect_resumable(checkpoints: Checkpoints | None, state: TrainState) -> None
     """Raise CheckpointError if a run with this state (shapes suffice) could not resume from what is saved."""
     if checkpoints is not None and expect_room(checkpoints):
         with suppress(NoneSound):
-            expect_fit(checkpoints.folder, state, configuration=checkpoints.configuration)
+            expect_fit(checkpoints.folder, state, configuration=checkpoints.configuration, defaults=checkpoints.defaults)
 
 
 def begin(checkpoints: Checkpoints | None, state: TrainState) -> tuple[TrainState, Progress]:
@@ -193,7 +194,7 @@ def begin(checkpoints: Checkpoints | None, state: TrainState) -> tuple[TrainStat
             say(f"no checkpoint in {checkpoints.folder} yet: starting from the beginning")
         return state, Progress()
     try:
-        found = restore(checkpoints.folder, state, configuration=checkpoints.configuration)
+        found = restore(checkpoints.folder, state, configuration=checkpoints.configuration, defaults=checkpoints.defaults)
     except NoneSound as error:
         for note in error.skipped:
             say(f"skipped: {note}")

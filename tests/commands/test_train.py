@@ -70,6 +70,22 @@ def test_resuming_with_something_else_says_what_differs(tmp_path, capsys):
     assert "saving in" in capsys.readouterr().out
 
 
+def test_a_run_saved_by_a_version_with_fewer_options_is_resumed(tmp_path, monkeypatch):
+    today = Train._checkpoints
+
+    def of_old(self):
+        saved = today(self)
+        early = {name: value for name, value in saved.configuration.items() if name != "standardise"}
+        return saved._replace(configuration={**early, "channels": (20, 40)})  # it was the default once
+
+    with monkeypatch.context() as m:
+        m.setattr(Train, "_checkpoints", of_old)
+        assert Train(folder=tmp_path, **QUICK).run() == 0
+    assert Train(folder=tmp_path, resume=True, **QUICK).run() == 0
+    with pytest.raises(CheckpointError, match="standardise was False, is True"):
+        Train(folder=tmp_path, resume=True, standardise=True, **QUICK).run()
+
+
 def test_data_are_known_by_what_they_hold_when_a_run_is_resumed(tmp_path, monkeypatch):
     digits = load("digits").train
     x, y = digits.x[:100], digits.y[:100]

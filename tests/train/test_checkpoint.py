@@ -69,6 +69,18 @@ def test_what_differs_is_named(tmp_path):
         restore(tmp_path, trained(optimizer=optax.sgd(0.1)))
 
 
+def test_a_program_may_get_new_options(tmp_path):
+    save(tmp_path, trained(), step=1, configuration={"optimizer": "adam", "blocks": 3})
+    now, defaults = {"optimizer": "adam", "clip": None, "decay": 0.5}, {"clip": None, "decay": 0.5, "blocks": 1}
+    assert restore(tmp_path, trained(), configuration=now, defaults=defaults).step == 1  # blocks does not matter to this run
+    with pytest.raises(CheckpointError, match=r"different run: blocks was 3, is 2; decay was 0.5, is 0.25"):
+        restore(tmp_path, trained(), configuration={**now, "decay": 0.25, "blocks": 2}, defaults=defaults)
+    with pytest.raises(CheckpointError, match=r"different run: clip was None, is 1.0"):
+        restore(tmp_path, trained(), configuration={"optimizer": "adam", "blocks": 3, "clip": 1.0})
+    with pytest.raises(TypeError, match="defaults must be a dictionary"):
+        restore(tmp_path, trained(), configuration=now, defaults=["clip"])
+
+
 def test_a_folder_without_checkpoints_is_one_sentence(tmp_path):
     with pytest.raises(CheckpointError, match=r"no valid checkpoint in .*: none was saved there"):
         restore(tmp_path / "none", trained())

@@ -42,8 +42,7 @@ PRECISIONS = ("bfloat16", "float16", "float32")
 
 def expect_options(o: "Train") -> None:
     """Raise ValueError for an option that makes no sense, alone or beside another, whatever the data."""
-    text = o.data.lower().endswith(".txt") or o.data in TEXTS
-    model = o.model or ("gpt" if text else "mlp")
+    text, model = _is_text(o), _model(o)
     _expect_model_for(o.data, text, model)
     _expect_sizes(o)
     _expect_numbers(o)
@@ -54,6 +53,19 @@ def expect_options(o: "Train") -> None:
         _expect_of_images(o, model)
     _expect_saved(o)
     _expect_optimizer(o)
+
+
+def _is_text(o: "Train") -> bool:
+    return o.data.lower().endswith(".txt") or o.data in TEXTS
+
+
+def _model(o: "Train") -> str:
+    return o.model or ("gpt" if _is_text(o) else "mlp")
+
+
+def is_used(o: "Train", name: str) -> bool:
+    """Whether the model of the run has this option."""
+    return name not in OF or _model(o) in OF[name]
 
 
 def _expect_model_for(data: str, text: bool, model: str) -> None:

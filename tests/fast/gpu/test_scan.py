@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax import combinators
+from nnjax.combinators import scan
 from nnjax.fast.gpu.scan import AT_A_TIME
 
 BLOCK = nnjax.serial(nnjax.dense(4, 4), nnjax.tanh(), nnjax.dropout(0.25))
@@ -36,7 +36,7 @@ def test_a_few_layers_run_in_a_row_only_on_a_gpu(layers, remat, loops):
 def test_layers_in_a_row_give_what_the_scan_gives(monkeypatch, layers):
     layer = nnjax.scan_layers(BLOCK, layers)
     right = pulled(layer, *given(layer))
-    monkeypatch.setattr(combinators, "by_platform", lambda *args, plain, cuda: cuda(*args))
+    monkeypatch.setattr(scan, "by_platform", lambda *args, plain, cuda: cuda(*args))
     found = pulled(layer, *given(layer))
     assert jax.tree.structure(found) == jax.tree.structure(right)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(right), strict=True):

@@ -1,14 +1,19 @@
-"""`nnjax plot RUN`: pictures of a run's metrics.jsonl and trajectory.jsonl; of several runs, one picture to compare them."""
+"""`nnjax plot RUN`: pictures of metrics.jsonl and trajectory.jsonl; of several, one picture and a table to compare them."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
 
 from ..data.files import writing
+from ..train.checkpoint_folder import CheckpointError, manifest_of, place, steps
 from ..train.watching.alignment import ANGLE, PSEUDO, RATIO
 from ..train.watching.metrics import RECORD, read_lines
 from ..train.watching.watch import APART, NORM
@@ -18,6 +23,11 @@ SCORES = ("validation_accuracy", "validation_r2", "test_accuracy", "test_r2")  #
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
 FEW = 30  # epochs: up to so many are drawn as points too, so that a single one can be seen
+LAST = {
+    "loss": "loss", "validation_loss": "validation loss", "validation_accuracy": "validation accuracy",
+    "validation_r2": "validation R²", "test_accuracy": "test accuracy", "test_r2": "test R²",
+}  # fmt: skip
+ROOM = {"loss": 80, "epochs": 100}  # the least width of the terminal where these of them are told
 NAMED = 12  # lines that fit into a legend
 
 
@@ -108,6 +118,38 @@ def compared(runs: dict[str, dict[str, Any]], file: Path) -> None:
         figure.savefig(draft, dpi=100, format=file.suffix.removeprefix(".") or "png")
 
 
+def size(folder: Path) -> tuple[int, int] | None:
+    """How many numbers the parameters of a saved run have, and its steps; None where no checkpoint tells."""
+    try:
+        manifest = manifest_of(place(folder / "checkpoints", steps(folder / "checkpoints")[-1]))
+    except (CheckpointError, IndexError):
+        return None
+    shapes = [leaf["shape"] for leaf in manifest["leaves"] if leaf["name"].startswith("params")]
+    return sum(map(math.prod, shapes)), manifest["step"]
+
+
+def side_by_side(runs: dict[str, dict[str, Any]], sizes: Sequence[tuple[int, int] | None], width: int) -> Table:
+    """The size and steps of several runs, and the last value of what was recorded of each, in as many columns as fit."""
+    table = Table(box=SIMPLE, padding=(0, 0, 0, 1), show_edge=False)
+    table.add_column("run", overflow="fold")
+    last = {heading: [_last(columns.get(field, ())) for columns in runs.values()] for field, heading in LAST.items()}
+    told = {
+        "parameters": ["-" if n is None else f"{n[0]:,}" for n in sizes],
+        "steps": ["-" if n is None else f"{n[1]:,}" for n in sizes],
+        "epochs": [str(len(columns["epoch"])) for columns in runs.values()],
+    } | {heading: values for heading, values in last.items() if set(values) != {"-"}}
+    told = {heading: values for heading, values in told.items() if width >= ROOM.get(heading, 0)}
+    for heading in told:
+        table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
+    for row in zip(runs, *told.values()):
+        table.add_row(*row)
+    return table
+
+
+def _last(values: Sequence[float]) -> str:
+    return f"{values[-1]:.4f}" if values and _finite(values[-1:]) else "-"
+
+
 def _by_layer(ax: Any, columns: dict[str, Any], prefix: str) -> None:
     """What was measured of every layer or parameter, from blue for the first to orange for the last.
 
@@ -167,7 +209,8 @@ def drift(columns: dict[str, Any], file: Path) -> None:
 
 @dataclass
 class Plot:
-    """Draw what a run recorded (curves, gradients, drift) as PNG files in its folder; or compare several in one picture."""
+    """Draw what a run recorded (curves, gradients, drift) as PNG files in its folder; or compare several, in one picture and in
+    a table of their sizes and last values."""
 
     run_folder: tyro.conf.Positional[Path]
     """The folder that `nnjax train --folder` wrote."""
@@ -202,7 +245,10 @@ class Plot:
         names = [folder.resolve().name for folder in folders]
         names = [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders)]
         out = self.out or Path("compare.png")
-        compared({name: _records(folder) for name, folder in zip(names, folders)}, out)
+        runs = {name: _records(folder) for name, folder in zip(names, folders)}
+        compared(runs, out)
+        console = Console()
+        console.print(side_by_side(runs, [size(folder) for folder in folders], console.width))
         print(out)
         return 0
 

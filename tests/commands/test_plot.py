@@ -1,10 +1,15 @@
 import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 
 from nnjax.commands.plot import STEP, Plot, columns
 from nnjax.commands.train import Train
+from nnjax.train import save
+from nnjax.train.step import init_state
 from nnjax.train.watching.watch import APART, NORM
 
 LINE = '{"epoch": 1, "loss": 0.5, "validation_accuracy": 0.5, "test_accuracy": null}'
@@ -67,13 +72,30 @@ def test_several_runs_are_drawn_in_one_picture_under_their_names(tmp_path, drawn
     ]
     monkeypatch.chdir(tmp_path)
     assert Plot(runs[0], tuple(runs[1:])).run() == 0
-    assert capsys.readouterr().out == "compare.png\n"
+    assert capsys.readouterr().out.endswith("\ncompare.png\n")
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
     (figure,) = drawn.values()
     names = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert names == [str(runs[0]), str(runs[1]), "c"]
     assert Plot(runs[0], (runs[2],), out=tmp_path / "mine.svg").run() == 0
     assert "<svg" in (tmp_path / "mine.svg").read_text()
+
+
+def test_several_runs_are_told_side_by_side(tmp_path, drawn, capsys, monkeypatch):
+    runs = [recorded(tmp_path / name, 2, validation_loss=loss) for name, loss in (("small", 2.25), ("large", 1.75))]
+    params = {"small": jnp.zeros((3, 4)), "large": (jnp.zeros((50, 20)), jnp.zeros(7))}
+    for run in runs:
+        state = init_state(params[run.name], optax.adam(0.1), jax.random.key(0))  # adam's averages are no parameters
+        save(run / "checkpoints", state, step=70)
+    monkeypatch.setenv("COLUMNS", "80")
+    Plot(runs[0], (runs[1], recorded(tmp_path / "unsaved")), out=tmp_path / "x.png").run()
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in told if line.split()[:1] in (["small"], ["large"])] == [
+        ["small", "12", "70"], ["large", "1,007", "70"],
+    ]  # fmt: skip
+    assert sum("2.2500" in line for line in told) == sum("1.7500" in line for line in told) == 1
+    assert next(line for line in told if "unsaved" in line).split()[1:3] == ["-", "-"]
+    assert max(map(len, told)) <= 80
 
 
 def test_runs_on_numbers_are_compared_by_r2(tmp_path, drawn):

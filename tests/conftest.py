@@ -47,11 +47,11 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Every third case of a test that `repeats` is not slow. Each day runs every seventh of the slow ones that are `in_turn`,
+    """Every sixth case of a test that `repeats` is not slow. Each day runs every seventh of the slow ones that are `in_turn`,
     so that a week runs them all; NNJAX_TESTS_TURN=all runs them at once."""
     for _, alike in itertools.groupby(items, lambda item: item.nodeid.partition("[")[0]):
         for i, item in enumerate(alike):
-            if i % 3 and item.get_closest_marker("repeats"):
+            if i % 6 and item.get_closest_marker("repeats"):
                 item.add_marker("slow")
                 item.add_marker("in_turn")
     turn = os.environ[TURN]
@@ -90,7 +90,7 @@ def programs_dropped():
     """A worker runs many modules, which together compile more than a process should keep."""
     yield
     ended = next(ENDED)
-    if resident() > MUCH or (ended % 16 == 0 and crowded()):  # counting the maps takes milliseconds
+    if resident() > MUCH or (ended % 8 == 0 and crowded(0.75)):  # counting the maps takes milliseconds
         forget()
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):

@@ -105,6 +105,7 @@ WITH_NUMPY_NUMBERS = {
 
 
 @pytest.mark.parametrize("name", WITH_NUMPY_NUMBERS)
+@pytest.mark.repeats
 def test_numpy_numbers_do_not_widen_arrays(name):
     def made(n):
         layer = WITH_NUMPY_NUMBERS[name](n)

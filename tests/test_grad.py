@@ -77,6 +77,7 @@ def test_microbatches_add_up_to_the_batch_exactly(parts, weights):
 
 @pytest.mark.parametrize("parts", [2, 4])
 @pytest.mark.parametrize("weights", [None, jnp.array([1.0, 0, 2, 1])], ids=["plain", "weighted"])
+@pytest.mark.repeats
 def test_microbatches_count_what_the_loss_counts(parts, weights):
     loss, labels = nnjax.softmax_cross_entropy(class_weights=[0.5, 2.0, 1.0]), jnp.array([0, -100, 1, -100])
     f = nnjax.value_and_grad(MODEL, loss)

@@ -184,6 +184,8 @@ def test_its_random_numbers_are_normal_and_of_glorots_deviation(page):
 
 
 @pytest.mark.parametrize("seed", TEN)
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_convolution_attention_and_batch_norm(page, seed, x64):
     rng = np.random.default_rng(seed)
     stride, taps = 1 + seed % 2, 1 + seed % 4
@@ -346,6 +348,8 @@ def held_as_shown(page, net):
         assert ("▲" in told[3]) == (float(after) > n.cost)
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_network_that_is_typed_in_is_computed(open_at, x64):
     page = open_at()
     type_network(page, random_network(1))

@@ -54,14 +54,14 @@ def layer_subject(layer: Layer, spec: Spec) -> Subject:
     )  # fmt: skip
 
 
-def crowded() -> bool:
-    """Whether compiled programs take up half of the memory maps that Linux allows a process: 65,530 by default.
+def crowded(share: float = 0.5) -> bool:
+    """Whether compiled programs take up this share of the memory maps that Linux allows a process: 65,530 by default.
 
     A program takes about twenty, and a loop that runs eagerly is compiled again each time.
     """
     try:
         most = int(Path("/proc/sys/vm/max_map_count").read_text())
-        return Path("/proc/self/maps").read_bytes().count(b"\n") > most // 2
+        return Path("/proc/self/maps").read_bytes().count(b"\n") > share * most
     except (OSError, ValueError):
         return False  # other systems have no such limit
 

@@ -46,6 +46,7 @@ def test_names_are_unique_and_every_public_layer_has_a_case():
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.repeats
 def test_every_case_passes_its_check(case):
     run(case, (7,), [0], ["jit"])  # compiling one operation takes as long as a small program
 

@@ -161,6 +161,7 @@ def test_a_product_summed_in_float32_has_no_taylor_remainder(factor, ok):
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.001])
+@pytest.mark.repeats
 def test_what_does_not_run_in_lower_precision_is_compared_in_the_others(factor):
     @jax.custom_vjp
     def solve(a, b):

@@ -171,6 +171,8 @@ def test_a_file_is_complete_after_every_case(monkeypatch, tmp_path, timed):
     assert "not started when this was written" in written[0]["not_reached"].values()
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_within_a_budget_a_failure_is_the_exit_code_and_an_error_ends_nothing(capsys, monkeypatch, timed):
     good = command.check_layer
     for fault in (lambda *a, **h: Report((GOOD._replace(ok=False, status="failed"),)), lambda *a, **h: 1 / 0):

@@ -34,6 +34,7 @@ def row(out, label):
 
 
 @pytest.mark.parametrize(("sizes", "seed"), NETS)
+@pytest.mark.repeats
 def test_what_is_printed_are_these_numbers(sizes, seed, capsys):
     out = printed(capsys, ",".join(map(str, sizes)), seed)
     n = numbers(network(sizes, seed))

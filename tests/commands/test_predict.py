@@ -151,6 +151,7 @@ def pictures(path):
 
 
 @pytest.mark.parametrize(("name", "make"), [("mine.csv", priced), ("mine.parquet", kinds), ("mine", pictures)])
+@pytest.mark.repeats
 def test_predict_gives_the_test_accuracy_of_training(tmp_path, capsys, name, make):
     data, folder = tmp_path / name, tmp_path / "run"
     options = make(data)

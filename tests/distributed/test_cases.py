@@ -35,6 +35,7 @@ def test_gradients_over_a_mesh_are_those_of_one_device(name):
 
 
 @pytest.mark.parametrize("name", sorted(EXPERTS))
+@pytest.mark.repeats
 def test_gradients_with_experts_on_several_devices_are_those_of_one(name):
     held("2x2", MESHES[4], name, ["float32"])
 

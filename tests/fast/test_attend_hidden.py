@@ -86,6 +86,7 @@ def held(monkeypatch, seed, atol=1e-12):
 
 
 @pytest.mark.parametrize("seed", range(24))
+@pytest.mark.repeats
 def test_attention_of_every_kind_equals_attention_over_copies_of_the_visible_keys(monkeypatch, x64, seed):
     held(monkeypatch, seed)
 
@@ -135,6 +136,7 @@ def test_queries_before_a_nan_are_not_affected_by_it(monkeypatch, holder, bad, d
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.repeats
 def test_keys_after_a_query_with_nan_keep_their_gradient(monkeypatch, bad):
     for name, f in spellings(monkeypatch, causal=True):
         _, ct_q, ct_k, ct_v = f(jnp.asarray(Q).at[..., 2, 0].set(bad), jnp.asarray(K), jnp.asarray(V), jnp.asarray(CT))

@@ -48,6 +48,7 @@ def test_blocks_are_few_and_large():
 
 
 @pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.repeats
 def test_the_blocks_keep_to_the_definition(small, causal):
     q, k, v, _ = inputs()
     report = nnjax.check_pair(
@@ -75,6 +76,8 @@ def test_a_fault_in_a_block_is_found(small, monkeypatch, name, wrong):
     assert not report.ok
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_hidden_numbers_may_be_anything_and_visible_ones_count(small):
     q, k, v, ct = inputs()
     k, v = k.at[:, :, 5].set(jnp.nan), v.at[:, :, 6].set(jnp.inf)

@@ -14,6 +14,7 @@ def both(each, whole):
 
 @pytest.mark.parametrize("size", [1, 3, 5, 7, 8])
 @pytest.mark.parametrize("rows", [0, 1, 7])
+@pytest.mark.repeats
 def test_any_number_at_a_time_gives_the_same(rows, size):
     x, n, w = jnp.arange(3.0 * rows).reshape(rows, 3), jnp.arange(rows), jnp.ones((3, 2))
     found = in_chunks(both, (x, n), w, (jnp.zeros(3), jnp.zeros(())), size, jnp.float32)

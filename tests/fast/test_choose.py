@@ -60,6 +60,8 @@ def test_elsewhere_the_program_is_that_of_the_plain_pair(name, platform):
     assert sum(costly(layer).values())
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_plain_pair_is_found_inside_compositions_and_keeps_name_and_definition():
     model = nnjax.lenet(3, channels=(2,), hidden=4, image=(8, 8, 1))
     slow = nnjax.plain(model)

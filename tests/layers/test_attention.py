@@ -93,6 +93,7 @@ def test_heads_are_split_and_joined_by_permutations():
 
 
 @pytest.mark.parametrize("options", [{"rope": False}, {"rope": True}, {"rope": True, "window": (2, 0), "head_dim": 6}], ids=str)
+@pytest.mark.repeats
 def test_one_position_at_a_time_gives_the_same(options):
     layer, opts = nnjax.attention(8, 4, kv_heads=2, **options), expect_attention(8, 4, 2, **options)
     params, x = made(layer), normal(3, 5, 8)
@@ -148,6 +149,8 @@ EVERYTHING = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_all_that_is_done_to_scores_at_once_passes_and_a_forgotten_cap_does_not():
     layer, other = nnjax.attention(8, 4, **EVERYTHING), nnjax.attention(8, 4, **{**EVERYTHING, "softcap": None})
     segments = jnp.array([[0, 0, 0, 1, 1], [2, 2, 2, 2, 2]], jnp.int32)

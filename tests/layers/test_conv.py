@@ -64,6 +64,7 @@ def test_other_transforms_pass(name):
 
 
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.repeats
 def test_the_pair_gives_the_value_of_the_definition(name):
     layer, params, x = made(*SHAPES[name])
     np.testing.assert_allclose(layer.fwd(params, x)[0], layer.apply(params, x), rtol=1e-4, atol=1e-4)

@@ -118,6 +118,8 @@ def test_bad_input_is_refused(call, error, words):
         call()
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_student_by_hand_is_one_by_jax():
     student, teacher = nnjax.gpt(5, 4, 1, 1, 4, fused=True), nnjax.gpt(5, 4, 1, 2, 6, fused=True)
     params, taught = student.init(jax.random.key(0)), teacher.init(jax.random.key(1))

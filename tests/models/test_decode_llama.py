@@ -37,6 +37,7 @@ def slowly(params, options, prompt, length):
         pytest.param({"sliding_window": 2, "head_dim": 6}, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.repeats
 def test_kept_keys_and_values_give_what_the_definition_gives_also_past_the_context(more):
     options, params = made(**more)
     expected = slowly(params, options, PROMPT, 12)

@@ -88,6 +88,7 @@ def test_weights_reach_their_places(tmp_path, scan):
     ],
     ids=str,
 )  # fmt: skip
+@pytest.mark.repeats
 def test_options_are_those_of_the_config(tmp_path, config, options):
     write(tmp_path, CONFIG | config)
     found = models.llama_options(tmp_path)

@@ -22,6 +22,8 @@ def test_ragged_dot_and_its_gradients_in_float64():
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_ragged_dot_passes_the_check_under_every_transform():
     sizes = jnp.array([4, 0, 2], jnp.int32)
 

@@ -38,6 +38,8 @@ def turned(at, factor):
     return hand
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_it_equals_the_run_by_hand_also_if_it_is_stopped_and_resumed(tmp_path):
     expected = fit(
         RECIPE.hand, RECIPE.params, DIGITS, predict=RECIPE.predict, optimizer=optax.adam(0.01), epochs=2, batch_size=32,

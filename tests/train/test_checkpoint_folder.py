@@ -125,6 +125,7 @@ def test_invalid_checkpoints_are_skipped_with_a_reason(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [name for name in STRANGE if name not in ("a state that lacks a file",)])
+@pytest.mark.repeats
 def test_what_has_the_name_of_a_checkpoint_is_moved_aside(tmp_path, name):
     STRANGE[name][0](tmp_path / "00000002")
     for value in (7.0, 8.0):

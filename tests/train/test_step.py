@@ -53,6 +53,8 @@ def test_every_example_at_most_once_and_another_order_each_time():
     assert (orders[0] != orders[1]).any()
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_an_epoch_is_its_steps_one_after_another_and_leaves_the_callers_params_alone():
     optimizer = optax.adam(0.01)
     params = MODEL.init(jax.random.key(0))

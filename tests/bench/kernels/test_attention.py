@@ -6,6 +6,8 @@ import pytest
 from nnjax.bench.kernels.attention import attends, others, plain
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_every_reference_gives_what_the_hand_written_one_gives():
     hand, references, args = attends(16, 2, 2, 4)()
     assert set(references) == {"jax.grad", "checkpoint", "jax.nn"}

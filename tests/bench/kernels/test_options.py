@@ -6,6 +6,7 @@ from nnjax.bench.kernels.options import OPTIONS, attends_with
 
 
 @pytest.mark.parametrize("name", [n for n in OPTIONS if n != "dropout"])
+@pytest.mark.repeats
 def test_every_option_computes_the_same_by_hand_and_by_definition(name):
     hand, references, args = attends_with(name, 136 if "window" in name else 9, 2, 2, 4)()
     ours = jax.jit(hand)(*args)

@@ -124,6 +124,7 @@ def by_partial(factor):
 
 
 @pytest.mark.parametrize("make", [by_custom_gradient, by_equinox, by_symbolic_zeros, by_optimize_remat, by_partial])
+@pytest.mark.repeats
 def test_whatever_a_rule_is_written_with_it_is_found_and_named_as_its_author_did(make):
     for factor, verdict in ((1.0, "ok"), (1.1, "FAULT")):
         report = nnjax.audit(make(factor), X)

@@ -72,6 +72,8 @@ def test_a_suite_that_passes_ends_with_a_table_of_its_rules(project, tmp_path, w
     assert "1 at fault, 1 not settled" in table
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_suite_fails_only_with_the_strict_option(project):
     code, out = project("--vjp-audit", "--vjp-audit-strict", "-k", "wrong")
     assert code == 1, out

@@ -124,6 +124,8 @@ def test_a_kink_is_a_convention_whatever_the_argument_is_called_and_complex_too(
     assert "convention" in note
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_rule_for_positive_numbers_is_not_blamed_for_others_that_were_drawn():
     log = jax.custom_vjp(lambda x: jnp.log(jnp.maximum(x, 1e-6)))
     log.defvjp(lambda x: (jnp.log(jnp.maximum(x, 1e-6)), x), lambda x, ct: (ct / x,))

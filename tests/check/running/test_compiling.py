@@ -5,7 +5,12 @@ import sys
 import jax
 import pytest
 
-from nnjax.check.running.compiling import FLAG, compiled_lightly
+from nnjax.check.running.compiling import FLAGS, compiled_lightly
+
+
+def passed(flag: str) -> int:
+    """How often the flag is among those that XLA will read."""
+    return os.environ.get("XLA_FLAGS", "").count(flag)
 
 
 @pytest.mark.parametrize("before", [None, "--xla_cpu_enable_fast_math=false"])
@@ -16,12 +21,19 @@ def test_settings_and_flags_are_left_as_they_were(monkeypatch, before):
         monkeypatch.setenv("XLA_FLAGS", before)
     with compiled_lightly():
         assert jax.config.read("jax_disable_most_optimizations")
-        assert (FLAG in os.environ.get("XLA_FLAGS", "")) == jax.__version__.startswith("0.10.")
+        once = {flag: passed(flag) for flag in FLAGS}
+        assert once == {flag: int(jax.__version__.startswith(versions)) for flag, versions in FLAGS.items()}
         assert (before or "") in os.environ.get("XLA_FLAGS", "")
         with compiled_lightly():
-            assert os.environ.get("XLA_FLAGS", "").count(FLAG) <= 1
+            assert {flag: passed(flag) for flag in FLAGS} == once
     assert os.environ.get("XLA_FLAGS") == before
     assert not jax.config.read("jax_disable_most_optimizations")
+
+
+def test_a_flag_of_the_users_own_stays(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_parallel_codegen_split_count=4")
+    with compiled_lightly():
+        assert passed("codegen_split_count") == passed("codegen_split_count=4") == 1
 
 
 def test_a_fresh_process_takes_the_flags_and_computes():

@@ -77,6 +77,7 @@ ONCE = {"dtypes": ["float32"], "transforms": ["jit"]}
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.repeats
 def test_a_rule_that_is_wrong_elsewhere_is_found(name):
     body, bwd, args, word = CASES[name]
     wrong = rule(body, functools.partial(bwd, False))
@@ -101,6 +102,8 @@ def test_what_is_found_is_small():
     assert "x float32 (1, 2)" in report.failures[0].note
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_pair_and_a_layer_are_searched_too():
     fwd = lambda x: (top(x), (x,))  # noqa: E731
     for right in (False, True):

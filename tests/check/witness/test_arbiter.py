@@ -51,6 +51,7 @@ AT_KINKS = {
 
 
 @pytest.mark.parametrize("name", AT_KINKS)
+@pytest.mark.repeats
 def test_a_convention_needs_a_kink_and_lies_between_its_slopes(name):
     f, x, right = AT_KINKS[name]
     ok, said = verdict(f, x)
@@ -88,6 +89,7 @@ OPAQUE = {
 
 @pytest.mark.parametrize("factor", [1.0, 2.0, 1.01])
 @pytest.mark.parametrize("name", OPAQUE)
+@pytest.mark.repeats
 def test_values_decide_where_autodiff_does_not_run(name, factor):
     body, slope, x = OPAQUE[name]
     for rule in (jvp(body, lambda x: factor * slope(x)), vjp(body, lambda x, ct: factor * ct * slope(x))):
@@ -133,6 +135,7 @@ def inner(factor):
 
 
 @pytest.mark.parametrize("factor", [3.0, 1.01])
+@pytest.mark.repeats
 def test_a_right_rule_is_not_blamed_for_one_that_its_body_calls(factor):
     wrong = inner(factor)
     right = jvp(lambda x: wrong(x) * 2, lambda x: 2 * jnp.cos(x))
@@ -206,6 +209,7 @@ def scanned_in_float32(x):
 @pytest.mark.parametrize(
     ("body", "slope"), [(looped_in_float32, lambda a: 0.5 / jnp.sqrt(a)), (scanned_in_float32, lambda x: 3 * x**2)]
 )
+@pytest.mark.repeats
 def test_a_body_that_does_not_run_in_float64_is_checked_in_its_own_precision_and_says_so(body, slope, factor):
     rule = jvp(body, lambda x: factor * slope(x))
     report = nnjax.audit(rule, jnp.float32(2.0))
@@ -321,6 +325,7 @@ COMPLEX = {
 
 
 @pytest.mark.parametrize("name", COMPLEX)
+@pytest.mark.repeats
 def test_complex_arguments_and_outputs_are_held_to_jaxs_convention(name):
     body, right, wrong, x = COMPLEX[name]
     with jax.numpy_dtype_promotion("standard"):

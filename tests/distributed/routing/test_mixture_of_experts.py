@@ -28,6 +28,7 @@ def drawn(layer, favourite=None):
 
 @pytest.mark.parametrize("axes", [{"expert": 4}, pytest.param({"data": 2, "expert": 2}, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize(("top_k", "favourite"), [(2, None), (1, 5)], ids=["any", "one gets all"])
+@pytest.mark.repeats
 def test_value_and_gradients_are_those_of_one_device(axes, top_k, favourite):
     mesh, batch, one = make_mesh(**axes), tuple(axes), nnjax.mixture_of_experts(4, 3, 8, top_k, **LOSSES)
     cut = replicated(mixture_of_experts(4, 3, 8, top_k, mesh, batch=batch, **LOSSES), batch)

@@ -10,6 +10,7 @@ from nnjax.layers.routing.ragged import PLAIN
 @pytest.mark.parametrize(
     ("sizes", "block"), [([3, 0, 4], 2), ([0, 0, 7], 3), ([1, 1, 1, 4], 4), ([7], 7), ([5, 2], 1)], ids=str
 )
+@pytest.mark.repeats
 def test_blocks_take_every_row_once_in_its_group(sizes, block):
     rows = sum(sizes)
     found = ragged.blocks_of(jnp.array(sizes, jnp.int32), rows, block)
@@ -20,6 +21,7 @@ def test_blocks_take_every_row_once_in_its_group(sizes, block):
 
 @pytest.mark.parametrize("sizes", [[3, 0, 8], [0, 11], [11, 0], [4, 4, 3], [1, 2, 0, 5]], ids=str)
 @pytest.mark.parametrize("block", [1, 2, 4, 5])
+@pytest.mark.repeats
 def test_blocks_of_any_length_give_the_plain_products(block, sizes, monkeypatch):
     monkeypatch.setattr(ragged, "BLOCK", block)
     rng = np.random.default_rng(0)

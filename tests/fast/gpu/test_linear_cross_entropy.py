@@ -32,6 +32,7 @@ def inputs(n=5):
 
 
 @pytest.mark.parametrize("n", [5, 2, 0])
+@pytest.mark.repeats
 def test_the_chunks_keep_to_the_definition(monkeypatch, n):
     loss = in_chunks(monkeypatch)
     if n:

@@ -23,6 +23,7 @@ WINDOWS = {
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda d: d.__name__)
 @pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.repeats
 def test_they_give_what_the_plain_pair_gives_bit_for_bit(name, dtype):
     window, stride, shape = WINDOWS[name]
     how = {"pool": Pool(window, stride)}

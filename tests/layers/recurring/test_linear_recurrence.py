@@ -73,6 +73,7 @@ def test_value_and_cotangents_are_those_of_a_loop(sizes, reverse, x64):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("kind", ["near 1", "zeros"])
+@pytest.mark.repeats
 def test_in_low_precision_the_state_takes_in_what_is_small_beside_it(dtype, kind):
     """A sum of a thousand ones stays at 256 if it is kept in bfloat16."""
     a, b, h, _ = drawn(2, 1000, 3, kind)

@@ -58,6 +58,8 @@ def test_the_state_before_the_first_step_is_not_cut_and_its_cotangent_ends_at_th
     assert not second.any()
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_check_passes_it_and_says_that_values_are_not_asked():
     layer = nnjax.rnn(2, 2, truncate=2)
     params, x = jittered(layer).init(jax.random.key(0)), normal(1, 2, 5, 2)

@@ -99,6 +99,7 @@ def pulled(pair, params, x):
         (1, 1, "swiglu", "chosen", {}),
     ],
 )
+@pytest.mark.repeats
 def test_it_is_a_loop_over_tokens_and_experts(experts, top_k, activation, over, weights):
     layer = mixture_of_experts(4, 3, experts, top_k, activation=activation, over=over, **weights)
     params = made(4, 3, experts, 2 if activation == "swiglu" else 1)
@@ -153,6 +154,8 @@ def test_a_router_that_learns_nothing_is_rejected_and_the_layer_passes():
     assert {row.leaf for row in report.failures} == {"params.router"}
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_it_runs_under_vmap_over_tokens_alone_and_over_parameters_alone():
     layer = mixture_of_experts(3, 2, 3, 2)
     params, x = layer.init(jax.random.key(0)), normal(2, 5, 3).astype(jnp.float32)

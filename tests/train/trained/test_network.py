@@ -19,6 +19,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("model", OPTIONS)
+@pytest.mark.repeats
 def test_the_network_of_a_recipe_is_made_again_from_its_description(model):
     recipe = make_recipe(model, DATA, key=jax.random.key(0), **OPTIONS[model])
     layer = layer_of(recipe.network)

@@ -65,6 +65,8 @@ def test_a_llama_does_so_too_and_as_generate_llama(prompt):
     assert text(made, LLAMA_PARAMS, prompt, 12) == "".join(VOCABULARY[i] for i in wanted)
 
 
+@pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_mixture_of_experts_writes_as_its_definition_does_from_the_last_characters(moe):
     params = jax.tree.map(lambda p: 8 * p if p.ndim > 1 else p, layer_of(MOE).init(jax.random.key(3)))
     apply, ids = jax.jit(layer_of(MOE).apply), [VOCABULARY.index(c) for c in "abc"]

@@ -20,13 +20,9 @@ from jax import Array, lax
 from ..errors import (
     describe,
     expect_flag,
-    expect_float,
     expect_init,
-    expect_params,
     expect_per_axis,
     expect_positive,
-    expect_same_dtype,
-    expect_shape,
 )
 from ..fast.choose import by_platform
 from ..fast.cpu import conv as cpu
@@ -34,7 +30,7 @@ from ..feedback import expect_operator, transpose
 from ..layer import Layer
 from ..leaf import Like, leaf
 from ..linear import Amounts, broadcast, broadcast_t, fold
-from .convolving.padding import SPACE, expect_groups, expect_padding
+from .convolving.padding import expect_groups, expect_kernel, expect_padding
 from .mirrored import carried_by
 
 LAYOUT = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
@@ -73,26 +69,9 @@ class Window(NamedTuple):
 
 
 def _expect_conv(params, x, window) -> None:
-    expect_params("conv", params, ConvParams)
-    expect_float("conv", "w", params.w)
-    expect_float("conv", "x", x)
-    dims, w = len(window.stride), params.w
-    if w.ndim != dims + 2 or w.shape[-1] % window.groups or 0 in w.shape[:dims]:
-        raise ValueError(
-            f"conv: w must have shape ({'k, ' * dims}in_channels / groups, out_channels), got {describe(w)}; "
-            "make it with layer.init(key)."
-        )
-    if params.b is not None:
-        expect_shape("conv", "b", params.b, w.shape[-1:])
-        expect_same_dtype("conv", "b", params.b, "w", w)
-    n_in = w.shape[-2] * window.groups
-    if x.ndim < dims + 1 or x.shape[-1] != n_in:
-        raise ValueError(
-            f"conv: x must have shape (..., {SPACE[dims]}, {n_in}), channels last, got {describe(x)}; transpose it, or make "
-            "the layer with as many input channels as x has."
-        )
-    expect_same_dtype("conv", "x", x, "w", w)
-    space, kernel = x.shape[-1 - dims : -1], w.shape[:dims]
+    dims = len(window.stride)
+    expect_kernel("conv", ConvParams, params, x, dims, window.groups)
+    space, kernel = x.shape[-1 - dims : -1], params.w.shape[:dims]
     for n, k, d, (before, after) in zip(space, kernel, window.dilation, window.amounts(space, kernel)):
         if n < 1 or n + before + after < (k - 1) * d + 1:
             raise ValueError(

@@ -17,20 +17,16 @@ from jax import Array, lax
 from ...errors import (
     describe,
     expect_flag,
-    expect_float,
     expect_init,
-    expect_params,
     expect_per_axis,
     expect_positive,
-    expect_same_dtype,
-    expect_shape,
     whole_number,
 )
 from ...layer import Layer
 from ...leaf import Like, leaf
 from ...linear import Amounts, broadcast, broadcast_t
 from ..conv import LAYOUT, OVER_THE_BATCH, ConvParams, Window, flipped, one_batch
-from .padding import SPACE, expect_groups, expect_padding
+from .padding import expect_groups, expect_kernel, expect_padding
 
 
 class Spread(NamedTuple):
@@ -56,29 +52,12 @@ class Spread(NamedTuple):
 
 
 def _expect_conv_transpose(params, x, spread) -> None:
-    who = "conv_transpose"
-    expect_params(who, params, ConvParams)
-    expect_float(who, "w", params.w)
-    expect_float(who, "x", x)
-    dims, groups, w = len(spread.more), spread.window.groups, params.w
-    if w.ndim != dims + 2 or w.shape[-1] % groups or 0 in w.shape[:dims]:
+    dims = len(spread.more)
+    expect_kernel("conv_transpose", ConvParams, params, x, dims, spread.window.groups, transposed=True)
+    space, kernel = x.shape[-1 - dims : -1], params.w.shape[:dims]
+    if min(*space, *spread.places(space, kernel)) < 1:
         raise ValueError(
-            f"{who}: w must have shape ({'k, ' * dims}out_channels / groups, in_channels), got {describe(w)}; make it with "
-            "layer.init(key)."
-        )
-    if params.b is not None:
-        expect_shape(who, "b", params.b, (w.shape[-2] * groups,))
-        expect_same_dtype(who, "b", params.b, "w", w)
-    if x.ndim < dims + 1 or x.shape[-1] != w.shape[-1]:
-        raise ValueError(
-            f"{who}: x must have shape (..., {SPACE[dims]}, {w.shape[-1]}), channels last, got {describe(x)}; transpose it, or "
-            "make the layer with as many input channels as x has."
-        )
-    expect_same_dtype(who, "x", x, "w", w)
-    space = x.shape[-1 - dims : -1]
-    if min(*space, *spread.places(space, w.shape[:dims])) < 1:
-        raise ValueError(
-            f"{who}: every axis of space must have a place in x and in y, got {describe(x)} with the kernel {w.shape[:dims]} "
+            f"conv_transpose: every axis of space must have a place in x and in y, got {describe(x)} with the kernel {kernel} "
             f"and padding {spread.window.padding}; pad less."
         )
 

@@ -1,9 +1,18 @@
-"""The zeros around an input, as people write them, and how its axes of space are called."""
+"""What a convolution and its transpose are given: zeros around the input, as people write them, and a kernel that fits it."""
 
 import math
 from typing import Any, cast
 
-from ...errors import MOST, is_array, whole_number
+from ...errors import (
+    MOST,
+    describe,
+    expect_float,
+    expect_params,
+    expect_same_dtype,
+    expect_shape,
+    is_array,
+    whole_number,
+)
 from ...linear import Amounts
 
 SPACE = {1: "width", 2: "height, width", 3: "depth, height, width"}  # by how many axes there are
@@ -33,6 +42,30 @@ def expect_groups(who: str, in_channels: int, out_channels: int, groups: int) ->
             f"{who}: groups must divide in_channels and out_channels, got groups={groups}, in_channels={in_channels}, "
             f"out_channels={out_channels}; use a common divisor, such as {math.gcd(in_channels, out_channels)}."
         )
+
+
+def expect_kernel(who: str, kind: type, params: Any, x: Any, dims: int, groups: int, *, transposed: bool = False) -> None:
+    """Raise TypeError or ValueError unless params.w is a kernel over `dims` axes of space, with a bias that fits it, and x fits
+    both. transposed: w is stored as the kernel of the convolution from y to x.
+    """
+    expect_params(who, params, kind)
+    w, b = params.w, params.b
+    expect_float(who, "w", w)
+    expect_float(who, "x", x)
+    last = "out_channels / groups, in_channels" if transposed else "in_channels / groups, out_channels"
+    if w.ndim != dims + 2 or w.shape[-1] % groups or 0 in w.shape[:dims]:
+        raise ValueError(f"{who}: w must have shape ({'k, ' * dims}{last}), got {describe(w)}; make it with layer.init(key).")
+    shared, whole = w.shape[-2] * groups, w.shape[-1]
+    n_in, n_out = (whole, shared) if transposed else (shared, whole)
+    if b is not None:
+        expect_shape(who, "b", b, (n_out,))
+        expect_same_dtype(who, "b", b, "w", w)
+    if x.ndim < dims + 1 or x.shape[-1] != n_in:
+        raise ValueError(
+            f"{who}: x must have shape (..., {SPACE[dims]}, {n_in}), channels last, got {describe(x)}; transpose it, or make "
+            "the layer with as many input channels as x has."
+        )
+    expect_same_dtype(who, "x", x, "w", w)
 
 
 def _pair(x: Any) -> bool:

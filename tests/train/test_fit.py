@@ -228,7 +228,8 @@ def _killed(folder, out, seconds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(5))  # 25 runs, for several workers
+@pytest.mark.in_turn
+@pytest.mark.parametrize("part", range(5))  # of 25 runs
 def test_runs_killed_at_random_moments_end_like_the_uninterrupted_one(tmp_path, part):
     runs = 5
     subprocess.run([sys.executable, "-c", PROGRAM, tmp_path / "whole", tmp_path / "whole.npz"], check=True, capture_output=True)

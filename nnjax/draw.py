@@ -52,6 +52,19 @@ def diverging() -> Any:
     return LinearSegmentedColormap.from_list("orange_blue", [ORANGE, "#FFFFFF", BLUE])
 
 
+def _numbers(who: str, what: str, values: Any, axes: tuple[int, ...], expected: str) -> np.ndarray:
+    """The values as floats, or a ValueError that names what was expected and what came."""
+    try:
+        found = np.asarray(values)
+        real = found.dtype.kind in "biuf" or found.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+    except ValueError:  # rows of several lengths
+        found, real = np.empty(0, object), False
+    if not real or found.ndim not in axes or not found.size:
+        came = f"{found.dtype} {found.shape}" if found.dtype != object else "rows of several lengths, or no numbers"
+        raise ValueError(f"draw.{who}: {what} must {expected}, got {came}; pass e.g. np.eye(2).")
+    return found.astype(float)
+
+
 def matrix(
     ax: Any, values: Any, title: str = "", *, numbers: bool | None = None, limit: float | None = None,
     rows: str | Sequence[str] = "", columns: str | Sequence[str] = "", row: int | None = None, column: int | None = None,
@@ -60,13 +73,14 @@ def matrix(
 
     limit: the size at which colours are full, by default the largest entry's; rows, columns: a label for the axis, or one
     for each row or column; row, column: the number of one to frame.
+    Raises ValueError for values that are no matrix or vector of real numbers, or empty.
 
     >>> from matplotlib.figure import Figure
     >>> ax = Figure().subplots()
     >>> nnjax.draw.matrix(ax, [[1.0, -2.0], [0.0, 3.0]], "w", row=0).get_array().shape
     (2, 2)
     """
-    values = np.asarray(values, float)
+    values = _numbers("matrix", "values", values, (1, 2), "be a matrix or a vector of numbers, with at least one")
     values = values[:, None] if values.ndim == 1 else values
     finite = np.abs(values[np.isfinite(values)])
     limit = limit or float(finite.max(initial=0.0)) or 1.0
@@ -105,6 +119,7 @@ def layers(
 
     backward: the arrows point back. into: only what arrives at this neuron of the right layer, a row of w, is in colour;
     out_of: only what leaves this neuron of the left layer, a column of w.  left, right: what is written in the neurons.
+    Raises ValueError if w is no matrix of real numbers, or empty.
 
     >>> from matplotlib.figure import Figure
     >>> ax = Figure().subplots()
@@ -112,7 +127,7 @@ def layers(
     >>> len(ax.lines)
     5
     """
-    w = np.asarray(w, float)
+    w = _numbers("layers", "w", w, (2,), "be a matrix of numbers, with at least one")
     n_out, n_in = w.shape
     y_in, y_out = -(np.arange(n_in) - (n_in - 1) / 2), -(np.arange(n_out) - (n_out - 1) / 2)
     limit = np.abs(w).max() or 1.0
@@ -147,6 +162,7 @@ def transposes(
     """A matrix J on the first of two axes and its transpose on the second: rows and columns change places, and their labels.
 
     blocks: (rows, columns) of the blocks of J that lines mark off.
+    Raises ValueError if values are no matrix of real numbers, or empty.
 
     >>> from matplotlib.figure import Figure
     >>> axes = Figure().subplots(1, 2)
@@ -154,7 +170,7 @@ def transposes(
     >>> [ax.images[0].get_array().shape for ax in axes]
     [(1, 3), (3, 1)]
     """
-    values = np.asarray(values, float)
+    values = _numbers("transposes", "values", values, (2,), "be a matrix of numbers, with at least one")
     cut = blocks or values.shape
     for ax, name, shown, labels, (high, across) in (
         (axes[0], "$J$", values, (rows, columns), cut), (axes[1], "$J^T$", values.T, (columns, rows), cut[::-1]),
@@ -170,13 +186,17 @@ def transposes(
 def arrows(ax: Any, vectors: Any, start: Sequence[float] = (0.0, 0.0), colors: Sequence[str] = PALETTE) -> None:
     """Vectors of the plane, (n, 2), as arrows of their true length from one point, each in a colour of its own.
 
+    Raises ValueError for other vectors.
+
     >>> from matplotlib.figure import Figure
     >>> ax = Figure().subplots()
     >>> nnjax.draw.arrows(ax, [[1.0, 0.0], [0.5, 2.0]])
     >>> len(ax.collections)
     1
     """
-    vectors = np.asarray(vectors, float).reshape(-1, 2)
+    vectors = np.atleast_2d(_numbers("arrows", "vectors", vectors, (1, 2), "have shape (n, 2)"))
+    if vectors.shape[1] != 2:
+        raise ValueError(f"draw.arrows: vectors must have shape (n, 2), got {vectors.shape}; pass pairs (x, y).")
     x, y = np.broadcast_to(np.asarray(start, float), vectors.shape).T
     width = {"width": 2.6 / 72, "units": "inches"}
     ax.quiver(x, y, *vectors.T, angles="xy", scale_units="xy", scale=1, color=list(colors[: len(vectors)]), zorder=3, **width)
@@ -187,6 +207,8 @@ def contours(
 ) -> Any:  # fmt: skip
     """Lines of the rectangle x times y along which f: (points, 2) -> (points,) is constant; both axes to one scale.
 
+    Raises ValueError if f returns anything else.
+
     >>> from matplotlib.figure import Figure
     >>> ax = Figure().subplots()
     >>> lines = nnjax.draw.contours(ax, lambda p: (p**2).sum(-1), (-1, 1), (-1, 1), levels=[0.5])
@@ -194,8 +216,14 @@ def contours(
     1
     """
     grid = np.stack(np.meshgrid(np.linspace(*x, 81), np.linspace(*y, 81)), -1)
-    values = np.asarray(f(grid.reshape(-1, 2))).reshape(81, 81)
-    lines = ax.contour(grid[..., 0], grid[..., 1], values, levels=levels, colors=colors, linewidths=0.9)
+    points = grid.reshape(-1, 2)
+    values = np.asarray(f(points))
+    if values.shape != points.shape[:1]:
+        raise ValueError(
+            f"draw.contours: f must return one number for each of {len(points)} points, got {values.shape}; sum over the last "
+            "axis of its argument."
+        )
+    lines = ax.contour(grid[..., 0], grid[..., 1], values.reshape(81, 81), levels=levels, colors=colors, linewidths=0.9)
     ax.set(aspect="equal", xlim=x, ylim=y)
     return lines
 

@@ -24,6 +24,33 @@ def test_a_matrix_is_white_at_zero_with_its_numbers_and_a_frame(ax):
     assert [p.get_bbox().bounds for p in ax.patches] == [(-0.5, 0.5, 2, 1)]
 
 
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda ax: draw.matrix(ax, [[[1.0]]]),
+            r"draw.matrix: values must be a matrix or a vector of numbers.*got .*\(1, 1, 1\)",
+        ),
+        (lambda ax: draw.matrix(ax, []), r"draw.matrix: .*, with at least one"),
+        (lambda ax: draw.matrix(ax, [[1.0], [2.0, 3.0]]), r"draw.matrix: values must be a matrix"),
+        (lambda ax: draw.matrix(ax, [[1j]]), r"draw.matrix: values must be a matrix"),
+        (lambda ax: draw.layers(ax, [1.0, 2.0]), r"draw.layers: w must be a matrix of numbers.*got .*\(2,\)"),
+        (lambda ax: draw.layers(ax, [["a"]]), r"draw.layers: w must be a matrix"),
+        (lambda ax: draw.transposes([ax, ax], 3.0), r"draw.transposes: values must be a matrix"),
+        (lambda ax: draw.arrows(ax, [1.0, 2.0, 3.0]), r"draw.arrows: vectors must have shape .*got .*3"),
+        (
+            lambda ax: draw.contours(ax, lambda p: p, (0, 1), (0, 1)),
+            r"draw.contours: f must return one number for each of 6561",
+        ),
+    ],
+)
+def test_what_is_no_matrix_is_refused_before_anything_is_drawn(ax, call, words):
+    before = len(ax.get_children())
+    with pytest.raises(ValueError, match=words):
+        call(ax)
+    assert len(ax.get_children()) == before
+
+
 def test_large_matrices_and_zeros_have_no_numbers_and_no_fault(ax):
     draw.matrix(ax, np.zeros((9, 9)))
     assert not ax.texts

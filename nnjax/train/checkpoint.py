@@ -156,9 +156,9 @@ def restore(
 
     Checkpoints that are damaged, unreadable or of another version are skipped, and named in `skipped`.  Raises
     CheckpointError if none is valid, or if its arrays or its configuration, if given, are not those of this run: the message
-    says what differs. See `save`.
+    says what differs.
     defaults: options that the program has now. One that the saved configuration lacks had its default; one that the given
-    configuration lacks does not matter to this run, whatever was saved. So programs may get new options.
+    configuration lacks does not matter to this run, whatever was saved. So programs may get new options. See `save`.
     """
     folder = expect_path("restore", folder)
     for name, given in (("configuration", configuration), ("defaults", defaults)):

@@ -56,7 +56,7 @@ class Checkpoints(NamedTuple):
     with the best validation (or test) accuracy; configuration: what a resumed run must share; resume: start from the newest
     valid checkpoint, or from the beginning if there is none; on_note: called with notes on damaged checkpoints and on where
     the run starts; claimed: the caller holds the folder (see `claim`); on_history: called with the records of the epochs
-    before the one where the run resumes; defaults: of options that runs saved earlier may lack. See `save` and `restore`.
+    before the one where the run resumes; defaults: see `restore`. See `save`.
     """
 
     folder: str | Path

@@ -1,5 +1,6 @@
 """In a row, side by side, or once more: the transpose of A B is Bᵀ Aᵀ, and that of a copy is a sum."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import describe
@@ -24,6 +25,13 @@ def expect_cotangents(who: str, cts: Any, n: int) -> None:
         )
 
 
+def _init_of(who: str, layers: Sequence[Layer]) -> Callable[[Any], tuple[Any, ...]]:
+    """key -> the parameters of each, from a key of its own. Raises TypeError for what is no Layer."""
+    for layer in layers:
+        expect_layer(who, layer)
+    return lambda key: tuple(layer.init(k) for layer, k in zip(layers, split_key(key, len(layers))))
+
+
 def serial(*layers: Layer[Y]) -> Layer[Y]:
     """y = f_n(... f_2(f_1(x))).  params: a tuple, one entry for each layer.
 
@@ -36,11 +44,7 @@ def serial(*layers: Layer[Y]) -> Layer[Y]:
     (3, (5, 3))
     """
     who = f"serial of {len(layers)}"
-    for layer in layers:
-        expect_layer(who, layer)
-
-    def init(key):
-        return tuple(layer.init(k) for layer, k in zip(layers, split_key(key, len(layers))))
+    init = _init_of(who, layers)
 
     def apply(params, x, *, key=None):
         expect_parts(who, params, len(layers))
@@ -87,11 +91,7 @@ def parallel(*layers: Layer) -> Layer:
     who = f"parallel of {len(layers)}"
     if not layers:
         raise ValueError("parallel: expected at least one layer, got none; pass the layers that x is copied to.")
-    for layer in layers:
-        expect_layer(who, layer)
-
-    def init(key):
-        return tuple(layer.init(k) for layer, k in zip(layers, split_key(key, len(layers))))
+    init = _init_of(who, layers)
 
     def apply(params, x, *, key=None):
         expect_parts(who, params, len(layers))

@@ -16,7 +16,7 @@ def single_layers() -> list[Entry]:
         Entry("rms_norm 4096 x 768", backward(layers.rms_norm(768), tall)),
         Entry("group_norm 8 of 64, 32x16x16x64", backward(layers.group_norm(8, 64), normal(32, 16, 16, 64))),
         Entry("batch_norm 32x16x16x64", backward(layers.batch_norm(64), normal(32, 16, 16, 64))),
-        Entry("swiglu 512 -> 1368, 2048 rows", backward(layers.swiglu(512, 1368), normal(2048, 512)), temp=0.75),
+        Entry("swiglu 512 -> 1368, 2048 rows", backward(layers.swiglu(512, 1368), normal(2048, 512)), temp=0.60),
         Entry("embedding 50257 x 256, 4096 ids", backward(layers.embedding(50257, 256), ids(50257, 4096))),
         Entry("embedding 65 x 128, 4096 ids", backward(layers.embedding(65, 128), ids(65, 4096))),
     ]

@@ -20,11 +20,11 @@ def gate_fwd(x: Any, act: Layer) -> Any:
 
 
 def gate_bwd(residuals: Any, ct_y: Array, act: Layer) -> Any:
-    gate, up = residuals
+    gate, up, *formed = residuals  # act(gate) too, where it is there already
     a, kept = act.fwd((), gate)  # formed again, not kept
     # y is linear in each half, and `times b` is its own transpose: so each half is the factor of the other's cotangent
     _, ct_gate = act.bwd(kept, ct_y * up)
-    return ct_gate, ct_y * a
+    return ct_gate, ct_y * (formed[0] if formed else a)
 
 
 def gate(act: Layer) -> Layer[Array]:

@@ -4,6 +4,7 @@ Of their three products with `hidden` features two are kept, the gate before its
 forms the third from them again.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from jax import Array
 from ...errors import expect_params, expect_positive, expect_shape
 from ...layer import Layer
 from ...leaf import leaf
+from ...linear import wide
 from ..activation import gelu, silu
 from ..dense import DenseParams, dense, dense_apply, dense_bwd, fast_product
 from .gate import gate_apply, gate_bwd
@@ -39,19 +41,31 @@ def gated_fwd(params: Any, x: Array, *, key: Any = None, act: Layer) -> Any:
     return dense_apply(params.down, gate_apply(halves, act)), (params, x, halves)
 
 
-def gated_bwd(residuals: Any, ct_y: Array, *, act: Layer, product: Callable[..., Any] = jnp.matmul) -> Any:
+def gated_bwd(residuals: Any, ct_y: Array, *, act: Layer, product: Any = jnp.matmul, formed: Any = None) -> Any:
+    """product, formed: the matrix product and the activation in other spellings."""
     params, x, halves = residuals
-    through = gate_apply(halves, act)  # formed again, not kept
-    ct_down, ct_through = dense_bwd((params.down, through), ct_y, product=product)
-    ct_gate, ct_up = gate_bwd(halves, ct_through, act)
+    a = act.apply((), halves[0]) if formed is None else formed(halves[0])  # formed again, not kept
+    ct_down, ct_through = dense_bwd((params.down, a * halves[1]), ct_y, product=product)
+    ct_gate, ct_up = gate_bwd((*halves, a), ct_through, act)
     ct_w_gate, ct_x = dense_bwd((params.gate, x), ct_gate, product=product)
     ct_w_up, ct_x_up = dense_bwd((params.up, x), ct_up, product=product)
     # x was copied to both halves: the transpose of a copy is a sum
     return GatedParams(ct_w_gate, ct_w_up, ct_down), ct_x + ct_x_up
 
 
+def silu_by_division(x: Array) -> Array:
+    """x / (1 + exp(-x)): `silu` with the division last.  x: any shape.
+
+    A compiler keeps what is costly to form again: this, which needs no x any more, and not a sigmoid beside x.
+    """
+    x, dtype = x.astype(wide(x)), x.dtype
+    least = -1.01 * math.log(float(jnp.finfo(x.dtype).max))  # below it exp(-x) is infinite, and the quotient 0
+    x = jnp.maximum(x, jnp.full_like(x, least))
+    return (x / (1 + jnp.exp(-x))).astype(dtype)
+
+
 def _gated(
-    name: str, act: Layer, n: int, hidden: int, init: Callable[..., Array] | None, init_out: Callable[..., Array] | None
+    name: str, act: Layer, n: int, hidden: int, init: Any, init_out: Any, formed: Callable[[Array], Array] | None = None
 ) -> Layer[Array]:
     n, hidden = expect_positive(name, n=n, hidden=hidden)
     inner = dense(n, hidden, bias=False, init=init)
@@ -74,7 +88,8 @@ def _gated(
     bwd = partial(gated_bwd, act=act)
     return leaf(
         f"{name}({n}, {hidden})", init_params, checked(gated_apply), checked(gated_fwd), bwd,
-        lambda residuals: residuals[1], fast=(checked(gated_fwd), partial(bwd, product=fast_product)),  # x: y is like it
+        lambda residuals: residuals[1],  # x: y is like it
+        fast=(checked(gated_fwd), partial(bwd, product=fast_product, formed=formed)),
     )  # fmt: skip
 
 
@@ -93,7 +108,7 @@ def swiglu(
     >>> layer.apply(layer.init(jax.random.key(0)), jnp.ones((2, 3, 4))).shape
     (2, 3, 4)
     """
-    return _gated("swiglu", silu(), n, hidden, init, init_out)
+    return _gated("swiglu", silu(), n, hidden, init, init_out, silu_by_division)
 
 
 def geglu(

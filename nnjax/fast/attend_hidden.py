@@ -45,6 +45,12 @@ def finite(x: Array) -> Array:
     return jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x))
 
 
+def both_finite(q: Array, k: Array) -> tuple[Array, Array]:
+    """`finite` of both, joined, so that a GPU does it in one launch."""
+    both = finite(jnp.concatenate([q.reshape(q.size), k.reshape(k.size)]))
+    return both[: q.size].reshape(q.shape), both[q.size :].reshape(k.shape)
+
+
 def told(x: Array) -> Array:
     """For each row: 0, or NaN if one of its entries is NaN or infinite.  (..., d) -> (...), in at least float32."""
     return (x * 0).sum(-1).astype(wide(x))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..fast import attend_large as large
-from ..fast.attend_hidden import clear, finite, hide, kept, numbers, told, visible
+from ..fast.attend_hidden import both_finite, clear, finite, hide, kept, numbers, told, visible
 from ..fast.attend_products import contract, exp_less
 from ..fast.choose import by_platform
 from ..fast.cpu import attend as cpu
@@ -72,11 +72,15 @@ def attend_bwd(residuals: Any, ct_y: Array, *, causal: bool, held: Any = as_it_i
     q, k, v, keep, _, _ = residuals
     p, _ = _weights(q, k, v, keep, causal, held)
     ct_v = contract("bhgqk,bhgqd->bhkd", p.astype(v.dtype), ct_y)  # forward, p v summed over keys k; back, over queries q
+    k, v = kept(k, keep), kept(v, keep)
+    seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
+    if causal:
+        seen = p != 0  # stands for it: a weight of zero passes nothing back, and p is kept anyway
+        q, k, v = *both_finite(q, k), finite(v)
     ct_p = contract("bhgqd,bhkd->bhgqk", ct_y, v)  # and over features d
     # softmax's Jacobian diag(p) - p pᵀ is its own transpose.
-    seen = visible(numbers(0, q.shape[-2]), numbers(0, k.shape[-2]), keep, causal)
-    ct_s = clear(p * (ct_p - broadcast((p * clear(ct_p, seen)).sum(-1, keepdims=True), p.shape)), seen).astype(q.dtype)
-    q, k = (finite(q), finite(kept(k, keep))) if causal else (q, kept(k, keep))
+    ct_s = p * clear(ct_p - broadcast((p * ct_p).sum(-1, keepdims=True), p.shape), seen)
+    ct_s = ct_s.astype(q.dtype)
     ct_q = contract("bhgqk,bhkd->bhgqd", ct_s, k)  # forward, q k summed over features d; back, over keys k
     ct_k = contract("bhgqk,bhgqd->bhkd", ct_s, q)  # and over queries q, and over the g heads that a key is copied to
     scale = 1 / math.sqrt(q.shape[-1])

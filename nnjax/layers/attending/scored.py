@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ...fast.attend_hidden import clear, finite, hide, numbers, told
+from ...fast.attend_hidden import both_finite, clear, finite, hide, numbers, told
 from ...fast.attend_products import contract
 from ...fast.choose import by_platform
 from ...fast.cpu import scored as cpu
@@ -158,21 +158,24 @@ def scored_bwd(residuals: Any, cts: Any, *, how: Scoring) -> Any:
     ct_y, ct_log_z = cts
     s, slope, seen = _scores(q, k, v, extras, how)
     p = clear(jax.nn.softmax(s, axis=-1), seen)
+    some = None
+    if seen is not None:
+        some = p != 0  # it stands for `seen`: a weight of zero passes nothing back, and p is kept anyway
+        q, k, v = *both_finite(q, k), finite(v)
     dropped = _dropped(p, extras.key, how.rate)
     ct_v = contract("bhgqk,bhgqe->bhke", dropped.astype(v.dtype), ct_y)  # forward, p v summed over keys k; back, over queries q
     ct_p = _dropped(contract("bhgqe,bhke->bhgqk", ct_y, v), extras.key, how.rate)  # and over features e
     # softmax's Jacobian diag(p) - p pᵀ is its own transpose; the gradient of log z is p itself.
-    inner = (p * clear(ct_p, seen)).sum(-1) - ct_log_z
-    ct_s = clear(p * (ct_p - broadcast(inner[..., None], p.shape)), seen)
+    inner = (p * ct_p).sum(-1) - ct_log_z
+    ct_s = p * clear(ct_p - broadcast(inner[..., None], p.shape), some)
     # A bias and a slope were copied along what they lack of (b, h, g, s, t): the transpose of a copy is a sum.
     ct_bias = None if extras.bias is None else broadcast_t(ct_s, extras.bias.shape).astype(extras.bias.dtype)
     ct_slopes = None
     if extras.slopes is not None:
         distance = jnp.abs(_behind(q.shape[-2], k.shape[-2], how)).astype(s.dtype)
         ct_slopes = -(ct_s * broadcast(distance, s.shape)).sum((0, 3, 4)).astype(extras.slopes.dtype)
-    ct_s = ct_s if slope is None else clear(ct_s * slope, seen)  # the soft cap's Jacobian is diagonal
+    ct_s = ct_s if slope is None else clear(ct_s * slope, some)  # the soft cap's Jacobian is diagonal
     ct_s = (how.scale * ct_s).astype(q.dtype)  # a multiple is its own transpose
-    q, k = (q, k) if seen is None else (finite(q), finite(k))
     ct_q = contract("bhgqk,bhkd->bhgqd", ct_s, k).astype(q.dtype)  # forward, q k summed over features d; back, over keys k
     ct_k = contract("bhgqk,bhgqd->bhkd", ct_s, q).astype(k.dtype)  # and over queries q, and the g heads k was copied to
     return ct_q, ct_k, ct_v.astype(v.dtype), Extras(ct_bias, ct_slopes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 import jax
 
 from .errors import describe, expect_arrays, expect_key
-from .trees.reverse import reverse_only
+from .trees.modes import in_both_modes
 from .trees.varying import communicates, together
 
 if TYPE_CHECKING:
@@ -116,9 +116,10 @@ class Function(Protocol[Y]):
 def as_custom_vjp(layer: Layer[Y]) -> Function[Y]:
     """f(params, x, key=None) -> y whose gradient, under anyone's `jax.grad`, is the layer's own `bwd`.
 
-    Usable inside Flax, Equinox or plain JAX, under `jit`, `vmap` and `scan`. Forward mode (`jax.jvp`) raises TypeError:
-    differentiate `layer.apply` for that. Inside `jax.shard_map` an argument may be the same on all devices while another
-    varies between some: its gradient is summed over those devices, as in JAX.
+    Usable inside Flax, Equinox or plain JAX, under `jit`, `vmap` and `scan`. Forward mode (`jax.jvp`, `jax.jacfwd`) runs the
+    transpose of `bwd`, which is the derivative again, and raises TypeError where JAX cannot transpose it. Inside
+    `jax.shard_map` an argument may be the same on all devices while another varies between some: its gradient is summed over
+    those devices, as in JAX.
 
     >>> f = nnjax.as_custom_vjp(nnjax.tanh())
     >>> jax.grad(lambda x: f((), x).sum())(jnp.zeros(2)).tolist()
@@ -140,18 +141,16 @@ def as_custom_vjp(layer: Layer[Y]) -> Function[Y]:
         return ct_params, ct_x, None  # a key has no cotangent
 
     call.defvjp(fwd, bwd)
-    words = (f"{layer.name}: forward-mode differentiation (jax.jvp, jax.jacfwd, jax.hessian) needs the definition, got the "
-             "hand-written backward, which is reverse-mode; use the layer's apply, or jax.jacrev.")  # fmt: skip
+    both = in_both_modes(call, fwd, bwd, layer.name)
 
     def f(params, x, key=None):
         for what, tree in (("params", params), ("x", x)):
             expect_arrays(f.__name__, what, tree)
         if key is not None:
             expect_key(f.__name__, key)
-        params, x = reverse_only(words, (params, x))
         if communicates(partial(layer.fwd, key=key), layer.bwd, params, x):
-            return call(params, x, key)
-        return call(*together((params, x, key)))
+            return both(params, x, key)
+        return both(*together((params, x, key)))
 
     f.__name__ = f.__qualname__ = f"as_custom_vjp({layer.name})"
     return f

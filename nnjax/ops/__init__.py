@@ -1,7 +1,7 @@
 """Functional forms whose hand-written backward works inside anyone's `jax.grad`, under `jit`, `vmap` and `scan`.
 
-Each is a `jax.custom_vjp`: its value is the layer's definition, its rule the layer's pair. Forward mode
-raises TypeError: use the layer's definition, its `apply`, for that.
+Each is a `jax.custom_vjp`: its value is the layer's definition, its rule the layer's pair. Forward mode (`jax.jvp`,
+`jax.jacfwd`) runs the transpose of its backward, which is the derivative again: J = (Jᵀ)ᵀ.
 
 >>> jax.grad(lambda x: nnjax.ops.max_pool(x, (2, 2)).sum())(jnp.ones((2, 4, 4, 3))).shape
 (2, 4, 4, 3)

@@ -1,7 +1,7 @@
 """Attention inside anyone's `jax.grad`."""
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal, overload
 
 import jax
@@ -12,36 +12,40 @@ from ..errors import describe, expect_flag, expect_float, expect_same_dtype, exp
 from ..layers.attend import attend_apply, fast_bwd, fast_fwd
 from ..layers.attending import scored
 from ..layers.attending.options import Causal, Sizes, asks_for_more, expect_causal, extras, scoring
-from ..trees.reverse import reverse_only
+from ..trees.modes import in_both_modes
 from ..trees.varying import together
 
-FORWARD = (
-    "ops.attention: forward-mode differentiation (jax.jvp, jax.jacfwd, jax.hessian) needs a definition, got the hand-written "
-    "backward, which is reverse-mode; use jax.nn.dot_product_attention, or jax.jacrev."
-)
+WHO = "ops.attention"
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _attend(q, k, v, keep, causal, kernel):
-    return attend_apply(q, k, v, keep, causal=causal)
+@lru_cache
+def _attend(causal: bool, kernel: bool) -> Any:
+    """(q, k, v, keep) -> y."""
+
+    @jax.custom_vjp
+    def _attend(q, k, v, keep):
+        return attend_apply(q, k, v, keep, causal=causal)
+
+    fwd = partial(fast_fwd, causal=causal, kernel=kernel)
+
+    def bwd(residuals, ct_y):
+        return (*fast_bwd(residuals, ct_y, causal=causal, kernel=kernel), None)
+
+    _attend.defvjp(fwd, bwd)
+    return in_both_modes(_attend, fwd, bwd, WHO)
 
 
-def _attend_rule(causal, kernel, residuals, ct_y):
-    return (*fast_bwd(residuals, ct_y, causal=causal, kernel=kernel), None)
+@lru_cache
+def _scored(how: scored.Scoring) -> Any:
+    """(q, k, v, extras) -> (y, log z)."""
 
+    @jax.custom_vjp
+    def _scored(q, k, v, extras):
+        return scored.scored_apply(q, k, v, extras, how=how)
 
-_attend.defvjp(lambda q, k, v, keep, causal, kernel: fast_fwd(q, k, v, keep, causal=causal, kernel=kernel), _attend_rule)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _scored(q, k, v, extras, how):
-    return scored.scored_apply(q, k, v, extras, how=how)
-
-
-_scored.defvjp(
-    lambda q, k, v, extras, how: scored.fast_fwd(q, k, v, extras, how=how),
-    lambda how, residuals, cts: scored.fast_bwd(residuals, cts, how=how),
-)
+    fwd, bwd = partial(scored.fast_fwd, how=how), partial(scored.fast_bwd, how=how)
+    _scored.defvjp(fwd, bwd)
+    return in_both_modes(_scored, fwd, bwd, WHO)
 
 
 def _expect_qkv(q, k, v) -> None:
@@ -130,7 +134,7 @@ def attention(
     >>> jax.grad(lambda q: nnjax.ops.attention(q, k, v).sum())(q).shape
     (2, 9, 4, 8)
     """
-    who = "ops.attention"
+    who = WHO
     expect_flag(who, kernel=kernel, return_residual=return_residual)
     _expect_qkv(q, k, v)
     lead, (s, heads, d) = q.shape[:-3], q.shape[-3:]
@@ -141,16 +145,15 @@ def attention(
         who, Sizes(lead, s, t, heads, h), bias=bias, slopes=alibi_slopes, mask=mask, segments=segment_ids, key=key,
         lengths=(query_seq_lengths, key_value_seq_lengths),
     )  # fmt: skip
-    q, k, v, found = reverse_only(FORWARD, (q, k, v, found))
     q = q.reshape(b, s, h, heads // h, d).transpose(0, 2, 3, 1, 4)
     k, v = (jnp.swapaxes(x.reshape(b, t, h, x.shape[-1]), 1, 2) for x in (k, v))
     y: Any
     log_z: Any = None
     if return_residual or asks_for_more(how, found, d, e) or (how.causal is not None and s != t):
-        y, log_z = _scored(*together((q, k, v, found)), how)
+        y, log_z = _scored(how)(*together((q, k, v, found)))
     else:
         keep = None if found.mask is None else found.mask.reshape(b, t)
-        y = _attend(*together((q, k, v, keep)), how.causal is not None, kernel)
+        y = _attend(how.causal is not None, bool(kernel))(*together((q, k, v, keep)))
     y = y.transpose(0, 3, 1, 2, 4).reshape(*lead, s, heads, e)
     return (y, log_z.transpose(0, 3, 1, 2).reshape(*lead, s, heads)) if return_residual else y
 

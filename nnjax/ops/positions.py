@@ -1,7 +1,7 @@
 """Rotary positions inside anyone's `jax.grad`."""
 
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -9,27 +9,31 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..errors import describe, expect_float, expect_shape
+from ..layers.attending.rotary import Rotary, turned
 from ..layers.attending.rotary import rotary as rotary_of
-from ..layers.attending.rotary import turned
 from ..linear import rotate, rotate_t
-from ..trees.reverse import reverse_only
+from ..trees.modes import in_both_modes
 from ..trees.varying import together
 
-FORWARD = (
-    "ops.rotary: forward-mode differentiation (jax.jvp, jax.jacfwd, jax.hessian) needs a definition, got the hand-written "
-    "backward, which is reverse-mode; use jax.jacrev."
-)
+WHO = "ops.rotary"
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _turn(x, positions, by):
-    return turned(rotate, x, positions, by)
+@lru_cache
+def _turn(by: Rotary) -> Any:
+    """(x, positions) -> y."""
 
+    @jax.custom_vjp
+    def _turn(x, positions):
+        return turned(rotate, x, positions, by)
 
-_turn.defvjp(
-    lambda x, positions, by: (turned(rotate, x, positions, by), positions),
-    lambda by, positions, ct_y: (turned(rotate_t, ct_y, positions, by), None),
-)
+    def fwd(x, positions):
+        return turned(rotate, x, positions, by), positions
+
+    def bwd(positions, ct_y):
+        return turned(rotate_t, ct_y, positions, by), None
+
+    _turn.defvjp(fwd, bwd)
+    return in_both_modes(_turn, fwd, bwd, WHO)
 
 
 def rotary(
@@ -53,14 +57,14 @@ def rotary(
     >>> jax.grad(lambda q: nnjax.ops.rotary(q)[:, 0].sum())(q)[0, 0, 0].tolist()  # position 0 is not turned
     [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
-    expect_float("ops.rotary", "x", x)
+    expect_float(WHO, "x", x)
     if x.ndim < 3:
-        raise ValueError(f"ops.rotary: x must have shape (..., positions, heads, d), got {describe(x)}; add the missing axis.")
+        raise ValueError(f"{WHO}: x must have shape (..., positions, heads, d), got {describe(x)}; add the missing axis.")
     s = x.shape[-3]
     positions = jnp.arange(s, dtype=jnp.int32) if positions is None else positions
-    expect_shape("ops.rotary", "positions", positions, (s,))
+    expect_shape(WHO, "positions", positions, (s,))
     if not jnp.issubdtype(positions.dtype, jnp.integer):
-        raise TypeError(f"ops.rotary: positions must be integers, got {describe(positions)}; convert them with .astype(int32).")
-    by = rotary_of("ops.rotary", x.shape[-1], theta, scaling)
-    x = jnp.swapaxes(reverse_only(FORWARD, x), -3, -2)
-    return jnp.swapaxes(_turn(*together((x, positions)), by), -3, -2)
+        raise TypeError(f"{WHO}: positions must be integers, got {describe(positions)}; convert them with .astype(int32).")
+    by = rotary_of(WHO, x.shape[-1], theta, scaling)
+    x = jnp.swapaxes(x, -3, -2)
+    return jnp.swapaxes(_turn(by)(*together((x, positions))), -3, -2)

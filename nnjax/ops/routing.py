@@ -11,6 +11,7 @@ from .. import layers
 from ..errors import describe, expect_array, expect_float, expect_positive, expect_same_dtype
 from ..layer import as_custom_vjp
 from ..layers.routing.ragged import FAST
+from ..trees.modes import in_both_modes
 from ..trees.varying import together
 
 
@@ -24,7 +25,12 @@ def _ragged_dot_bwd(residuals, ct_y):
     return FAST.dot_t(ct_y, w, sizes), FAST.outer(x, ct_y, sizes), None
 
 
-_ragged_dot.defvjp(lambda x, w, sizes: (FAST.dot(x, w, sizes), (x, w, sizes)), _ragged_dot_bwd)
+def _ragged_dot_fwd(x, w, sizes):
+    return FAST.dot(x, w, sizes), (x, w, sizes)
+
+
+_ragged_dot.defvjp(_ragged_dot_fwd, _ragged_dot_bwd)
+_ragged = in_both_modes(_ragged_dot, _ragged_dot_fwd, _ragged_dot_bwd, "ops.ragged_dot")
 
 
 def ragged_dot(x: Array, w: Array, sizes: Array) -> Array:
@@ -51,7 +57,7 @@ def ragged_dot(x: Array, w: Array, sizes: Array) -> Array:
             f"{who}: shapes must be (rows, k) for x, (groups, k, n) for w and (groups,) for sizes, got {describe(x)}, "
             f"{describe(w)} and {describe(sizes)}."
         )
-    return _ragged_dot(*together((x, w, jnp.asarray(sizes, jnp.int32))))
+    return _ragged(*together((x, w, jnp.asarray(sizes, jnp.int32))))
 
 
 _mixture = lru_cache(lambda *sizes, **how: as_custom_vjp(layers.mixture_of_experts(*sizes, **how)))

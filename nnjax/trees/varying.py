@@ -37,6 +37,14 @@ def together(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
+def varying_as(x: Any, aval: Any) -> Any:
+    """x, free to vary between devices wherever what has this type is."""
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return x
+    missing = tuple(sorted(aval.manual_axis_type.varying - varies(x)))
+    return lax.pcast(x, missing, to="varying") if missing else x
+
+
 def communicates(fwd: Callable[..., tuple[Any, ...]], bwd: Callable[..., tuple[Any, ...]], params: Any, x: Any) -> bool:
     """Whether the pair's cotangents vary as params and x do, though these do not vary together.
 

@@ -3,6 +3,8 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import nnjax
@@ -27,6 +29,10 @@ def loops(case, lead):
     """Whether the pair has a loop in it, which eager execution compiles again at each call."""
     params, x, key = case.make(0, lead)
     return "scan[" in str(jax.make_jaxpr(lambda p: case.layer.fwd(p, x, key=key))(params))
+
+
+def in_double(leaf):
+    return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
 def is_factory(module, name):
@@ -61,6 +67,28 @@ def test_every_case_passes_its_check_for_many_seeds(case, lead):
         run(case, lead, range(1 if loops(case, lead) else 4), ["eager"], ["float64", "bfloat16"])
     if lead in ((7,), (0,)):
         run(case, lead, [0], ["eager"], ["float32"])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not nnjax.layer.cuts_gradient(case.layer)], ids=lambda c: c.name)
+@pytest.mark.repeats
+def test_every_case_has_forward_mode(case, x64):
+    """The transpose of the backward is the derivative of the definition."""
+    params, x, key = jax.tree.map(in_double, case.make(0))
+    inputs, rest = jax.tree.flatten((params, x))
+    smooth = [i for i, leaf in enumerate(inputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    along = [jax.random.normal(jax.random.key(i), inputs[i].shape, jnp.float64) for i in smooth]
+
+    def of(f):
+        def with_smooth(*given):
+            full = dict(zip(smooth, given))
+            return f(*jax.tree.unflatten(rest, [full.get(i, leaf) for i, leaf in enumerate(inputs)]), key=key)
+
+        return jax.jit(lambda along: jax.jvp(with_smooth, tuple(inputs[i] for i in smooth), tuple(along)))(along)
+
+    ours, right = of(nnjax.as_custom_vjp(case.layer)), of(case.layer.apply)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(right)):
+        if a.dtype != jax.dtypes.float0:
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
 PROGRAM = """import sys

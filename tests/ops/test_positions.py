@@ -38,11 +38,6 @@ def test_scores_depend_on_the_distance_of_positions_alone():
     np.testing.assert_allclose(ops.rotary(Q, jnp.zeros(5, jnp.int32)), Q)
 
 
-def test_forward_mode_is_refused_in_words():
-    with pytest.raises(TypeError, match=r"ops\.rotary: forward-mode .*jax\.jacrev"):
-        jax.jvp(ops.rotary, (Q,), (Q,))
-
-
 @pytest.mark.parametrize(
     ("args", "options", "error", "message"),
     [

@@ -132,6 +132,35 @@ def test_in_shard_map(name, checked):
 
 
 @pytest.mark.parametrize("name", OPS)
+@pytest.mark.repeats
+def test_second_derivatives_in_each_order_of_modes(name, x64):
+    """Along one direction: forward over reverse, reverse over reverse, reverse over forward, all in one program."""
+    w, x = (jax.tree.map(lambda a: a.astype(jnp.float64), tree) for tree in (W, X))
+    along = jax.tree.map(lambda a: jnp.cos(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape), (w, x))
+    of = gradient(name)
+
+    def value(w, x):
+        y = OPS[name](w, x)
+        return jnp.square(y).sum() if y.ndim else y
+
+    def inner(a, b):
+        return sum(jnp.vdot(u, v) for u, v in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+
+    @jax.jit
+    def derivatives(w, x):
+        slope = jax.jvp(value, (w, x), along)[1]
+        forward_reverse = jax.jvp(of, (w, x), along)[1]
+        reverse_reverse = jax.grad(lambda *at: inner(of(*at), along), (0, 1))(w, x)
+        reverse_forward = jax.grad(lambda *at: jax.jvp(value, at, along)[1], (0, 1))(w, x)
+        return slope, inner(of(w, x), along), forward_reverse, reverse_reverse, reverse_forward
+
+    slope, right, *second = derivatives(w, x)
+    np.testing.assert_allclose(slope, right, rtol=1e-9)
+    for one in second[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8), one, second[0])
+
+
+@pytest.mark.parametrize("name", OPS)
 @pytest.mark.slow
 def test_in_modules_of_flax_and_equinox(name):
     nnx, eqx = pytest.importorskip("flax.nnx"), pytest.importorskip("equinox")

@@ -149,7 +149,7 @@ def listening(heard: list[Heard], keep: int | None = None) -> Iterator[None]:
         def call(self, *args, **kwargs):
             if is_own(self):
                 try:
-                    note(self, args, kwargs)
+                    note(getattr(self, "pair_of", self), args, kwargs)  # `in_both_modes`
                 except Exception as error:  # listening must not disturb the program, but must report what it could not keep
                     said = f"not kept: {type(error).__name__}: {error}"
                     title = Title(getattr(self, "__name__", type(self).__name__), "source unknown", "source unknown")

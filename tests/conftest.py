@@ -19,7 +19,7 @@ from nnjax.check.layers import crowded, forget
 from nnjax.check.running.compiling import compiled_lightly
 
 PROGRAMS = "NNJAX_TESTS_PROGRAMS"
-TURN, TURNS = "NNJAX_TESTS_TURN", 7
+TURN, TURNS, CHOSEN = "NNJAX_TESTS_TURN", 7, "NNJAX_TESTS_CHOSEN"
 MUCH = 3 << 29  # bytes of memory beyond which a worker drops its compiled programs
 LARGEST: list[int] = []  # resident memory of each worker, in kB
 ENDED = itertools.count(1)  # the tests of this worker
@@ -38,6 +38,7 @@ def pytest_configure(config):
         os.environ[PROGRAMS] = folder.name
         os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder.name}/of-commands"  # the user's cache stays
         os.environ.setdefault(TURN, str(date.today().toordinal() % TURNS))  # the same day in all workers
+        os.environ[CHOSEN] = "1" if config.args_source == pytest.Config.ArgsSource.ARGS else ""
     jax.config.update("jax_compilation_cache_dir", f"{os.environ[PROGRAMS]}/{os.getpid()}")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     light = compiled_lightly()
@@ -47,20 +48,23 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Every sixth case of a test that `repeats` is not slow. Each day runs every seventh of the slow ones that are `in_turn`,
-    so that a week runs them all; NNJAX_TESTS_TURN=all runs them at once."""
+    """Every sixth case of a test that `repeats` is not slow. Each day runs every seventh of the tests that are `in_turn`, so that
+    a week runs them all. NNJAX_TESTS_TURN=all runs them at once, and so do files that are named, but for their slow ones."""
     for _, alike in itertools.groupby(items, lambda item: item.nodeid.partition("[")[0]):
         for i, item in enumerate(alike):
             if i % 6 and item.get_closest_marker("repeats"):
                 item.add_marker("slow")
                 item.add_marker("in_turn")
-    turn = os.environ[TURN]
-    if turn == "all" or config.option.markexpr in ("", "not slow"):
+    turn, chosen = os.environ[TURN], os.environ[CHOSEN]
+    if turn == "all":
         return
-    repeated = [item for item in items if item.get_closest_marker("in_turn")]
-    out = {item for i, item in enumerate(repeated) if i % TURNS != int(turn) % TURNS}
-    config.hook.pytest_deselected(items=list(out))
-    items[:] = [item for item in items if item not in out]
+    for slow in (True, False):
+        repeated = [i for i in items if i.get_closest_marker("in_turn") and (i.get_closest_marker("slow") is not None) == slow]
+        if slow and config.option.markexpr in ("", "not slow") or not slow and chosen:
+            continue
+        out = {item for i, item in enumerate(repeated) if i % TURNS != int(turn) % TURNS}
+        config.hook.pytest_deselected(items=list(out))
+        items[:] = [item for item in items if item not in out]
 
 
 def pytest_sessionfinish(session):

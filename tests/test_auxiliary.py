@@ -27,6 +27,7 @@ def model():
     return nnjax.serial(first, nnjax.scan_layers(auxiliary.add(inside), 2), last)
 
 
+@pytest.mark.in_turn
 def test_the_losses_of_all_layers_are_in_the_value_and_in_the_gradient():
     loss = auxiliary.to_loss(nnjax.softmax_cross_entropy())
     params, x, labels = model().init(KEY), jnp.array([[1.0, 2.0], [-1.0, 0.5]]), jnp.array([0, 3])
@@ -46,6 +47,7 @@ def test_the_losses_of_all_layers_are_in_the_value_and_in_the_gradient():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), grads, theirs)
 
 
+@pytest.mark.in_turn
 def test_a_sum_that_gets_no_gradient_is_rejected():
     whole = model()
     params, x = whole.init(KEY), jnp.array([[1.0, 2.0], [-1.0, 0.5]])

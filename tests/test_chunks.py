@@ -14,6 +14,7 @@ PLAIN = nnjax.serial(jittered(nnjax.conv(2, 3, 2)), nnjax.tanh(), nnjax.flatten(
 
 @pytest.mark.parametrize("lead", [(), (0,), (1,), (6,), (7,), (2, 4)], ids=str)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_the_same_layer_whatever_the_size(lead):
     params, x = PLAIN.init(jax.random.key(0)), hard(np.random.default_rng(0), (*lead, 4, 2))
     layer = nnjax.in_chunks(PLAIN, 3, axes=2)
@@ -25,6 +26,7 @@ def test_the_same_layer_whatever_the_size(lead):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.in_turn
 def test_it_passes_its_check_and_a_chunk_that_is_left_out_does_not():
     params, x = PLAIN.init(jax.random.key(0)), hard(np.random.default_rng(0), (6, 4, 2))
     layer = nnjax.in_chunks(PLAIN, 3, axes=2)

@@ -22,6 +22,7 @@ def run(*args, capsys):
     return caught.value.code, *capsys.readouterr()
 
 
+@pytest.mark.in_turn
 def test_train_prints_the_result(capsys):
     code, out, err = run("train", "--epochs", "2", "--hidden", "8", "4", capsys=capsys)
     assert code == 0, err
@@ -193,6 +194,7 @@ def test_no_network_and_no_data_exits_with_2_and_leaves_nothing(capsys, monkeypa
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
+@pytest.mark.in_turn
 def test_the_console_script_runs_in_a_process_of_its_own():
     code = "from nnjax.cli import main; main(['train', '--epochs', '1', '--optimizer', 'sdg'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -207,6 +209,7 @@ def test_the_version_is_printed(capsys):
     assert out.startswith("nnjax 0")
 
 
+@pytest.mark.in_turn
 def test_every_command_works_without_the_packages_that_only_tests_need():
     code = (
         "import sys\n"

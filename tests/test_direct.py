@@ -10,6 +10,7 @@ KEY = jax.random.key(0)
 LOSS = nnjax.softmax_cross_entropy()
 
 
+@pytest.mark.in_turn
 def test_of_two_layers_it_is_random_feedback():
     keys = jax.random.split(KEY, 2)
     model = nnjax.mlp([4, 5, 3], nnjax.tanh())

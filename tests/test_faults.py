@@ -79,12 +79,14 @@ def test_a_place_that_cannot_be_written_to(refused, tmp_path):
         assert "cannot be written to" in refused(*QUICK, "2", "--folder", "/proc/nnjax")  # read-only even for root
 
 
+@pytest.mark.in_turn
 def test_two_runs_in_one_folder(refused, trained):
     with alone(trained / "checkpoints"):
         assert "is in use by another run" in refused(*QUICK, "3", "--folder", str(trained), "--resume")
     sound(trained)
 
 
+@pytest.mark.in_turn
 def test_a_checkpoint_of_another_version_is_skipped_and_stays(trained, monkeypatch, capsys):
     monkeypatch.setattr(checkpoint_folder, "FORMAT", 99)
     with pytest.raises(SystemExit) as caught:
@@ -98,6 +100,7 @@ def test_a_checkpoint_of_another_version_is_skipped_and_stays(trained, monkeypat
         checkpoint_folder.verify(trained / "checkpoints" / name)
 
 
+@pytest.mark.in_turn
 def test_a_checkpoint_of_another_model(refused, trained):
     assert "hidden was [8], is [9]" in refused("train", "--hidden", "9", "--folder", str(trained), "--resume")
     sound(trained)

@@ -120,6 +120,7 @@ def report_of(operator, w, **options):
 
 
 @pytest.mark.parametrize("w", [W, THIN], ids=["square", "thin"])
+@pytest.mark.in_turn
 def test_the_check_accepts_the_transpose(w):
     report_of(feedback.transpose, w).raise_if_failed()
 
@@ -143,6 +144,7 @@ def test_on_orthogonal_weights_inverse_and_pseudo_inverse_coincide_with_the_tran
     assert beside.ok == (name == "transpose")
 
 
+@pytest.mark.in_turn
 def test_conv_sends_the_error_back_by_the_operator_of_its_matrix():
     x = jax.random.normal(KEY, (2, 5, 5, 2))
     plain, same = nnjax.conv(2, 3, (3, 3)), nnjax.conv(2, 3, (3, 3), feedback=lambda w: w.T)
@@ -179,6 +181,7 @@ def _with_weights(grads):
     return [g for g in jax.tree.leaves(grads, is_leaf=lambda g: isinstance(g, kind)) if isinstance(g, kind)]
 
 
+@pytest.mark.in_turn
 def test_the_book_takes_an_operator_or_one_for_each_layer_or_a_matrix():
     params = nielsen.init(KEY, [3, 4, 4, 2])
     x, y = jnp.arange(3.0), jnp.array([0.0, 1.0])

@@ -468,6 +468,7 @@ def test_a_raw_error_is_told_from_a_sentence(folder, call, word):
     assert raw(error.value).split(" ")[0] == word
 
 
+@pytest.mark.in_turn
 def test_forty_mutated_calls_end_in_no_raw_error(folder):
     fuzz(folder, 40)
 

@@ -37,6 +37,7 @@ def exchanged(layer, path, change):
 
 @pytest.mark.parametrize("name", COMPOSED)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_a_walk_gives_the_parameters_and_the_value_of_the_definition(name):
     layer = CASES[name].layer
     params, x, key = CASES[name].make(0, (2,))
@@ -77,6 +78,7 @@ def test_a_composition_made_again_from_its_own_parts_is_the_same(name):
         ),
     ],
 )  # fmt: skip
+@pytest.mark.in_turn
 def test_a_wrong_part_of_a_model_is_named(model, path, where):
     bad = exchanged(model, path, wrong)
     report = nnjax.check_layer(
@@ -86,6 +88,7 @@ def test_a_wrong_part_of_a_model_is_named(model, path, where):
     assert "every part alone is right" not in str(report)
 
 
+@pytest.mark.in_turn
 def test_a_wrong_convolution_inside_a_lenet_is_named():
     model = nnjax.lenet(3, channels=(2,), hidden=4, image=(8, 9, 1))
     bad = exchanged(model, (0, 0), wrong)
@@ -186,6 +189,7 @@ def test_as_custom_vjp_serves_anyones_grad(wrap):
     assert per_example[0].w.shape == (6, 4, 5)
 
 
+@pytest.mark.in_turn
 def test_as_custom_vjp_takes_keys_and_integer_labels():
     loss = nnjax.as_custom_vjp(nnjax.softmax_cross_entropy())
     y, labels = jax.random.normal(jax.random.key(0), (4, 3)), jnp.array([0, 1, 2, 0])

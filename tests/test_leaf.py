@@ -14,6 +14,7 @@ FEW = ("dense", "max_pool", "layer_norm", "embedding", "softmax_cross_entropy", 
 
 
 @pytest.mark.parametrize("some", [lambda c: c.name in FEW, pytest.param(lambda c: True, marks=pytest.mark.slow)])
+@pytest.mark.in_turn
 def test_numpy_arrays_are_accepted_wherever_arrays_are(some):
     for case in filter(some, CASES.values()):
         params, x, key = case.make(0)

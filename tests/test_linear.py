@@ -64,6 +64,7 @@ def test_fold_keeps_rows_and_its_transpose_restores_the_shape(shape):
 
 @pytest.mark.parametrize("ids", [[[0, 2, 2], [2, 0, 3]], [], 1], ids=str)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_scatter_add_is_the_transpose_of_take(ids):
     ids = jnp.asarray(ids, jnp.int32)
     rng = np.random.default_rng(2)
@@ -156,6 +157,7 @@ def test_tiles_t_is_the_transpose_of_tiles(shape, window):
 
 
 @pytest.mark.parametrize("lengths", [None, [0, 3, 4], [9, -2, 1]])
+@pytest.mark.in_turn
 def test_turned_is_its_own_transpose_and_its_own_inverse(lengths):
     x, ct = (jnp.asarray(np.random.default_rng(s).standard_normal((3, 4, 2)), jnp.float32) for s in (0, 1))
     n = None if lengths is None else jnp.array(lengths)

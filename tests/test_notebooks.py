@@ -114,6 +114,7 @@ def small(*sources, tags=("checked",)):
     return nbformat.v4.new_notebook(cells=cells)
 
 
+@pytest.mark.in_turn
 def test_the_test_sees_an_assertion_that_fails_and_other_text():
     with pytest.raises(CellExecutionError, match="AssertionError"):
         run(small("x = 1", "assert x == 2"))

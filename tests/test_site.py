@@ -202,6 +202,7 @@ def too_wide(chromium, folder: Path, pages: list[str]) -> list[str]:
     return found
 
 
+@pytest.mark.in_turn
 def test_a_page_that_is_too_wide_is_seen(chromium, tmp_path):
     (tmp_path / "wide.html").write_text('<div style="width: 700px">wide</div>')
     (tmp_path / "good.html").write_text("<p>good</p>")

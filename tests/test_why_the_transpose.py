@@ -138,6 +138,7 @@ FIRST = random_network(0)
 
 
 @pytest.mark.parametrize("seed", TEN)
+@pytest.mark.in_turn
 def test_a_network_forward_and_backward_by_every_carrier(page, seed, x64):
     net = random_network(seed)
     n, w = numbers(net), net.params.w[-1]
@@ -272,6 +273,7 @@ def held_against_nnjax(page, sizes, epochs, names):
     return found["curves"]
 
 
+@pytest.mark.in_turn
 def test_training_begins_as_nnjax_trains(page, x64):
     held_against_nnjax(page, [64, 10, 10, 10], 2, ["transpose", "random"])
 
@@ -365,6 +367,7 @@ def test_ten_random_networks_that_are_typed_in_are_computed(open_at, width, x64)
         held_as_shown(page, random_network(seed))
 
 
+@pytest.mark.in_turn
 def test_the_network_of_the_command_line_is_shown(open_at, x64):
     n = numbers(with_weights(np.array([[0.8, -0.5], [0.3, 1.2]]), (2, 2, 2)))
     held_as_shown(open_at(address(n)), Network(nielsen.Params((n.w,), (n.b,)), n.z, n.y))
@@ -421,6 +424,7 @@ def test_the_start_brings_back_the_first_random_numbers(open_at):
     assert shown(page)["after_random"] == first
 
 
+@pytest.mark.in_turn
 def test_what_is_no_number_is_said_and_changes_nothing(open_at):
     page = open_at()
     before = shown(page)
@@ -596,6 +600,7 @@ OUTLINED = """() => {
 }"""
 
 
+@pytest.mark.in_turn
 def test_tab_reaches_every_control_and_each_has_a_name(open_at):
     page = open_at()
     for details in page.locator("details").all():
@@ -690,6 +695,7 @@ WIDER = """() => [...document.querySelectorAll("body *")].filter(e => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, pytest.param(1280, marks=pytest.mark.slow)])
+@pytest.mark.in_turn
 def test_nothing_is_wider_than_the_window_and_both_schemes_have_colours_of_their_own(open_at, width, scheme, tmp_path):
     page = open_at(width=width, color_scheme=scheme, reduced_motion="reduce")
     page.fill("#net [data-field=w_1_1]", "x")
@@ -708,6 +714,7 @@ def test_nothing_is_wider_than_the_window_and_both_schemes_have_colours_of_their
     assert (tmp_path / "page.png").stat().st_size > 50_000
 
 
+@pytest.mark.in_turn
 def test_the_question_is_answered_on_the_first_screen(open_at):
     for width, height in WIDTHS.items():
         page = open_at(width=width)

@@ -1,11 +1,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from nnjax import nielsen
 from nnjax.bench.book import epoch_seconds, numpy_backprop, numpy_epoch
 
 
+@pytest.mark.in_turn
 def test_the_loop_computes_what_nielsen_computes():
     params = nielsen.init(jax.random.key(0), [5, 4, 3])
     rng = np.random.default_rng(0)

@@ -48,6 +48,7 @@ def test_tensor_parallel_sends_the_activations_twice_a_block_each_way():
     assert found(model=8) == least(model=8) == right
 
 
+@pytest.mark.in_turn
 def test_fully_sharded_gathers_each_block_twice_and_scatters_its_gradients_once():
     right = {
         (("shard",), "all-gather", BLOCK): 2 * 3,
@@ -60,6 +61,7 @@ def test_fully_sharded_gathers_each_block_twice_and_scatters_its_gradients_once(
 
 
 @pytest.mark.parametrize("mesh", [{"data": 4, "model": 2}, {"data": 2, "shard": 4}], ids=str)
+@pytest.mark.in_turn
 def test_two_axes_send_the_minimum(mesh):
     assert summed(found(**mesh)) == summed(least(**mesh))
 

@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import pytest
 
 import nnjax
 from nnjax.cases.attention import attentions
@@ -10,6 +11,7 @@ def of(name):
     return next(case for case in attentions() if case.name == name)
 
 
+@pytest.mark.in_turn
 def test_a_bias_whose_copies_are_not_summed_is_rejected():
     case = of("attention, scored")
     params, x, key = case.make(0, (3,))
@@ -23,6 +25,7 @@ def test_a_bias_whose_copies_are_not_summed_is_rejected():
     assert {row.leaf for row in report.failures} and not report.ok  # noqa: PT018
 
 
+@pytest.mark.in_turn
 def test_what_is_hidden_holds_nan_in_the_case_of_that_name():
     case = of("attention, nobody looks at NaN")
     params, x, _ = case.make(0, (7,))

@@ -26,6 +26,7 @@ def test_padding_that_wins_is_rejected_in_the_padded_case():
     assert nnjax.check_layer(case.layer._replace(fwd=wrong), params, x, dtypes=["float32"], transforms=["jit"]).failures
 
 
+@pytest.mark.in_turn
 def test_the_projection_of_the_case_changes_the_shape():
     case = CASES["residual with a projection"]
     params, x, _ = case.make(0, (3,))

@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import pytest
 
 import nnjax
 from nnjax.cases.llama import LLAMA3, YARN, llamas
@@ -14,6 +15,7 @@ def test_the_scaled_cases_turn_otherwise_than_without_scaling():
         assert len(ratios) == 2
 
 
+@pytest.mark.in_turn
 def test_positions_turned_on_in_the_backward_instead_of_back_are_rejected():
     case = next(case for case in llamas() if case.name == "attention, rope by yarn, wide heads")
     params, x, _ = case.make(0, (2,))
@@ -24,6 +26,7 @@ def test_positions_turned_on_in_the_backward_instead_of_back_are_rejected():
     assert {row.leaf for row in nnjax.check_layer(wrong, params, x, **only).failures} >= {"params.qkv.w", "x"}
 
 
+@pytest.mark.in_turn
 def test_the_windowed_case_has_biases_and_draws():
     case = next(case for case in llamas() if case.name == "llama, windowed, grouped, biased")
     params, x, key = case.make(0)

@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import pytest
 
 import nnjax
 from nnjax.cases.mixture import mixtures
@@ -21,6 +22,7 @@ def test_a_ragged_product_with_the_matrix_of_another_group_is_rejected():
     assert report.failures
 
 
+@pytest.mark.in_turn
 def test_some_experts_are_busier_than_others_and_all_cases_have_losses_but_the_first():
     case = CASES["mixture_of_experts"]
     params, x, _ = case.make(0)

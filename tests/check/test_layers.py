@@ -73,6 +73,7 @@ def test_the_right_backward_of_each_planted_fault_passes():
         assert {row.dtype for row in report.rows} == {"float64", "float32", "bfloat16", "float16"}
 
 
+@pytest.mark.in_turn
 def test_a_wrong_layer_inside_a_composition_is_named():
     bad = nnjax.serial(WIDE, nnjax.residual(planted(WIDE, lambda c, r, ct: (c[0]._replace(b=0 * c[0].b), c[1]))))
     report = nnjax.check_layer(bad, params_of(bad), X)
@@ -127,6 +128,7 @@ def test_a_bias_before_a_normalisation_raises_no_alarm():
     assert nnjax.check_layer(centre, params_of(centre), X).ok
 
 
+@pytest.mark.in_turn
 def test_a_check_of_a_saturated_input_alone_proves_nothing_and_says_so():
     report = nnjax.check_layer(nnjax.softmax(), (), jnp.array([[1000.0, -1000.0, 0.0]]), dtypes=["bfloat16", "float64"])
     assert not report.failures

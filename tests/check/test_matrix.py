@@ -11,6 +11,7 @@ LAYER = nnjax.dense(4, 3)
 PARAMS, X = LAYER.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (5, 4))
 
 
+@pytest.mark.in_turn
 def test_by_default_every_dtype_runs_eager_and_jitted_and_the_rest_in_wide_dtypes():
     seen = {(row.dtype, row.transform) for row in nnjax.check_layer(LAYER, PARAMS, X).raise_if_failed().rows}
     assert seen == {(d, t) for d in DTYPES for t in EVERYWHERE} | {(d, t) for d in ("float64", "float32") for t in IN_WIDE}
@@ -32,6 +33,7 @@ def pair(fwd=None, bwd=None):
     return fwd or right_fwd, bwd or right_bwd
 
 
+@pytest.mark.in_turn
 def test_a_bare_pair_passes_and_a_wrong_one_fails_under_every_transform():
     x = jnp.linspace(-2, 2, 9)
     nnjax.check_pair(*pair(), x, reference=jnp.sin).raise_if_failed()
@@ -86,6 +88,7 @@ def test_trees_outputs_integers_flags_keys_none_and_static_arguments():
     assert {row.leaf for row in report.rows} == {"output[0]", "output[1]", "exact output[0]", "p['a']", "p['b']"}
 
 
+@pytest.mark.in_turn
 def test_what_nondiff_argnums_names_is_static():
     def make(wrong):
         def f(scale, x):
@@ -145,6 +148,7 @@ def test_mixed_precision_is_checked_at_compute_dtype():
 
 
 @pytest.mark.parametrize(("factor", "ok"), [(1.0, True), (1.001, False)])
+@pytest.mark.in_turn
 def test_a_product_summed_in_float32_has_no_taylor_remainder(factor, ok):
     def wide(a, b):
         return jnp.matmul(a, b, preferred_element_type=jnp.float32).astype(a.dtype)
@@ -162,6 +166,7 @@ def test_a_product_summed_in_float32_has_no_taylor_remainder(factor, ok):
 
 @pytest.mark.parametrize("factor", [1.0, 1.001])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_what_does_not_run_in_lower_precision_is_compared_in_the_others(factor):
     @jax.custom_vjp
     def solve(a, b):

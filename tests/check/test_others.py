@@ -136,6 +136,7 @@ def test_ours_decides_rightly_where_others_err(name):
     assert ((theirs, chexs) == (due, due)) == (name in ALL_RIGHT)
 
 
+@pytest.mark.in_turn
 def test_a_leaf_that_was_never_compared_is_reported():
     """A misordered table left some tensors uncompared for months: here that fails."""
     report = nnjax.check_vjp(TAKE, points(5, 3), jnp.array([1, 1]))

@@ -28,6 +28,7 @@ def project(run_tests_in, tmp_path):
     return partial(run_tests_in, tmp_path, "-s")
 
 
+@pytest.mark.in_turn
 def test_a_right_rule_passes_a_wrong_one_fails_with_the_whole_report(project):
     code, out = project("--vjp-dtypes", "float64,float32", "--vjp-devices", "cpu", "--vjp-seed", "3")
     assert code == 1

@@ -57,6 +57,7 @@ def test_other_transforms_and_witnesses_on_demand(mesh):
     assert {row.leaf for row in nnjax.check_layer(wrong, PARAMS, X, **how).failures} == {"params.w", "params.b"}
 
 
+@pytest.mark.in_turn
 def test_a_missing_sum_is_a_row_in_every_transform_and_not_an_exception(mesh):
     report = nnjax.check_layer(
         copied(lambda g: g), PARAMS, X, mesh=mesh, specs=SPECS, reference=ONE, dtypes=["float32", "bfloat16"]

@@ -49,6 +49,7 @@ def test_static_arguments_reach_a_function_as_they_are(given, by):
 @pytest.mark.parametrize("given", STATIC[::2], ids=str)
 @pytest.mark.parametrize("by", ["position", "keyword"])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_static_arguments_of_a_pair(given, by):
     body, args = power(*given)
     x = jnp.linspace(-1.0, 1.2, 8)
@@ -72,6 +73,7 @@ def test_static_arguments_of_a_pair(given, by):
 
 
 @pytest.mark.parametrize("where", ["argnums", "argnames"])
+@pytest.mark.in_turn
 def test_static_arguments_of_a_rule_by_position_and_by_keyword(where):
     def make(factor):
         def f(x, axis=None, keep=False, scale=1.0):
@@ -95,6 +97,7 @@ def test_static_arguments_of_a_rule_by_position_and_by_keyword(where):
         assert not nnjax.check_vjp(make(1.01), x, *args, **how, **kwargs).ok
 
 
+@pytest.mark.in_turn
 def test_a_python_float_has_a_derivative_and_one_that_is_closed_over_has_none():
     def f(x, eps):
         return x / jnp.sqrt(jnp.square(x) + eps)

@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +49,7 @@ def test_ids_repeat_and_stay_in_range(ids):
 
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(strategies.arrays(shape=(4, 3)))
+@pytest.mark.in_turn
 def test_layers_pass_on_hard_inputs(x):
     for layer in (nnjax.sigmoid(), nnjax.relu(), nnjax.log_softmax()):
         assert not nnjax.check_layer(layer, (), jnp.asarray(x), dtypes=["float32"], transforms=["jit"]).failures

@@ -25,6 +25,7 @@ def times(w):
     ids=["matrix", "broadcast", "fold", "pad", "a tree"],
 )
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_maps_and_their_transposes(linear, transpose, shape):
     report = nnjax.check_transpose(linear, transpose, jnp.ones(shape)).raise_if_failed()
     assert {"reference", "adjoint", "linearity"} <= {row.witness for row in report.rows}
@@ -41,12 +42,14 @@ def test_maps_and_their_transposes(linear, transpose, shape):
     ids=["another matrix", "no transpose", "mean for sum", "wrong permutation"],
 )
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_wrong_transposes_are_rejected(linear, transpose, shape):
     for seed in range(3):
         report = nnjax.check_transpose(linear, transpose, jnp.ones(shape), seed=seed)
         assert {row.witness for row in report.failures} >= {"reference", "adjoint"}
 
 
+@pytest.mark.in_turn
 def test_a_map_that_is_not_linear_is_rejected():
     report = nnjax.check_transpose(lambda x: 2 * x, lambda y: 2 * y, jnp.ones(4))
     assert report.ok

@@ -15,6 +15,7 @@ def params_of(layer):
     return jax.tree.map(lambda p: p + 0.1, params)
 
 
+@pytest.mark.in_turn
 def test_a_rule_that_is_right_where_the_definition_overflows_is_not_blamed():
     @jax.custom_vjp
     def log1pexp(x):
@@ -41,6 +42,7 @@ def test_a_forward_rule_that_calls_its_own_function_is_noted_and_not_blamed():
     assert any("call its body there" in row.note for row in report.rows)
 
 
+@pytest.mark.in_turn
 def test_a_value_that_is_infinite_in_the_definition_must_be_infinite_in_the_rule():
     def body(x):
         return jax.scipy.special.logsumexp(x, axis=1)
@@ -59,6 +61,7 @@ def test_a_value_that_is_infinite_in_the_definition_must_be_infinite_in_the_rule
     assert "instead of -inf" in report.finding
 
 
+@pytest.mark.in_turn
 def test_a_rule_that_is_right_at_the_inputs_but_not_nearby_is_reported_as_such():
     inverse = jax.custom_vjp(lambda a: jnp.log(jnp.linalg.det(a)))  # a rule for symmetric matrices
     inverse.defvjp(lambda a: (jnp.log(jnp.linalg.det(a)), a), lambda a, ct: (ct * jnp.linalg.inv(a),))
@@ -78,6 +81,7 @@ def double_sine(wrong=0.0):
     return f
 
 
+@pytest.mark.in_turn
 def test_check_vjp_compares_a_custom_vjp_with_its_body():
     x = jnp.linspace(-3, 3, 50)
     nnjax.check_vjp(double_sine(), x).raise_if_failed()
@@ -87,6 +91,7 @@ def test_check_vjp_compares_a_custom_vjp_with_its_body():
     assert nnjax.check_vjp(double_sine(), x, reference=jnp.sin).failures[0].diagnosis.kind == "wrong_primal"
 
 
+@pytest.mark.in_turn
 def test_check_vjp_takes_any_function_with_a_reference_and_keyword_arguments():
     def norm(x, *, scale):
         return scale * jnp.sqrt(jnp.square(x).sum())
@@ -169,6 +174,7 @@ def test_cotangents_unlike_the_arguments_are_named(bwd):
     assert "bwd rule" in str(report)
 
 
+@pytest.mark.in_turn
 def test_compare_gradients_gives_each_leaf_a_difference_and_a_budget():
     loss = nnjax.softmax_cross_entropy()
     hand, reference = nnjax.value_and_grad(MODEL, loss), nnjax.reference_value_and_grad(MODEL, loss)

@@ -15,6 +15,7 @@ def test_shapes_that_cannot_be_added_are_refused():
         layer.apply(layer.init(jax.random.key(0)), jnp.ones(4))
 
 
+@pytest.mark.in_turn
 def test_a_shortcut_takes_its_own_share_of_the_cotangent_back():
     f, shortcut = nnjax.serial(nnjax.dense(3, 2), nnjax.tanh()), nnjax.dense(3, 2, bias=False)
     model = nnjax.residual(f, shortcut)

@@ -52,6 +52,7 @@ def test_a_block_that_changes_the_shape_and_params_that_are_not_stacked_are_refu
         nnjax.scan_layers(nnjax.relu(), 0)
 
 
+@pytest.mark.in_turn
 def test_loops_within_loops_give_each_its_own_parameters_back():
     inner = nnjax.scan_layers(nnjax.serial(nnjax.dense(3, 3), nnjax.tanh()), 2)
     for layer in (

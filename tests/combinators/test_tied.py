@@ -26,6 +26,7 @@ def _linear_embedding(n_in, n_out):
     )
 
 
+@pytest.mark.in_turn
 def test_tied_adds_the_two_cotangents_of_its_table():
     embed, head = _linear_embedding(5, 3)
     model = nnjax.tied(embed, nnjax.serial(nnjax.dense(3, 3), nnjax.tanh()), head)

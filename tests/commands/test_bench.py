@@ -24,6 +24,7 @@ def small(monkeypatch):
     monkeypatch.setattr(command, "peaks", lambda device, asked: Peaks({kind.label: 1e12 for kind in asked}, 1e10))
 
 
+@pytest.mark.in_turn
 def test_the_figures_are_printed_and_written(capsys, tmp_path, small):
     assert Bench(only="small", seconds=0.05, json=tmp_path / "bench.json").run() == 0
     out = capsys.readouterr().out
@@ -134,6 +135,7 @@ def timed(monkeypatch, small):
     return cases
 
 
+@pytest.mark.in_turn
 def test_within_a_budget_the_file_lists_every_case_after_each(capsys, monkeypatch, tmp_path, timed):
     written, real = [], command.write_json
 
@@ -158,6 +160,7 @@ def test_within_a_budget_the_file_lists_every_case_after_each(capsys, monkeypatc
     assert "not reached, 4: small nielsen, bfloat16; " in capsys.readouterr().out
 
 
+@pytest.mark.in_turn
 def test_an_error_within_a_budget_affects_only_its_case(capsys, tmp_path, timed):
     run = Bench(budget=1e6, dtype=("bfloat16",), json=tmp_path / "bench.json", device="cpu")
     assert run.run() == 1

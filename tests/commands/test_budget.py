@@ -118,6 +118,7 @@ def test_a_run_that_ends_before_its_time_is_left_alone(monkeypatch):
     assert threading.active_count() < 20
 
 
+@pytest.mark.in_turn
 def test_a_thread_that_never_ends_does_not_hold_the_process():
     code = (
         "import time; from nnjax.commands.budget import Budget\n"

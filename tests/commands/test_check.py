@@ -16,6 +16,7 @@ from nnjax.commands.budget import Budget
 from nnjax.commands.check import Check
 
 
+@pytest.mark.in_turn
 def test_a_case_is_checked_and_every_row_is_written(capsys, tmp_path):
     assert Check(only="relu", json=tmp_path / "check.json", device="cpu").run() == 0
     out = capsys.readouterr().out
@@ -135,6 +136,7 @@ def timed(monkeypatch):
 GOOD = Row("", "x", "float32", "jit", "cpu", 0.1, 1.0, True)
 
 
+@pytest.mark.in_turn
 def test_within_a_budget_the_important_come_first_and_the_others_are_listed(capsys, tmp_path, timed):
     file = tmp_path / "check.json"
     assert Check(device="cpu", budget=66.0, json=file).run() == 0
@@ -156,6 +158,7 @@ def test_within_a_budget_the_important_come_first_and_the_others_are_listed(caps
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.in_turn
 def test_a_file_is_complete_after_every_case(monkeypatch, tmp_path, timed):
     written = []
     real = command.write_json

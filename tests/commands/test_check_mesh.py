@@ -10,6 +10,7 @@ from nnjax.commands.check import Check, sizes_of
 from nnjax.distributed import sharded
 
 
+@pytest.mark.in_turn
 def test_cases_over_a_mesh_are_checked_and_written(capsys, tmp_path):
     assert Check(mesh="data=2,model=2", only="row_dense", json=tmp_path / "check.json").run() == 0
     assert "ok     row_dense " in capsys.readouterr().out
@@ -26,6 +27,7 @@ def test_every_device_must_draw_its_own_numbers(capsys, monkeypatch):
     assert "devices 0 and 1 along mesh axes data and shard draw the same random numbers" in capsys.readouterr().out
 
 
+@pytest.mark.in_turn
 def test_a_fault_exits_with_1(capsys, monkeypatch):
     def planted(mesh):
         for case in right(mesh):
@@ -76,6 +78,7 @@ def test_sizes():
     assert sizes_of("data=4,model=2") == {"data": 4, "model": 2}
 
 
+@pytest.mark.in_turn
 def test_a_cpu_simulates_the_devices_by_itself():
     code = "from nnjax.cli import main; main(['check', '--mesh', 'data=8', '--only', 'dropout', '--device', 'cpu'])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

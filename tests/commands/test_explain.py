@@ -35,6 +35,7 @@ def row(out, label):
 
 @pytest.mark.parametrize(("sizes", "seed"), NETS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_what_is_printed_are_these_numbers(sizes, seed, capsys):
     out = printed(capsys, ",".join(map(str, sizes)), seed)
     n = numbers(network(sizes, seed))
@@ -70,6 +71,7 @@ def test_the_example_of_the_question_by_hand(capsys):
     assert "answer" not in out.replace("answers another question", "")  # none that a reader would look for in vain
 
 
+@pytest.mark.in_turn
 def test_where_w_is_not_square_a_sentence_stands_in_place_of_the_inverse(capsys):
     flat = " ".join(printed(capsys, "3,2,4").split())
     assert "(4) cannot be had: w must be square to have an inverse" in flat

@@ -33,6 +33,7 @@ def table(path):
 
 
 @pytest.mark.parametrize("options", [{}, pytest.param({"average": 0.9, "feedback": "mirror"}, marks=pytest.mark.slow)])
+@pytest.mark.in_turn
 def test_from_raw_rows_to_a_trained_network_to_predictions(tmp_path, capsys, options):
     x, y = table(tmp_path / "mine.npz")
     folder, data = tmp_path / "run", str(tmp_path / "mine.npz")
@@ -152,6 +153,7 @@ def pictures(path):
 
 @pytest.mark.parametrize(("name", "make"), [("mine.csv", priced), ("mine.parquet", kinds), ("mine", pictures)])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_predict_gives_the_test_accuracy_of_training(tmp_path, capsys, name, make):
     data, folder = tmp_path / name, tmp_path / "run"
     options = make(data)

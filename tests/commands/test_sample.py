@@ -20,6 +20,7 @@ def run(tmp_path, save_run):
     return save_run(tmp_path / "run", RECORD, layer_of(WORDS).init(jax.random.key(0)))
 
 
+@pytest.mark.in_turn
 def test_the_text_is_printed_as_it_is_made(run, capsys, monkeypatch):
     wanted = load_run(run).sample("ab", 12, seed=3, temperature=0.5, top_k=2)
     pieces = []

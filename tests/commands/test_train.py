@@ -17,6 +17,7 @@ QUICK = {"epochs": 2, "hidden": (8,)}
 @pytest.mark.parametrize("grad", ["hand", "jax", "both"])
 @pytest.mark.parametrize("model", ["mlp", "nielsen"])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_every_gradient_trains_and_is_reported(capsys, grad, model):
     rate = {"mlp": 0.01, "nielsen": 0.1}[model]
     assert Train(grad=grad, model=model, learning_rate=rate, **QUICK).run() == 0
@@ -60,6 +61,7 @@ main(['train', '--epochs', '{epochs}', '--folder', {str(tmp_path)!r}, *{more!r}]
     assert "test accuracy" in resumed.stdout
 
 
+@pytest.mark.in_turn
 def test_resuming_with_something_else_says_what_differs(tmp_path, capsys):
     Train(folder=tmp_path, **QUICK).run()
     with pytest.raises(CheckpointError, match=r"batch_size was 32, is 16; learning_rate was 0\.002, is 0\.1\. Resume"):
@@ -70,6 +72,7 @@ def test_resuming_with_something_else_says_what_differs(tmp_path, capsys):
     assert "saving in" in capsys.readouterr().out
 
 
+@pytest.mark.in_turn
 def test_a_run_saved_by_a_version_with_fewer_options_is_resumed(tmp_path, monkeypatch):
     today = Train._checkpoints
 
@@ -86,6 +89,7 @@ def test_a_run_saved_by_a_version_with_fewer_options_is_resumed(tmp_path, monkey
         Train(folder=tmp_path, resume=True, standardise=True, **QUICK).run()
 
 
+@pytest.mark.in_turn
 def test_data_are_known_by_what_they_hold_when_a_run_is_resumed(tmp_path, monkeypatch):
     digits = load("digits").train
     x, y = digits.x[:100], digits.y[:100]
@@ -106,6 +110,7 @@ def test_your_own_file_trains_expanded_and_standardised(tmp_path, capsys):
     assert "mine.npz: 400 examples to train on, 10 to test" in capsys.readouterr().out
 
 
+@pytest.mark.in_turn
 def test_features_that_are_not_scaled_get_a_hint(tmp_path, capsys):
     digits = load("digits").train
     np.savez(tmp_path / "mine.npz", x=255 * digits.x[:100], y=digits.y[:100])

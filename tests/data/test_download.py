@@ -111,6 +111,7 @@ def test_the_next_mirror_is_tried(server, monkeypatch):
     assert content(both, "good.txt") == BODY
 
 
+@pytest.mark.in_turn
 def test_two_processes_at_once_both_get_it(server, tmp_path):
     program = f"""
 from pathlib import Path

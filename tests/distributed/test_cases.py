@@ -30,12 +30,14 @@ def test_an_axis_without_cases_is_refused():
 
 @pytest.mark.parametrize("name", [*sorted(CUT), "fully_sharded mlp", "mean_over", "ops"])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_gradients_over_a_mesh_are_those_of_one_device(name):
     held("2x2x2", MESHES[3], name, ["float32"])
 
 
 @pytest.mark.parametrize("name", sorted(EXPERTS))
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_gradients_with_experts_on_several_devices_are_those_of_one(name):
     held("2x2", MESHES[4], name, ["float32"])
 

@@ -83,6 +83,7 @@ def mean_over_devices(loss):
     return loss._replace(apply=apply, fwd=fwd, bwd=lambda residuals, ct: loss.bwd(residuals, c.copy_to(ct, "data")))
 
 
+@pytest.mark.in_turn
 def test_pmean_of_an_already_summed_gradient():
     one, loss = nnjax.dense(6, 5), nnjax.softmax_cross_entropy()
     model = replicated(one, "data")

@@ -45,6 +45,7 @@ def test_anything_but_a_loss_is_refused():
         mean_over(nnjax.softmax_cross_entropy, "data")
 
 
+@pytest.mark.in_turn
 def test_what_is_no_mean_is_refused():
     loss = mean_over(nnjax.softmax_cross_entropy(reduction="sum"), "data")
     run = jax.shard_map(lambda *x: loss.apply((), x), mesh=make_mesh(data=2), in_specs=P("data"), out_specs=P())

@@ -32,12 +32,14 @@ def test_a_mesh_has_its_axes_over_the_first_devices():
     assert [d.id for d in mesh.devices.ravel()] == list(range(6))
 
 
+@pytest.mark.in_turn
 def test_the_package_is_there_without_being_imported():
     program = "import nnjax; nnjax.distributed.make_mesh(data=1); print(nnjax.parallel(nnjax.relu()).name)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "parallel" in done.stdout
 
 
+@pytest.mark.in_turn
 def test_placed_parameters_and_their_optimizer_state_take_an_nth_of_the_memory():
     mesh = make_mesh(shard=8)
     model = gpt(16, 8, 2, 8, 16, mesh, data=None, shard="shard")
@@ -102,6 +104,7 @@ def misused(model, loss=LOSS, axis="data"):
         (lambda m: fully_sharded(nnjax.dense, m, "data"), TypeError, r"expected a Layer, got dense; call the factory"),
     ],
 )  # fmt: skip
+@pytest.mark.in_turn
 def test_bad_input_is_one_sentence(call, error, message):
     with pytest.raises(error, match=message):
         call(make_mesh(data=2, model=4))

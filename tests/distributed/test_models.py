@@ -65,6 +65,7 @@ def test_any_model_by_copies_and_fully_sharded(name, how):
 @pytest.mark.parametrize("axes", [{"data": 1, "model": 8}, {"data": 4, "model": 2}])
 @pytest.mark.parametrize("sizes", [[6, 16, 4], [6, 16, 8, 4], [6, 4]])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_mlp_by_columns_and_rows(sizes, axes):
     mesh = make_mesh(**axes)
     sharded = mlp(sizes, mesh, nnjax.tanh())

@@ -151,6 +151,7 @@ def run(seed):
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_some_configurations(seed, x64):
     run(seed)
 

@@ -252,6 +252,7 @@ def test_process_0_listens_everywhere_where_the_name_is_not_of_this_machine_or_o
     assert listening("127.0.0.1:9") == "127.0.0.3:9"
 
 
+@pytest.mark.in_turn
 def test_only_the_named_address_answers():
     port = free_port()
     waits = command("--coordinator", f"127.0.0.1:{port}", "--num-processes", 2, "--process-id", 0, "--connect-seconds", 30)

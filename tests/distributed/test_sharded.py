@@ -66,6 +66,7 @@ def test_fully_sharded_says_where_and_keeps_what_does_not_fit_whole():
     assert jax.tree.leaves(odd.specs, is_leaf=is_spec) == [P(), P()]
 
 
+@pytest.mark.in_turn
 def test_what_two_axes_cut_along_one_is_whole_again_when_gathered():
     mesh = make_mesh(shard=4, model=2)
     found = fully_sharded(column_dense(3, 8, mesh), mesh, "shard")
@@ -122,6 +123,7 @@ NESTED = {
 
 @pytest.mark.parametrize("name", NESTED)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_what_is_summed_inside_is_not_summed_again(name):
     mesh = make_mesh(shard=4)
     held(NESTED[name](mesh), mesh, ("shard",), DENSE)
@@ -132,6 +134,7 @@ def test_what_is_summed_inside_is_not_summed_again(name):
 )
 @pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_beside_what_is_summed_inside_the_rest_is_summed(outer, remat):
     mesh, dense = make_mesh(data=2, shard=4), nnjax.serial(nnjax.dense(3, 3), nnjax.tanh())
     parts = (
@@ -159,6 +162,7 @@ def test_a_gpt_whose_sizes_the_axis_does_not_divide(vocab, width):
     held(gpt(**sizes, mesh=mesh, data=None, shard="shard"), mesh, ("shard",), nnjax.gpt(**sizes, fused=True), loss, ids, labels)
 
 
+@pytest.mark.in_turn
 def test_a_table_is_summed_once_where_both_its_uses_are_sharded():
     mesh, loss, body = make_mesh(shard=4), nnjax.softmax_cross_entropy(), nnjax.dense(3, 3)
     ids, labels = (jax.random.randint(jax.random.key(i), (8, 2), 0, 8, jnp.int32) for i in (1, 2))

@@ -16,6 +16,7 @@ def close(found, right):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, right)
 
 
+@pytest.mark.in_turn
 def test_lookups_with_repeated_ids_add_up_and_an_unknown_id_is_nan():
     mesh = make_mesh(model=4)
     sharded, one = vocabulary_embedding(VOCAB, N, mesh), nnjax.embedding(VOCAB, N)
@@ -38,6 +39,7 @@ def test_lookups_with_repeated_ids_add_up_and_an_unknown_id_is_nan():
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("large", [1.0, 200.0])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_the_loss_over_a_cut_vocabulary_is_the_whole_one(weighted, large):
     mesh = make_mesh(model=4)
     loss, one = vocabulary_cross_entropy(), nnjax.linear_cross_entropy()

@@ -44,6 +44,7 @@ def test_the_solution_is_right(name):
     assert set(found.said.values()) == {"right"}
 
 
+@pytest.mark.in_turn
 def test_every_cell_to_fill_in_is_graded_as_not_filled_in(capsys):
     cells = [cell.source for cell in NOTEBOOK.cells if cell.cell_type == "code" and "_bwd(" in cell.source]
     for cell, name in zip(cells, exercises.EXERCISES, strict=True):

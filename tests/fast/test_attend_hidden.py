@@ -137,6 +137,7 @@ def test_queries_before_a_nan_are_not_affected_by_it(monkeypatch, holder, bad, d
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_keys_after_a_query_with_nan_keep_their_gradient(monkeypatch, bad):
     for name, f in spellings(monkeypatch, causal=True):
         _, ct_q, ct_k, ct_v = f(jnp.asarray(Q).at[..., 2, 0].set(bad), jnp.asarray(K), jnp.asarray(V), jnp.asarray(CT))
@@ -188,6 +189,7 @@ def test_a_masked_layer_keeps_a_spoilt_position_to_itself():
         assert jnp.isnan(y[:, 1]).all()  # its own query is NaN
 
 
+@pytest.mark.in_turn
 def test_later_positions_are_ignored_in_generation():
     layer, opts = attention(8, 4), expect_attention(8, 4)
     params, x = layer.init(jax.random.key(0)), jnp.asarray(normal(3, 2, 8))

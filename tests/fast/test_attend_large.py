@@ -49,6 +49,7 @@ def test_blocks_are_few_and_large():
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_the_blocks_keep_to_the_definition(small, causal):
     q, k, v, _ = inputs()
     report = nnjax.check_pair(

@@ -166,6 +166,7 @@ def test_value_and_slope_are_those_of_float64_over_the_whole_range_of_the_dtype(
 @pytest.mark.parametrize("layer", [nnjax.softmax(), nnjax.log_softmax()], ids=lambda layer: layer.name)
 @pytest.mark.parametrize("shape", [(5, 0, 0), (0,), (2, 0), (0, 3), (0, 0)], ids=str)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_an_empty_axis_gives_an_empty_result(layer, shape):
     x = jnp.zeros(shape)
     for f in (_slopes, slopes):

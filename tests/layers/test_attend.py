@@ -89,6 +89,7 @@ def test_each_spelling_gives_what_the_definition_gives(monkeypatch, how, s, t, c
 
 @pytest.mark.parametrize("how", SPELLINGS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_an_empty_batch_and_large_scores(monkeypatch, how):
     pair = choose(monkeypatch, how)
     q, k, v, _, ct = inputs(5, 5)
@@ -113,6 +114,7 @@ def test_a_query_without_a_visible_key_gives_zero_and_no_gradient(monkeypatch, h
     assert not ct_k[0, :, :2].any()
 
 
+@pytest.mark.in_turn
 def test_half_precision_is_summed_in_float32():
     q, k, v, _, _ = inputs(64, 64, d=64)
     low = [t.astype(jnp.bfloat16) for t in (q, k, v)]

@@ -62,6 +62,7 @@ def test_rotary_positions_make_scores_depend_only_on_the_distance():
     ],
 )
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_edge_shapes_pass_the_check(options, shape):
     layer = nnjax.attention(8, 4, **options)
     nnjax.check_layer(layer, made(layer), normal(*shape), **QUICK, witnesses=()).raise_if_failed()
@@ -94,6 +95,7 @@ def test_heads_are_split_and_joined_by_permutations():
 
 @pytest.mark.parametrize("options", [{"rope": False}, {"rope": True}, {"rope": True, "window": (2, 0), "head_dim": 6}], ids=str)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_one_position_at_a_time_gives_the_same(options):
     layer, opts = nnjax.attention(8, 4, kv_heads=2, **options), expect_attention(8, 4, 2, **options)
     params, x = made(layer), normal(3, 5, 8)
@@ -166,6 +168,7 @@ def test_all_that_is_done_to_scores_at_once_passes_and_a_forgotten_cap_does_not(
     assert ct_x[1:] == (None, None)
 
 
+@pytest.mark.in_turn
 def test_segments_are_sequences_by_themselves():
     layer = nnjax.attention(8, 2, segments=True)
     params, x = made(layer), normal(5, 8)
@@ -175,6 +178,7 @@ def test_segments_are_sequences_by_themselves():
     np.testing.assert_allclose(together, apart, atol=1e-5)
 
 
+@pytest.mark.in_turn
 def test_a_mask_of_queries_and_keys_is_taken_where_one_of_keys_is():
     layer = nnjax.attention(8, 2, causal=False, key_mask=True)
     params, x = made(layer), normal(2, 4, 8)
@@ -194,6 +198,7 @@ def test_dropout_needs_a_key_and_a_window_of_all_is_none():
     np.testing.assert_allclose(wide.apply(params, x), plain.apply(params, x), atol=1e-5)
 
 
+@pytest.mark.in_turn
 def test_heads_may_be_wider_and_only_the_output_without_a_bias():
     layer = nnjax.attention(6, 2, kv_heads=1, head_dim=5, out_bias=False)
     params = made(layer)
@@ -204,6 +209,7 @@ def test_heads_may_be_wider_and_only_the_output_without_a_bias():
         nnjax.attention(6, 2, out_bias="qkv")
 
 
+@pytest.mark.in_turn
 def test_theta_and_scaling_reach_the_angles():
     x, options = normal(2, 6, 8), {"rope": True, "rope_theta": 20.0}
     scaling = {"rope_type": "linear", "factor": 2.0}

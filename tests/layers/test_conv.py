@@ -277,6 +277,7 @@ def test_the_worst_of_the_search_agree_with_jax_grad(x64):
         assert off <= 1e-13, (one, off)
 
 
+@pytest.mark.in_turn
 def test_some_of_the_search_agree_with_jax_grad(x64):
     tried = [one for one in drawn(CHUNKS, 500) if 1 in one.x[1:-1] and one.x[0]][:32]
     assert len(tried) == 32

@@ -40,6 +40,7 @@ def test_without_bias_there_is_no_bias_and_no_cotangent():
     assert ct_params.b is None
 
 
+@pytest.mark.in_turn
 def test_feedback_replaces_the_transpose_only_in_the_backward(params):
     layer = nnjax.dense(4, 3, feedback=lambda w: jnp.zeros_like(w.T))
     x = jnp.ones((2, 4))

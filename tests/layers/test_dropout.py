@@ -13,6 +13,7 @@ def test_a_share_is_dropped_and_the_rest_scaled():
     assert abs((y == 0).mean() - 0.25) < 0.01
 
 
+@pytest.mark.in_turn
 def test_one_key_one_mask_forward_backward_and_in_float64():
     layer, x, key = nnjax.dropout(0.5), jnp.ones((50, 4)), jax.random.key(3)
     y, residuals = layer.fwd((), x, key=key)

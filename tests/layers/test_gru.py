@@ -1,12 +1,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen
 
 import nnjax
 from nnjax.cases import jittered
 
 
+@pytest.mark.in_turn
 def test_gru_is_flaxs_cell():
     layer = jittered(nnjax.gru(3, 4))
     params, x = layer.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (2, 6, 3))

@@ -9,6 +9,7 @@ from nnjax import LSTMState
 from nnjax.cases import jittered
 
 
+@pytest.mark.in_turn
 def test_lstm_is_flaxs_cell():
     layer = jittered(nnjax.lstm(3, 4, carry=True))
     params, x = layer.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (2, 6, 3))

@@ -77,6 +77,7 @@ def test_large_means_and_large_halves_do_not_overflow(name):
 
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_every_mutant_is_killed(name):
     layer = jittered(MAKE[name][0]())
     outcomes = hunt(layer, layer.init(jax.random.key(2)), hard(np.random.default_rng(2), (5, 2, 6)))

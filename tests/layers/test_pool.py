@@ -65,6 +65,7 @@ def gradient(layer, x):
     return layer.bwd(layer.fwd((), x)[1], jnp.ones_like(layer.apply((), x)))[1]
 
 
+@pytest.mark.in_turn
 def test_of_equal_maxima_the_first_in_the_window_gets_everything():
     x = jnp.array([[1.0, 2.0, 2.0], [2.0, 0.0, 2.0], [0.0, 0.0, 0.0]])[..., None]
     grad = gradient(nnjax.max_pool((2, 2), (1, 1)), x)[..., 0]
@@ -84,6 +85,7 @@ def test_every_wrong_way_of_breaking_a_tie_is_found():
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, -jnp.inf])
+@pytest.mark.in_turn
 def test_not_a_number_and_minus_infinity_go_where_reduce_window_sends_them(bad):
     layer, x = nnjax.max_pool((2, 2)), jnp.full((2, 2, 1), bad).at[0, 1, 0].set(-1.0)
     np.testing.assert_array_equal(layer.fwd((), x)[0], layer.apply((), x))

@@ -67,6 +67,7 @@ def test_without_a_state_the_state_has_no_cotangent(name):
 
 
 @pytest.mark.parametrize("name", ONE_QUICKLY)
+@pytest.mark.in_turn
 def test_other_transforms_pass_with_both_cotangents(name):
     layer = jittered(MAKE[name](3, 2, carry=True))
     only = {"dtypes": ["float32"], "transforms": ["vmap", "checkpoint", "second"], "witnesses": ()}

@@ -188,6 +188,7 @@ def test_examples_of_weight_0_are_ignored_under_vmap_too(run):
 @pytest.mark.parametrize("dtype", LOW)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_the_mean_over_many_rows_is_that_of_float64(run, dtype, weighted):
     n = 9000
     y = jnp.zeros((n, 4), dtype).at[:, 0].set(12)

@@ -88,6 +88,7 @@ def test_gradients_are_differences_of_values(name, soft, x64, by_hand):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["plain", "all"])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_what_is_ignored_may_hold_anything(bad, name, x64, by_hand, by_jax, close):
     seen, spoilt = LABELS != -100, np.where((LABELS == -100)[:, None], bad, Y)
     for reduction in ("mean", "sum", "none"):
@@ -158,6 +159,7 @@ def test_low_precision_is_computed_in_float32(dtype, by_hand):
     np.testing.assert_allclose(np.asarray(ct_q[0], np.float64) * 3000, [0, 12, 12, 12], rtol=0.01, atol=0.01)
 
 
+@pytest.mark.in_turn
 def test_numpy_and_jax_arrays_give_the_same(by_hand, close):
     y, labels, m = Y.astype(np.float32), LABELS.astype(np.int16), M.astype(np.float32)
     found = by_hand(nnjax.softmax_cross_entropy(class_weights=m), (y, labels))

@@ -13,6 +13,7 @@ TARGETS = jax.random.uniform(jax.random.key(1), (6, 4))
 LABELS = jnp.array([0, 3, 1, 1, 2, 0])
 
 
+@pytest.mark.in_turn
 def test_values_are_those_of_optax():
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         expected = {
@@ -77,6 +78,7 @@ def test_a_confident_right_answer_keeps_its_tiny_gradient():
     np.testing.assert_allclose(BCE.bwd(residuals, jnp.ones(()))[1][0], [[-np.exp(-30) / 2, np.exp(-30) / 2]], rtol=1e-5)
 
 
+@pytest.mark.in_turn
 def test_a_label_out_of_range_raises_when_known_and_is_nan_without_gradient_under_jit():
     for wrong in (4, -1):
         labels = LABELS.at[2].set(wrong)

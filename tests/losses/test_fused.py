@@ -26,6 +26,7 @@ def gradient(x):
 @pytest.mark.parametrize("few", [6, 7])
 @pytest.mark.parametrize("rows", [1, 3, 10])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_any_number_of_rows_at_a_time_gives_the_loss_of_the_product(monkeypatch, weights, few, rows):
     monkeypatch.setattr(cpu, "rows_at_a_time", lambda n, vocab: rows)
     monkeypatch.setattr(cpu, "FEW", few)

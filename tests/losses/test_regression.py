@@ -94,6 +94,7 @@ def test_bad_input_is_refused(call, words):
         call()
 
 
+@pytest.mark.in_turn
 def test_they_serve_a_whole_model():
     model, x, t = nnjax.mlp([4, 5, 3]), jax.random.normal(jax.random.key(1), (6, 4)), jnp.ones((6, 3))
     params = model.init(jax.random.key(0))

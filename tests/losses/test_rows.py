@@ -74,6 +74,7 @@ def test_a_bias_of_minus_infinity_takes_a_class_away(soft, reduction, x64, by_ha
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("reduction", ["sum", "none"])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_low_precision_keeps_small_probabilities_of_many_rows(dtype, reduction, by_hand):
     n, vocab = 4096, 300
     h, w, b = jnp.ones((n, 2), dtype), jnp.ones((vocab, 2), dtype), jnp.zeros(vocab, dtype)
@@ -84,6 +85,7 @@ def test_low_precision_keeps_small_probabilities_of_many_rows(dtype, reduction, 
     np.testing.assert_allclose(np.asarray(ct_w[:, 1], np.float64), expected, rtol=0.01)
 
 
+@pytest.mark.in_turn
 def test_the_maps_are_transposes(x64):
     h, table, y = jnp.asarray(H.reshape(10, 4)), (jnp.asarray(W), jnp.asarray(B)), jnp.asarray(RNG.standard_normal((10, 7)))
 

@@ -9,6 +9,7 @@ from nnjax.models.book import book
 SIZES = [5, 4, 3]
 
 
+@pytest.mark.in_turn
 def test_it_is_the_books_network_in_rows_with_a_backward_by_hand():
     layer = book(SIZES)
     params = layer.init(jax.random.key(0))

@@ -9,6 +9,7 @@ IDS = jnp.array([[1, 4, 0, 3, 3], [2, 2, 1, 0, 4]])
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm", "linear"])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_char_rnn_carried_in_parts_is_char_rnn(cell):
     model, carried = (nnjax.char_rnn(5, 4, cell=cell, layers=2, carry=carry) for carry in (False, True))
     name = "linear_block" if cell == "linear" else cell

@@ -49,6 +49,7 @@ def test_a_mixture_of_experts_is_decoded_with_its_own_feed():
     np.testing.assert_array_equal(found, ids[..., 3:])
 
 
+@pytest.mark.in_turn
 def test_a_key_draws_and_temperature_zero_does_not():
     key = jax.random.key(0)
     drawn = [generate_gpt(PARAMS, PROMPT, 6, heads=2, key=k, temperature=3.0) for k in (key, key, jax.random.key(1))]

@@ -38,6 +38,7 @@ def slowly(params, options, prompt, length):
     ],
 )
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_kept_keys_and_values_give_what_the_definition_gives_also_past_the_context(more):
     options, params = made(**more)
     expected = slowly(params, options, PROMPT, 12)
@@ -58,6 +59,7 @@ def test_a_prompt_as_long_as_the_context_or_longer_is_cut_to_its_end():
     np.testing.assert_array_equal(one, slowly(params, options, prompt[:5], 6))
 
 
+@pytest.mark.in_turn
 def test_a_key_draws_and_temperature_zero_does_not():
     options, params = made()
     keys = [jax.random.key(i) for i in (0, 0, 1)]

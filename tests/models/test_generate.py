@@ -12,6 +12,7 @@ PARAMS = jax.tree.map(lambda p: 2 * p, MODEL.init(jax.random.key(0)))
 PROMPT = jnp.array([[1, 4, 0], [2, 2, 3]])
 
 
+@pytest.mark.in_turn
 def test_it_generates_what_recomputing_the_whole_prefix_would():
     found = nnjax.generate(MODEL, PARAMS, PROMPT, 6)
     ids = PROMPT
@@ -22,6 +23,7 @@ def test_it_generates_what_recomputing_the_whole_prefix_would():
     np.testing.assert_array_equal(nnjax.generate(MODEL, PARAMS, PROMPT[0], 1), found[0, :1])
 
 
+@pytest.mark.in_turn
 def test_one_key_one_text_under_jit_too():
     key = jax.random.key(3)
     found = nnjax.generate(MODEL, PARAMS, PROMPT, 20, key=key)
@@ -31,6 +33,7 @@ def test_one_key_one_text_under_jit_too():
     assert ((found >= 0) & (found < 5)).all()
 
 
+@pytest.mark.in_turn
 def test_ids_are_drawn_with_the_models_probabilities_and_the_temperature_sharpens_them():
     many = jnp.broadcast_to(PROMPT[:1], (4000, 3))
     logits = WHOLE.apply(PARAMS, PROMPT[:1])[0, -1]

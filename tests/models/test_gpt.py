@@ -55,6 +55,7 @@ def test_the_forms_of_gpt_agree():
         np.testing.assert_allclose(others.body[0].table, grads.body[0].table, atol=1e-5)
 
 
+@pytest.mark.in_turn
 def test_no_position_of_gpt_sees_a_later_one():
     model = nnjax.gpt(5, 4, 2, 2, 4)
     params = jax.tree.map(lambda p: 4 * p, model.init(jax.random.key(0)))

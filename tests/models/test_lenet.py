@@ -6,6 +6,7 @@ import pytest
 import nnjax
 
 
+@pytest.mark.in_turn
 def test_lenet_is_the_network_of_chapter_six():
     model = nnjax.lenet(hidden=(100, 50), dropout=0.5, activation=nnjax.tanh())
     features, *rest = model.parts

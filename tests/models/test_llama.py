@@ -50,6 +50,7 @@ def in_float64(params, ids, heads, kv_heads, theta, eps):
     return norm(x, last) @ head.table.T
 
 
+@pytest.mark.in_turn
 def test_it_is_the_llama_of_numpy(x64):
     model = nnjax.llama(11, 9, 3, 4, 8, kv_heads=2, hidden=5, rope_theta=70.0, eps=0.01)
     params = jax.tree.map(lambda p: p.astype(jnp.float64), large(model))
@@ -84,6 +85,7 @@ def test_the_forms_of_llama_agree():
         np.testing.assert_allclose(others[2].table, grads[2].table, atol=1e-4)
 
 
+@pytest.mark.in_turn
 def test_a_position_sees_as_many_as_its_window_in_each_layer():
     model = nnjax.llama(**SIZES | {"layers": 1}, sliding_window=2)
     params, ids = large(model), jnp.array([1, 4, 2, 0, 3], jnp.int32)

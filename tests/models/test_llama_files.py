@@ -98,6 +98,7 @@ def test_options_are_those_of_the_config(tmp_path, config, options):
     assert nnjax.generate_llama(params, IDS, 1, options=found).shape == (1,)
 
 
+@pytest.mark.in_turn
 def test_shards_and_a_low_precision_load(tmp_path):
     library = pytest.importorskip("safetensors.numpy")
     found = {name: array.astype(jnp.bfloat16) for name, array in arrays().items()}

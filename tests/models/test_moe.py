@@ -45,6 +45,7 @@ def test_the_forms_of_moe_agree():
         np.testing.assert_allclose(others.table.table, grads.table.table, atol=1e-5)
 
 
+@pytest.mark.in_turn
 def test_without_the_losses_of_its_routers_it_has_the_same_parameters_and_logits():
     with_losses, without = nnjax.moe(*SIZES, auxiliary=True, balance=1.0, z=0.0), nnjax.moe(*SIZES)
     params = drawn(with_losses)
@@ -54,6 +55,7 @@ def test_without_the_losses_of_its_routers_it_has_the_same_parameters_and_logits
     assert 1 < float(losses) < 6  # two layers, from 1 where the experts are evenly busy
 
 
+@pytest.mark.in_turn
 def test_it_learns_and_its_experts_stay_busy():
     model, loss = nnjax.moe(5, 4, 1, 2, 8, 4, 2, hidden=8, auxiliary=True), auxiliary.to_loss(nnjax.softmax_cross_entropy())
     f, params = nnjax.value_and_grad(model, loss), drawn(model)

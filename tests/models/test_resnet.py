@@ -24,6 +24,7 @@ def test_it_has_the_layers_of_he_et_al():
     ]
 
 
+@pytest.mark.in_turn
 def test_a_block_is_the_sum_written_out():
     model = nnjax.resnet(3, channels=(2, 4), blocks=1, image=(6, 5, 1))
     params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (3, 6, 5, 1))

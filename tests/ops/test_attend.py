@@ -49,6 +49,7 @@ def test_attention_under_a_mask_vmap_and_other_numbers_of_keys():
     np.testing.assert_allclose(ops.attention(Q[:, :2], K, V, causal=False), plain(Q[:, :2], K, V, False), atol=1e-5)
 
 
+@pytest.mark.in_turn
 def test_the_rules_pass_an_audit():
     def attend(q, k, v):
         return ops.attention(q, k, v).sum()
@@ -126,6 +127,7 @@ def test_it_takes_the_place_of_jaxs_own_in_float64(options):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, theirs)  # its softmax is in float32
 
 
+@pytest.mark.in_turn
 def test_without_leading_axes_and_under_vmap_it_is_the_same():
     bias, segments = normal(4, 5, 5, seed=3), jnp.array([0, 0, 1, 1, 1], jnp.int32)
     how = {"softcap": 2.0, "segment_ids": segments, "alibi_slopes": normal(4, seed=4)}
@@ -135,6 +137,7 @@ def test_without_leading_axes_and_under_vmap_it_is_the_same():
     np.testing.assert_allclose(two(Q, K, V)[0], one, atol=1e-6)
 
 
+@pytest.mark.in_turn
 def test_values_may_have_other_features_and_dropout_needs_a_key():
     v = normal(2, 5, 2, 6, seed=5)
     y = ops.attention(Q, K, v)
@@ -175,6 +178,7 @@ def test_what_does_not_fit_is_named(options, error, words):
         ops.attention(Q, K, V, **options)
 
 
+@pytest.mark.in_turn
 def test_its_rule_passes_an_audit_with_a_bias_slopes_and_a_residual():
     bias, slopes = normal(1, 4, 3, 3), jnp.abs(normal(4))
 

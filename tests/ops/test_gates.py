@@ -25,6 +25,7 @@ def test_values_and_gradients_are_those_of_jax_nn_and_the_halves_alone_are_kept(
     assert [leaf.shape for leaf in jax.tree.leaves(pull)] == [GATE.shape, UP.shape]
 
 
+@pytest.mark.in_turn
 def test_they_pass_an_audit_and_refuse_what_does_not_fit():
     nnjax.audit(lambda g, u: (ops.swiglu(g, u) * ops.geglu(u, g)).sum(), GATE[:2, :3], UP[:2, :3]).raise_if_failed()
     with pytest.raises(ValueError, match=r"up must have shape"):

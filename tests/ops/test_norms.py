@@ -42,6 +42,7 @@ def test_values_and_all_gradients_in_float64(name):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), ours(*given), theirs(*given))
 
 
+@pytest.mark.in_turn
 def test_they_work_under_vmap_and_pass_an_audit():
     x = normal(2, 3, 4).astype(jnp.float32)
     alone = jax.vmap(lambda row: ops.layer_norm(row))(x)

@@ -10,6 +10,7 @@ Q, K, V = (jnp.asarray(np.random.default_rng(i).standard_normal((2, 5, 3, 4)).as
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}
 
 
+@pytest.mark.in_turn
 def test_with_attention_it_is_the_layer_with_rope():
     layer = nnjax.attention(12, 3, rope=True, rope_theta=50.0, rope_scaling=YARN, bias=False)
     params, x = layer.init(jax.random.key(0)), Q.reshape(2, 5, 12)
@@ -25,6 +26,7 @@ def test_with_attention_it_is_the_layer_with_rope():
     np.testing.assert_allclose(ours, jax.grad(lambda x: (layer.apply(params, x) ** 2).sum())(x), atol=1e-4)
 
 
+@pytest.mark.in_turn
 def test_it_passes_a_check_and_keeps_no_floating_point():
     nnjax.audit(lambda q: ops.rotary(q, scaling=YARN), Q[:1, :3, :1]).raise_if_failed()
     _, pull = jax.vjp(ops.rotary, Q)

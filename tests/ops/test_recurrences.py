@@ -54,6 +54,7 @@ def test_its_gradient_is_that_of_a_scan(x64):
 
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_each_is_its_layer_with_the_parameters_given(name, x64):
     layer = MAKE[name](3, 2, carry=True, lengths=True)
     params = jax.tree.map(lambda p: jnp.asarray(np.random.default_rng(p.size).standard_normal(p.shape)),
@@ -72,6 +73,7 @@ def test_each_is_its_layer_with_the_parameters_given(name, x64):
     assert jax.vmap(lambda x: run(x, None, *params)[0])(x).shape == (2, 5, 2)
 
 
+@pytest.mark.in_turn
 def test_biases_that_are_left_out_are_zero_and_a_pair_is_a_state_of_lstm():
     x, w, u = (normal(*shape).astype(jnp.float32) for shape in ((2, 5, 3), (3, 8), (2, 8)))
     h, c = (normal(2, 2, seed=s).astype(jnp.float32) for s in (1, 2))

@@ -11,6 +11,7 @@ def normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
 
 
+@pytest.mark.in_turn
 def test_ragged_dot_and_its_gradients_in_float64():
     with jax.enable_x64(True):
         x, w, sizes, of = normal(6, 3), normal(3, 3, 2, seed=1), jnp.array([4, 0, 2]), [0, 0, 0, 0, 2, 2]

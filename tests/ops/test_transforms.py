@@ -101,6 +101,7 @@ def test_every_function_is_in_the_table():
 
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_under_jit_vmap_and_scan(name):
     whole = jax.jit(gradient(name))(W, X)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(whole))
@@ -119,6 +120,7 @@ def test_under_jit_vmap_and_scan(name):
 @pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_in_shard_map(name, checked):
     def local(w, x):
         of_w, of_x = gradient(name)(w, x)
@@ -133,6 +135,7 @@ def test_in_shard_map(name, checked):
 
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_second_derivatives_in_each_order_of_modes(name, x64):
     """Along one direction: forward over reverse, reverse over reverse, reverse over forward, all in one program."""
     w, x = (jax.tree.map(lambda a: a.astype(jnp.float64), tree) for tree in (W, X))

@@ -11,6 +11,7 @@ def normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
 
 
+@pytest.mark.in_turn
 def test_linear_cross_entropy_serves_anyones_gradient():
     h, w, labels, weights = normal(6, 4), normal(9, 4), jnp.arange(6, dtype=jnp.int32), jnp.arange(6, dtype=jnp.float32)
     loss = nnjax.softmax_cross_entropy()

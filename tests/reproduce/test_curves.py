@@ -59,6 +59,7 @@ def test_costs_and_counts_are_the_books():
     assert float(found["validation_cost"]) == pytest.approx(cost[:10].mean() + FULL.lmbda / (2 * 10) * squares, rel=1e-5)
 
 
+@pytest.mark.in_turn
 def test_ours_are_drawn_over_theirs(tmp_path):
     folder = write(tmp_path / "curves")
     overlay([(c, published(folder, c), published(folder, c)) for c in CURVES], tmp_path / "curves.png")

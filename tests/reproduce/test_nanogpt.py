@@ -26,6 +26,7 @@ def test_sizes_and_steps_are_the_published_ones():
     assert CPU == Configuration(4, 4, 128, 64, 12, 2000, 250, 2e-3, 100, 0.99, 0.1, 1.0)
 
 
+@pytest.mark.in_turn
 def test_weights_decay_and_biases_do_not():
     params = {"w": np.ones((2, 2), np.float32), "b": np.ones(2, np.float32)}
     optimizer = make_nanogpt_optimizer(CPU._replace(warmup=1, learning_rate=0.1))

@@ -37,6 +37,7 @@ def test_finished_runs_are_not_trained_again_and_further_seeds_are(tmp_path):
     assert len(json.loads(file.read_text())["settings"][0]["rows"][0]["seeds"][0]["angles"]["[0].w"]) == 1
 
 
+@pytest.mark.in_turn
 def test_a_run_that_diverges_is_reported_and_has_no_accuracy():
     said: list[str] = []
     found = diverged(SHORT._replace(learning_rate=1e9, activation="relu"), "transpose", 0, DATA, said.append)

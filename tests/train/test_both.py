@@ -54,6 +54,7 @@ def test_it_equals_the_run_by_hand_also_if_it_is_stopped_and_resumed(tmp_path):
     jax.tree.map(near, done.state.params, expected.state.params)
 
 
+@pytest.mark.in_turn
 def test_it_stops_where_the_gradients_differ_and_says_where():
     with pytest.raises(GradientsApart, match=r"at step 1 value differs by .*, .*-.* is allowed"):
         run(-1.0)
@@ -64,6 +65,7 @@ def test_it_stops_where_the_gradients_differ_and_says_where():
         run(hand=turned(sums[step - 1], 1.1))
 
 
+@pytest.mark.in_turn
 def test_a_loss_that_is_itself_not_finite_is_not_a_difference():
     def hand(params, x, labels, **rest):
         value, grads = RECIPE.hand(params, x, labels, **rest)

@@ -39,6 +39,7 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
+@pytest.mark.in_turn
 def test_a_state_comes_back_bit_for_bit(tmp_path):
     extra = Extra(jnp.array([True, False]), jnp.linspace(0, 1, 5, dtype=jnp.bfloat16))
     state = (trained(), extra, jnp.zeros((0, 3)), jax.random.key(3, impl="rbg"))
@@ -161,6 +162,7 @@ def test_a_full_disk_at_any_file_is_one_sentence(tmp_path, monkeypatch, at):
     assert restore(tmp_path, trained()).step == 1
 
 
+@pytest.mark.in_turn
 def test_fifty_flipped_bits_are_all_noticed_and_the_previous_valid_checkpoint_is_used(tmp_path):
     state = trained()
     save(tmp_path, state, step=1)
@@ -220,6 +222,7 @@ def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
         save(tmp_path / "file", trained(), step=1)
 
 
+@pytest.mark.in_turn
 def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoint_before(tmp_path):
     """A full disk, as a process sees it: no file may grow past 64 kB."""
     program = f"""
@@ -276,6 +279,7 @@ def test_the_death_of_another_process_is_not_reported_as_a_full_disk(tmp_path, m
         raise ValueError("No space left on device")
 
 
+@pytest.mark.in_turn
 def test_a_process_killed_while_it_saves_leaves_a_valid_checkpoint(tmp_path):
     """It saves as fast as it can a state that contains its step."""
     program = f"""

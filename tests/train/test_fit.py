@@ -28,6 +28,7 @@ def run(data, value_and_grad=None, **changes):
     return fit(value_and_grad, MODEL.init(jax.random.key(0)), data, **{**options, **changes})
 
 
+@pytest.mark.in_turn
 def test_digits_are_learned_and_the_record_is_complete():
     seen = []
     done = run(load("digits"), epochs=15, on_epoch=seen.append)
@@ -38,6 +39,7 @@ def test_digits_are_learned_and_the_record_is_complete():
     assert int(done.state.step) == 15 * (1257 // 32)
 
 
+@pytest.mark.in_turn
 def test_hand_written_and_jax_gradients_train_to_the_same_loss():
     loss = nnjax.softmax_cross_entropy()
     ours = run(load("digits"), nnjax.value_and_grad(MODEL, loss))
@@ -112,6 +114,7 @@ def assert_same(a, b):
 
 @pytest.mark.parametrize("calls", [1, 3, 4, 5])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_a_run_that_was_stopped_and_resumed_ends_like_an_uninterrupted_one(tmp_path, monkeypatch, calls):
     """Scans of 10, 10, 10 and 9 steps: within an epoch, at its end, and in the next one."""
     whole = run(load("digits"), checkpoints=keep(tmp_path / "whole"))
@@ -131,6 +134,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_like_an_uninterrupted_one(tmp_p
     assert done.history == second.history
 
 
+@pytest.mark.in_turn
 def test_a_damaged_checkpoint_is_named_and_the_run_resumes_from_the_previous_one(tmp_path):
     notes = []
     whole = run(load("digits"), checkpoints=keep(tmp_path, resume=True, on_note=notes.append))
@@ -175,6 +179,7 @@ def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
         run(load("digits"), checkpoints=keep(tmp_path / "file"))
 
 
+@pytest.mark.in_turn
 def test_nothing_is_traced_or_compiled_after_the_start(tmp_path):
     traces, compiled = [], []
     gradient = nnjax.value_and_grad(MODEL, nnjax.softmax_cross_entropy())
@@ -267,6 +272,7 @@ def foretold(data, **changes):
 
 
 @pytest.mark.parametrize("targets", [(), (2,)])
+@pytest.mark.in_turn
 def test_numbers_are_predicted_and_scored_by_r2(targets):
     done = foretold(numbers(targets))
     last = done.history[-1]
@@ -282,6 +288,7 @@ def test_numbers_are_streamed_to_the_same_parameters():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), a, b)
 
 
+@pytest.mark.in_turn
 def test_a_run_on_numbers_stops_by_patience_is_saved_and_resumes(tmp_path):
     data = numbers()
     whole = foretold(data, epochs=4, measure=lambda state: {"mine": 1.0})
@@ -310,6 +317,7 @@ def test_a_network_of_another_width_than_the_targets_is_refused():
         foretold(numbers()._replace(train=Split(np.zeros((40, 3), np.float32), np.ones(40, np.float32))))
 
 
+@pytest.mark.in_turn
 def test_a_model_with_batch_norm_is_scored_with_its_running_statistics():
     model = nnjax.serial(nnjax.dense(64, 16, bias=False), nnjax.batch_norm(16), nnjax.relu(), nnjax.dense(16, 10))
     running, digits = nnjax.running_statistics(model), load("digits")
@@ -325,6 +333,7 @@ def test_a_model_with_batch_norm_is_scored_with_its_running_statistics():
     assert int(done.state.running.count) == int(done.state.step)
 
 
+@pytest.mark.in_turn
 def test_running_statistics_are_saved_and_resumed(tmp_path):
     model = nnjax.serial(nnjax.batch_norm(64), nnjax.dense(64, 10))
     running = nnjax.running_statistics(model)

@@ -37,6 +37,7 @@ def test_patience_stops_where_nothing_gets_better_and_a_resumed_run_stops_there_
     assert run(epochs=4, patience=4).stopped == ""
 
 
+@pytest.mark.in_turn
 def test_what_is_measured_and_what_is_scored_is_up_to_the_caller():
     done = run(
         measure=lambda state: {"step": state.step},
@@ -76,6 +77,7 @@ def test_a_loss_that_grows_without_end_is_divergence_and_keeps_the_valid_checkpo
     assert restore(tmp_path, like).step <= 52
 
 
+@pytest.mark.in_turn
 def test_memory_and_time_of_a_step_do_not_grow_over_ten_thousand_steps():
     """Peak memory after 2,000 steps and after 12,000; the slower half of the epochs may not be the later one."""
     peaks, times = [], []
@@ -110,6 +112,7 @@ def test_batches_may_be_anything_that_rows_name():
     assert done.history[1].loss < done.history[0].loss
 
 
+@pytest.mark.in_turn
 def test_a_finished_scan_is_reported_without_moving_the_ends_of_scans(monkeypatch):
     monkeypatch.setattr(loop_module, "FLOPS", 1e6)  # several scans in an epoch
     told = []
@@ -136,6 +139,7 @@ def test_a_step_is_traced_once_for_all_its_uses():
     assert len(traced) == 1
 
 
+@pytest.mark.in_turn
 def test_a_resumed_run_reports_where_it_starts(tmp_path):
     run(epochs=1, checkpoints=Checkpoints(tmp_path))
     told = []

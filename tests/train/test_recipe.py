@@ -112,6 +112,7 @@ def test_a_lenet_takes_images_of_any_size_that_fits(shape, words):
 
 
 @pytest.mark.parametrize("compute_dtype", [None, "bfloat16"])
+@pytest.mark.in_turn
 def test_a_resnet_has_a_gradient_and_running_statistics(compute_dtype):
     how = {"channels": (2, 3), "compute_dtype": compute_dtype, "key": jax.random.key(0)}
     made = recipe.make_recipe("resnet", DIGITS, **how)
@@ -131,6 +132,7 @@ def test_a_resnet_sees_whole_batches_and_has_no_other_feedback(changes):
         recipe.make_recipe("resnet", DIGITS, key=jax.random.key(0), **changes)
 
 
+@pytest.mark.in_turn
 def test_the_usual_channels_are_those_of_the_model():
     for model, channels in (("lenet", [20, 40]), ("resnet", [8, 16, 32])):
         shape = (28, 28)

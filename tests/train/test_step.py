@@ -28,6 +28,7 @@ def test_any_optax_optimizer_steps_under_strict_promotion(name):
     assert int(state.step) == 30
 
 
+@pytest.mark.in_turn
 def test_a_step_of_sgd_is_params_minus_rate_times_gradient():
     params = MODEL.init(jax.random.key(0))
     optimizer = optax.sgd(0.5)
@@ -71,6 +72,7 @@ def test_an_epoch_is_its_steps_one_after_another_and_leaves_the_callers_params_a
     assert all(not p.is_deleted() for p in jax.tree.leaves(params))
 
 
+@pytest.mark.in_turn
 def test_an_epoch_gives_its_buffers_away():
     optimizer = optax.sgd(0.1)
     state = init_state(MODEL.init(jax.random.key(0)), optimizer, jax.random.key(1))
@@ -78,6 +80,7 @@ def test_an_epoch_gives_its_buffers_away():
     assert all(p.is_deleted() for p in jax.tree.leaves(state.params))
 
 
+@pytest.mark.in_turn
 def test_dropout_draws_another_mask_at_each_step():
     model = nnjax.serial(nnjax.dropout(0.5), nnjax.dense(4, 3))
     optimizer = optax.sgd(0.0)

@@ -27,6 +27,7 @@ def test_windows_are_followed_by_what_comes_next():
     assert [TEXT.decode(row) for row in labels] == ["he c", "t sa"]
 
 
+@pytest.mark.in_turn
 def test_the_evaluation_is_over_every_whole_window():
     evaluate = make_evaluate(MODEL.apply, TEXT.validation, 12)
     params = MODEL.init(jax.random.key(0))

@@ -37,6 +37,7 @@ BLOCKS = {
 
 @pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_stacked_once_and_twice_they_are_what_they_were(name):
     block, right = BLOCKS[name]
     for layer in (block, nnjax.scan_layers(block, 2), nnjax.scan_layers(nnjax.scan_layers(block, 2), 3)):

@@ -88,6 +88,7 @@ def test_a_gradient_from_outside_and_without_check_vma_is_the_same(name):
     close(jax.jit(bare)(w, x), jax.grad(f)(w, x))
 
 
+@pytest.mark.in_turn
 def test_weights_over_one_axis_data_over_two_under_vmap_and_scan():
     mesh = make_mesh(data=2, model=2)
     w, x = normal(2, 3, 3, 2, 2), normal(4, 3, 4, 4, 2)  # two weights, one for each place of the axis model
@@ -119,6 +120,7 @@ def test_a_key_that_is_the_same_or_each_devices_own_serves_dropout():
     close(own(w, x, keys), jax.tree.map(lambda *gs: sum(gs), *(local(w, x, k) for k in keys)))
 
 
+@pytest.mark.in_turn
 def test_layers_of_a_mesh_sum_for_themselves_and_are_called_as_they_are():
     mesh = make_mesh(data=2, model=2)
     one, x = nnjax.serial(nnjax.dense(3, 4), nnjax.dense(4, 2)), normal(4, 3)

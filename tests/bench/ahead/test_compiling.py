@@ -44,6 +44,7 @@ def fake(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "COMMAND", (sys.executable, str(tmp_path / "fake.py")))
 
 
+@pytest.mark.in_turn
 def test_a_program_that_hangs_or_crashes_affects_only_itself():
     told = []
     start = time.perf_counter()

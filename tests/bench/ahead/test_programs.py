@@ -8,6 +8,7 @@ import pytest
 from nnjax.bench.ahead.programs import KINDS, of_bench, of_check, of_function
 
 
+@pytest.mark.in_turn
 def test_a_bench_case_is_its_hand_written_program_and_its_references():
     programs = of_bench("cuda", "softmax 4096 x 768")
     assert list(programs) == ["hand", "jax.grad", "checkpoint"]

@@ -6,6 +6,7 @@ from nnjax.bench.kernels.projection import projects
 
 
 @pytest.mark.parametrize(("kernel", "names"), [(False, set()), (True, {"no kernels"})])
+@pytest.mark.in_turn
 def test_every_reference_gives_what_the_hand_written_one_gives(kernel, names):
     hand, references, args = projects(5, 7, 3, kernel)()
     assert set(references) == {"jax.grad", "checkpoint"} | names

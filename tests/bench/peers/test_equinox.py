@@ -40,6 +40,7 @@ def block(i, p):
     return [*pairs, *dense(lambda m: m.blocks[i].mlp.layers[0], up), *dense(lambda m: m.blocks[i].mlp.layers[2], down)]
 
 
+@pytest.mark.in_turn
 def test_a_gpt_with_our_parameters_gives_our_scores():
     model = models.gpt(5, 4, 2, 2, 8, scan=False)
     params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(p.size), p.shape), model.init(jax.random.key(0)))

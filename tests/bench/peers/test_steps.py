@@ -23,6 +23,7 @@ def test_our_own_step_is_plain_descent():
         np.testing.assert_allclose(a, p - peers.RATE * g, atol=1e-6)
 
 
+@pytest.mark.in_turn
 def test_the_cross_entropy_is_ours():
     scores = 3 * X[:, :3]
     expected = nnjax.softmax_cross_entropy().apply((), (scores, LABELS))

@@ -1,9 +1,11 @@
 import jax
 import numpy as np
+import pytest
 
 from nnjax.bench.rows.images import images
 
 
+@pytest.mark.in_turn
 def test_the_nine_shifted_products_are_the_depthwise_convolution():
     (row,) = [row for row in images() if row.name.startswith("depthwise")]
     _, references, args = row.make()

@@ -1,5 +1,6 @@
 import jax
 import numpy as np
+import pytest
 
 from nnjax import losses, models
 from nnjax.bench.rows.making import ids, keys, normal, scanned, step
@@ -11,6 +12,7 @@ def near(ours, theirs, relative=2e-3):
         assert np.linalg.norm(a - b) <= relative * np.linalg.norm(b) + 1e-6 * a.size**0.5
 
 
+@pytest.mark.in_turn
 def test_several_steps_in_a_scan_are_several_steps():
     make = step(models.mlp([4, 3]), losses.softmax_cross_entropy(), lambda k, l: (normal(5, 4)(k), ids(3, 5)(l)))
     hand, references, args = scanned(make, 2)()

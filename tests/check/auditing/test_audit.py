@@ -70,6 +70,7 @@ X = jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)
 
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_a_planted_rule_is_found_wherever_it_runs_and_a_right_one_is_not_blamed(name):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         wrong = nnjax.audit(PROGRAMS[name](sine(1.01)), X)
@@ -93,6 +94,7 @@ def test_a_convention_at_a_kink_is_not_a_fault():
     assert "convention" in report.notes[0]
 
 
+@pytest.mark.in_turn
 def test_a_rule_that_is_wrong_beside_the_kink_too_is_a_fault():
     @jax.custom_jvp
     def relu(x):
@@ -178,6 +180,7 @@ WHOLE = jnp.linspace(-1.0, 1.0, 24).reshape(8, 3)
 
 
 @pytest.mark.parametrize("rule", [sine, summing])
+@pytest.mark.in_turn
 def test_rules_inside_shard_map_are_examined_there(rule):
     out = P("data") if rule is sine else P()
     nnjax.audit(on_devices(rule(1.0), out), WHOLE).raise_if_failed()

@@ -60,6 +60,7 @@ def in_a_loop(factors):
     return program
 
 
+@pytest.mark.in_turn
 def test_a_rule_made_at_each_call_counts_once_and_a_different_one_is_found():
     (note,) = nnjax.audit(in_a_loop([1.0] * 4), X).notes
     assert "4 calls, ok" in note
@@ -125,6 +126,7 @@ def by_partial(factor):
 
 @pytest.mark.parametrize("make", [by_custom_gradient, by_equinox, by_symbolic_zeros, by_optimize_remat, by_partial])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_whatever_a_rule_is_written_with_it_is_found_and_named_as_its_author_did(make):
     for factor, verdict in ((1.0, "ok"), (1.1, "FAULT")):
         report = nnjax.audit(make(factor), X)
@@ -146,6 +148,7 @@ def flagged(name):
 
 
 @pytest.mark.parametrize("flag", ["jax_custom_vjp3", "jax_custom_jvp3"])
+@pytest.mark.in_turn
 def test_an_audit_hears_rules_while_jax_makes_them_in_the_new_way(flag):
     with flagged(flag):
         for factor in (1.0, 1.1):
@@ -164,6 +167,7 @@ def test_the_line_is_that_of_the_rule():
     assert int(where.rpartition(":")[2]) == f.bwd.__code__.co_firstlineno > body_of(f).__code__.co_firstlineno
 
 
+@pytest.mark.in_turn
 def test_a_rule_written_as_a_hijax_primitive_is_heard_and_checked():
     hijax = pytest.importorskip("jax.experimental.hijax")
     base = getattr(hijax, "HiPrim", None) or getattr(hijax, "VJPHiPrimitive", None)

@@ -56,6 +56,7 @@ def project(run_tests_in, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [pytest.param("0"), pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.in_turn
 def test_a_suite_that_passes_ends_with_a_table_of_its_rules(project, tmp_path, workers):
     code, out = project("-n", workers, "--vjp-audit", "--vjp-audit-report", "found.json", "--vjp-audit-package", "mine")
     assert code == 0, out

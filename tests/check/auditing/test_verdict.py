@@ -25,6 +25,7 @@ def refusing(residuals, ct):
     raise ZeroDivisionError("never")
 
 
+@pytest.mark.in_turn
 def test_every_verdict_is_known_by_its_first_words():
     refuses = jax.custom_vjp(jnp.sin)
     refuses.defvjp(lambda x: (jnp.sin(x), x), refusing)
@@ -43,12 +44,14 @@ def test_every_verdict_is_known_by_its_first_words():
         assert report.ok == begins.startswith(("ok", "intended"))
 
 
+@pytest.mark.in_turn
 def test_a_fault_is_its_finding_without_the_name():
     report = nnjax.check_vjp(cube(3.1), X)
     assert fault(report).startswith("FAULT: x is scaled")
 
 
 @pytest.mark.parametrize("factor", [1.0, -2.0])
+@pytest.mark.in_turn
 def test_a_body_without_reverse_mode_is_compared_in_value_and_in_every_dtype(factor):
     def body(x):
         return jax.lax.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, jnp.sin(c[1])), (0, x))[1]
@@ -89,6 +92,7 @@ def test_one_wrong_entry_is_found_beside_a_kink_and_many_others(wrong):
 
 
 @pytest.mark.parametrize("pull", [lambda ct: ct * ct / ct, lambda ct: jnp.clip(ct, -16, 16)], ids=["nan at 0", "clipped at 16"])
+@pytest.mark.in_turn
 def test_a_rule_that_is_linear_only_near_1_is_a_fault(pull):
     rule = jax.custom_vjp(jnp.sin)
     rule.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (jnp.cos(x) * pull(ct),))
@@ -110,6 +114,7 @@ def test_what_does_not_run_without_jit_is_audited_with_it():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+@pytest.mark.in_turn
 def test_a_kink_is_a_convention_whatever_the_argument_is_called_and_complex_too(dtype):
     def body(output):
         return jnp.maximum(output.real, 0) + jnp.maximum(output.imag, 0)
@@ -138,6 +143,7 @@ def test_a_rule_for_positive_numbers_is_not_blamed_for_others_that_were_drawn():
     assert note.endswith("on drawn values")
 
 
+@pytest.mark.in_turn
 def test_a_rule_that_is_wrong_only_under_vmap_is_found_there():
     def sums(ct):
         return np.cumsum(ct[::-1])[::-1].reshape(ct.shape)

@@ -90,6 +90,7 @@ def test_another_leafs_gradient_is_known_within_its_own_bound():
     assert diagnose("x", other + 0.1, budget(), Context(found=found)).kind == "unknown"
 
 
+@pytest.mark.in_turn
 def test_a_forgotten_mean_is_an_error_that_is_constant_along_its_axis():
     @jax.custom_vjp
     def centred(x):

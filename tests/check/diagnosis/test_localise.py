@@ -39,6 +39,7 @@ def test_of_two_wrong_layers_the_last_is_found_first():
     assert named(nnjax.serial(WRONG, nnjax.tanh(), WRONG))[0] == {"2:dense(3, 3)"}
 
 
+@pytest.mark.in_turn
 def test_right_parts_that_are_combined_wrongly_are_recognised():
     model = nnjax.serial(RIGHT, nnjax.tanh())
     joined = model._replace(bwd=lambda residuals, ct_y: (model.bwd(residuals, ct_y)[0], ct_y))

@@ -32,6 +32,7 @@ def verify(outcomes: list[Outcome]) -> None:
 
 @pytest.mark.parametrize("name", ["dense", "relu", "softmax", "softmax_cross_entropy, weighted"])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_every_mutant_of_a_layer_is_killed(name):
     params, x, key = CASES[name].make(0)
     outcomes = hunt(CASES[name].layer, params, x, key=key)
@@ -39,6 +40,7 @@ def test_every_mutant_of_a_layer_is_killed(name):
     verify(outcomes)
 
 
+@pytest.mark.in_turn
 def test_a_mean_for_a_sum_at_batch_one_is_equivalent_and_not_counted():
     statuses = {o.mutant: o.status for o in hunted(nnjax.dense(5, 3), jnp.ones((1, 5)))}
     assert statuses["mean for sum"] == "equivalent"
@@ -86,6 +88,7 @@ def test_the_layer_named_is_right_for_every_mutant_planted_in_eight_layers():
     verify(outcomes)
 
 
+@pytest.mark.in_turn
 def test_a_negated_softmax_at_scale_1000_is_never_passed():
     softmax = nnjax.softmax()
     wrong = on_cotangents(softmax, lambda right, residuals, ct_y: ((), -right[1]))

@@ -36,6 +36,7 @@ def test_a_flag_of_the_users_own_stays(monkeypatch):
         assert passed("codegen_split_count") == passed("codegen_split_count=4") == 1
 
 
+@pytest.mark.in_turn
 def test_a_fresh_process_takes_the_flags_and_computes():
     program = """
 from nnjax.check.running.compiling import compiled_lightly

@@ -130,6 +130,7 @@ def test_an_audit_searches_too():
     assert "not at your inputs" in note
 
 
+@pytest.mark.in_turn
 def test_a_rule_that_raises_at_other_sizes_is_reported_but_not_blamed():
     def refuses(residuals, ct):
         if residuals[0].shape[-1] % 2:

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import nnjax
 
@@ -23,6 +24,7 @@ def rows(f, reference=jnp.sin, seed=0):
     return report, [row for row in report.rows if row.witness == "adjoint"]
 
 
+@pytest.mark.in_turn
 def test_the_identity_holds_for_a_right_rule_and_not_for_a_wrong_one():
     for seed in range(3):
         assert all(row.ok for row in rows(rule(lambda x, ct: jnp.cos(x) * ct), seed=seed)[1])

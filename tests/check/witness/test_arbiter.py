@@ -107,6 +107,7 @@ def stepped(x):
 
 
 @pytest.mark.parametrize("slope", [0.0, 1.0, 1e-6])
+@pytest.mark.in_turn
 def test_where_values_do_not_change_the_right_gradient_is_zero(slope):
     rule = vjp(stepped, lambda x, ct: slope * ct)
     ok, said = verdict(rule, jnp.array([0.3, 1.7, 2.2]))
@@ -136,6 +137,7 @@ def inner(factor):
 
 @pytest.mark.parametrize("factor", [3.0, 1.01])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_a_right_rule_is_not_blamed_for_one_that_its_body_calls(factor):
     wrong = inner(factor)
     right = jvp(lambda x: wrong(x) * 2, lambda x: 2 * jnp.cos(x))
@@ -146,12 +148,14 @@ def test_a_right_rule_is_not_blamed_for_one_that_its_body_calls(factor):
 
 
 @pytest.mark.parametrize(("n", "said"), [(400, "approximation"), (20, "FAULT")])
+@pytest.mark.in_turn
 def test_a_sum_that_approximates_an_integral_is_an_approximation_while_it_is_close(n, said):
     at = (np.arange(n) + 0.5) / n
     f = jvp(lambda a: jnp.sum(jnp.exp(a * at.astype(a.dtype))) * a / n, jnp.exp)  # of exp(a) - 1
     assert said in verdict(f, jnp.float32(1.0))[1]
 
 
+@pytest.mark.in_turn
 def test_one_small_wrong_entry_is_not_an_approximation():
     def pull(x, ct):
         return (ct * jnp.cos(x)).at[3].multiply(0)
@@ -165,6 +169,7 @@ def relu_of(body):
     return jvp(body, lambda x: jnp.where(x > 0, jnp.ones_like(x), jnp.zeros_like(x)))
 
 
+@pytest.mark.in_turn
 def test_a_kink_is_shown_in_float32_where_a_body_does_not_run_in_float64():
     def narrow(x):
         if x.dtype == jnp.float64:
@@ -228,6 +233,7 @@ def test_check_vjp_uses_values_where_autodiff_does_not_run():
         assert {row.witness for row in report.rows} == {"values"}
 
 
+@pytest.mark.in_turn
 def test_check_vjp_says_whose_derivative_is_wrong():
     wrong = inner(3.0)
     right = jvp(lambda x: wrong(x) * 2, lambda x: 2 * jnp.cos(x))
@@ -235,6 +241,7 @@ def test_check_vjp_says_whose_derivative_is_wrong():
     assert "agree with the rule" not in str(nnjax.check_vjp(inner(2.0), jnp.array([0.3, 0.7])))
 
 
+@pytest.mark.in_turn
 def test_a_reference_replaces_an_opaque_body():
     for factor in (1.0, 1.01):
         rule = jvp(called_back, lambda x, factor=factor: factor * jnp.cos(x))
@@ -255,6 +262,7 @@ def clipped():
     return clip
 
 
+@pytest.mark.in_turn
 def test_what_differs_on_purpose_is_waived_by_name_or_by_a_mark_and_is_listed():
     x = jnp.ones(3)
     assert not nnjax.audit(clipped(), x).ok
@@ -266,6 +274,7 @@ def test_what_differs_on_purpose_is_waived_by_name_or_by_a_mark_and_is_listed():
     assert "gradients explode without it" in nnjax.audit(jax.jit(marked), x).raise_if_failed().notes[0]
 
 
+@pytest.mark.in_turn
 def test_values_do_not_judge_a_body_that_stops_gradients():
     def body(x):
         return jax.lax.while_loop(
@@ -283,6 +292,7 @@ def test_values_do_not_judge_a_body_that_stops_gradients():
     assert "FAULT" in verdict(jvp(body, lambda x: jnp.nan * x), jnp.float32(2.0))[1]
 
 
+@pytest.mark.in_turn
 def test_other_random_numbers_under_x64_are_no_fault_of_a_rule():
     def sample(x):
         return x * jax.random.normal(jax.random.key(0), x.shape, x.dtype)
@@ -292,6 +302,7 @@ def test_other_random_numbers_under_x64_are_no_fault_of_a_rule():
     assert verdict(estimate, jnp.ones(3), intended=("sample",))[0]
 
 
+@pytest.mark.in_turn
 def test_a_point_with_only_kinks_nearby_is_settled_entry_by_entry():
     for inside, right in ((1.0, True), (1.5, False)):
         slope = lambda x, inside=inside: jnp.where((x > 0) & (x < 6), inside, 0.0).astype(x.dtype)  # noqa: E731
@@ -326,6 +337,7 @@ COMPLEX = {
 
 @pytest.mark.parametrize("name", COMPLEX)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_complex_arguments_and_outputs_are_held_to_jaxs_convention(name):
     body, right, wrong, x = COMPLEX[name]
     with jax.numpy_dtype_promotion("standard"):
@@ -345,6 +357,7 @@ NOT_LINEAR = {
 
 
 @pytest.mark.parametrize("name", NOT_LINEAR)
+@pytest.mark.in_turn
 def test_a_rule_that_is_not_linear_in_its_cotangent_is_named_so(name):
     body, pull, said = NOT_LINEAR[name]
     report = nnjax.check_vjp(vjp(body, pull), jnp.linspace(1.0, 2.0, 8), witnesses=())

@@ -54,6 +54,7 @@ def test_a_row_that_depends_on_its_batch_is_found_and_arrays_with_a_batch_are_kn
     assert "in a batch of 1 and in one of 8" in str(report)
 
 
+@pytest.mark.in_turn
 def test_parameters_have_no_batch_even_where_they_are_as_long():
     def by_rows(x, w):
         return (jnp.expand_dims(x, -1) * w).sum(1)

@@ -42,6 +42,7 @@ def low_sine(wrong):
     return f
 
 
+@pytest.mark.in_turn
 def test_a_function_that_casts_inside_is_checked_at_the_precision_its_truth_supports():
     x = jnp.linspace(-1, 1, 40)
     report = nnjax.check_vjp(low_sine(1.0), x).raise_if_failed()

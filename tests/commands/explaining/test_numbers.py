@@ -35,6 +35,7 @@ def by_numpy(net):
 
 @pytest.mark.parametrize(("sizes", "seed"), NETS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_the_numbers_are_those_of_numpy(sizes, seed):
     net = network(sizes, seed)
     n, wanted = numbers(net), by_numpy(net)

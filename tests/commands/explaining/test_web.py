@@ -30,6 +30,7 @@ def test_a_page_that_is_missing_is_one_sentence(tmp_path):
         find_page((tmp_path,))
 
 
+@pytest.mark.in_turn
 def test_the_address_holds_the_network():
     n = numbers(network((3, 2, 4)))
     found = urlsplit(address(n))

@@ -19,6 +19,7 @@ def test_both_gives_the_parameters_of_hand(capsys):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.in_turn
 def test_a_wrong_gradient_fails_the_run(capsys, monkeypatch):
     right = command.make_recipe
 
@@ -48,6 +49,7 @@ def table(path, n=400):
     return str(path)
 
 
+@pytest.mark.in_turn
 def test_a_table_is_predicted_and_reported(tmp_path, capsys):
     run = {"data": table(tmp_path / "mine.csv"), "hidden": (8,), "learning_rate": 0.01}
     assert Train(epochs=15, standardise_targets=True, folder=tmp_path / "run", **run).run() == 0
@@ -79,6 +81,7 @@ def test_what_does_not_go_with_a_table_is_refused(tmp_path, options, message):
         Train(data=table(tmp_path / "mine.csv", 40), epochs=1, **options).run()
 
 
+@pytest.mark.in_turn
 def test_your_own_rgb_images_train_a_lenet(tmp_path, capsys):
     rng = np.random.default_rng(0)
     y = np.arange(200) % 2

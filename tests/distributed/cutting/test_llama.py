@@ -61,6 +61,7 @@ def test_gradients_on_every_mesh_are_those_of_one_device(name, form):
     assert all(d.ok for d in found), [d for d in found if not d.ok]
 
 
+@pytest.mark.in_turn
 def test_initial_parameters_are_those_of_one_device():
     _, sharded = llama_on("2x4", **FORMS["biased, windowed"])
     theirs = nnjax.llama(**LLAMA, **FORMS["biased, windowed"]).init(KEY)

@@ -47,6 +47,7 @@ def test_hidden_features_on_four_devices_are_the_whole_layer():
     held(cut_swiglu(16, 12, make_mesh(model=4)), nnjax.swiglu(16, 12), lambda p: p, lambda p: p, 4)
 
 
+@pytest.mark.in_turn
 def test_the_layout_by_groups_has_each_devices_columns_side_by_side_and_back():
     params = nnjax.attention(8, 4, kv_heads=2, out_bias=False).init(KEY)
     apart = by_groups(params, 2)

@@ -29,6 +29,7 @@ def drawn(layer, favourite=None):
 @pytest.mark.parametrize("axes", [{"expert": 4}, pytest.param({"data": 2, "expert": 2}, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize(("top_k", "favourite"), [(2, None), (1, 5)], ids=["any", "one gets all"])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_value_and_gradients_are_those_of_one_device(axes, top_k, favourite):
     mesh, batch, one = make_mesh(**axes), tuple(axes), nnjax.mixture_of_experts(4, 3, 8, top_k, **LOSSES)
     cut = replicated(mixture_of_experts(4, 3, 8, top_k, mesh, batch=batch, **LOSSES), batch)
@@ -56,6 +57,7 @@ def test_its_own_experts_lie_on_a_device_and_each_step_has_the_exchanges_that_it
     assert counted(lambda p, x: jax.tree.leaves(cut.layer.bwd(*cut.layer.fwd(p, x)[::-1]))[-1]) == 3 + 4
 
 
+@pytest.mark.in_turn
 def test_without_an_axis_of_experts_only_their_load_is_counted_over_all_devices():
     mesh, one = make_mesh(data=4), nnjax.mixture_of_experts(4, 3, 3, 2, **LOSSES)
     whole = replicated(mixture_of_experts(4, 3, 3, 2, mesh, None, batch="data", **LOSSES), "data")

@@ -14,6 +14,7 @@ def test_causal_pairs_leave_out_what_no_query_sees():
 
 @pytest.mark.parametrize("block", [1, 2, 5, 100])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_nothing_depends_on_the_size_of_blocks(block):
     rng = np.random.default_rng(0)
     q, ct = (jnp.asarray(rng.standard_normal((2, 2, 1, 5, 4)).astype(np.float32)) for _ in range(2))

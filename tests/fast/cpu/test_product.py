@@ -28,6 +28,7 @@ def test_the_transposed_result_is_formed_only_if_it_is_tall():
     assert barriers(product.ROWS - 1, product.TALL * 3, 3) == barriers(product.ROWS, product.TALL * 3 - 1, 3) == 0
 
 
+@pytest.mark.in_turn
 def test_a_dense_layer_takes_it_on_a_cpu_and_has_second_derivatives():
     layer = nnjax.dense(8, 2)
     x = jnp.asarray(np.random.default_rng(1).standard_normal((300, 8)), jnp.float32)

@@ -15,6 +15,7 @@ def drawn(batch, time, n, dtype="float32"):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("sizes", [(2, 0, 3), (2, 1, 3), (0, 5, 3), (2, 67, 3)], ids=str)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_one_step_after_another_is_the_same_as_by_pairs(sizes, reverse):
     a, b, ct_y, h = drawn(*sizes)
     y, residuals = linear_recurrence_fwd(a, b, h, reverse=reverse)

@@ -10,6 +10,7 @@ from nnjax.fast.cpu.windows import WINDOW
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @pytest.mark.parametrize("steps", [1, WINDOW, WINDOW + 3])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_windows_give_and_keep_what_one_scan_does(cell, steps):
     layer = getattr(nnjax, cell)(3, 2)
     params = layer.init(jax.random.key(0))

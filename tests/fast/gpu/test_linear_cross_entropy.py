@@ -33,6 +33,7 @@ def inputs(n=5):
 
 @pytest.mark.parametrize("n", [5, 2, 0])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_the_chunks_keep_to_the_definition(monkeypatch, n):
     loss = in_chunks(monkeypatch)
     if n:

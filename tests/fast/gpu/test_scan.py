@@ -33,6 +33,7 @@ def test_a_few_layers_run_in_a_row_only_on_a_gpu(layers, remat, loops):
 
 @pytest.mark.parametrize("layers", [1, 3, AT_A_TIME, AT_A_TIME + 3, 2 * AT_A_TIME])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_layers_in_a_row_give_what_the_scan_gives(monkeypatch, layers):
     layer = nnjax.scan_layers(BLOCK, layers)
     right = pulled(layer, *given(layer))

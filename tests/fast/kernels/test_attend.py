@@ -20,6 +20,7 @@ from nnjax.layers.attend import attend_bwd, attend_fwd
     ("tpu", True, {"s": 6, "g": 3, "h": 1}), ("cuda", False, {"s": 1, "t": 6}),
 ])  # fmt: skip
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_it_is_right_within_the_error_budget(drawn, interpreted, platform, causal, size):
     how = {"dtypes": ["float32", "bfloat16"], "transforms": ["jit"], "witnesses": ()}
     nnjax.check_layer(interpreted(platform, causal), (), drawn(**size), **how).raise_if_failed()
@@ -31,6 +32,7 @@ def test_every_dtype_and_transform(drawn, interpreted, platform):
     nnjax.check_layer(interpreted(platform), (), drawn(s=6, d=2)).raise_if_failed()
 
 
+@pytest.mark.in_turn
 def test_its_gradient_has_gradients_forward_and_reverse(drawn, interpreted):
     layer, x, u = interpreted(), drawn(s=6, d=2), drawn(s=6, d=2, seed=1)
 
@@ -107,6 +109,7 @@ def test_layers_models_and_maps_have_them_too(kernels_for, platform):
     assert kernels_for(platform, step, model.init(jax.random.key(0)), ids, ids) >= 3
 
 
+@pytest.mark.in_turn
 def test_on_a_cpu_nothing_changes():
     q, k, v = (jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate(heads()))
     step = jax.jit(attends())
@@ -143,6 +146,7 @@ def test_they_stand_inside_shard_map(shared):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.in_turn
 def test_pallas_is_imported_when_it_is_asked_for():
     code = "import sys, nnjax; assert not [m for m in sys.modules if 'pallas' in m.split('.')]"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -28,6 +28,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_they_give_what_the_plain_backward_gives(drawn, interpreted, name):
     platform, causal, sizes = CASES[name]
     x, ct = drawn(**sizes), drawn(**sizes, seed=1)[0]

@@ -33,6 +33,7 @@ def test_tangents_are_those_of_the_plain_pair(drawn, x64, causal):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.in_turn
 def test_what_a_causal_query_does_not_see_has_no_effect(drawn):
     q, k, v = drawn(s=5)
     tangents, ct = drawn(s=5, seed=1), drawn(s=5, seed=2)[0]

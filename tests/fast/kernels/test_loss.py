@@ -37,6 +37,7 @@ def checked(drawn_rows, interpreted_loss, name, *dtypes):
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_it_is_right_within_the_error_budget(drawn_rows, interpreted_loss, name):
     checked(drawn_rows, interpreted_loss, name, "float32")
 
@@ -145,6 +146,7 @@ def test_on_a_cpu_nothing_changes():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.in_turn
 def test_unsupported_arguments_do_not_use_a_kernel(kernels_for, monkeypatch, x64):
     for sizes in ({"n": 0}, {"d": 0}, {"v": 1}, {"dtype": jnp.float64}):
         assert kernels_for("cuda", projects(), *batch(**sizes)) == 0

@@ -17,6 +17,7 @@ from nnjax.losses.fused import gradient_of_rows
 
 @pytest.mark.parametrize("programs", [2, 1, 100])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_any_number_of_parts_gives_what_the_plain_gradient_gives(drawn_rows, rows_in_kernels, programs):
     x = drawn_rows()
     found = jax.jit(rows_in_kernels(programs=programs))(*x)
@@ -77,6 +78,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_faults_planted_in_them_are_found(monkeypatch, drawn_rows, interpreted_loss, fault):
     body, module, name, change = FAULTS[fault]
     right = getattr(kernels, body)

@@ -30,6 +30,7 @@ def test_with_the_blocks_of_each_platform(drawn_rows, dtype):
 
 
 @pytest.mark.parametrize("platform", ["tpu", pytest.param("cuda", marks=pytest.mark.slow)])
+@pytest.mark.in_turn
 def test_scores_of_minus_infinity_in_a_whole_block_are_not_nan(drawn_rows, rows_in_kernels, platform):
     h, w, labels, share = drawn_rows(n=3, v=9)
     h, w = jnp.abs(h) + 1, w.at[:4].set(-jnp.inf)
@@ -56,6 +57,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_faults_planted_in_it_are_found(monkeypatch, drawn_rows, interpreted_loss, fault):
     module, name, change = FAULTS[fault]
     right = kernel._losses

@@ -17,6 +17,7 @@ def made(layer):
     return jax.tree.map(lambda p: p + 0.1 * normal(*p.shape, seed=3), layer.init(jax.random.key(0)))
 
 
+@pytest.mark.in_turn
 def test_forward_is_jax_nn_dot_product_attention_between_three_dense_maps():
     layer = cross_attention(8, 6, 4, kv_heads=2)
     params, x, memory = made(layer), normal(2, 5, 8), normal(2, 3, 6, seed=1)
@@ -32,6 +33,7 @@ def test_forward_is_jax_nn_dot_product_attention_between_three_dense_maps():
     np.testing.assert_allclose(layer.apply(params, (x, memory)), three(params, x, memory), atol=1e-5)
 
 
+@pytest.mark.in_turn
 def test_a_memory_whose_values_are_forgotten_is_rejected_and_the_layer_passes():
     layer = cross_attention(4, 3, 2, mask=True, softcap=3.0)
     mask = jnp.array([[True, False, True], [False, False, False]])
@@ -45,6 +47,7 @@ def test_a_memory_whose_values_are_forgotten_is_rejected_and_the_layer_passes():
     assert not nnjax.check_layer(layer._replace(bwd=wrong), params, x, **QUICK).ok
 
 
+@pytest.mark.in_turn
 def test_who_may_look_at_nothing_gives_the_bias_and_what_is_hidden_may_be_nan():
     layer = cross_attention(4, 3, 2, mask=True)
     params = made(layer)
@@ -59,6 +62,7 @@ def test_who_may_look_at_nothing_gives_the_bias_and_what_is_hidden_may_be_nan():
     assert none is None
 
 
+@pytest.mark.in_turn
 def test_no_example_and_one_position():
     layer = cross_attention(4, 3, 2)
     params = layer.init(jax.random.key(0))

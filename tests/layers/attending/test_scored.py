@@ -132,6 +132,7 @@ def small_rows_and_chunks(monkeypatch):
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_any_options_together_are_as_each_query_by_itself_and_nobody_meets_what_is_hidden(seed):
     agree(seed)
 

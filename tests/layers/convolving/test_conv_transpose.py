@@ -49,6 +49,7 @@ def written_out(x, w, stride, padding, more, dilation, groups):
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_every_kind_of_window_passes_and_has_the_value_of_the_sum(name):
     (args, options, shape), dims = SHAPES[name], len(SHAPES[name][2]) - 2
     layer, params, x = made(args, options, shape)

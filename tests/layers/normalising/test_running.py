@@ -131,6 +131,7 @@ def test_a_model_without_batch_norm_has_none():
     assert jax.tree.structure(running.frozen(params, state)) == jax.tree.structure(params)
 
 
+@pytest.mark.in_turn
 def test_one_example_and_none():
     layer = nnjax.batch_norm(4)
     params = layer.init(jax.random.key(0))

@@ -74,6 +74,7 @@ def out(found):
 
 @pytest.mark.parametrize("name", MAXIMA)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_a_maximum_is_taken_of_x_alone_and_its_first_place_gets_the_cotangent(name):
     window, stride, padding, options, shape = MAXIMA[name]
     layer = nnjax.max_pool(window, stride, padding, **options)

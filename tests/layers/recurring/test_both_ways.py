@@ -15,6 +15,7 @@ def normal(seed, *shape):
 
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_it_is_two_layers_of_which_one_reads_from_the_end(name):
     both, one = MAKE[name](3, 2, bidirectional=True, carry=True), MAKE[name](3, 2, carry=True)
     params, x = jittered(both).init(jax.random.key(0)), normal(1, 2, 5, 3)
@@ -32,6 +33,7 @@ def test_the_two_directions_start_with_different_weights():
     assert jnp.abs(forward.w - backward.w).min() > 0
 
 
+@pytest.mark.in_turn
 def test_with_lengths_the_second_layer_starts_at_the_last_real_step():
     layer = nnjax.lstm(3, 2, bidirectional=True, carry=True, lengths=True)
     params, x = jittered(layer).init(jax.random.key(0)), normal(1, 2, 5, 3)

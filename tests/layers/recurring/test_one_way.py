@@ -50,6 +50,7 @@ def one_by_one(layer, params, x, state, cts):
 
 @pytest.mark.parametrize("name", ["lstm", "rg_lru", "rnn", "gru"])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_padded_sequences_are_the_sequences_alone_whatever_is_in_the_padding(name, x64):
     layer, alone = MAKE[name](3, 2, carry=True, lengths=True), MAKE[name](3, 2, carry=True)
     params = cast(jittered(layer).init(jax.random.key(0)))
@@ -92,6 +93,7 @@ def test_lengths_of_any_integers_and_without_leading_axes(dtype):
     assert not y[2:].any()
 
 
+@pytest.mark.in_turn
 def test_no_steps_at_all():
     for name, make in MAKE.items():
         layer = make(3, 2, carry=True, lengths=True)
@@ -104,6 +106,7 @@ def test_no_steps_at_all():
         jax.tree.map(np.testing.assert_array_equal, ct_state, state)
 
 
+@pytest.mark.in_turn
 def test_a_state_that_is_not_held_over_the_padding_is_rejected():
     """What an implementation that runs on through the padding would return."""
     layer, plain = nnjax.lstm(3, 2, carry=True, lengths=True), nnjax.lstm(3, 2, carry=True)

@@ -38,6 +38,7 @@ def test_it_is_the_loop_in_float64(time, x64):
         np.testing.assert_allclose(last, right_last, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.in_turn
 def test_a_run_in_two_parts_is_one_run():
     whole, part = nnjax.rg_lru(3, 4), nnjax.rg_lru(3, 4, carry=True)
     params, x = whole.init(jax.random.key(0)), normal(3, 2, 7, 3)
@@ -83,6 +84,7 @@ def test_a_state_that_is_kept_for_long_loses_no_digits_and_no_gradient_is_nan(ga
 
 @pytest.mark.parametrize("carry", [False, True])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_other_transforms_pass(carry):
     layer = jittered(nnjax.rg_lru(3, 2, carry=carry))
     only = {"dtypes": ["float32"], "transforms": ["vmap", "checkpoint", "second"], "witnesses": ()}

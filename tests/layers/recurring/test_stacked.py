@@ -16,6 +16,7 @@ def normal(seed, *shape):
 
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_layers_above_each_other_are_a_serial_of_them(name):
     layer = MAKE[name](3, 2, layers=3)
     params, x = jittered(layer).init(jax.random.key(0)), normal(1, 2, 5, 3)
@@ -48,6 +49,7 @@ def test_a_run_in_two_parts_is_one_run_with_a_state_for_each_layer():
     assert part.bwd(residuals, (whole.apply(params, x), None))[1][1] is None
 
 
+@pytest.mark.in_turn
 def test_dropout_is_between_layers_and_not_after_the_last():
     layer = nnjax.rnn(3, 64, layers=2, dropout=0.5)
     params, x, key = layer.init(jax.random.key(0)), normal(1, 1, 9, 3), jax.random.key(5)
@@ -94,6 +96,7 @@ def test_options_that_make_no_sense_are_named():
         layer.apply(params[0], (x, None))
 
 
+@pytest.mark.in_turn
 def test_a_cotangent_that_is_no_pair_is_named():
     layer = nnjax.lstm(3, 2, bidirectional=True, carry=True)
     _, residuals = layer.fwd(layer.init(jax.random.key(0)), (normal(1, 2, 5, 3), None))

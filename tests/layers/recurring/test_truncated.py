@@ -28,6 +28,7 @@ def parts(layer, params, x, k):
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize(("time", "k"), [(6, 3), (7, 3), (5, 1), (3, 4)])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_its_gradient_is_that_of_parts_run_one_after_another(name, time, k, x64):
     layer, carried = MAKE[name](3, 2, truncate=k), MAKE[name](3, 2, carry=True)
     params = jax.tree.map(lambda p: p.astype(jnp.float64), jittered(layer).init(jax.random.key(0)))
@@ -42,6 +43,7 @@ def test_its_gradient_is_that_of_parts_run_one_after_another(name, time, k, x64)
         np.testing.assert_allclose(y, MAKE[name](3, 2).apply(params, x), rtol=1e-12)
 
 
+@pytest.mark.in_turn
 def test_as_many_steps_as_there_are_cut_nothing():
     whole, cut = nnjax.lstm(3, 2), nnjax.lstm(3, 2, truncate=5)
     params, x = whole.init(jax.random.key(0)), normal(1, 2, 5, 3)
@@ -49,6 +51,7 @@ def test_as_many_steps_as_there_are_cut_nothing():
     jax.tree.map(np.testing.assert_array_equal, cut.bwd(kept, y), whole.bwd(kept_whole, y))
 
 
+@pytest.mark.in_turn
 def test_the_state_before_the_first_step_is_not_cut_and_its_cotangent_ends_at_the_first_cut():
     layer = nnjax.gru(3, 2, carry=True, truncate=2)
     params, x, h = layer.init(jax.random.key(0)), normal(1, 1, 4, 3), normal(2, 1, 2)

@@ -30,6 +30,7 @@ def test_the_activation_and_its_backward(activation, x64):
 
 
 @pytest.mark.parametrize("by", [PLAIN, FAST], ids=["plain", "fast"])
+@pytest.mark.in_turn
 def test_each_row_goes_through_its_own_expert_and_the_gradient_of_the_gates_needs_no_output(by, x64):
     params, x = Experts(normal(3, 4, 6), normal(3, 3, 4, seed=1)), normal(6, 4, seed=2)
     sizes, of = jnp.array([2, 0, 4], jnp.int32), [0, 0, 2, 2, 2, 2]

@@ -100,6 +100,7 @@ def pulled(pair, params, x):
     ],
 )
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_it_is_a_loop_over_tokens_and_experts(experts, top_k, activation, over, weights):
     layer = mixture_of_experts(4, 3, experts, top_k, activation=activation, over=over, **weights)
     params = made(4, 3, experts, 2 if activation == "swiglu" else 1)
@@ -107,6 +108,7 @@ def test_it_is_a_loop_over_tokens_and_experts(experts, top_k, activation, over, 
 
 
 @pytest.mark.parametrize("favourite", [0, 2])
+@pytest.mark.in_turn
 def test_experts_without_a_token_have_no_gradient_and_one_may_get_all(favourite):
     layer, params = mixture_of_experts(4, 3, 3, 1), made(4, 3, 3, 2)
     params = params._replace(router=params.router.at[:, favourite].set(0).at[0, favourite].set(100))
@@ -119,6 +121,7 @@ def test_experts_without_a_token_have_no_gradient_and_one_may_get_all(favourite)
     assert ct.up[favourite].any()
 
 
+@pytest.mark.in_turn
 def test_one_token_and_none():
     layer, params = mixture_of_experts(4, 3, 3, 2, balance=0.1, z=0.1), made(4, 3, 3, 2)
     agree(layer, params, normal(1, 4), "swiglu", "chosen", 2, balance=0.1, z=0.1)
@@ -130,6 +133,7 @@ def test_one_token_and_none():
         assert not any(ct.any() for ct in jax.tree.leaves(ct_params))
 
 
+@pytest.mark.in_turn
 def test_of_equal_logits_the_lower_number_goes_first():
     """In the definition, in both pairs and in the loops; a token of zeros has all logits equal."""
     layer, params = mixture_of_experts(4, 3, 4, 2), made(4, 3, 4, 2)
@@ -141,6 +145,7 @@ def test_of_equal_logits_the_lower_number_goes_first():
     assert [bool(ct.up[e].any()) for e in range(4)] == [True, True, False, False]
 
 
+@pytest.mark.in_turn
 def test_a_router_that_learns_nothing_is_rejected_and_the_layer_passes():
     layer = mixture_of_experts(3, 2, 3, 2, balance=0.5, z=0.5)
     params, x = layer.init(jax.random.key(0)), normal(7, 3).astype(jnp.float32)

@@ -26,6 +26,7 @@ def test_with_its_state_carried_it_is_itself_in_parts_and_its_gradients_are_righ
     nnjax.check_layer(block, params, x, **ONLY).raise_if_failed()
 
 
+@pytest.mark.in_turn
 def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match=r"linear_block: n_hidden must be n_in, .*got 3 and 4"):
         linear_block(3, 4)

@@ -32,6 +32,7 @@ def test_a_run_predicts_raw_rows(tmp_path, save_run):
         run.sample("a")
 
 
+@pytest.mark.in_turn
 def test_a_run_of_text_writes(tmp_path, save_run):
     run = load_run(save_run(tmp_path, TEXTS, layer_of(WORDS).init(jax.random.key(0))))
     found = run.sample("ab", 8)

@@ -25,6 +25,7 @@ def run(tmp_path, save_run):
     return save_run(tmp_path / "run", RECORD, PARAMS, (2, 4, 8), (0.5, 0.9, 0.7)) / "checkpoints"
 
 
+@pytest.mark.in_turn
 def test_the_newest_the_best_and_the_one_of_a_step(run):
     found = read_parameters(run, MODEL, "params")
     assert (times(found), found.step, len(found.history), found.skipped) == (8, 8, 3, ())
@@ -70,6 +71,7 @@ def test_the_average_is_read_where_the_run_was_scored_with_it(tmp_path, save_run
     assert times(read_parameters(run, MODEL, "params")) == 2
 
 
+@pytest.mark.in_turn
 def test_running_statistics_are_put_into_the_parameters(tmp_path):
     from nnjax.layers import running_statistics
     from nnjax.train import init_state, make_optimizer

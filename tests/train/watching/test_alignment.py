@@ -18,6 +18,7 @@ def recipe_of(name, model="mlp", **more):
     return make_recipe(model, DIGITS, hidden=(64, 12), feedback=name, key=jax.random.key(0), **more)
 
 
+@pytest.mark.in_turn
 def test_the_transpose_is_at_zero_exactly():
     recipe = recipe_of("random")
     same = Aligned(recipe.aligned.right, recipe.aligned.right, (feedback.transpose,) * 2)
@@ -28,6 +29,7 @@ def test_the_transpose_is_at_zero_exactly():
 
 @pytest.mark.parametrize("name", [name for name in FEEDBACK if name not in ("transpose", "inverse")])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_below_the_top_every_other_operator_is_at_an_angle(name):
     recipe = recipe_of(name)
     found = make_alignment(recipe.aligned, X, Y)(recipe.params)

@@ -55,6 +55,7 @@ def test_parameters_and_the_loss_are_named():
     )
 
 
+@pytest.mark.in_turn
 def test_a_serial_within_a_serial_is_entered_on_the_way_back():
     made = nnjax.serial(nnjax.dense(3, 4), nnjax.serial(broken("backward"), nnjax.tanh()), nnjax.dense(4, 2))
     found = first_not_finite(made, LOSS, made.init(jax.random.key(0)), X, LABELS)

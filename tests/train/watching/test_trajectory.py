@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import nnjax
 from nnjax.train import fit, load, trajectory
@@ -14,6 +15,7 @@ PARAMS, KEY = MODEL.init(jax.random.key(0)), jax.random.key(1)
 HOW = {"optimizer": optax.sgd(0.1), "batch_size": 32, "key": KEY}
 
 
+@pytest.mark.in_turn
 def test_two_right_runs_stay_together_and_a_wrong_one_leaves():
     right = trajectory(HAND, REFERENCE, PARAMS, X, Y, steps=60, **HOW)
     assert all(column.shape == (60,) for column in right)
@@ -29,6 +31,7 @@ def test_two_right_runs_stay_together_and_a_wrong_one_leaves():
     assert left.params_apart[-1] > 100 * right.params_apart[-1]
 
 
+@pytest.mark.in_turn
 def test_the_steps_are_those_of_fit():
     found = trajectory(HAND, REFERENCE, PARAMS, X, Y, steps=2 * 39, **HOW)
     done = fit(HAND, PARAMS, DIGITS, predict=MODEL.apply, epochs=2, **HOW)

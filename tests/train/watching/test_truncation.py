@@ -17,6 +17,7 @@ def gradient(k):
 PARAMS = nnjax.char_rnn(5, 6, cell="gru").init(jax.random.key(1))
 
 
+@pytest.mark.in_turn
 def test_it_is_the_difference_to_the_whole_gradient():
     found = {b.leaf: b for b in truncation_bias(gradient(2), gradient(None), PARAMS, IDS[:, :-1], IDS[:, 1:])}
     cut, whole = (f(PARAMS, IDS[:, :-1], IDS[:, 1:])[1] for f in (gradient(2), gradient(None)))

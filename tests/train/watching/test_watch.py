@@ -12,6 +12,7 @@ DIGITS = load("digits")
 X, Y = jnp.asarray(DIGITS.train.x[:20]), jnp.asarray(DIGITS.train.y[:20])
 
 
+@pytest.mark.in_turn
 def test_norms_are_those_of_the_gradient_and_a_wrong_gradient_is_seen():
     recipe = make_recipe("mlp", DIGITS, hidden=(5,), key=jax.random.key(0))
     state = init_state(recipe.params, optax.sgd(0.1), jax.random.key(1))

@@ -66,8 +66,9 @@ def _entries(x, pool):
 
 def _platforms(pool: Pool, cpu: Any, tpu: Any) -> dict[str, Any]:
     """The spellings that serve these windows."""
-    found = {"cpu": cpu} if pool.dilation is None and (len(pool.window) < 3 or pool.window == pool.stride) else {}
-    return {**found, "tpu": tpu} if pool.dilation is None and pool.padding == "VALID" and not pool.ceil else found
+    if pool.dilation is not None:
+        return {}
+    return {"tpu": tpu, **({"cpu": cpu} if len(pool.window) < 3 or pool.window == pool.stride else {})}
 
 
 def fast_max_pool_fwd(params: Any, x: Array, *, key: Any = None, pool: Pool) -> Any:

@@ -18,6 +18,9 @@ WINDOWS = {
     "a line": ((3,), (2,), (2, 3, 8, 2)),
     "one place": ((3, 3), (1, 1), (1, 3, 3, 1)),
     "no example": ((2, 2), (2, 2), (0, 4, 4, 1)),
+    "with padding": ((3, 2), (2, 1), (2, 5, 4, 3), ((1, 2), (1, 0))),
+    "same size": ((3, 3), (2, 2), (2, 6, 5, 2), "SAME"),
+    "a last window beyond the end": ((2, 3), (2, 2), (2, 5, 6, 1), ((0, 1), (1, 1)), True),
 }
 
 
@@ -25,8 +28,8 @@ WINDOWS = {
 @pytest.mark.parametrize("name", WINDOWS)
 @pytest.mark.repeats
 def test_they_give_what_the_plain_pair_gives_bit_for_bit(name, dtype):
-    window, stride, shape = WINDOWS[name]
-    how = {"pool": Pool(window, stride)}
+    window, stride, shape, padding, ceil = (*WINDOWS[name], *("VALID", False)[len(WINDOWS[name]) - 3 :])
+    how = {"pool": Pool(window, stride, padding, ceil=ceil)}
     x = hard(np.random.default_rng(0), shape).astype(dtype)  # with ties
     x = jnp.where(x > 1, jnp.asarray(-jnp.inf, dtype), x)
 
@@ -69,6 +72,15 @@ def test_a_program_for_a_tpu_has_one_operation_each_way():
     assert "stablehlo.pad" not in text
 
 
-def test_windows_with_padding_take_the_plain_pair():
-    text = jax.jit(lambda x: nnjax.max_pool((3, 3), (2, 2), 1).fwd((), x)).trace(jnp.zeros((2, 4, 4, 1)))
-    assert "reduce_window" not in text.lower(lowering_platforms=("tpu",)).as_text()
+def test_padding_is_part_of_both_operations_and_dilated_windows_take_the_plain_pair():
+    def text(**how):
+        layer = nnjax.max_pool((3, 3), (2, 2), 1, **how)
+
+        def step(x):
+            y, residuals = layer.fwd((), x)
+            return layer.bwd(residuals, y)
+
+        return jax.jit(step).trace(jnp.zeros((2, 6, 6, 1))).lower(lowering_platforms=("tpu",)).as_text()
+
+    assert text().count("stablehlo.select_and_scatter") == text().count('"stablehlo.reduce_window"') == 1
+    assert "reduce_window" not in text(dilation=2)

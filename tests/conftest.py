@@ -48,8 +48,8 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Every sixth case of a test that `repeats` is not slow. Each day runs every seventh of the tests that are `in_turn`, so that
-    a week runs them all. NNJAX_TESTS_TURN=all runs them at once, and so do files that are named, but for their slow ones."""
+    """Every sixth case of a test that `repeats` is not slow. Each day runs every seventh of the tests that are `in_turn`, so
+    that a week runs them all. NNJAX_TESTS_TURN=all runs them at once, and so do files that are named, but for slow ones."""
     for _, alike in itertools.groupby(items, lambda item: item.nodeid.partition("[")[0]):
         for i, item in enumerate(alike):
             if i % 6 and item.get_closest_marker("repeats"):
@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(config, items):
         return
     for slow in (True, False):
         repeated = [i for i in items if i.get_closest_marker("in_turn") and (i.get_closest_marker("slow") is not None) == slow]
-        if slow and config.option.markexpr in ("", "not slow") or not slow and chosen:
+        if chosen if not slow else config.option.markexpr in ("", "not slow"):
             continue
         out = {item for i, item in enumerate(repeated) if i % TURNS != int(turn) % TURNS}
         config.hook.pytest_deselected(items=list(out))

@@ -16,6 +16,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad, batching, mlir
 
+from ..errors import describe
 from .varying import varying_as
 
 Primitive = type(jax.lax.add_p)  # importing it from jax.extend would import Pallas as well
@@ -59,8 +60,17 @@ def _pushed(y: Any, residuals: Any, primals: Any, tangents: Any, bwd: Callable[.
             full[i] = ct
         found = bwd(jax.tree.unflatten(residual_tree, rows), jax.tree.unflatten(y_tree, full))
         none = lambda ct: ct is None  # noqa: E731
-        found = jax.tree.map(lambda ct, like: jax.tree.map(_zeros, like) if ct is None else ct, found, likes, is_leaf=none)
-        leaves = jax.tree.leaves(found)
+        try:
+            found = jax.tree.map(lambda ct, like: jax.tree.map(_zeros, like) if ct is None else ct, found, likes, is_leaf=none)
+        except ValueError as error:
+            raise TypeError(f"{name}: the backward must return a cotangent for each input, or None: {error}") from error
+        leaves, expected = jax.tree.leaves(found), jax.tree.leaves(likes)
+        for i in given:
+            if len(leaves) != len(expected) or (leaves[i].shape, leaves[i].dtype) != (expected[i].shape, expected[i].dtype):
+                raise TypeError(
+                    f"{name}: the backward must return a cotangent for each input, of its shape and dtype, expected "
+                    f"{describe(expected[i])}, got {describe(leaves[i]) if i < len(leaves) else 'none'}."
+                )
         return [leaves[i] for i in given]
 
     zeros = [SymbolicZero(jax.typeof(leaf).to_tangent_aval()) for leaf in ys]

@@ -145,6 +145,22 @@ def test_a_backward_that_cannot_be_transposed_says_what_to_use():
             pushed(X)
 
 
+@pytest.mark.parametrize(
+    ("bwd", "message"),
+    [
+        (lambda _, ct: (ct[:1],), r"of its shape and dtype, expected float32 \(4, 3\), got float32 \(1, 3\)"),
+        (lambda _, ct: (ct.astype(jnp.float16),), r"expected float32.*got float16"),
+        (lambda _, ct: (ct, ct), r"a cotangent for each input"),
+        (lambda _, ct: ({"x": ct},), r"a cotangent for each input"),
+    ],
+)
+def test_a_backward_of_another_shape_or_structure_is_refused(bwd, message):
+    rule = jax.custom_vjp(lambda x: 1 * x)
+    both = in_both_modes(rule, lambda x: (1 * x, None), bwd, "copy")
+    with pytest.raises(TypeError, match=f"copy: .*{message}"):
+        jax.grad(lambda x: both(x).sum())(X)
+
+
 OURS = {
     "gelu": ops.gelu,
     "layer_norm": ops.layer_norm,

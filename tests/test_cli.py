@@ -153,6 +153,7 @@ def test_errors_are_printed_soon_after_the_imports():
     assert ours < 2 * theirs, pairs
 
 
+@pytest.mark.in_turn
 def test_a_character_that_the_terminal_lacks_is_replaced(monkeypatch):
     for encoding in ("cp1252", "ascii"):
         raw = io.BytesIO()

@@ -153,6 +153,7 @@ def test_the_first_that_is_not_finite_is_named_in_a_lenet_that_goes_in_chunks():
     assert found == "a cotangent of 0/0:conv(1, 2, (5, 5)) is the first that is not finite"
 
 
+@pytest.mark.in_turn
 def test_direct_feedback_enters_between_blocks_that_are_scanned_as_between_the_same_in_a_row():
     block = nnjax.serial(nnjax.dense(4, 4), nnjax.tanh())
     scanned = nnjax.serial(nnjax.dense(4, 4), nnjax.scan_layers(block, 2), nnjax.dense(4, 3))

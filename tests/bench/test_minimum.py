@@ -36,12 +36,14 @@ def test_the_parameters_are_those_of_the_model():
     assert (4 * block_numbers(SIZES.width), 4 * end_numbers(SIZES)) == (BLOCK, ENDS)
 
 
+@pytest.mark.in_turn
 def test_data_parallel_sends_the_gradients_once_and_two_numbers_of_the_loss():
     right = {(("data",), "all-reduce", 3 * BLOCK + ENDS): 1, (("data",), "all-reduce", 8): 1}
     assert least(data=8) == right
     assert summed(found(data=8)) == summed(right)  # XLA sends one of the two numbers along with the gradients
 
 
+@pytest.mark.in_turn
 def test_tensor_parallel_sends_the_activations_twice_a_block_each_way():
     ends = {(("model",), "all-reduce", 4 * TOKENS): 1, (("model",), "all-reduce", 8 * TOKENS): 1}  # of the scores
     right = {(("model",), "all-reduce", 4 * 32 * TOKENS): 3 * 2 * 2 + 2, **ends}

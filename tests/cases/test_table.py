@@ -71,6 +71,7 @@ def test_every_case_passes_its_check_for_many_seeds(case, lead):
 
 @pytest.mark.parametrize("case", [case for case in CASES if not nnjax.layer.cuts_gradient(case.layer)], ids=lambda c: c.name)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_every_case_has_forward_mode(case, x64):
     """The transpose of the backward is the derivative of the definition."""
     params, x, key = jax.tree.map(in_double, case.make(0))

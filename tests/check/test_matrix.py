@@ -120,6 +120,7 @@ def test_an_exact_output_that_differs_is_reported():
     assert {row.leaf for row in report.failures} == {"exact output[0]"}
 
 
+@pytest.mark.in_turn
 def test_what_jax_cannot_run_is_a_failure_and_not_an_exception():
     report = nnjax.check_pair(
         *pair(bwd=lambda x, ct: (ct[:, :2] @ jnp.ones(5, ct.dtype),)), jnp.ones((3, 4)), reference=jnp.sin

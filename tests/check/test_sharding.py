@@ -69,6 +69,7 @@ def test_a_missing_sum_is_a_row_in_every_transform_and_not_an_exception(mesh):
     assert "missing a sum over mesh axis data" in str(report)
 
 
+@pytest.mark.in_turn
 def test_an_apply_that_is_wrong_is_found_though_the_pair_is_right(mesh):
     wrong = RIGHT._replace(apply=lambda p, x, *, key=None: RIGHT.apply(p, 2 * x))
     report = nnjax.check_layer(wrong, PARAMS, X, mesh=mesh, specs=SPECS, reference=ONE, transforms=["jit"])

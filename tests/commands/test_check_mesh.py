@@ -20,6 +20,7 @@ def test_cases_over_a_mesh_are_checked_and_written(capsys, tmp_path):
     assert {row["dtype"] for row in found["rows"]} == {"float64", "float32", "bfloat16", "float16"}
 
 
+@pytest.mark.in_turn
 def test_every_device_must_draw_its_own_numbers(capsys, monkeypatch):
     assert Check(mesh="data=2,shard=2", only="dropout").run() == 0
     monkeypatch.setattr("nnjax.distributed.mesh.jax.random.fold_in", lambda key, i: key)

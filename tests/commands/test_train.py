@@ -103,6 +103,7 @@ def test_data_are_known_by_what_they_hold_when_a_run_is_resumed(tmp_path, monkey
         Train(data="mine.npz", resume=True, **run).run()
 
 
+@pytest.mark.in_turn
 def test_your_own_file_trains_expanded_and_standardised(tmp_path, capsys):
     digits = load("digits").train
     np.savez(tmp_path / "mine.npz", x=digits.x[:100], y=digits.y[:100])

@@ -139,6 +139,7 @@ def test_wrong_permutation():
     assert named(report)["x"].startswith("has every device's part 2 further along mesh axis data: sent on again instead")
 
 
+@pytest.mark.in_turn
 def test_gather_for_scatter():
     """gather_t takes the device's share, without the sum."""
     mesh, one = make_mesh(**MESH), nnjax.dense(6, 8)

@@ -62,6 +62,7 @@ def test_all_else_passes_and_nothing_is_lost():
     assert sorted(translated([*TROUBLE, *lines], SENTENCES)) == sorted([*TROUBLE, *lines])
 
 
+@pytest.mark.in_turn
 def test_a_process_is_watched_to_its_end():
     program = f"""
 import os, sys

@@ -22,6 +22,7 @@ MEANS = {"plain": (nnjax.softmax_cross_entropy(), LABELS), "ignored, class weigh
 @pytest.mark.parametrize("axes", [{"data": 4}, {"data": 2, "shard": 2}])
 @pytest.mark.parametrize("name", MEANS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_it_is_the_mean_of_all_examples_not_of_the_devices_means(weights, axes, name):
     one, labels = MEANS[name]
     loss = mean_over(one, tuple(axes))

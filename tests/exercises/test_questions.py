@@ -38,6 +38,7 @@ def test_every_exercise_has_a_solution_in_the_notebook():
 
 @pytest.mark.parametrize("name", exercises.EXERCISES)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_the_solution_is_right(name):
     found = exercises.grade(name, solutions()[name])
     assert found.ok, str(found)

@@ -75,6 +75,7 @@ FORGOTTEN = "what comes back from later steps is missing"
         ("in_pieces", through_time(h0=0), {"ct_u": "right", "ct_w": "right", "ct_h0": "zero everywhere", "ct_xs": "right"}),
     ],
 )
+@pytest.mark.in_turn
 def test_a_wrong_answer_fails_and_is_told_why(name, bwd, said):
     found = exercises.grade(name, bwd)
     assert not found.ok

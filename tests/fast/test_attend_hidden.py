@@ -87,6 +87,7 @@ def held(monkeypatch, seed, atol=1e-12):
 
 @pytest.mark.parametrize("seed", range(24))
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_attention_of_every_kind_equals_attention_over_copies_of_the_visible_keys(monkeypatch, x64, seed):
     held(monkeypatch, seed)
 

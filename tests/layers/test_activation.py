@@ -55,6 +55,7 @@ def test_conventions_at_zero(layer, slope):
     np.testing.assert_allclose(jax.grad(lambda x: layer.apply((), x).sum())(zero), np.full(3, slope), rtol=1e-6)
 
 
+@pytest.mark.in_turn
 def test_the_jacobian_of_softmax_is_symmetric_and_that_of_log_softmax_is_not():
     x = jax.random.normal(jax.random.key(0), (5,))
     rows = {}
@@ -178,6 +179,7 @@ def test_an_empty_axis_gives_an_empty_result(layer, shape):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_entries_of_minus_infinity_have_probability_zero(x64, name, dtype):
     layer, theirs = THEIRS[name]
     inf = np.inf

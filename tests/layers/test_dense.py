@@ -17,6 +17,7 @@ def params(layer):
     return layer.init(jax.random.key(0))
 
 
+@pytest.mark.in_turn
 def test_forward_is_x_w_plus_b(layer, params):
     params = params._replace(b=jnp.arange(3.0))
     x = jax.random.normal(jax.random.key(1), (5, 4))

@@ -73,6 +73,7 @@ def test_a_width_of_zero_gives_the_loss_of_equal_logits(weights):
         assert (ct_h.shape, ct_w.shape) == ((7, 0), (5, 0))
 
 
+@pytest.mark.in_turn
 def test_empty_batches_and_zero_weights_give_nan_and_zero_gradients():
     for x in (((H[:0], W), LABELS[:0]), ((H, W), LABELS, jnp.zeros((2, 5)))):
         value, (cts, *_) = gradient(x)

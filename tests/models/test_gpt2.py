@@ -98,6 +98,7 @@ IDS = np.array([1, 2, 3, 49, 1, 0, 7])
     ],
 )
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_the_model_of_the_config_equals_numpy(tmp_path, config, sizes):
     found = arrays(width=64, **sizes)
     found = {name: 0.3 * array if "c_attn" in name else array for name, array in found.items()}  # no saturated scores

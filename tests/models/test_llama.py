@@ -129,6 +129,7 @@ def test_a_tied_llama_shares_its_table():
     assert not (embed.table == head.table).any()
 
 
+@pytest.mark.in_turn
 def test_dropout_needs_a_key_and_then_differs():
     model = nnjax.llama(**SIZES, dropout=0.5)
     params = model.init(jax.random.key(0))

@@ -33,6 +33,7 @@ def test_it_serves_anyones_gradient_with_class_weights_that_are_traced(labels, r
     assert not ct_m.any()
 
 
+@pytest.mark.in_turn
 def test_it_works_under_vmap():
     alone = jax.vmap(lambda y, l: ops.softmax_cross_entropy(y[None], l[None], reduction="sum"))(Y, LABELS)
     np.testing.assert_allclose(alone, ops.softmax_cross_entropy(Y, LABELS, reduction="none"), atol=1e-6)

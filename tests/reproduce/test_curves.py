@@ -46,6 +46,7 @@ def test_the_real_ones_have_thirty_epochs():
         assert {len(v) for v in published(SHARED, curve).values()} == {30}
 
 
+@pytest.mark.in_turn
 def test_costs_and_counts_are_the_books():
     params = nielsen.init(jax.random.key(0), [12, 5, 10])
     state = init_state(params, optax.sgd(0.1), jax.random.key(1))

@@ -149,6 +149,7 @@ def test_a_damaged_checkpoint_is_named_and_the_run_resumes_from_the_previous_one
     assert notes[1] == "resuming from step 108"
 
 
+@pytest.mark.in_turn
 def test_a_folder_with_checkpoints_needs_resume_and_one_in_use_is_refused(tmp_path):
     run(load("digits"), epochs=1, checkpoints=keep(tmp_path))
     with pytest.raises(CheckpointError, match=r"39; resume from them \(--resume\), or choose another folder"):
@@ -283,6 +284,7 @@ def test_numbers_are_predicted_and_scored_by_r2(targets):
     assert last.loss < 0.1 * done.history[0].loss
 
 
+@pytest.mark.in_turn
 def test_numbers_are_streamed_to_the_same_parameters():
     a, b = (foretold(numbers(), epochs=2, streaming=streaming).state.params for streaming in (False, True))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), a, b)

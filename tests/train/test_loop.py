@@ -68,6 +68,7 @@ def test_steps_that_are_not_finite_are_skipped_or_end_the_run():
         run(sometimes_infinite(1), optimizer=make_optimizer("adam", 0.003, skip=3), skipping=True)
 
 
+@pytest.mark.in_turn
 def test_a_loss_that_grows_without_end_is_divergence_and_keeps_the_valid_checkpoint(tmp_path):
     schedule = optax.piecewise_constant_schedule(0.003, {50: 1e9})
     optimizer = optax.adam(schedule)

@@ -63,6 +63,7 @@ def _names(layer):
     return [layer.name, *(name for part in layer.parts for name in _names(part))]
 
 
+@pytest.mark.in_turn
 def test_a_gpt_decays_alike_whether_its_blocks_are_stacked_or_in_a_row():
     sizes = {"vocab": 5, "context": 3, "layers": 2, "heads": 1, "width": 2}
     stacked, apart = (nnjax.gpt(**sizes, scan=scan).init(KEY) for scan in (True, False))

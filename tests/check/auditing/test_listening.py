@@ -84,6 +84,7 @@ def test_only_a_few_of_many_shapes_are_kept():
     assert len(entry.samples) == SHAPES
 
 
+@pytest.mark.in_turn
 def test_no_tracer_is_kept():
     kept = []
 

@@ -122,6 +122,7 @@ def test_a_pair_and_a_layer_are_searched_too():
         assert nnjax.check_layer(layer._replace(bwd=bwd), (), normal(3, 4), **ONCE, search=5).ok == right
 
 
+@pytest.mark.in_turn
 def test_an_audit_searches_too():
     wrong = rule(top, functools.partial(top_bwd, False))
     assert nnjax.audit(wrong, normal(4, 6)).ok

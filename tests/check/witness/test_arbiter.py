@@ -52,6 +52,7 @@ AT_KINKS = {
 
 @pytest.mark.parametrize("name", AT_KINKS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_a_convention_needs_a_kink_and_lies_between_its_slopes(name):
     f, x, right = AT_KINKS[name]
     ok, said = verdict(f, x)
@@ -90,6 +91,7 @@ OPAQUE = {
 @pytest.mark.parametrize("factor", [1.0, 2.0, 1.01])
 @pytest.mark.parametrize("name", OPAQUE)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_values_decide_where_autodiff_does_not_run(name, factor):
     body, slope, x = OPAQUE[name]
     for rule in (jvp(body, lambda x: factor * slope(x)), vjp(body, lambda x, ct: factor * ct * slope(x))):
@@ -183,6 +185,7 @@ def test_a_kink_is_shown_in_float32_where_a_body_does_not_run_in_float64():
     assert not verdict(wrong, jnp.array([0.0, 1.0]))[0]
 
 
+@pytest.mark.in_turn
 def test_a_kink_that_cannot_be_shown_is_not_ok():
     def watched(x):
         if ((0 < x) & (x < 1e-5)).any():

@@ -119,6 +119,7 @@ def test_on_a_cpu_nothing_changes():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.in_turn
 def test_unsupported_arguments_do_not_use_a_kernel(kernels_for, monkeypatch, x64):
     keep = jnp.ones((2, 10), bool)
     for args, options in ((heads(), {"mask": keep}), (heads(b=0), {}), (heads(dtype=jnp.float64), {})):

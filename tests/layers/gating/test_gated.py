@@ -149,6 +149,7 @@ def test_silu_by_division_is_silu_up_to_the_ends_of_the_range(dtype):
     assert silu_by_division(x).dtype == x.dtype
 
 
+@pytest.mark.in_turn
 def test_the_backward_of_swiglu_needs_four_arrays_of_hidden_features_and_jax_grad_seven(optimised):
     layer, rows, hidden = nnjax.swiglu(16, 2048), 512, 2048
     params, x = layer.init(jax.random.key(0)), jnp.ones((rows, 16))

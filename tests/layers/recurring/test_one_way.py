@@ -70,6 +70,7 @@ def test_padded_sequences_are_the_sequences_alone_whatever_is_in_the_padding(nam
 
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_full_lengths_are_none(name):
     layer, plain = MAKE[name](3, 2, lengths=True), MAKE[name](3, 2)
     params, x = layer.init(jax.random.key(0)), normal(1, 2, 5, 3)

@@ -202,6 +202,7 @@ def test_options_that_do_not_fit_are_refused(sizes, options, words):
         mixture_of_experts(*sizes, **options)
 
 
+@pytest.mark.in_turn
 def test_inputs_that_do_not_fit_are_refused():
     layer = mixture_of_experts(4, 3, 2, 2)
     params = layer.init(jax.random.key(0))

@@ -142,6 +142,7 @@ def test_the_evaluated_parameters_are_the_average_where_there_is_one(skip):
     assert evaluated_at(averaged).endswith(".average")
 
 
+@pytest.mark.in_turn
 def test_the_model_has_the_feedback_that_it_was_trained_with():
     assert feedback_of("transpose", jax.random.key(0)) is None
     layer, plain = model_of(ROWS), model_of(ROWS._replace(feedback=None))

@@ -137,6 +137,7 @@ def test_options_that_make_no_sense_are_refused_before_any_work(args, message, c
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_errors_are_printed_soon_after_the_imports():
     """In processor time, relative to that of importing JAX, as machines differ and other processes may run."""
 

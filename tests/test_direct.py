@@ -42,6 +42,7 @@ def test_every_layer_hears_only_the_output():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_lenet_with_dropout_has_gradients_like_its_parameters_and_its_own_masks():
     model = nnjax.lenet(3, channels=(2,), hidden=4, image=(10, 10, 1), dropout=0.5)
     x, labels = jax.random.normal(KEY, (10, 10, 10, 1)), jnp.arange(10, dtype=jnp.int32) % 3

@@ -45,6 +45,7 @@ def sound(folder, expected=(39, 78)):
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_learning_rate_of_a_million(refused, tmp_path, optimizer):
     args = ("--folder", str(tmp_path), "--learning-rate", "1e6", "--optimizer", optimizer)
     assert "training has diverged" in refused(*QUICK, "30", *args)
@@ -107,6 +108,7 @@ def test_a_checkpoint_of_another_model(refused, trained):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_full_disk(trained):
     """A full disk, as a process sees it: no file may grow past 2 kB, the size of the checkpoints of the first two epochs."""
     program = f"""

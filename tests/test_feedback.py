@@ -161,6 +161,7 @@ def test_conv_sends_the_error_back_by_the_operator_of_its_matrix():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_whole_models_take_operators_one_for_each_layer_after_the_first():
     x, labels = jax.random.normal(KEY, (5, 10, 10, 1)), jnp.array([0, 1, 2, 0, 1])
     loss = nnjax.softmax_cross_entropy()

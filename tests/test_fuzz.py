@@ -446,6 +446,7 @@ def fuzz(folder: Path, n: int, part: int = 0) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_right_arguments_are_right(folder):
     for name, make in calls(folder).items():
         if "from_safetensors" not in name:  # there is no such file

@@ -152,6 +152,7 @@ def test_l1_is_the_gradient_of_its_penalty_and_leaves_zeros_and_biases_alone():
 
 @pytest.mark.parametrize(("low", "wrong"), [("bfloat16", 1.25), ("float16", 1.05)])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_lower_precision_passes_the_check_at_its_dtype_and_a_wrong_one_does_not(low, wrong):
     model = nnjax.mlp([16, 32, 5], nnjax.gelu())
     params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (64, 16))

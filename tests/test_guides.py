@@ -83,6 +83,7 @@ def test_a_command_that_is_none_is_seen():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
+@pytest.mark.in_turn
 def test_it_runs_block_by_block(name, run_blocks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_blocks(name, [(b.language, b.text) for b in blocks(PAGES[name]) if b.when != "elsewhere"])

@@ -98,6 +98,7 @@ def test_a_wrong_convolution_inside_a_lenet_is_named():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_wrong_cell_of_a_char_rnn_that_carries_its_state_is_named():
     model = nnjax.char_rnn(5, 3, cell="lstm", layers=2, carry=True)
     bad = exchanged(model, (2,), wrong)
@@ -134,6 +135,7 @@ def test_what_is_a_chain():
 @pytest.mark.parametrize("factor", [jnp.inf, jnp.nan])
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_first_that_is_not_finite_is_named_inside_a_gpt(fused, factor):
     loss = nnjax.linear_cross_entropy() if fused else nnjax.softmax_cross_entropy()
     model = nnjax.gpt(5, 8, 2, 2, 8, fused=fused)
@@ -145,6 +147,7 @@ def test_the_first_that_is_not_finite_is_named_inside_a_gpt(fused, factor):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_first_that_is_not_finite_is_named_in_a_lenet_that_goes_in_chunks():
     model = nnjax.lenet(3, channels=(2,), hidden=4, image=(8, 9, 1))
     bad = exchanged(model, (0, 0), lambda part: wrong(part, jnp.nan))

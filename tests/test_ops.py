@@ -61,6 +61,7 @@ X, TARGETS = normal(5, 6, 6, 4, seed=3), jnp.array([0, 1, 2, 0, 1])
 
 @pytest.mark.parametrize("build", [_in_flax, _in_equinox])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_module_of_another_library_trains_and_passes_an_audit(build):
     params, apply = build()
 

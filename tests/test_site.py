@@ -78,6 +78,7 @@ def failures(doc: str, name: str = "example") -> str:
     "doc",
     [pytest.param(doc, id=name, marks=[pytest.mark.slow] * (i % SOME > 0)) for i, (doc, name) in enumerate(EXAMPLES.items())],
 )
+@pytest.mark.in_turn
 def test_its_example_runs(doc, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert not failures(doc, EXAMPLES[doc])
@@ -169,6 +170,7 @@ def built(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_it_builds_in_time_without_a_warning_and_every_link_leads_somewhere(built):
     folder, seconds = built
     assert seconds < SECONDS
@@ -178,6 +180,7 @@ def test_it_builds_in_time_without_a_warning_and_every_link_leads_somewhere(buil
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_every_public_name_is_in_it(built):
     known = inventory(built[0])
     assert [name for name in PUBLIC if name not in known] == []
@@ -210,6 +213,7 @@ def test_a_page_that_is_too_wide_is_seen(chromium, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_no_page_scrolls_sideways(chromium, built):
     pages = [str(path.relative_to(built[0])) for path in built[0].rglob("*.html") if "_modules" not in path.parts]
     assert len(pages) > 30

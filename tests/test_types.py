@@ -60,11 +60,13 @@ def program(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_program_runs():
     exec(PROGRAM, {})
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_pyright_finds_no_error_in_the_program(program):
     pytest.importorskip("pyright")
     settings = {"include": ["program.py"], "extraPaths": [str(ROOT)], "typeCheckingMode": "standard"}
@@ -77,6 +79,7 @@ def test_pyright_finds_no_error_in_the_program(program):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_mypy_finds_no_error_in_the_program(program):
     pytest.importorskip("mypy")
     command = [sys.executable, "-m", "mypy", "--strict", "program.py"]

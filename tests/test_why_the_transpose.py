@@ -279,6 +279,7 @@ def test_training_begins_as_nnjax_trains(page, x64):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_training_ends_where_nnjax_ends(page, x64, optimised):
     """The inverse is left out: steps that lead anywhere double each rounding many times."""
     curves = held_against_nnjax(page, [64, 10, 10, 10], 25, ["transpose", "random", "sign"])
@@ -289,6 +290,7 @@ def test_training_ends_where_nnjax_ends(page, x64, optimised):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [0.25, 0.5, 1])
+@pytest.mark.in_turn
 def test_what_section_4_says_of_training_is_so(page, step):
     """The transpose learns fastest, random numbers and signs later, the inverse worst, and nothing at all with a step of 1."""
     assert f"{step}" in page.eval_on_selector_all("#train-rate option", "all => all.map(e => e.textContent)")
@@ -360,6 +362,7 @@ def test_a_network_that_is_typed_in_is_computed(open_at, x64):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.in_turn
 def test_ten_random_networks_that_are_typed_in_are_computed(open_at, width, x64):
     page = open_at(width=width)
     for seed in range(10):
@@ -391,6 +394,7 @@ def test_the_first_example_shows_the_inverse_uphill(page):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_verdict_gives_the_angle_to_the_way_down(open_at):
     """At 0 degrees to it a step is the transpose's; only beyond 90 it is said that even a small one goes uphill."""
     page = open_at()
@@ -406,6 +410,7 @@ def test_the_verdict_gives_the_angle_to_the_way_down(open_at):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_one_weak_weight_blows_the_inverse_up(open_at):
     page = open_at()
     page.click("[data-preset='One weak weight']")
@@ -415,6 +420,7 @@ def test_one_weak_weight_blows_the_inverse_up(open_at):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_start_brings_back_the_first_random_numbers(open_at):
     page = open_at()
     first = shown(page)["after_random"]
@@ -451,6 +457,7 @@ GROUPS = {  # a field of each group, and where a number shows that it is used
 
 @pytest.mark.slow
 @pytest.mark.parametrize("field", GROUPS)
+@pytest.mark.in_turn
 def test_a_wrong_value_is_told_beside_its_field_and_the_one_before_it_is_used(open_at, field):
     page = open_at(reduced_motion="reduce")
     for details in page.locator("details").all():
@@ -477,6 +484,7 @@ def test_a_wrong_value_is_told_beside_its_field_and_the_one_before_it_is_used(op
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_batch_norm_is_complete_only_with_all_paths_and_a_scale(open_at):
     page = open_at()
     page.fill('[data-field="gamma_1"]', "0")
@@ -491,6 +499,7 @@ def test_batch_norm_is_complete_only_with_all_paths_and_a_scale(open_at):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_parts_on_convolution_attention_and_batch_norm_show_what_they_compute(open_at, x64):
     page = open_at()
     page.fill('#conv-controls [data-field="kernel_2"]', "-3")
@@ -535,6 +544,7 @@ def test_the_parts_on_convolution_attention_and_batch_norm_show_what_they_comput
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_training_in_the_page_draws_a_curve_for_each_carrier(open_at):
     page = open_at()
     page.focus("#train-start")
@@ -553,6 +563,7 @@ def test_training_in_the_page_draws_a_curve_for_each_carrier(open_at):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_training_can_be_stopped_and_tells_its_epoch(open_at):
     page = open_at()
     assert "Not trained" in page.text_content("#train-results caption")
@@ -570,6 +581,7 @@ def test_training_can_be_stopped_and_tells_its_epoch(open_at):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_line_in_a_table_is_drawn_as_its_curve(open_at):
     page = open_at()
     page.click("[data-preset^='3 neurons']")  # two curves are the same with an inverse, so here all are there but that one
@@ -639,6 +651,7 @@ KEYS = (  # a control, a key, and where something changes
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_every_control_works_by_keyboard(open_at):
     page = open_at()
     for selector, key, where in KEYS:
@@ -657,6 +670,7 @@ def test_every_control_works_by_keyboard(open_at):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_focus_stays_on_next_at_the_last_step(open_at):
     page = open_at()
     page.focus("#step-next")
@@ -669,6 +683,7 @@ def test_the_focus_stays_on_next_at_the_last_step(open_at):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.in_turn
 def test_to_point_at_a_neuron_lights_its_row_forward_and_its_column_backward(open_at, width):
     page = open_at(width=width, has_touch=width == 360)
     lit = "all => all.map(e => e.dataset.edge)"
@@ -729,6 +744,7 @@ SMALLEST = """() => Math.min(...[...document.querySelectorAll("svg text, svg tsp
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_phone_shows_letters_of_12_pixels_and_the_presets_above_their_table(open_at):
     page = open_at(width=360)
     for preset in ("Back", "3 neurons", "One weak"):
@@ -740,6 +756,7 @@ def test_a_phone_shows_letters_of_12_pixels_and_the_presets_above_their_table(op
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "size"), [(320, "100%"), (360, "200%")])
+@pytest.mark.in_turn
 def test_nothing_is_cut_on_a_narrow_phone_or_in_large_letters(open_at, width, size):
     page = open_at(width=360)
     page.set_viewport_size({"width": width, "height": 740})
@@ -758,6 +775,7 @@ TOUCHING = """() => [...document.querySelectorAll("#net .neuron")].filter(e => {
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_large_numbers_keep_off_their_neurons_on_a_phone(open_at):
     page = open_at(width=360)
     for weight in ("-99.125", "100"):

@@ -16,6 +16,7 @@ GRADIENTS = 4 * (2 * (12 * 32**2 + 13 * 32) + 32 * 32 + 16 * 32 + 2 * 32)
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_it_prints_writes_and_draws_what_is_sent_and_predicted(capsys, tmp_path):
     to, plot = tmp_path / "mesh.json", tmp_path / "mesh.png"
     assert mesh.run(["data=8", "data=1"], Links(), None, to, plot, SMALL) == 0
@@ -80,6 +81,7 @@ def test_without_matplotlib_the_remedy_is_named_before_anything_is_compiled(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_command_simulates_the_devices_that_it_needs():
     code = "from nnjax.cli import main; main(['bench', '--mesh', 'shard=16', '--bandwidth', '1e11'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=170, check=False)

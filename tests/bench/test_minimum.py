@@ -69,6 +69,7 @@ def test_two_axes_send_the_minimum(mesh):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_what_model_cuts_and_what_not_is_gathered_apart_the_same_bytes_in_twice_as_many_messages():
     mesh = {"data": 2, "shard": 2, "model": 2}
     right = summed(least(**mesh))
@@ -78,6 +79,7 @@ def test_what_model_cuts_and_what_not_is_gathered_apart_the_same_bytes_in_twice_
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_parameters_and_optimizer_state_of_a_device_fall_as_one_over_n():
     model = gpt(*SIZES[:5], make_mesh(shard=8), data=None, shard="shard")
     here = {}

@@ -67,6 +67,7 @@ def test_planted_faults_are_rejected_and_their_leaf_is_named(name):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_right_backward_of_each_planted_fault_passes():
     for layer, x in ((WIDE, X), (MODEL, X), (CE, LOSS_X), (BIG, BIG_X)):
         report = nnjax.check_layer(layer, params_of(layer), x).raise_if_failed()
@@ -110,6 +111,7 @@ def test_residuals_must_be_arrays():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_bias_before_a_normalisation_raises_no_alarm():
     centre = nnjax.serial(nnjax.dense(4, 3), nnjax.log_softmax(), nnjax.softmax())
 

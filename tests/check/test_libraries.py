@@ -262,6 +262,7 @@ def told(call: Call) -> list[Told]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.library} {call.label}")
+@pytest.mark.in_turn
 def test_no_false_alarm_and_no_miss(call):
     pytest.importorskip(call.library, exc_type=Exception)
     found = told(call)

@@ -18,6 +18,7 @@ def test_by_default_every_dtype_runs_eager_and_jitted_and_the_rest_in_wide_dtype
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_full_runs_the_whole_product():
     seen = {(row.dtype, row.transform) for row in nnjax.check_layer(LAYER, PARAMS, X, full=True).raise_if_failed().rows}
     assert seen == {(d, t) for d in DTYPES for t in EVERYWHERE + IN_WIDE}
@@ -64,6 +65,7 @@ def test_a_second_derivative_that_is_wrong_is_found():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_trees_outputs_integers_flags_keys_none_and_static_arguments():
     @jax.custom_vjp
     def f(p, ids, flags, key, none):

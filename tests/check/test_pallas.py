@@ -104,6 +104,7 @@ def held(name, change=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.in_turn
 def test_a_kernel_of_jax_is_right_and_five_mutants_of_it_are_not(name):
     held(name).raise_if_failed()
     for mutant, change in MUTANTS.items():

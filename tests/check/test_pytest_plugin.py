@@ -42,6 +42,7 @@ def test_a_right_rule_passes_a_wrong_one_fails_with_the_whole_report(project):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_bad_options_are_refused(project):
     code, out = project("--vjp-dtypes", "float23")
     assert code != 0

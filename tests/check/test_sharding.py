@@ -38,6 +38,7 @@ RIGHT = copied(lambda g: lax.psum(g, "data"))
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_every_leaf_is_compared_by_hand_and_by_apply(mesh):
     report = nnjax.check_layer(RIGHT, PARAMS, X, mesh=mesh, specs=SPECS, reference=ONE).raise_if_failed()
     assert {row.leaf for row in report.rows} == {"output", "params.w", "params.b", "x"}
@@ -48,6 +49,7 @@ def test_every_leaf_is_compared_by_hand_and_by_apply(mesh):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_other_transforms_and_witnesses_on_demand(mesh):
     how: dict[str, Any] = {"mesh": mesh, "specs": SPECS, "reference": ONE, "dtypes": ["float32", "float64"]}
     report = nnjax.check_layer(RIGHT, PARAMS, X, **how, full=True, witnesses=["adjoint", "taylor"]).raise_if_failed()

@@ -46,6 +46,7 @@ def test_the_figures_are_printed_and_written(capsys, tmp_path, small):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_peers_and_a_picture_on_request(capsys, tmp_path, small):
     assert Bench(only="small mlp", seconds=0.05, peers=True, plot=tmp_path / "bench.png").run() == 0
     assert "flax" in capsys.readouterr().out

@@ -89,6 +89,7 @@ def test_the_setting_of_the_compiler_is_left_as_it_was(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_mutants_are_counted_beside_the_false_alarms(capsys, monkeypatch):
     monkeypatch.setattr(mutants, "KINDS", tuple(k for k in KINDS if k.name in ("sign", "zero")))
     assert Check(only="tanh", mutants=True).run() == 0
@@ -202,6 +203,7 @@ def test_options_that_do_not_fit_a_budget_are_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_case_is_really_checked_within_a_budget(tmp_path):
     assert Check(device="cpu", only="relu", budget=600.0, json=tmp_path / "check.json").run() == 0
     found = json.loads((tmp_path / "check.json").read_text())

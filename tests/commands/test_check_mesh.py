@@ -43,6 +43,7 @@ def test_a_fault_exits_with_1(capsys, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_gradient_that_is_summed_inside_and_outside_is_named(capsys, monkeypatch):
     def of_what_is_cut(part):
         return jax.tree.map(lambda spec: frozenset(sharded._axes(spec)), part.specs, is_leaf=sharded._is_spec)

@@ -213,6 +213,7 @@ def in_a_terminal(**environment):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_terminal_gets_colours_by_row_and_by_column_and_no_color_gets_none(capsys):
     plain = printed(capsys)
     coloured = in_a_terminal()

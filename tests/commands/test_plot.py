@@ -16,6 +16,7 @@ LINE = '{"epoch": 1, "loss": 0.5, "validation_accuracy": 0.5, "test_accuracy": n
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_run_is_drawn_with_gradients_and_drift(tmp_path, capsys):
     Train(folder=tmp_path, epochs=2, hidden=(8,), trajectory=20).run()
     capsys.readouterr()

@@ -15,6 +15,7 @@ SMALL = Configuration(layers=1, heads=2, width=16, context=12, batch_size=4, ste
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_nanogpt_prints_and_writes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(reproduce, "load", lambda name: TEXT)
     monkeypatch.setattr(reproduce, "train_nanogpt", lambda text, seed, **how: train_nanogpt(text, seed, SMALL, **how))
@@ -46,6 +47,7 @@ def test_bad_options_are_one_sentence(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "mnist").is_dir(), reason="the real MNIST files are not beside this checkout")
+@pytest.mark.in_turn
 def test_the_books_first_network_reaches_its_accuracy(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NNJAX_DATA", str(SHARED))
     assert Reproduce("nielsen", only="[784, 30, 10]", folder=tmp_path, results=tmp_path).run() == 0

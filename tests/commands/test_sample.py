@@ -65,6 +65,7 @@ def test_an_invalid_request_prints_nothing(run, capsys):
         {"heads": 2, "average": 0.9, "devices": 2, "mesh": "model=2"},
     ],
 )
+@pytest.mark.in_turn
 def test_from_a_text_to_a_sample(tmp_path, capsys, options):
     (tmp_path / "words.txt").write_text("the cat sat on the mat; " * 200)
     folder = tmp_path / "run"

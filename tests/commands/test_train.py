@@ -30,6 +30,7 @@ def test_every_gradient_trains_and_is_reported(capsys, grad, model):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_run_that_is_asked_to_stop_is_saved_and_resumes(tmp_path, number):
     def command(epochs, *more):
         program = f"""
@@ -121,6 +122,7 @@ def test_features_that_are_not_scaled_get_a_hint(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_another_feedback_is_reported_trained_and_measured(tmp_path, capsys):
     assert Train(feedback="random", epochs=2, hidden=(16,), folder=tmp_path).run() == 0
     out = capsys.readouterr().out

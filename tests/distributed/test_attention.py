@@ -13,6 +13,7 @@ KEY = jax.random.key(0)
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_heads_on_four_devices_are_the_whole_attention(causal):
     mesh = make_mesh(model=4)
     sharded, one = head_attention(16, 8, mesh, causal=causal), nnjax.attention(16, 8, causal=causal)

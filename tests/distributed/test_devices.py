@@ -18,6 +18,7 @@ def epochs_of(out):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_mesh_has_the_epochs_of_one_device_and_is_described(capsys):
     assert Train(**QUICK).run() == 0
     alone = capsys.readouterr().out
@@ -30,6 +31,7 @@ def test_a_mesh_has_the_epochs_of_one_device_and_is_described(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_run_on_a_mesh_is_saved_and_resumed_on_another_and_on_one_device(tmp_path, capsys):
     Train(**QUICK, mesh="data=2,shard=2", folder=tmp_path).run()
     for epochs, options in ((3, {"devices": 4}), (4, {})):
@@ -41,6 +43,7 @@ def test_a_run_on_a_mesh_is_saved_and_resumed_on_another_and_on_one_device(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_text_trains_on_a_mesh(tmp_path, capsys):
     (tmp_path / "cat.txt").write_text("the cat sat on the mat; " * 50)
     options = {
@@ -61,6 +64,7 @@ def test_text_trains_on_a_mesh(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_cpu_shows_as_many_devices_as_are_asked_for():
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX", "XLA"))}
     program = "from nnjax.cli import main; main({!r})"

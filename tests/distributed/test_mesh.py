@@ -49,6 +49,7 @@ def test_placed_parameters_and_their_optimizer_state_take_an_nth_of_the_memory()
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_every_device_draws_its_own_mask():
     mesh = make_mesh(data=4)
     model = replicated(nnjax.dropout(0.5), "data")

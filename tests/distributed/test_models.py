@@ -114,6 +114,7 @@ def test_gpt_on_every_mesh(name):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_gpt_with_weights_that_are_zero_on_whole_devices_and_remat():
     f, _, _ = gpt_on("2x2x2", remat=True)
     one, loss = nnjax.gpt(**GPT, fused=True), nnjax.linear_cross_entropy()
@@ -126,6 +127,7 @@ def test_gpt_with_weights_that_are_zero_on_whole_devices_and_remat():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_initial_parameters_are_those_of_one_device():
     _, sharded, _ = gpt_on("4x2")
     ours, theirs = gpt_by_heads_t(sharded.layer.init(KEY)), nnjax.gpt(**GPT, fused=True).init(KEY)

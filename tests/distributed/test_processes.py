@@ -77,6 +77,7 @@ def same(a, b):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_processes_end_with_the_parameters_of_one_process_of_as_many_devices(tmp_path):
     """Two processes can sum two numbers only in one order. With four, gloo sums in another order than XLA within a process."""
     runs = {
@@ -107,6 +108,7 @@ def test_processes_end_with_the_parameters_of_one_process_of_as_many_devices(tmp
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_one_of_four_is_killed_and_three_or_one_resume(tmp_path):
     """The others end within a minute, each with a sentence, and the last checkpoint is whole."""
     saved = tmp_path / "checkpoints"
@@ -138,6 +140,7 @@ def test_one_of_four_is_killed_and_three_or_one_resume(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
     processes = start(2, *QUICK, "--epochs", 2000, "--folder", tmp_path)
     deadline = time.monotonic() + 120
@@ -152,6 +155,7 @@ def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_launcher_supplies_the_place():
     """What SLURM's srun sets; JAX finds the coordinator on the first node of the list."""
     slurm = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
@@ -165,6 +169,7 @@ def test_a_launcher_supplies_the_place():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_an_unreachable_coordinator_and_a_missing_process_end_in_time():
     port = free_port()
     at = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", 2, "--connect-seconds", 3)
@@ -184,6 +189,7 @@ def test_an_unreachable_coordinator_and_a_missing_process_end_in_time():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_two_processes_of_one_id_are_refused():
     port = free_port()
     first = command("--coordinator", f"127.0.0.1:{port}", "--num-processes", 3, "--process-id", 0, "--connect-seconds", 12)
@@ -321,6 +327,7 @@ def slowly(*values):
     ids=["options", "devices", "mesh", "batch", "data"],
 )  # fmt: skip
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_options_that_disagree_or_do_not_fit_end_every_process_with_a_sentence(each, message):
     done = ended(start(2, each=each), 60)
     for i in (0, 1):

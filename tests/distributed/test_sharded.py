@@ -155,6 +155,7 @@ def test_copies_along_two_axes_of_what_one_of_them_cuts():
 
 @pytest.mark.parametrize(("vocab", "width"), [(5, 3), (6, 5)])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_gpt_whose_sizes_the_axis_does_not_divide(vocab, width):
     mesh, loss = make_mesh(shard=4), nnjax.linear_cross_entropy()
     sizes = {"vocab": vocab, "context": 3, "layers": 2, "heads": 1, "width": width}

@@ -97,6 +97,7 @@ def test_a_hundred_steps_have_the_losses_of_one_device(name, axes):
 
 @pytest.mark.parametrize("name", ["mlp", "gpt"])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_gradients_are_compared_with_jax_grad_in_the_layout_of_one_device(name):
     model, loss, shape, classes = MODELS[name]
     found = gradients(model, loss, make_mesh(data=2, shard=2, model=2), MADE[name])
@@ -130,6 +131,7 @@ def test_a_gpt_decays_on_a_mesh_as_on_one_device(penalty, axes, x64):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_dropout_reaches_a_gpt_on_a_mesh():
     model = nnjax.gpt(16, **SMALL, scan=False, fused=True, dropout=0.5)
     found = gradients(model, FUSED, make_mesh(data=2, model=2), MADE["gpt"]._replace(dropout=0.5))
@@ -155,6 +157,7 @@ MESHES = [{"data": 2, "model": 4}, None, {"shard": 2, "model": 2}]
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_run_resumes_on_another_mesh(tmp_path):
     model, loss, _, _ = MODELS["mlp"]
 
@@ -178,6 +181,7 @@ def test_a_run_resumes_on_another_mesh(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_gpt_on_a_mesh_resumes_on_one_device(tmp_path):
     text = make_text("abc", "the cat sat on the mat; " * 40)
     vocab = len(text.vocabulary)

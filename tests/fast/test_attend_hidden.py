@@ -151,6 +151,7 @@ def test_keys_after_a_query_with_nan_keep_their_gradient(monkeypatch, bad):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_masked_keys_have_no_gradient_and_no_effect_under_vmap_and_scan(monkeypatch, causal, dtype):
     keep = jnp.array([[True, False, True, True, False, True], [False, True, True, False, True, True]])
     q, k, v, ct = (jnp.asarray(x, dtype) for x in (Q, K, V, CT))
@@ -176,6 +177,7 @@ def test_masked_keys_have_no_gradient_and_no_effect_under_vmap_and_scan(monkeypa
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_masked_layer_keeps_a_spoilt_position_to_itself():
     layer = attention(8, 4, kv_heads=2, rope=True, key_mask=True)
     params, x, mask = (

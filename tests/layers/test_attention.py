@@ -39,6 +39,7 @@ def test_forward_is_jax_nn_dot_product_attention_between_two_dense_maps(kv_heads
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_rotary_positions_make_scores_depend_only_on_the_distance():
     layer = nnjax.attention(4, 1, rope=True, causal=False, bias=False)
     params, x = made(layer), normal(6, 4)
@@ -69,6 +70,7 @@ def test_edge_shapes_pass_the_check(options, shape):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_masked_layer_passes_and_a_row_that_sees_nothing_gives_the_bias():
     layer = nnjax.attention(6, 3, key_mask=True)
     params, x = made(layer), normal(3, 4, 6)

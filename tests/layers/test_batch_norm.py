@@ -26,6 +26,7 @@ def test_values_are_those_of_flax(layer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", [TRAINING, FROZEN], ids=["training", "frozen"])
+@pytest.mark.in_turn
 def test_both_modes_pass_and_every_mutant_is_killed(layer):
     params, x = layer.init(jax.random.key(0)), hard(np.random.default_rng(0), (7, 4))
     nnjax.check_layer(layer, params, x, dtypes=["float64", "float32"]).raise_if_failed()

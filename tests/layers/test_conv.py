@@ -59,6 +59,7 @@ def test_leading_axes(name, lead):
 
 @pytest.mark.parametrize("name", ["1-D", "groups", "depthwise", "many channels"])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_other_transforms_pass(name):
     nnjax.check_layer(*made(*SHAPES[name]), **OTHERS).raise_if_failed()
 
@@ -83,6 +84,7 @@ def test_the_value_is_that_of_lax_and_of_the_sum_written_out():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_kernel_that_was_not_flipped_is_rejected_and_so_is_every_mutant():
     layer, params, x = made((2, 3, (2, 3)), {"padding": "VALID"}, (3, 4, 5, 2))
 

@@ -30,6 +30,7 @@ def test_rows_start_with_length_about_one_or_as_told():
 @pytest.mark.parametrize(
     ("layer", "x"), [(EMBEDDING, IDS), (POSITIONS, jnp.linspace(-1, 1, 24).reshape(2, 4, 3))], ids=["embedding", "positions"]
 )
+@pytest.mark.in_turn
 def test_every_check_passes_and_every_mutant_is_killed(layer, x):
     params = layer.init(jax.random.key(0))
     nnjax.check_layer(layer, params, x, dtypes=["float64", "float32"]).raise_if_failed()

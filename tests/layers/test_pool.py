@@ -53,6 +53,7 @@ def test_leading_axes(make, lead):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", [nnjax.max_pool((3, 2), (2, 1)), nnjax.avg_pool((3, 2), (2, 1))], ids=lambda f: f.name)
+@pytest.mark.in_turn
 def test_other_transforms_pass_and_every_mutant_is_killed(layer):
     x = hard(np.random.default_rng(2), (3, 5, 4, 2))
     nnjax.check_layer(layer, (), x, **OTHERS).raise_if_failed()

@@ -21,6 +21,7 @@ def state_of(name, *shape):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_rnn_is_flaxs_simple_cell():
     layer = jittered(nnjax.rnn(3, 4))
     params, x = layer.init(jax.random.key(0)), normal(1, 2, 5, 3)
@@ -42,6 +43,7 @@ def test_the_value_of_fwd_is_that_of_apply_whatever_the_windows(name, steps):
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize("shape", [(1, 3), (0, 2, 3), (2, 1, 17, 3)], ids=str)
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_odd_shapes(name, shape):
     layer = jittered(MAKE[name](3, 2))
     assert not nnjax.check_layer(layer, layer.init(jax.random.key(0)), normal(2, *shape), **QUICK).failures
@@ -77,6 +79,7 @@ def test_other_transforms_pass_with_both_cotangents(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAKE)
+@pytest.mark.in_turn
 def test_everything_passes_over_several_windows(name):
     layer = jittered(MAKE[name](3, 4))
     nnjax.check_layer(layer, layer.init(jax.random.key(0)), normal(5, 2, 37, 3)).raise_if_failed()

@@ -47,6 +47,7 @@ def test_edge_shapes_pass_the_check(x):
 
 @pytest.mark.parametrize("few", [6, 7])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_chunks_pass_the_check_and_every_mutant_is_killed(monkeypatch, few):
     forget()  # programs compiled for other sizes
     monkeypatch.setattr(cpu, "FEW", few)

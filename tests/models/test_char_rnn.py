@@ -22,6 +22,7 @@ def test_char_rnn_carried_in_parts_is_char_rnn(cell):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_carried_char_rnn_has_the_cotangents_of_its_states():
     model = nnjax.char_rnn(5, 3, cell="gru", layers=2, carry=True)
     params = model.init(jax.random.key(0))

@@ -20,6 +20,7 @@ def slowly(prompt, length):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_kept_keys_and_values_give_what_the_whole_prefix_gives():
     expected = slowly(PROMPT, 10)
     assert len(np.unique(expected)) > 2
@@ -29,6 +30,7 @@ def test_kept_keys_and_values_give_what_the_whole_prefix_gives():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_parameters_of_layers_in_a_row_serve_too():
     positions, empty, blocks, norm = PARAMS.body
     rows = tuple(jax.tree.map(lambda p, i=i: p[i], blocks) for i in range(2))
@@ -39,6 +41,7 @@ def test_parameters_of_layers_in_a_row_serve_too():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_mixture_of_experts_is_decoded_with_its_own_feed():
     model = nnjax.moe(11, 12, 2, 2, 8, 3, 2)
     params, ids = jax.tree.map(lambda p: 8 * p if p.ndim > 1 else p, model.init(jax.random.key(0))), PROMPT

@@ -48,6 +48,7 @@ def test_kept_keys_and_values_give_what_the_definition_gives_also_past_the_conte
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_prompt_as_long_as_the_context_or_longer_is_cut_to_its_end():
     options, params = made()
     prompt = jax.random.randint(jax.random.key(0), (13,), 0, 11, jnp.int32)

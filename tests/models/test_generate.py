@@ -64,6 +64,7 @@ def test_bad_input_is_refused(change, error, message):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_equal_logits_are_drawn_equally_often_in_any_dtype(dtype):
     drawn = np.bincount(np.asarray(pick(jnp.zeros((20_000, 256), dtype), jax.random.key(0), 1.0)), minlength=256)
     np.testing.assert_allclose(drawn.reshape(4, 64).sum(1) / 20_000, 0.25, atol=0.02)

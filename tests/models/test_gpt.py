@@ -23,6 +23,7 @@ def test_a_deeper_gpt_is_no_larger_program():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_step_of_gpt_2s_own_size_is_the_references():
     model, loss = nnjax.gpt(50257, 1024, 12, 12, 768), nnjax.softmax_cross_entropy()
     params = jax.jit(model.init)(jax.random.key(0))
@@ -36,6 +37,7 @@ def test_a_step_of_gpt_2s_own_size_is_the_references():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_forms_of_gpt_agree():
     ids = jnp.array([[1, 4, 2], [0, 0, 3]])
     labels = jnp.array([[4, 2, 1], [0, 3, 3]])
@@ -80,6 +82,7 @@ def test_gpt_refuses_unsupported_options():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_gpt_of_other_options_has_the_gradients_of_its_definition():
     ids, labels = jnp.array([[1, 4, 2], [0, 0, 3]], jnp.int32), jnp.array([[4, 2, 1], [0, 3, 3]], jnp.int32)
     for form in ({"activation": nnjax.relu(), "eps": 0.1, "hidden": 3}, {"tie": False}, {"tie": False, "scan": False}):

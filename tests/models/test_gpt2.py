@@ -120,6 +120,7 @@ def test_every_activation_is_tested():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_generation_is_that_of_the_config(tmp_path):
     for config, sizes in (
         ({"activation_function": "silu", "layer_norm_epsilon": 0.5, "n_head": 4}, {"hidden": 24}),
@@ -169,6 +170,7 @@ def test_weights_reach_their_places(tmp_path, scan):
 @pytest.mark.parametrize("stored", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("dtype", [None, "float32", jnp.bfloat16, np.dtype("float16")])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_dtype_says_in_which_precision(tmp_path, stored, dtype):
     low = {name: array.astype(jnp.dtype(stored)) for name, array in arrays(width=64).items()}
     model, params = models.gpt2_from_safetensors(write(tmp_path, low), dtype=dtype)

@@ -61,6 +61,7 @@ def test_it_is_the_llama_of_numpy(x64):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_forms_of_llama_agree():
     loss, fused = nnjax.softmax_cross_entropy(), nnjax.linear_cross_entropy()
     options = {"kv_heads": 1, "hidden": 5, "sliding_window": 3, "full_layers": 1, "layers": 3}

@@ -25,6 +25,7 @@ def test_its_parameters_are_those_of_a_gpt_but_for_the_experts():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_forms_of_moe_agree():
     labels, loss = LABELS, auxiliary.to_loss(nnjax.softmax_cross_entropy())
     model = nnjax.moe(*SIZES, auxiliary=True)

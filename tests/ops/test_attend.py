@@ -23,6 +23,7 @@ def plain(q, k, v, causal, mask=None):
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("wrap", [jax.jit, pytest.param(lambda f: f, marks=pytest.mark.slow)], ids=["jit", "eager"])
+@pytest.mark.in_turn
 def test_attention_and_its_gradient_are_those_of_jax_nn(causal, wrap):
     def gradient(f):
         def squares(q, k, v):
@@ -38,6 +39,7 @@ def test_attention_and_its_gradient_are_those_of_jax_nn(causal, wrap):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_attention_under_a_mask_vmap_and_other_numbers_of_keys():
     mask = jnp.array([[True, False, True, True, False], [False, True, True, True, True]])
     np.testing.assert_allclose(

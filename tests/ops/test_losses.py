@@ -40,6 +40,7 @@ def test_it_works_under_vmap():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_it_passes_an_audit():
     nnjax.audit(lambda y, m: ops.softmax_cross_entropy(y, LABELS, class_weights=m, label_smoothing=0.1), Y, M).raise_if_failed()
 

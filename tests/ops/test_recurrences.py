@@ -87,6 +87,7 @@ def test_biases_that_are_left_out_are_zero_and_a_pair_is_a_state_of_lstm():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_rules_pass_an_audit():
     a, b, x, w = (normal(*shape).astype(jnp.float32) for shape in ((2, 4, 3), (2, 4, 3), (2, 3, 3), (3, 6)))
 

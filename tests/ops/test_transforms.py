@@ -165,6 +165,7 @@ def test_second_derivatives_in_each_order_of_modes(name, x64):
 
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_in_modules_of_flax_and_equinox(name):
     nnx, eqx = pytest.importorskip("flax.nnx"), pytest.importorskip("equinox")
 

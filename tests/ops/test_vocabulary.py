@@ -85,6 +85,7 @@ def test_what_does_not_fit_is_named(call, words):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_program_of_all_of_them_passes_an_audit():
     h, w, labels, pairs = normal(6, 4), normal(9, 4), LABELS, LABELS[jnp.array([0, 1, 3, 4])].reshape(1, 2, 2)
 

@@ -36,6 +36,7 @@ def test_the_epoch_that_counts_is_the_books_for_each_kind_of_row():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_row_is_trained_once_and_resumed_where_it_was_stopped(tmp_path, monkeypatch):
     lines = []
     whole, _ = reproduce.run_row(SMALL, 1, DATA, tmp_path / "whole", lines.append)
@@ -63,6 +64,7 @@ def test_a_row_is_trained_once_and_resumed_where_it_was_stopped(tmp_path, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_table_has_every_seed_and_keeps_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "ROWS", (SMALL, MLP))
     results = tmp_path / "results"
@@ -81,6 +83,7 @@ def test_the_table_has_every_seed_and_keeps_what_was_there(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_vote_is_of_networks_of_one_row(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "ROWS", (MLP, MLP._replace(name="vote", members=3)))
     found = reproduce.vote(MLP._replace(name="vote", book=99.0, members=3), DATA, tmp_path, quiet)
@@ -90,6 +93,7 @@ def test_a_vote_is_of_networks_of_one_row(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_curve_has_thirty_epochs_of_each_measure(tmp_path):
     found = reproduce.run_curve(CURVES[-1], DATA, tmp_path, quiet)
     assert {name: len(v) for name, v in found.items()} == dict.fromkeys(CURVES[-1].measures, 30)

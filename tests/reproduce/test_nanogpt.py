@@ -12,6 +12,7 @@ SMALL = Configuration(layers=1, heads=2, width=16, context=12, batch_size=4, ste
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_small_one_trains_and_writes():
     seen = []
     done = train_nanogpt(TEXT, 0, SMALL, seen.append)
@@ -40,6 +41,7 @@ def test_weights_decay_and_biases_do_not():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_stacked_biases_and_norms_do_not_decay():
     params = jax.tree.map(jnp.ones_like, nnjax.gpt(5, 3, 2, 1, 2).init(jax.random.key(0)))
     optimizer, zeros = make_nanogpt_optimizer(CPU._replace(warmup=1, learning_rate=0.1)), jax.tree.map(jnp.zeros_like, params)

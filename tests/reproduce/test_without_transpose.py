@@ -17,6 +17,7 @@ def test_the_inverse_stands_where_weights_are_square():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_finished_runs_are_not_trained_again_and_further_seeds_are(tmp_path):
     file = tmp_path / "feedback.json"
     said: list[str] = []
@@ -54,6 +55,7 @@ def test_a_line_has_each_seed_the_angles_below_the_top_and_what_was_published():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_on_digits_random_feedback_aligns_and_learns():
     found = train_with(DIGITS, "random", 0, DATA, lambda _: None)
     assert max(found.final.values()) < 60

@@ -27,6 +27,7 @@ def run(value_and_grad=HAND, **changes):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_patience_stops_where_nothing_gets_better_and_a_resumed_run_stops_there_too(tmp_path):
     done = run(optimizer=optax.sgd(1e-9), epochs=20, patience=3, checkpoints=Checkpoints(tmp_path, keep=1))
     assert done.stopped == "patience"
@@ -58,6 +59,7 @@ def sometimes_infinite(every):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_steps_that_are_not_finite_are_skipped_or_end_the_run():
     done = run(sometimes_infinite(10), optimizer=make_optimizer("adam", 0.003, skip=20), skipping=True)
     assert all(np.isfinite(p).all() for p in jax.tree.leaves(done.state.params))

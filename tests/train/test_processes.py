@@ -52,6 +52,7 @@ assert list(own.iterdir()) == []
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_two_processes_hear_each_other_and_the_first_ones_errors(tmp_path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

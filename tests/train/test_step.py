@@ -93,6 +93,7 @@ def test_dropout_draws_another_mask_at_each_step():
 
 @pytest.mark.parametrize("optimizer", [optax.lbfgs(), optax.contrib.dog(1.0), optax.contrib.reduce_on_plateau()])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_an_epoch_accepts_optimizers_that_use_values_or_keep_the_parameters(optimizer):
     step = make_step(nnjax.value_and_grad(MODEL, LOSS), optimizer)
     state = init_state(MODEL.init(jax.random.key(0)), optimizer, jax.random.key(1))

@@ -23,6 +23,7 @@ def alike(a, b):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_streamed_from_a_file_it_is_the_same_run(tmp_path):
     for name in ("x", "y"):
         np.save(tmp_path / f"{name}.npy", getattr(DIGITS.train, name))
@@ -34,6 +35,7 @@ def test_streamed_from_a_file_it_is_the_same_run(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_streamed_run_that_was_stopped_resumes_identically(tmp_path):
     run(streaming=True, epochs=1, checkpoints=Checkpoints(tmp_path, every=10))
     resumed = run(streaming=True, checkpoints=Checkpoints(tmp_path, every=10, resume=True))

@@ -42,6 +42,7 @@ def test_the_evaluation_is_over_every_whole_window():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_small_network_learns_the_words_and_a_stopped_run_resumes_identically(tmp_path):
     whole = run(200)
     assert whole.history[-1].measured["validation_loss"] < 0.7
@@ -75,6 +76,7 @@ def test_bad_input_is_one_sentence(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_evaluation_of_a_model_in_low_precision_is_summed_in_float32():
     text = make_text("long", WORDS * 20)
 

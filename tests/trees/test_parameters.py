@@ -48,6 +48,7 @@ def test_stacked_once_and_twice_they_are_what_they_were(name):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_where_nothing_is_stacked_the_weights_are_what_has_two_axes():
     stacked = 0
     for case in cases():

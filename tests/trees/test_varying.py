@@ -109,6 +109,7 @@ def test_weights_over_one_axis_data_over_two_under_vmap_and_scan():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_key_that_is_the_same_or_each_devices_own_serves_dropout():
     mesh, drop = make_mesh(data=4), nnjax.as_custom_vjp(nnjax.serial(nnjax.dense(2, 64), nnjax.dropout(0.5)))
     w, x = nnjax.dense(2, 64).init(KEY), normal(4, 2)

@@ -78,6 +78,7 @@ def test_what_needs_a_device_or_predicts_is_refused(option, tmp_path):
 
 @libtpu
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_tpu_sends_the_minimum_over_data_and_model_and_keeps_one_nth_over_shard(tmp_path):
     to = tmp_path / "pods.json"
     code = f"""

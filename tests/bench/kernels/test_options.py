@@ -27,6 +27,7 @@ def test_dropout_draws_as_many_weights_by_definition():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_every_option_changes_the_output():
     hand, _, (q, k, v, arrays, ct) = attends_with("bias", 200, 1, 2, 4)()
     outputs = [hand(q, k, v, arrays, ct)[0]]

@@ -75,6 +75,7 @@ def test_what_goes_wrong_in_compiling_is_one_line(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # PyTorch's own cache, for its compiler
 @pytest.mark.parametrize("model", ["mlp", "char_rnn", "gpt"])
+@pytest.mark.in_turn
 def test_compiled_steps_are_the_eager_ones(model):
     import torch
 

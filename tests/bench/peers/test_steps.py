@@ -11,6 +11,7 @@ X, LABELS = jax.random.normal(jax.random.key(0), (3, 6)), jnp.array([1, 0, 2], j
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_our_own_step_is_plain_descent():
     model, loss = nnjax.mlp([6, 5, 3]), nnjax.softmax_cross_entropy()
     params = model.init(jax.random.key(1))

@@ -139,6 +139,7 @@ LIBRARY = [
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.in_turn
 def test_the_rules_of_jax_and_optax_are_not_faults():
     """Values in 0 ... 1, which all of these accept, with a zero and a tie."""
     x = jnp.array([[0.25, 0.5, 0.5, 0.75], [0.125, 0.9, 0.3, 0.6]])

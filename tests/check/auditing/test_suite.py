@@ -82,6 +82,7 @@ def test_a_suite_fails_only_with_the_strict_option(project):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_options_of_the_audit_need_it_and_files_need_a_folder(project):
     for options, word in (
         (["--vjp-audit-strict"], "needs --vjp-audit"),

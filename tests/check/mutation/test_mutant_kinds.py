@@ -21,6 +21,7 @@ def test_there_are_at_least_sixteen_kinds_of_distinct_names():
     ids=["embedding", "rnn", "conv"],
 )
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_kinds_for_tables_time_and_kernels(layer, x, kind, monkeypatch):
     monkeypatch.setattr(mutants, "KINDS", tuple(k for k in KINDS if k.name == kind))
     (outcome,) = mutants.hunt(layer, layer.init(jax.random.key(0)), x)

@@ -77,6 +77,7 @@ def test_mutants_are_planted_in_every_part_of_a_model():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_layer_named_is_right_for_every_mutant_planted_in_eight_layers():
     outcomes = hunted(DEEP)
     planted = [o for o in outcomes if o.where and o.status == "killed"]
@@ -100,6 +101,7 @@ def test_a_negated_softmax_at_scale_1000_is_never_passed():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_zeroed_small_entry_in_bfloat16_is_never_passed():
     dense = nnjax.dense(6, 5)
     params = dense.init(jax.random.key(0))

@@ -90,6 +90,7 @@ def test_a_rule_that_is_wrong_elsewhere_is_found(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.in_turn
 def test_a_rule_that_is_right_everywhere_is_not_blamed(name):
     body, bwd, args, _ = CASES[name]
     report = nnjax.check_vjp(rule(body, functools.partial(bwd, True)), *args, **ONCE, search=True)

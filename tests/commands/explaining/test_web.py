@@ -52,6 +52,7 @@ def test_without_a_browser_the_path_is_printed(monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_wheel_holds_the_page_where_it_is_looked_for(tmp_path):
     pytest.importorskip("pip")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(REPOSITORY)]

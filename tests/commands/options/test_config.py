@@ -123,6 +123,7 @@ def test_printing_exits_before_any_work_and_refuses_invalid_options(capsys, monk
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_run_from_a_file_is_the_run_of_the_command_line(tmp_path, capsys):
     options = ["--epochs", "2", "--hidden", "8", "--lr", "0.0123456789", "--optimizer-args", "b1", "0.85"]
     Train.parse([*options, "--print-config"]).run()

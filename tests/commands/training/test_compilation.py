@@ -124,6 +124,7 @@ def trained(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_two_cold_runs_at_once_and_a_warm_one_end_in_the_same_bits(tmp_path):
     both = [started(tmp_path / "programs", 1 << 27, tmp_path / name) for name in ("a", "b")]
     cold = [ended(process) for process in both]
@@ -133,6 +134,7 @@ def test_two_cold_runs_at_once_and_a_warm_one_end_in_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_cache_stays_within_the_limit(tmp_path):
     ended(started(tmp_path / "programs", 200_000, tmp_path / "a"))
     kept = [p.stat().st_size for p in (tmp_path / "programs").rglob("*-cache")]

@@ -11,6 +11,7 @@ QUICK = {"epochs": 2, "hidden": (8,)}
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_both_gives_the_parameters_of_hand(capsys):
     losses = []
     for grad in ("hand", "both"):
@@ -98,6 +99,7 @@ def test_your_own_rgb_images_train_a_lenet(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_resnet_is_scored_with_running_statistics_and_predicts_what_it_reported(tmp_path, capsys):
     from nnjax.data.catalogue import load
     from nnjax.train import load_run

@@ -35,6 +35,7 @@ def test_the_bias_is_told_in_numbers():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_linear_rnn_trains_is_compared_and_written_with_its_state_kept(words, tmp_path, capsys):
     folder = tmp_path / "run"
     assert Train(**QUICK, data=words, model="linear_rnn", folder=folder).run() == 0
@@ -50,6 +51,7 @@ def test_a_linear_rnn_trains_is_compared_and_written_with_its_state_kept(words, 
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_truncated_char_rnn_trains_and_says_its_bias(words, capsys):
     assert Train(**QUICK, data=words, model="char_rnn", truncate=4).run() == 0
     out = capsys.readouterr().out

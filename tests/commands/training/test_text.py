@@ -17,6 +17,7 @@ def words(tmp_path):
 
 @pytest.mark.parametrize("model", [None, "llama", "char_rnn"])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_your_own_text_trains_is_compared_and_sampled(words, tmp_path, capsys, model):
     folder = tmp_path / "run"
     sizes = {name: n for name, n in QUICK.items() if name != "heads" or model != "char_rnn"}
@@ -38,6 +39,7 @@ def test_your_own_text_trains_is_compared_and_sampled(words, tmp_path, capsys, m
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_mixture_of_experts_trains_is_resumed_and_writes_again(words, tmp_path, capsys):
     options = {**QUICK, "data": words, "model": "moe", "experts": 3, "top_k": 2, "folder": tmp_path / "run"}
     assert Train(**options).run() == 0
@@ -52,12 +54,14 @@ def test_a_mixture_of_experts_trains_is_resumed_and_writes_again(words, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_lower_precision_trains_too(words, capsys):
     assert Train(data=words, compute_dtype="bfloat16", microbatches=2, dropout=0.1, **QUICK).run() == 0
     assert "computed in bfloat16, in 2 microbatches" in capsys.readouterr().out
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_both_gradients_are_compared_and_saved(words, tmp_path, capsys):
     assert Train(data=words, grad="both", folder=tmp_path / "run", **QUICK).run() == 0
     assert "compared with jax.grad at every step" in capsys.readouterr().out
@@ -76,6 +80,7 @@ def test_a_model_of_images_is_refused(words):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_quiet_prints_only_the_result(words, tmp_path, capsys):
     assert Train(data=words, quiet=True, folder=tmp_path / "run", **QUICK).run() == 0
     lines = capsys.readouterr().out.splitlines()

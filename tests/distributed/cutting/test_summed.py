@@ -35,6 +35,7 @@ def held(sharded, one, there, back, devices):
     ids=str,
 )
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_groups_of_heads_on_two_devices_are_the_whole_attention(options):
     mesh = make_mesh(model=2)
     sharded = grouped_attention(16, 8, mesh, kv_heads=4, **options)
@@ -43,6 +44,7 @@ def test_groups_of_heads_on_two_devices_are_the_whole_attention(options):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_hidden_features_on_four_devices_are_the_whole_layer():
     held(cut_swiglu(16, 12, make_mesh(model=4)), nnjax.swiglu(16, 12), lambda p: p, lambda p: p, 4)
 

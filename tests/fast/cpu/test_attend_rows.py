@@ -27,6 +27,7 @@ def test_of_causal_keys_those_queries_are_taken_that_see_them():
 
 @pytest.mark.parametrize("chunk", [1, 2 * 2 * 3 * 5, 1 << 20])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_nothing_depends_on_the_size_of_chunks_or_rows(monkeypatch, chunk):
     rng = np.random.default_rng(0)
     q, ct = (jnp.asarray(rng.standard_normal((3, 2, 2, 5, 4)).astype(np.float32)) for _ in range(2))

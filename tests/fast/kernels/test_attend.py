@@ -28,6 +28,7 @@ def test_it_is_right_within_the_error_budget(drawn, interpreted, platform, causa
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_every_dtype_and_transform(drawn, interpreted, platform):
     nnjax.check_layer(interpreted(platform), (), drawn(s=6, d=2)).raise_if_failed()
 
@@ -98,6 +99,7 @@ def test_the_platform_of_the_program_chooses_the_kernel_if_the_option_is_set(ker
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_layers_models_and_maps_have_them_too(kernels_for, platform):
     layer = nnjax.attention(8, 2, kernel=True)
     params, x = layer.init(jax.random.key(0)), jnp.zeros((2, 5, 8))

@@ -41,6 +41,7 @@ def test_they_give_what_the_plain_backward_gives(drawn, interpreted, name):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_with_the_blocks_of_each_platform(drawn, dtype):
     x, ct = drawn(s=150, d=20, dtype=dtype), drawn(s=150, d=20, dtype=dtype, seed=1)[0]
     residuals = attend_fwd(*x, None, causal=True)[1]

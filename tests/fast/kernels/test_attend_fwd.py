@@ -40,6 +40,7 @@ def test_it_gives_what_the_plain_forward_gives(drawn, interpreted, name):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_with_the_blocks_of_each_platform(drawn, dtype):
     x = drawn(s=150, d=20, dtype=dtype)
     right, _ = attend_fwd(*x, None, causal=True)

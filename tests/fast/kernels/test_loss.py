@@ -51,12 +51,14 @@ def test_it_is_right_in_half_the_bits(drawn_rows, interpreted_loss, name):
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_every_dtype_and_transform(drawn_rows, interpreted_loss, platform):
     h, w, labels, weights = drawn_rows(n=6, v=7)
     nnjax.check_layer(interpreted_loss(platform), (), ((h, w), labels, weights)).raise_if_failed()
 
 
 @pytest.mark.parametrize("platform", ["tpu", pytest.param("cuda", marks=pytest.mark.slow)])
+@pytest.mark.in_turn
 def test_its_gradient_has_gradients_forward_and_reverse(drawn_rows, interpreted_loss, platform):
     (h, w, labels, weights), u = drawn_rows(n=6, v=7), drawn_rows(n=6, v=7, seed=1)
     layer, x, along = interpreted_loss(platform), (h, w, weights), (u[0], u[1], u[3])
@@ -91,6 +93,7 @@ def test_nan_and_infinity_spread_as_in_the_plain_spelling(drawn_rows, rows_in_ke
 
 
 @pytest.mark.parametrize("platform", ["tpu", pytest.param("cuda", marks=pytest.mark.slow)])
+@pytest.mark.in_turn
 def test_a_label_out_of_range_has_no_gradient(drawn_rows, interpreted_loss, platform):
     h, w, labels, _ = drawn_rows()
     fwd = jax.jit(lambda h, w, labels: interpreted_loss(platform).fwd((), ((h, w), labels)))
@@ -126,6 +129,7 @@ def test_the_platform_of_the_program_chooses_the_kernel_if_the_option_is_set(ker
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_loss_and_maps_have_them_too(kernels_for, platform):
     loss, (h, w, labels) = nnjax.linear_cross_entropy(kernel=True), batch()
     assert kernels_for(platform, lambda h, w: loss.fwd((), ((h, w), labels)), h, w) == 3

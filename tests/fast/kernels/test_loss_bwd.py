@@ -28,6 +28,7 @@ def test_any_number_of_parts_gives_what_the_plain_gradient_gives(drawn_rows, row
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
 @pytest.mark.parametrize("d", [20, 300])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_with_the_blocks_of_each_platform(drawn_rows, d, dtype):
     h, w, labels, share = drawn_rows(150, 300, d, dtype)
     h, share = h / d**0.5, share.astype(jnp.float32)

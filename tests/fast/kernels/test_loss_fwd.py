@@ -16,6 +16,7 @@ from nnjax.losses.fused import gradient_of_rows
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_with_the_blocks_of_each_platform(drawn_rows, dtype):
     h, w, labels, _ = drawn_rows(150, 300, 20, dtype)
     right, *_ = gradient_of_rows(h, w, labels, jnp.ones(150, jnp.float32))

@@ -85,6 +85,7 @@ def test_leading_axes(lead):
 
 @pytest.mark.parametrize("name", ["1-D", "groups", "output padding"])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_other_transforms_pass(name):
     nnjax.check_layer(*made(*SHAPES[name]), **OTHERS).raise_if_failed()
 

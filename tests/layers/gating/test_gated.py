@@ -97,6 +97,7 @@ def test_what_is_kept_is_less_than_seven_tenths_of_what_autodiff_keeps(name):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_blocks_in_a_scan_need_less_than_seven_tenths_of_the_memory():
     model = nnjax.scan_layers(nnjax.residual(nnjax.swiglu(64, 172)), 6)
     params, x = model.init(jax.random.key(0)), normal(512, 64)

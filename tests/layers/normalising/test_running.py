@@ -75,6 +75,7 @@ def test_they_are_averaged_as_the_momentum_says(momentum):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.in_turn
 def test_pytorch_has_the_same_running_statistics_and_the_same_evaluation(momentum, x64):
     torch = pytest.importorskip("torch")
     theirs = torch.nn.BatchNorm2d(4, momentum=momentum, dtype=torch.float64)

@@ -46,6 +46,7 @@ def test_with_lengths_the_second_layer_starts_at_the_last_real_step():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_backward_that_does_not_turn_back_is_rejected_and_the_combination_named():
     layer = jittered(nnjax.gru(3, 2, bidirectional=True))
     params, x = layer.init(jax.random.key(0)), normal(1, 2, 4, 3)

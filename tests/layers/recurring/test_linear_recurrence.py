@@ -115,6 +115,7 @@ def test_a_backward_that_forgets_the_shift_of_a_is_rejected():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_everything_passes_forwards_and_from_the_end():
     for reverse in (False, True):
         x = tuple(jnp.asarray(v, jnp.float32) for v in drawn(2, 37, 2, "zeros")[:3])

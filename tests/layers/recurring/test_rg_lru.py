@@ -93,6 +93,7 @@ def test_other_transforms_pass(carry):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_everything_passes_over_many_steps():
     layer = jittered(nnjax.rg_lru(3, 4))
     nnjax.check_layer(layer, layer.init(jax.random.key(0)), normal(5, 2, 200, 3)).raise_if_failed()
@@ -122,6 +123,7 @@ def test_bad_input_is_refused_by_name():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_it_is_that_of_recurrent_gemma():
     """RG-LRU as `transformers` has it, whose input is u itself, and whose gates are matrices for heads: here one."""
     torch = pytest.importorskip("torch")

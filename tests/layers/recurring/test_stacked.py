@@ -27,6 +27,7 @@ def test_layers_above_each_other_are_a_serial_of_them(name):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_both_ways_a_higher_layer_reads_both_outputs_of_the_one_below():
     layer = nnjax.lstm(3, 2, layers=2, bidirectional=True)
     params, x = jittered(layer).init(jax.random.key(0)), normal(1, 2, 5, 3)
@@ -36,6 +37,7 @@ def test_both_ways_a_higher_layer_reads_both_outputs_of_the_one_below():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_run_in_two_parts_is_one_run_with_a_state_for_each_layer():
     whole, part = nnjax.lstm(3, 2, layers=2), nnjax.lstm(3, 2, layers=2, carry=True)
     params, x = whole.init(jax.random.key(0)), normal(3, 2, 7, 3)
@@ -66,6 +68,7 @@ def test_dropout_is_between_layers_and_not_after_the_last():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_wrong_layer_inside_is_named():
     layer = jittered(nnjax.gru(3, 2, layers=2, bidirectional=True))
     params, x = layer.init(jax.random.key(0)), normal(1, 2, 3, 3)

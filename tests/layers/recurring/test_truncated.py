@@ -82,6 +82,7 @@ def test_only_what_is_truncated_cuts():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAKE)
+@pytest.mark.in_turn
 def test_everything_passes_with_a_rest(name):
     layer = jittered(MAKE[name](3, 2, carry=True, lengths=True, truncate=4))
     x = normal(1, 3, 11, 3), None, jnp.array([11, 5, 0])

@@ -15,6 +15,7 @@ def normal(seed, *shape):
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_with_its_state_carried_it_is_itself_in_parts_and_its_gradients_are_right():
     block, carried = (jittered(linear_block(3, 3, carry=carry)) for carry in (False, True))
     params, x = block.init(jax.random.key(0)), normal(1, 2, 7, 3)

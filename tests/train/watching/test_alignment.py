@@ -52,6 +52,7 @@ def test_stacked_biases_are_not_weights():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_ratio_is_that_of_the_norms():
     recipe = recipe_of("random")
     found = make_alignment(recipe.aligned, X, Y)(recipe.params)
@@ -60,6 +61,7 @@ def test_the_ratio_is_that_of_the_norms():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_book_and_lenet_are_measured_too():
     one_hot = jax.nn.one_hot(Y, 10)
     found = make_alignment(recipe_of("random", "nielsen").aligned, X, one_hot)(recipe_of("random", "nielsen").params)

@@ -175,6 +175,7 @@ def test_lines_that_are_missing_are_written_again_from_the_history(tmp_path):
 
 @pytest.mark.parametrize("how", ["deleted", "a line deleted"])
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_resumed_run_writes_again_what_was_deleted(tmp_path, how, capsys):
     path = tmp_path / "metrics.jsonl"
     run = {"hidden": (4,), "batch_size": 500, "folder": tmp_path}

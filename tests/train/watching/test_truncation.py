@@ -31,6 +31,7 @@ def test_it_is_the_difference_to_the_whole_gradient():
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_the_longer_the_parts_the_smaller_it_is():
     sizes = [truncation_bias(gradient(k), gradient(None), PARAMS, IDS[:, :-1], IDS[:, 1:])[0].relative for k in (1, 4, 12)]
     assert sizes[0] > 2 * sizes[1] > 0

@@ -23,6 +23,7 @@ def test_of_two_layers_it_is_random_feedback():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, right)
 
 
+@pytest.mark.in_turn
 def test_every_layer_hears_only_the_output():
     model = nnjax.mlp([4, 5, 6, 3], nnjax.tanh())
     x, labels = jax.random.normal(KEY, (7, 4)), jnp.array([0, 1, 2, 0, 1, 2, 2])

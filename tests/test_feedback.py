@@ -21,6 +21,7 @@ def test_transpose_is_the_adjoint():
     np.testing.assert_allclose(jnp.vdot(delta, w @ a), jnp.vdot(back @ delta, a), rtol=1e-5)
 
 
+@pytest.mark.in_turn
 def test_inverse_undoes_and_is_the_transpose_of_orthogonal_weights_only():
     np.testing.assert_allclose(feedback.inverse(W) @ W, jnp.eye(4), atol=1e-5)
     np.testing.assert_allclose(feedback.inverse(REFLECTION), REFLECTION.T, atol=1e-6)
@@ -135,6 +136,7 @@ def test_the_check_rejects_every_other_operator(name):
 
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_on_orthogonal_weights_inverse_and_pseudo_inverse_coincide_with_the_transpose(name):
     # Only at these weights: vmap, scan, the Hessian and the Taylor remainder also use points near them.
     only = {"dtypes": ("float64", "float32"), "transforms": ("jit", "checkpoint"), "witnesses": ("adjoint",)}

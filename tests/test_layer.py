@@ -182,6 +182,7 @@ def test_a_layer_that_is_not_a_composition_is_not_walked():
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.in_turn
 def test_as_custom_vjp_serves_anyones_grad(wrap):
     model = nnjax.mlp([4, 5, 3], nnjax.tanh())
     params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (6, 4))

@@ -55,6 +55,7 @@ PLANTED = {
 
 @pytest.mark.parametrize("name", PLANTED)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_planted_faults_are_rejected_and_their_leaf_is_named(name):
     layer, x, leaves = PLANTED[name]
     for seed in range(3):

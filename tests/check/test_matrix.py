@@ -112,6 +112,7 @@ def test_scalars_empty_and_single_entries(shape):
     nnjax.check_pair(*pair(), jnp.ones(shape), reference=jnp.sin).raise_if_failed()
 
 
+@pytest.mark.in_turn
 def test_an_exact_output_that_differs_is_reported():
     def fwd(x):
         return (jnp.sin(x), jnp.int32(1)), x

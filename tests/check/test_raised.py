@@ -28,6 +28,7 @@ def raising(error, when=lambda x: True, factor=1):
     ids=lambda e: type(e).__name__,
 )  # fmt: skip
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_whatever_a_rule_raises_in_a_dtype_is_a_row(error):
     rule = raising(error, lambda x: x.dtype == jnp.bfloat16)
     report = nnjax.check_vjp(rule, jnp.linspace(-1.0, 1.0, 5))
@@ -110,6 +111,7 @@ def test_entries_that_are_not_finite_only_in_a_narrow_dtype_are_compared_in_a_wi
     assert "x in 1 of 3 entries" in str(narrow)
 
 
+@pytest.mark.in_turn
 def test_the_gradient_of_a_norm_at_zero_proves_nothing():
     def norm(x):
         return jnp.sqrt(jnp.sum(x * x))

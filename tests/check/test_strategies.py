@@ -12,6 +12,7 @@ quick = settings(max_examples=12, deadline=None, derandomize=True, suppress_heal
 
 @quick
 @given(strategies.shapes(min_dims=1, max_dims=3, max_side=4))
+@pytest.mark.in_turn
 def test_shapes_keep_their_limits(shape):
     assert 1 <= len(shape) <= 3
     assert all(0 <= n <= 4 for n in shape)

@@ -27,6 +27,7 @@ def test_a_rule_that_is_right_where_the_definition_overflows_is_not_blamed():
     assert nnjax.check_vjp(log1pexp, jnp.linspace(-10, 10, 50)).ok
 
 
+@pytest.mark.in_turn
 def test_a_forward_rule_that_calls_its_own_function_is_noted_and_not_blamed():
     @jax.custom_vjp
     def exp(x):
@@ -190,6 +191,7 @@ def test_compare_gradients_gives_each_leaf_a_difference_and_a_budget():
     assert [d.leaf for d in compare_gradients(wrong, reference, params, X, labels) if not d.ok] == ["params[2].b"]
 
 
+@pytest.mark.in_turn
 def test_a_rule_that_ignores_its_cotangent_is_distinguished_from_a_scaled_one():
     def fwd(x):
         return (x * x).sum(), (x,)
@@ -207,6 +209,7 @@ def test_a_function_whose_rule_was_never_given_is_refused():
         nnjax.check_vjp(unfinished, jnp.ones(3))
 
 
+@pytest.mark.in_turn
 def test_compare_gradients_may_end_early_without_passing_a_wrong_gradient():
     loss, calls = nnjax.softmax_cross_entropy(), []
     hand, reference = nnjax.value_and_grad(MODEL, loss), nnjax.reference_value_and_grad(MODEL, loss)

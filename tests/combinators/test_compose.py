@@ -51,6 +51,7 @@ def test_recompute_keeps_only_the_input_and_runs_fwd_again_with_the_same_key():
         nnjax.recompute(nnjax.tanh)
 
 
+@pytest.mark.in_turn
 def test_the_same_key_gives_the_same_mask_in_apply_and_fwd():
     drop = nnjax.dropout(0.5)
     scanned = nnjax.scan_layers(nnjax.serial(drop, nnjax.dense(8, 8)), 2)

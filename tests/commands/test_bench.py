@@ -176,6 +176,7 @@ def test_an_error_within_a_budget_affects_only_its_case(capsys, tmp_path, timed)
         Bench(dtype=("bfloat16",), device="cpu").run()
 
 
+@pytest.mark.in_turn
 def test_other_libraries_are_measured_after_the_case_itself(capsys, monkeypatch, tmp_path, timed):
     settings = Flags("1.2", "eager", 2, "highest", "its own", "SGD")
     monkeypatch.setattr(command, "flags", lambda names: dict.fromkeys(names, settings))

@@ -32,6 +32,7 @@ def test_a_case_is_checked_and_every_row_is_written(capsys, tmp_path):
     assert {row["dtype"] for row in found["rows"]} == {"float64", "float32", "bfloat16", "float16"}
 
 
+@pytest.mark.in_turn
 def test_a_wrong_layer_exits_with_1(capsys, monkeypatch):
     right = next(case for case in command.cases() if case.name == "tanh")
     layer = on_cotangents(right.layer, lambda r, residuals, ct_y: ((), -r[1]))

@@ -111,6 +111,7 @@ def test_an_inverse_that_agrees_by_accident_does_not_make_w_orthogonal(x64, monk
     assert row(out, "(4) inverse") == row(out, "(2) transpose")
 
 
+@pytest.mark.in_turn
 def test_one_neuron_in_each_layer_is_its_own_row_and_column(capsys):
     out = " ".join(printed(capsys, "1,1").split())
     assert "row and column are the same number, and w.T is w itself" in out

@@ -109,6 +109,7 @@ def test_a_skipped_checkpoint_is_reported(tmp_path, save_run, capsys):
     assert "00000002 is damaged" in err
 
 
+@pytest.mark.in_turn
 def test_a_network_of_text_is_refused_before_the_data_are_read(tmp_path, save_run):
     words = Network("char_rnn", {"vocab": 4, "width": 4, "cell": "lstm", "layers": 1})
     record = Record(TEXT, "a.txt", words, "softmax_cross_entropy", vocabulary="\nabc")

@@ -147,6 +147,7 @@ def test_invalid_feedback_is_refused(options, message):
         Train(epochs=1, **options).run()
 
 
+@pytest.mark.in_turn
 def test_quiet_prints_only_the_result(capsys):
     assert Train(quiet=True, **QUICK).run() == 0
     lines = capsys.readouterr().out.splitlines()

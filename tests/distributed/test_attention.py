@@ -33,6 +33,7 @@ def test_heads_on_four_devices_are_the_whole_attention(causal):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found, (right_y, *right))
 
 
+@pytest.mark.in_turn
 def test_the_layout_by_heads_is_a_reshape_and_its_transpose_the_way_back():
     params = nnjax.attention(6, 2).init(KEY)
     apart = by_heads(params)

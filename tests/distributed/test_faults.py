@@ -48,6 +48,7 @@ def of_copies(change):
     return held(right, wrong, ROWS, ROWS, one)
 
 
+@pytest.mark.in_turn
 def test_missing_psum():
     found = named(of_copies(lambda ct_params, ct_x: (ct_params, ct_x)))
     assert set(found) == {"params.w", "params.b"}
@@ -98,6 +99,7 @@ def test_pmean_of_an_already_summed_gradient():
         assert found[leaf].startswith("larger by 4, the size of mesh axis data: summed twice? or a pmean of what was")
 
 
+@pytest.mark.in_turn
 def test_wrong_axis():
     found = named(of_copies(lambda ct_params, ct_x: (c.copy_to_t(c.copy_to(ct_params, "model"), "model"), ct_x)))
     for leaf in ("params.w", "params.b"):
@@ -159,6 +161,7 @@ def test_gather_for_scatter():
         assert words.startswith("every device along mesh axis data keeps only its part of its own gradient, without the sum")
 
 
+@pytest.mark.in_turn
 def test_dropout_key_equal_on_all_devices(monkeypatch):
     mesh, model = make_mesh(**MESH), replicated(nnjax.dropout(0.5), "data")
     right = check_draws(model, (), jnp.ones(64), mesh, key=KEY).raise_if_failed()

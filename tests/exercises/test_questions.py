@@ -54,6 +54,7 @@ def test_every_cell_to_fill_in_is_graded_as_not_filled_in(capsys):
 
 
 @pytest.mark.parametrize("name", exercises.EXERCISES)
+@pytest.mark.in_turn
 def test_known_mistakes_are_far_from_the_truth_and_from_each_other(name):
     exercise = exercises.EXERCISES[name]
     args = exercise.arguments()

@@ -91,6 +91,7 @@ def convolution(added=True, windows=4):
         ("convolve", convolution(windows=3), {"ct_x": "6 of 20 entries", "ct_w": "right"}),
     ],
 )
+@pytest.mark.in_turn
 def test_a_wrong_answer_fails_and_is_told_why(name, bwd, said):
     found = exercises.grade(name, bwd)
     assert not found.ok

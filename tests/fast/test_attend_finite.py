@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from nnjax.fast import attend_finite
 
@@ -8,6 +9,7 @@ Q, K, V = (
 )
 
 
+@pytest.mark.in_turn
 def test_a_spelling_gets_only_finite_numbers_and_queries_that_see_others_are_nan():
     met = {}
 

@@ -202,6 +202,7 @@ def test_later_positions_are_ignored_in_generation():
     np.testing.assert_allclose(y, layer.apply(params, x)[:, 1], atol=1e-5)
 
 
+@pytest.mark.in_turn
 def test_the_pieces_do_what_they_say():
     x = jnp.array([[[[1.0, jnp.nan], [2.0, 3.0]]]])
     np.testing.assert_array_equal(finite(x)[0, 0], [[1.0, 0.0], [2.0, 3.0]])

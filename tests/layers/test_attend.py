@@ -164,6 +164,7 @@ def test_a_program_for_a_tpu_holds_the_maximum_apart_and_others_do_not():
     assert held == {"cpu": 0, "cuda": 0, "tpu": 2}
 
 
+@pytest.mark.in_turn
 def test_what_is_held_apart_has_second_derivatives_and_may_be_mapped():
     q, k, v, _, ct = inputs(5, 5)
 

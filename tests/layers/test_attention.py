@@ -20,6 +20,7 @@ def made(layer, seed=0):
 
 @pytest.mark.parametrize(("kv_heads", "causal"), [(4, True), (2, True), (1, False)])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_forward_is_jax_nn_dot_product_attention_between_two_dense_maps(kv_heads, causal):
     layer = nnjax.attention(8, 4, kv_heads=kv_heads, causal=causal)
     params, x = made(layer), normal(2, 5, 8)

@@ -77,6 +77,7 @@ def composed():
     return nnjax.serial(nnjax.dense(4, 4), nnjax.batch_norm(4), nnjax.scan_layers(block, 3), both)
 
 
+@pytest.mark.in_turn
 def test_calibrate_reaches_every_batch_norm_of_a_composition():
     model = composed()
     params = model.init(jax.random.key(0))

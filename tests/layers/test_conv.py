@@ -43,6 +43,7 @@ def made(args, options, shape, seed=0):
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_every_kind_of_window_passes(name):
     layer, params, x = made(*SHAPES[name])
     nnjax.check_layer(layer, params, x, **QUICK).raise_if_failed()

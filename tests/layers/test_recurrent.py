@@ -59,6 +59,7 @@ def test_a_run_in_two_parts_is_one_run(name):
 
 
 @pytest.mark.parametrize("name", MAKE)
+@pytest.mark.in_turn
 def test_without_a_state_the_state_has_no_cotangent(name):
     layer = MAKE[name](3, 4, carry=True)
     params, x = layer.init(jax.random.key(0)), normal(3, 2, 5, 3)

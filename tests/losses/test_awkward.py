@@ -263,6 +263,7 @@ def test_empty_batches_batches_of_one_and_empty_outputs(run, rows):
         run(CE, (Y[:, :0], LABELS))
 
 
+@pytest.mark.in_turn
 def test_float64_stays_float64(x64):
     y, t, w = (np.asarray(a, np.float64) for a in (Y, TARGETS, WEIGHTS))
     for loss, labels in ((MSE, t), (BCE, t), (CE, np.asarray(LABELS)), (SMOOTH, np.asarray(LABELS))):

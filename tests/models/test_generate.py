@@ -93,6 +93,7 @@ def test_a_huge_temperature_draws_alike_from_what_is_possible(temperature):
     np.testing.assert_allclose(share, [1 / 3, 1 / 3, 0, 1 / 3], atol=0.03)
 
 
+@pytest.mark.in_turn
 def test_top_k_draws_only_among_the_most_probable():
     logits = jnp.asarray([[0.0, 3.0, 2.9, -1.0, 2.8], [5.0, 5.0, 5.0, 5.0, 5.0]])
     keys = jax.random.split(jax.random.key(0), 200)

@@ -12,6 +12,7 @@ def test_gpt_has_the_parameters_of_gpt_2_and_its_tables_are_tied():
     assert shapes.table.table.shape == (50257, 768)
 
 
+@pytest.mark.in_turn
 def test_a_deeper_gpt_is_no_larger_program():
     def text(layers):
         step = nnjax.value_and_grad(nnjax.gpt(65, 32, layers, 2, 16, remat=True), nnjax.softmax_cross_entropy())
@@ -98,6 +99,7 @@ def test_gpt_of_other_options_has_the_gradients_of_its_definition():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), fused(params, ids, labels)[1], grads)
 
 
+@pytest.mark.in_turn
 def test_an_untied_head_starts_like_a_table_and_is_not_a_copy():
     embed, _, head = nnjax.gpt(50, 4, 1, 2, 16, tie=False).init(jax.random.key(0))
     assert embed.table.shape == head.table.shape == (50, 16)

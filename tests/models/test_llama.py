@@ -122,6 +122,7 @@ def test_the_8b_model_has_its_published_size():
     assert sum(p.size for p in jax.tree.leaves(shapes)) == 8_030_261_248
 
 
+@pytest.mark.in_turn
 def test_a_tied_llama_shares_its_table():
     params = nnjax.llama(**SIZES, tie=True).init(jax.random.key(0))
     assert type(params).__name__ == "TiedParams"

@@ -89,6 +89,7 @@ def test_weights_reach_their_places(tmp_path, scan):
     ids=str,
 )  # fmt: skip
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_options_are_those_of_the_config(tmp_path, config, options):
     write(tmp_path, CONFIG | config)
     found = models.llama_options(tmp_path)

@@ -25,6 +25,7 @@ def test_values_and_gradients_are_those_of_jax_nn_and_the_input_alone_is_kept(ou
     assert [leaf.shape for leaf in jax.tree.leaves(vjp)] == [X.shape]
 
 
+@pytest.mark.in_turn
 def test_they_pass_an_audit_and_refuse_integers():
     nnjax.audit(lambda x: (ops.gelu(x) * ops.silu(x)).sum(), X[:2, :3]).raise_if_failed()
     with pytest.raises(TypeError, match="real floating point"):

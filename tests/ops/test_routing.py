@@ -38,6 +38,7 @@ def test_ragged_dot_passes_the_check_under_every_transform():
 
 
 @pytest.mark.parametrize("losses", [{}, {"balance": 0.5, "z": 0.1}], ids=["bare", "losses"])
+@pytest.mark.in_turn
 def test_mixture_of_experts_has_the_value_and_gradients_of_its_layer(losses):
     layer = nnjax.mixture_of_experts(4, 3, 3, 2, **losses)
     params, x = layer.init(jax.random.key(0)), normal(2, 5, 4).astype(jnp.float32)

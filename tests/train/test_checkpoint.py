@@ -50,6 +50,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
     assert found.configuration == {"model": "mlp", "hidden": [5]}
 
 
+@pytest.mark.in_turn
 def test_the_newest_and_the_best_are_kept(tmp_path):
     for step, accuracy in ((1, 0.2), (2, 0.9), (3, 0.3), (4, float("nan")), (5, 0.9), (6, 0.1)):
         save(tmp_path, trained(), step=step, metrics={"accuracy": accuracy}, keep=2, best="accuracy")

@@ -165,6 +165,7 @@ def test_a_folder_with_checkpoints_needs_resume_and_one_in_use_is_refused(tmp_pa
         run(load("digits"), checkpoints=keep(tmp_path, every=0))
 
 
+@pytest.mark.in_turn
 def test_divergence_leaves_the_valid_checkpoint(tmp_path):
     schedule = optax.piecewise_constant_schedule(0.1, {20: 1e30})
     with pytest.raises(FloatingPointError, match=r"the first parameter that is not finite is params\[0\]\.w"):

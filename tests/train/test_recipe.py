@@ -70,6 +70,7 @@ def numbers(shape=(16, 18, 3), targets=(2,)) -> Dataset:
 
 @pytest.mark.parametrize("model", ["mlp", "lenet"])
 @pytest.mark.parametrize("targets", [(), (2,)])
+@pytest.mark.in_turn
 def test_numbers_have_mean_squared_error_and_an_output_for_each(model, targets):
     data = numbers(targets=targets)
     made = recipe.make_recipe(model, data, channels=(2, 3), **DEFAULTS)

@@ -16,6 +16,7 @@ def test_a_bench_case_is_its_hand_written_program_and_its_references():
     np.testing.assert_allclose(hand(*args)[1], reference(*args)[1], atol=1e-5)
 
 
+@pytest.mark.in_turn
 def test_a_case_of_kernels_stands_beside_those_of_others_for_its_platform():
     named = {platform: list(of_bench(platform, "attention, S = 1024, in kernels")) for platform in ("cuda", "tpu")}
     assert "cuDNN, bfloat16" in named["cuda"]

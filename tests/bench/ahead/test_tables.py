@@ -73,6 +73,7 @@ def test_the_record_is_json_and_complete():
     assert found["targets"]["h100"]["none"]["hand"] == "not compiled in 1 s"
 
 
+@pytest.mark.in_turn
 def test_the_drawing_is_a_picture(tmp_path):
     draw({"h100": GPU, "v5e:2x2": {**TPU, **dict.fromkeys(("two", "micro", "none"), GPU["none"])}}, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -51,6 +51,7 @@ def test_a_gpt_with_our_parameters_gives_our_scores():
     np.testing.assert_allclose(jax.jit(jax.vmap(theirs))(IDS), jax.jit(model.apply)(params, IDS), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.in_turn
 def test_a_char_rnn_with_our_parameters_gives_our_scores():
     model = models.char_rnn(5, 8)
     embed, lstm, head = params = model.init(jax.random.key(0))

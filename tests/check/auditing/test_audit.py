@@ -88,6 +88,7 @@ def test_calls_are_counted():
     assert [note.rpartition("): ")[2] for note in report.notes] == ["3 calls, ok"]
 
 
+@pytest.mark.in_turn
 def test_a_convention_at_a_kink_is_not_a_fault():
     report = nnjax.audit(jax.nn.relu, jnp.array([-1.0, 0.0, 2.0])).raise_if_failed()
     assert "relu" in report.notes[0]
@@ -119,6 +120,7 @@ def test_calls_are_heard_only_while_auditing():
         nnjax.audit(3)  # type: ignore[arg-type]
 
 
+@pytest.mark.in_turn
 def test_our_own_layers_inside_a_program_pass():
     model = nnjax.mlp([4, 3, 2], nnjax.tanh())
     f, params = nnjax.as_custom_vjp(model), model.init(jax.random.key(0))

@@ -77,6 +77,7 @@ def test_only_the_shape_of_large_arguments_is_kept():
     assert [call.drawn for call in entry.samples] == [False, True]
 
 
+@pytest.mark.in_turn
 def test_only_a_few_of_many_shapes_are_kept():
     rule = sine()
     (entry,) = heard_of(lambda: [jax.eval_shape(rule, jnp.ones(n)) for n in range(40)], keep=1000)

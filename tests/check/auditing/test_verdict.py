@@ -67,6 +67,7 @@ def test_a_body_without_reverse_mode_is_compared_in_value_and_in_every_dtype(fac
         assert nnjax.check_vjp(rule, X).ok == (factor == 1)
 
 
+@pytest.mark.in_turn
 def test_kinks_that_move_together_are_tested_one_by_one():
     def body(x):
         return jax.pure_callback(lambda x: np.maximum(x, 0), jax.ShapeDtypeStruct(x.shape, x.dtype), x)

@@ -33,6 +33,7 @@ def kinds(report):
     ],
 )
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_the_jacobian_instead_of_its_transpose_is_named(f, wrong, right):
     nnjax.check_vjp(rule(f, right), X, **SOME).raise_if_failed()
     report = nnjax.check_vjp(rule(f, wrong), X, **SOME)

@@ -115,6 +115,7 @@ def test_a_zeroed_small_entry_in_bfloat16_is_never_passed():
     assert {row.leaf for row in report.failures} == {"params.w"}
 
 
+@pytest.mark.in_turn
 def test_a_negated_dropout_whose_mask_differs_under_x64_is_never_passed():
     def mask(key, x):  # drawn in x's dtype: float64 draws another mask
         return jax.random.uniform(key, x.shape, x.dtype) > 0.5

@@ -78,6 +78,7 @@ ONCE = {"dtypes": ["float32"], "transforms": ["jit"]}
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_a_rule_that_is_wrong_elsewhere_is_found(name):
     body, bwd, args, word = CASES[name]
     wrong = rule(body, functools.partial(bwd, False))
@@ -98,6 +99,7 @@ def test_a_rule_that_is_right_everywhere_is_not_blamed(name):
     assert "no fault at" in str(report)
 
 
+@pytest.mark.in_turn
 def test_what_is_found_is_small():
     report = nnjax.check_vjp(rule(top, functools.partial(top_bwd, False)), normal(4, 6), **ONCE, search=True)
     assert "x float32 (1, 2)" in report.failures[0].note

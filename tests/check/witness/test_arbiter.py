@@ -218,6 +218,7 @@ def scanned_in_float32(x):
     ("body", "slope"), [(looped_in_float32, lambda a: 0.5 / jnp.sqrt(a)), (scanned_in_float32, lambda x: 3 * x**2)]
 )
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_a_body_that_does_not_run_in_float64_is_checked_in_its_own_precision_and_says_so(body, slope, factor):
     rule = jvp(body, lambda x: factor * slope(x))
     report = nnjax.audit(rule, jnp.float32(2.0))

@@ -69,6 +69,7 @@ def test_the_reference_is_within_its_own_budget_and_a_thousandth_more_is_not_in_
         assert status == ("ok" if dtype == ml_dtypes.bfloat16 else "failed")
 
 
+@pytest.mark.in_turn
 def test_one_wrong_entry_among_a_million_is_seen_by_the_maximum_norm():
     x = np.random.default_rng(0).standard_normal(1_000_000)
     _, budget = budgets(jnp.tanh, [x], np.float32)
@@ -141,6 +142,7 @@ def test_an_empty_leaf_is_compared_in_shape_only():
         assert budget.judge(np.zeros((0, 3))) == (0.0, 0.0, "ok")
 
 
+@pytest.mark.in_turn
 def test_what_the_reference_loses_at_the_inputs_themselves_counts():
     """One seed of fifty: there are four ways to round the two entries of a row, and each loses less than the row itself."""
     case = next(case for case in cases() if case.name == "layer_norm of width 2")

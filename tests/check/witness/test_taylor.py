@@ -31,6 +31,7 @@ def rows(f, *args, reference, **options):
     ],
 )
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_right_gradients_pass_at_kinks_zeros_and_saturation_too(f):
     for x in (X, jnp.zeros((6, 5)), 30 * X, 1e-6 * X):
         for seed in range(2):
@@ -47,6 +48,7 @@ def test_wrong_gradients_fail(factor):
     assert not rows(f, X, reference=jnp.sin)["x"].ok
 
 
+@pytest.mark.in_turn
 def test_a_wrong_reference_is_caught_though_the_rule_agrees_with_it():
     @jax.custom_jvp
     def f(x):

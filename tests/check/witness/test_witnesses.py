@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import nnjax
 from nnjax.check.report import Diagnosis, Row
@@ -58,6 +59,7 @@ def test_a_definition_without_forward_mode_is_a_note():
     assert any("adjoint identity was not checked, as there is no forward mode" in note for note in report.notes)
 
 
+@pytest.mark.in_turn
 def test_a_rule_that_runs_nowhere_is_reported_once():
     def bwd(x, ct):
         raise ZeroDivisionError("never")

@@ -40,6 +40,7 @@ def test_value_and_gradients_are_those_of_one_device(axes, top_k, favourite):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), found, right)
 
 
+@pytest.mark.in_turn
 def test_its_own_experts_lie_on_a_device_and_each_step_has_the_exchanges_that_it_says():
     mesh = make_mesh(expert=4)
     found = mixture_of_experts(4, 3, 8, 2, mesh)

@@ -20,6 +20,7 @@ def given(layer):
 
 
 @pytest.mark.parametrize(("layers", "remat", "loops"), [(AT_A_TIME, False, 0), (2 * AT_A_TIME, False, 2), (AT_A_TIME, True, 2)])
+@pytest.mark.in_turn
 def test_a_few_layers_run_in_a_row_only_on_a_gpu(layers, remat, loops):
     layer = nnjax.scan_layers(nnjax.serial(nnjax.dense(4, 4), nnjax.tanh()), layers, remat=remat)
 

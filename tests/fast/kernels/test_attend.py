@@ -58,6 +58,7 @@ def test_its_gradient_has_gradients_forward_and_reverse(drawn, interpreted):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_nan_and_infinity_spread_as_in_the_plain_pair(drawn, interpreted, platform, causal):
     layer, x, ct = interpreted(platform, causal), drawn(b=2, g=2), drawn(b=2, g=2, seed=1)[0]
 
@@ -135,6 +136,7 @@ def test_unsupported_arguments_do_not_use_a_kernel(kernels_for, monkeypatch, x64
 
 
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.in_turn
 def test_they_stand_inside_shard_map(shared):
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
     q, k, v = (jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate(heads()))

@@ -99,6 +99,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_faults_planted_in_them_are_found(monkeypatch, drawn, interpreted, fault):
     body, module, name, change = FAULTS[fault]
     x, layer, right = drawn(d=2), interpreted(), getattr(kernels, body)

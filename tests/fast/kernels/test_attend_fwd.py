@@ -27,6 +27,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_it_gives_what_the_plain_forward_gives(drawn, interpreted, name):
     platform, causal, sizes = CASES[name]
     x = drawn(**sizes)
@@ -65,6 +66,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_faults_planted_in_it_are_found(drawn, interpreted, fault):
     x, layer = drawn(g=1, d=2), interpreted(causal=fault != "padding seen")
 

@@ -8,6 +8,7 @@ from nnjax.layers.attend import attend_bwd, attend_fwd
 
 
 @pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.in_turn
 def test_tangents_are_those_of_the_plain_pair(drawn, x64, causal):
     primals, tangents = drawn(dtype=jnp.float64), drawn(dtype=jnp.float64, seed=1)
     ct, dot_ct = (drawn(dtype=jnp.float64, seed=n)[0] for n in (2, 3))

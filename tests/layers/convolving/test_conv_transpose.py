@@ -77,6 +77,7 @@ def test_every_kind_of_window_passes_and_has_the_value_of_the_sum(name):
 
 @pytest.mark.parametrize("lead", [(), (0,), (1,), (2, 3)], ids=str)
 @pytest.mark.repeats
+@pytest.mark.in_turn
 def test_leading_axes(lead):
     args, options, shape = SHAPES["groups"]
     layer, params, x = made(args, options, (*lead, *shape[1:]))

@@ -80,6 +80,7 @@ def test_a_wrong_layer_inside_is_named():
     assert {row.layer for row in report.failures if row.layer} == {"1/forward:gru(4, 2)"}
 
 
+@pytest.mark.in_turn
 def test_options_that_make_no_sense_are_named():
     for options, error, words in (
         ({"dropout": 0.5}, ValueError, "dropout acts between layers"),

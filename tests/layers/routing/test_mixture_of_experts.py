@@ -175,6 +175,7 @@ def test_it_runs_under_vmap_over_tokens_alone_and_over_parameters_alone():
                 jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5, atol=1e-6), found, right)
 
 
+@pytest.mark.in_turn
 def test_every_expert_is_drawn_by_itself_as_a_dense_layer_would():
     params = mixture_of_experts(64, 32, 3, 2).init(jax.random.key(0))
     for matrix, sizes in ((params.up[:, :, :32], (64, 32)), (params.up[:, :, 32:], (64, 32)), (params.down, (32, 64))):

@@ -46,6 +46,7 @@ def test_any_number_of_rows_gives_what_each_alone_gives(monkeypatch):
         predict(PARAMS, X2)
 
 
+@pytest.mark.in_turn
 def test_images_go_to_a_lenet_as_images():
     network = Network(
         "lenet", {"classes": 3, "channels": [2], "hidden": [4], "activation": "relu", "image": [8, 8, 1], "dropout": 0.5}

@@ -57,6 +57,7 @@ def test_a_gpt_writes_past_its_context_from_only_the_last_characters(gpt, prompt
 
 
 @pytest.mark.parametrize("prompt", ["abc", "abcdefghab"])
+@pytest.mark.in_turn
 def test_a_llama_does_so_too_and_as_generate_llama(prompt):
     made = writer(layer_of(LLAMA), LLAMA, VOCABULARY, "a.txt")
     ids = jnp.array([VOCABULARY.index(c) for c in prompt], jnp.int32)
@@ -80,6 +81,7 @@ def test_a_mixture_of_experts_writes_as_its_definition_does_from_the_last_charac
 
 
 @pytest.mark.parametrize("n", [1, 7])
+@pytest.mark.in_turn
 def test_a_recurrent_network_writes_what_generate_gives(rnn, n):
     prompt = "abcdeeh"[:n]
     ids = jnp.array([VOCABULARY.index(c) for c in prompt], jnp.int32)

@@ -51,8 +51,10 @@ def _too_far(s, arrays):
 
 
 def _dropped(weights, arrays):
-    kept = jax.random.bernoulli(arrays["key"], 0.9, weights.shape)
-    return jnp.where(kept, weights / 0.9, jnp.zeros_like(weights))
+    batch, heads, *of_one = weights.shape  # each head draws from a key of its own, as ours do: the same mask
+    keys = jax.random.split(arrays["key"], batch * heads)
+    drawn = jax.vmap(lambda key: jax.random.uniform(key, of_one))(keys).reshape(weights.shape)
+    return jnp.where(drawn >= 0.1, weights / 0.9, jnp.zeros_like(weights))
 
 
 OPTIONS = {

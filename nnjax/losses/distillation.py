@@ -15,7 +15,7 @@ from ..errors import describe, expect_float, real_number
 from ..layer import Layer
 from ..linear import broadcast, fold
 from .example import Rows
-from .rows import Table, closed_loss, expect_table, for_the_platform, plainly, scores
+from .rows import Table, as_it_is, closed_loss, expect_table, for_the_platform, plainly, scores
 
 TEACHER = ("teacher_h", "teacher_w", "teacher_b")
 
@@ -25,9 +25,9 @@ def _log_softmax(s: Array) -> Array:
     return below - broadcast(jnp.log(jnp.exp(below).sum(-1, keepdims=True)), s.shape)
 
 
-def _both(s: Array, h: Array, table: Table, temperature: float) -> tuple[Array, Array]:
+def _both(s: Array, h: Array, table: Table, temperature: float, held: Any = as_it_is) -> tuple[Array, Array]:
     """(log Q, log P) of the student's scores s: (..., v), and of the teacher, which is fixed.  h: (..., d)."""
-    t = lax.stop_gradient(scores(fold(h), table)).reshape(s.shape).astype(s.dtype)
+    t = lax.stop_gradient(scores(fold(h), table, held)).reshape(s.shape).astype(s.dtype)
     return _log_softmax(s / temperature), _log_softmax(t / temperature)
 
 
@@ -44,21 +44,24 @@ def _middle(log_q: Array, log_p: Array, beta: float) -> Array:
     return jnp.log(jnp.where(m == 0, jnp.ones_like(m), m))
 
 
-def jensen_shannon_apply(s: Array, labels: Array, shared: Table, *, beta: float, temperature: float) -> Array:
-    """l = beta KL(P, M) + (1 - beta) KL(Q, M),  M = beta P + (1 - beta) Q;  KL(P, Q) for beta = 0, KL(Q, P) for beta = 1.
-
-    s: (..., v) with Q = softmax(s / T); labels, shared: the teacher's rows (..., d) and table, with P likewise; l: (...).
-    """
-    log_q, log_p = _both(s, labels, shared, temperature)
+def _divergence(log_q: Array, log_p: Array, beta: float) -> Array:
     if beta in (0, 1):
         return _apart(*((log_q, log_p) if beta else (log_p, log_q))).sum(-1)
     log_m = _middle(log_q, log_p, beta)
     return (beta * _apart(log_p, log_m) + (1 - beta) * _apart(log_q, log_m)).sum(-1)
 
 
-def jensen_shannon_fwd(s: Array, labels: Array, shared: Table, *, beta: float, temperature: float) -> Any:
-    losses = jensen_shannon_apply(s, labels, shared, beta=beta, temperature=temperature)
-    return losses, _both(s, labels, shared, temperature)
+def jensen_shannon_apply(s: Array, labels: Array, shared: Table, *, beta: float, temperature: float) -> Array:
+    """l = beta KL(P, M) + (1 - beta) KL(Q, M),  M = beta P + (1 - beta) Q;  KL(P, Q) for beta = 0, KL(Q, P) for beta = 1.
+
+    s: (..., v) with Q = softmax(s / T); labels, shared: the teacher's rows (..., d) and table, with P likewise; l: (...).
+    """
+    return _divergence(*_both(s, labels, shared, temperature), beta)
+
+
+def jensen_shannon_fwd(s: Array, labels: Array, shared: Table, *, beta: float, temperature: float, held: Any = as_it_is) -> Any:
+    both = _both(s, labels, shared, temperature, held)
+    return _divergence(*both, beta), both
 
 
 def jensen_shannon_bwd(residuals: Any, ct_losses: Array, *, beta: float, temperature: float) -> Any:
@@ -106,7 +109,8 @@ def distillation(name: str, beta: float, temperature: Any, reduction: str) -> La
         partial(f, beta=beta, temperature=t) for f in (jensen_shannon_apply, jensen_shannon_fwd, jensen_shannon_bwd)
     )
     rows = Rows(apply, fwd, bwd, _expect(name), parts=_parts)
-    return closed_loss(name, rows, reduction, plainly(rows), for_the_platform(rows))
+    on_cpu = rows._replace(fwd=partial(fwd, held=lax.optimization_barrier))
+    return closed_loss(name, rows, reduction, plainly(rows), for_the_platform(rows, on_cpu))
 
 
 def linear_kl_divergence(*, temperature: float = 1.0, reduction: str = "mean") -> Layer[Array]:

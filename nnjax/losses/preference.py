@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..errors import describe, expect_flag, expect_float, expect_shape, real_number
+from ..fast.by_rows import in_chunks
 from ..layer import Layer
 from ..layer import plain as plain_of
 from ..leaf import leaf, outline
@@ -16,10 +17,11 @@ from ..linear import broadcast, fold, wide
 from .cross_entropy import Entropy, entropy, entropy_rows, expect_labels, ignored
 from .example import expect_weights, only, output, total_of
 from .fused import fast_gradient_of_rows, gradient_of_rows, of_entropy
-from .reduction import expect_reduction, reduced_apply, reduced_bwd, reduced_fwd, shares
+from .reduction import expect_reduction, reduced_apply, reduced_bwd, reduced_fwd, shares, weight_in
 from .rows import Of, Table, expect_table, for_the_platform, plainly, scaled, split_first
 
 NAME = "linear_dpo"
+MANY = 128  # tokens in a pair from which the products of one pair at a time are as fast as those of more
 
 
 class Entered(NamedTuple):
@@ -110,15 +112,21 @@ def linear_dpo_apply(params: Any, x: Any, *, key: Any = None, beta: float, how: 
     return reduced_apply(losses, weights, None, reduction).astype(h.dtype)
 
 
+def _of_model(h: Array, table: Table, labels: Array, seen: Array, of: Of) -> Array:
+    """The log-probability of each answer: (..., 2)."""
+    losses, _ = of.losses((fold(h), labels.reshape(labels.size)), (table, None))
+    return _log_p(losses.reshape(labels.shape), seen)
+
+
+def _of_reference(reference: Any, labels: Array, seen: Array, of: Of) -> Array:
+    """That of the reference, which is fixed."""
+    return lax.stop_gradient(_of_model(*reference, labels, seen, of) if isinstance(reference, tuple) else reference)
+
+
 def linear_dpo_fwd(params: Any, x: Any, *, key: Any = None, beta: float, how: Entropy, reduction: str = "mean", of: Of) -> Any:
     h, table, labels, seen, reference, weights = _entered(x, how)
-
-    def log_p(h, table):
-        losses, _ = of.losses((fold(h), labels.reshape(labels.size)), (table, None))
-        return _log_p(losses.reshape(labels.shape), seen)
-
-    reference = lax.stop_gradient(log_p(*reference) if isinstance(reference, tuple) else reference)
-    losses, slope = _pairs(log_p(h, table), reference, beta, how.smoothing)
+    reference = _of_reference(reference, labels, seen, of)
+    losses, slope = _pairs(_of_model(h, table, labels, seen, of), reference, beta, how.smoothing)
     value, reduced = reduced_fwd(losses, weights, None, reduction)
     value = value.astype(h.dtype)
     return value, (h, table, labels, seen, slope, reduced, outline(value))
@@ -137,6 +145,63 @@ def linear_dpo_bwd(residuals: Any, ct_value: Array, *, beta: float, reduction: s
     return (), (ct_y, None) if ct_weights is None else (ct_y, None, ct_weights)
 
 
+class Known(NamedTuple):
+    """The gradient of the value: ct_h: (..., 2, t, n), and the table's, each of them to be multiplied by scale."""
+
+    h: Array
+    table: Table
+    scale: Array
+
+
+def _gradient_of_pairs(each: Any, whole: Any, *, beta: float, how: Entropy, of: Of) -> Any:
+    """((losses, ct_h), ct_table) of the sum of share times the losses of some pairs that weigh the same.
+
+    each: (h, labels, seen, reference, share) of the pairs; whole: (table, None).
+    """
+    h, labels, seen, reference, share = each
+    sign = jnp.asarray([-1, 1], share.dtype)  # of log pi's tokens, the chosen and the rejected
+    signs = jnp.where(seen, broadcast(sign[None, :, None], seen.shape), jnp.zeros_like(share, shape=seen.shape))
+    (losses, ct_h, _), ct_table = of.gradient((fold(h), labels.reshape(labels.size), signs.reshape(signs.size)), whole)
+    losses, slope = _pairs(_log_p(losses.reshape(labels.shape), seen), reference, beta, how.smoothing)
+    ct_m = beta * (share * slope)[0]
+    return (losses, ct_h.reshape(h.shape) * ct_m), jax.tree.map(lambda ct: ct * ct_m, ct_table)
+
+
+def fast_fwd(params: Any, x: Any, *, key: Any = None, beta: float, how: Entropy, reduction: str = "mean", of: Of) -> Any:
+    """`linear_dpo_fwd`, which for a mean or a sum of long answers keeps the gradient: three products in place of four.
+
+    How much a pair counts is known when its last token is: then the gradient of the sum of its log-probabilities is
+    multiplied by it. So a matrix like w is added up for each pair.
+    """
+    h, table, labels, seen, reference, weights = _entered(x, how)
+    pairs, rest, acc = math.prod(h.shape[:-3]), h.shape[-3:], wide(h)
+    if reduction == "none" or 2 * rest[1] < MANY:
+        return linear_dpo_fwd(params, x, beta=beta, how=how, reduction=reduction, of=of)
+    reference = _of_reference(reference, labels, seen, of)
+    flat = None if weights is None else weights.reshape(pairs)
+    total = weight_in(None, flat, None, (pairs,), acc) if reduction == "mean" else None
+    share, scale = scaled(shares(flat, total, pairs, acc), h)
+    each = (
+        h.reshape(pairs, *rest), labels.reshape(pairs, *rest[:2]), seen.reshape(pairs, *rest[:2]), reference.reshape(pairs, 2),
+        share,
+    )  # fmt: skip
+    of_pairs = partial(_gradient_of_pairs, beta=beta, how=how, of=of)
+    (losses, ct_h), ct_table = in_chunks(of_pairs, each, (table, None), table, 1, acc)
+    value, reduced = reduced_fwd(losses, flat, None, reduction)
+    value = value.astype(h.dtype)
+    return value, (Known(ct_h.reshape(h.shape), ct_table, scale), reduced, outline(value))
+
+
+def fast_bwd(residuals: Any, ct_value: Array, *, beta: float, reduction: str = "mean", of: Of) -> Any:
+    if not isinstance(residuals[0], Known):
+        return linear_dpo_bwd(residuals, ct_value, beta=beta, reduction=reduction, of=of)
+    found, reduced, like = residuals
+    _, ct_weights = reduced_bwd(reduced, ct_value, reduction)
+    scale = ct_value.astype(found.scale.dtype) * found.scale  # a multiple is its own transpose
+    ct_y = tuple((ct * scale).astype(like.dtype) for ct in (found.h, *found.table) if ct is not None)
+    return (), (ct_y, None) if ct_weights is None else (ct_y, None, ct_weights.reshape(found.h.shape[:-3]))
+
+
 def linear_dpo(
     *, beta: float = 0.1, label_smoothing: float = 0.0, ignore_index: int | None = -100, reduction: str = "mean",
     kernel: bool = False,
@@ -150,7 +215,8 @@ def linear_dpo(
     (h, w, b), without a gradient; weights: (...), one for each pair.
     label_smoothing a: the share of pairs that are the wrong way round, l = -(1 - a) log sigmoid(m) - a log sigmoid(-m).
     reduction: "mean" over pairs, "sum" or "none".  kernel: as in `nnjax.ops.linear_cross_entropy`, for the backward.
-    The forward keeps two numbers of each pair, and the backward forms the scores again, in chunks of tokens.
+    The forward keeps two numbers of each pair, and the backward forms the scores again, in chunks of tokens; of long answers
+    the fast pair keeps the gradient of a mean or sum instead.
     The transpose: ct_log_pi = -ct beta sigmoid(-m), its negative for the rejected one, copied to all tokens, and from there as
     in `nnjax.linear_cross_entropy`.
     Raises TypeError or ValueError where these do not fit.
@@ -170,13 +236,15 @@ def linear_dpo(
     plain = of_entropy(bare, gradient_of_rows, plainly)
     fast = of_entropy(bare, partial(fast_gradient_of_rows, kernel=bool(kernel)), for_the_platform)
 
-    def pair(of):
+    def pair(fwd, bwd, of):
         return (
-            partial(linear_dpo_fwd, beta=strength, how=how, reduction=reduction, of=of),
-            partial(linear_dpo_bwd, beta=strength, reduction=reduction, of=of),
+            partial(fwd, beta=strength, how=how, reduction=reduction, of=of),
+            partial(bwd, beta=strength, reduction=reduction, of=of),
         )
 
     apply = partial(linear_dpo_apply, beta=strength, how=how, reduction=reduction)
-    made = leaf(NAME, lambda key: (), apply, *pair(plain), output, fast=pair(fast))
+    made = leaf(
+        NAME, lambda key: (), apply, *pair(linear_dpo_fwd, linear_dpo_bwd, plain), output, fast=pair(fast_fwd, fast_bwd, fast)
+    )
     counts = total_of(NAME, reduction) or (lambda labels, dtype: jnp.ones(labels[0].shape[:-2], dtype))
     return made._replace(counts=counts, plain=plain_of(made)._replace(counts=counts))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from ..errors import describe, expect_float, expect_same_dtype, expect_shape
 from ..fast.by_rows import in_chunks
@@ -34,9 +34,14 @@ class Table(NamedTuple):
     b: Array | None = None
 
 
-def scores(rows: Array, table: Table) -> Array:
-    """s: (n, classes), in float32 at least.  rows: (n, d)."""
-    s = jnp.einsum("nd,vd->nv", rows, table.w, preferred_element_type=wide(rows))
+def as_it_is(s: Array) -> Array:
+    """s: the product that forms it may be fused with what comes after."""
+    return s
+
+
+def scores(rows: Array, table: Table, held: Callable[[Array], Array] = as_it_is) -> Array:
+    """s: (n, classes), in float32 at least.  rows: (n, d).  held: what the product goes through (`for_the_platform`)."""
+    s = held(jnp.einsum("nd,vd->nv", rows, table.w, preferred_element_type=wide(rows)))
     return s if table.b is None else s + broadcast(table.b.astype(s.dtype)[None], s.shape)
 
 
@@ -48,33 +53,33 @@ def scores_t(ct_s: Array, rows: Array, table: Table) -> tuple[Array, Table]:
     return ct_h, Table(jnp.einsum("nv,nd->vd", ct_s, rows, preferred_element_type=acc), ct_b)
 
 
-def gradient_of_rows(each: Any, whole: Any, *, rows: Rows) -> Any:
+def gradient_of_rows(each: Any, whole: Any, *, rows: Rows, held: Callable[[Array], Array] = as_it_is) -> Any:
     """((losses, ct_h, ct_labels), ct_table) of the sum of share times the losses.
 
     each: (h, labels, share) of n rows; whole: (table, shared).
     """
     (h, labels, share), (table, shared) = each, whole
-    losses, residuals = rows.fwd(scores(h, table), labels, shared)
+    losses, residuals = rows.fwd(scores(h, table, held), labels, shared)
     ct_s, ct_labels = rows.bwd(residuals, share)
     ct_h, ct_table = scores_t(ct_s, h, table)
     return (losses, ct_h, ct_labels), ct_table
 
 
-def losses_of_rows(each: Any, whole: Any, *, rows: Rows) -> Any:
+def losses_of_rows(each: Any, whole: Any, *, rows: Rows, held: Callable[[Array], Array] = as_it_is) -> Any:
     """(losses, ()).  each: (h, labels) of n rows; whole: (table, shared)."""
     (h, labels), (table, shared) = each, whole
-    return rows.fwd(scores(h, table), labels, shared)[0], ()
+    return rows.fwd(scores(h, table, held), labels, shared)[0], ()
 
 
-def fast_rows(f: Callable[..., Any], each: Any, whole: Any, like: Any) -> Any:
-    """f(each, whole), spelled for the platform: on a CPU and a GPU in chunks, like: what the sums over rows look like."""
+def fast_rows(f: Callable[..., Any], on_cpu: Callable[..., Any], each: Any, whole: Any, like: Any) -> Any:
+    """f(each, whole), spelled for the platform: on a CPU and a GPU in chunks.  like: what the sums over rows look like."""
     h, vocab = each[0], whole[0].w.shape[0]
+    n = h.shape[0]
 
-    def chunked(size):
-        return lambda each, whole: in_chunks(f, each, whole, like(whole), size, wide(h))
+    def chunked(f, size):
+        return f if size >= n else lambda each, whole: in_chunks(f, each, whole, like(whole), size, wide(h))
 
-    sizes = {"cpu": cpu.rows_at_a_time(h.shape[0], vocab), "cuda": gpu.rows_at_a_time(h.shape[0], vocab)}
-    fast = {platform: chunked(size) for platform, size in sizes.items() if size < h.shape[0]}
+    fast = {"cpu": chunked(on_cpu, cpu.rows_at_a_time(n, vocab)), "cuda": chunked(f, gpu.rows_at_a_time(n, vocab))}
     return by_platform(each, whole, plain=f, how=None, **fast)
 
 
@@ -85,15 +90,17 @@ class Of(NamedTuple):
     losses: Callable[..., Any]
 
 
-def plainly(rows: Rows) -> Of:
-    return Of(partial(gradient_of_rows, rows=rows), partial(losses_of_rows, rows=rows))
+def plainly(rows: Rows, held: Callable[[Array], Array] = as_it_is) -> Of:
+    return Of(*(partial(f, rows=rows, held=held) for f in (gradient_of_rows, losses_of_rows)))
 
 
-def for_the_platform(rows: Rows) -> Of:
+def for_the_platform(rows: Rows, on_cpu: Rows | None = None) -> Of:
+    """on_cpu: rows that keep products of their own apart, as the scores are: fused with a maximum they are slow there."""
     gradient, losses = plainly(rows)
+    apart = plainly(on_cpu or rows, lax.optimization_barrier)
     return Of(
-        lambda each, whole: fast_rows(gradient, each, whole, lambda whole: whole[0]),
-        lambda each, whole: fast_rows(losses, each, whole, lambda whole: ()),
+        lambda each, whole: fast_rows(gradient, apart.gradient, each, whole, lambda whole: whole[0]),
+        lambda each, whole: fast_rows(losses, apart.losses, each, whole, lambda whole: ()),
     )
 
 

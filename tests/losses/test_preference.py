@@ -5,6 +5,7 @@ import pytest
 
 import nnjax
 from nnjax.fast.cpu import linear_cross_entropy as cpu
+from nnjax.losses import preference
 
 RNG = np.random.default_rng(0)
 H, W, B = RNG.standard_normal((3, 2, 4, 5)), RNG.standard_normal((7, 5)), RNG.standard_normal(7)
@@ -31,11 +32,13 @@ def formula(h, w, b, reference, beta, a):
 
 
 @pytest.mark.parametrize("rows", [5, 24])
+@pytest.mark.parametrize("many", [8, 9], ids=["a pair at a time", "all pairs"])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("given", [False, True], ids=["a model", "given"])
 @pytest.mark.repeats
-def test_values_and_gradients_are_those_of_the_formula(given, reduction, rows, monkeypatch, x64, by_hand, by_jax, close):
-    monkeypatch.setattr(cpu, "rows_at_a_time", lambda n, vocab: rows)
+def test_values_and_gradients_are_those_of_the_formula(given, reduction, many, rows, monkeypatch, x64, by_hand, by_jax, close):
+    monkeypatch.setattr(cpu, "rows_at_a_time", lambda n, vocab: min(rows, n))
+    monkeypatch.setattr(preference, "MANY", many)
     loss = nnjax.linear_dpo(beta=0.4, label_smoothing=0.1, reduction=reduction)
     reference = log_p(RH, RW)
     each = formula(H, W, B, reference, 0.4, 0.1) * WEIGHTS
@@ -57,8 +60,20 @@ def test_values_and_gradients_are_those_of_the_formula(given, reduction, rows, m
     assert not cts[0][1].any()  # the pair of weight 0
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("tokens", [63, 64])
+def test_long_answers_need_three_products(tokens, reduction):
+    x = (jnp.ones((2, 2, tokens, 3)), jnp.ones((5, 3))), (jnp.zeros((2, 2, tokens), jnp.int32), jnp.zeros((2, 2)))
+    loss = nnjax.linear_dpo(reduction=reduction)
+    value, residuals = loss.fwd((), x)
+    backward = str(jax.make_jaxpr(loss.bwd)(residuals, value))
+    assert ("dot_general" in backward) == (tokens < 64 or reduction == "none")
+
+
+@pytest.mark.parametrize("many", [8, 9])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_tokens_and_pairs_that_are_ignored_may_hold_anything(bad, x64, by_hand, close):
+def test_tokens_and_pairs_that_are_ignored_may_hold_anything(bad, many, monkeypatch, x64, by_hand, close):
+    monkeypatch.setattr(preference, "MANY", many)
     loss, hidden = nnjax.linear_dpo(), ((LABELS == -100) | (WEIGHTS == 0)[:, None, None])[..., None]
     h, rh = np.where(hidden, bad, H), np.where(hidden, bad, RH)
     close(by_hand(loss, ((h, W), (LABELS, (rh, RW)), WEIGHTS)), by_hand(loss, ((H, W), (LABELS, (RH, RW)), WEIGHTS)))
@@ -75,8 +90,10 @@ def test_sure_pairs_do_not_overflow(by_hand):
     assert all(jnp.isfinite(ct).all() for ct in cts)
 
 
+@pytest.mark.parametrize("many", [4, 5])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_low_precision_keeps_small_probabilities(dtype, by_hand):
+def test_low_precision_keeps_small_probabilities(dtype, many, monkeypatch, by_hand):
+    monkeypatch.setattr(preference, "MANY", many)
     h, w = jnp.ones((1024, 2, 2, 2), dtype), jnp.zeros((300, 2), dtype)
     labels = jnp.zeros((1024, 2, 2), jnp.int32).at[:, 1].set(1)
     value, (ct_h, ct_w) = by_hand(nnjax.linear_dpo(beta=0.5), ((h, w), (labels, jnp.zeros((1024, 2), dtype))))

@@ -26,7 +26,8 @@ def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tupl
 
     def step(ct_w, chunk):
         h, share, labels = chunk
-        s = jnp.einsum("cn,vn->cv", h, w, preferred_element_type=acc)
+        # Fused with the maximum the product is slow.
+        s = lax.optimization_barrier(jnp.einsum("cn,vn->cv", h, w, preferred_element_type=acc))
         top = s.max(-1)
         e = jnp.exp(s - broadcast(top[:, None], s.shape))
         z = e.sum(-1)

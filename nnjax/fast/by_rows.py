@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..linear import pad
+from ..trees.varying import varying_as
 
 
 def zeros_like(x: Array, dtype: Any) -> Array:
-    """Zeros of the shape of x, even where it is not finite, which vary over the devices as x does."""
-    return (x != x).astype(dtype) * jnp.zeros((), dtype)
+    """Zeros of the shape of x, which vary over the devices as x does, made where they are used: a loop does not keep them."""
+    return varying_as(jnp.zeros(x.shape, dtype), jax.typeof(x))
 
 
 def in_chunks(f: Callable[..., Any], each: Any, whole: Any, like: Any, size: int, dtype: Any) -> tuple[Any, Any]:

@@ -22,6 +22,7 @@ from .rows import Of, Table, expect_table, for_the_platform, plainly, scaled, sp
 
 NAME = "linear_dpo"
 MANY = 128  # tokens in a pair from which the products of one pair at a time are as fast as those of more
+TIMES = 8  # as many tokens as features from which a matrix like w is little beside all scores
 
 
 class Entered(NamedTuple):
@@ -175,7 +176,7 @@ def fast_fwd(params: Any, x: Any, *, key: Any = None, beta: float, how: Entropy,
     """
     h, table, labels, seen, reference, weights = _entered(x, how)
     pairs, rest, acc = math.prod(h.shape[:-3]), h.shape[-3:], wide(h)
-    if reduction == "none" or 2 * rest[1] < MANY:
+    if reduction == "none" or 2 * rest[1] < MANY or 2 * pairs * rest[1] < TIMES * rest[2]:
         return linear_dpo_fwd(params, x, beta=beta, how=how, reduction=reduction, of=of)
     reference = _of_reference(reference, labels, seen, of)
     flat = None if weights is None else weights.reshape(pairs)

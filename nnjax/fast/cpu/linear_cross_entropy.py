@@ -4,9 +4,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...linear import broadcast, pad
+from ..by_rows import zeros_like
 
 CHUNK_BYTES = 2**24  # of outputs that exist at a time
 FEW = 256  # up to this many classes the one-hot is formed, rather than scattered (bench case `loss V=65`)
+TURNED = 10  # from more chunks than this on ct_wᵀ is formed, in products that are faster, and turned at the end
 
 
 def rows_at_a_time(n: int, vocab: int) -> int:
@@ -19,6 +21,7 @@ def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tupl
     """As `nnjax.losses.fused.gradient_of_rows`."""
     n, acc, vocab = rows.shape[0], share.dtype, w.shape[0]
     few, size = vocab <= FEW, rows_at_a_time(n, vocab)
+    turned = not few and n > TURNED * size
 
     def chunks(t):
         t = pad(t, ((0, -n % size), *((0, 0),) * (t.ndim - 1)))
@@ -44,12 +47,13 @@ def gradient_of_rows(rows: Array, w: Array, labels: Array, share: Array) -> tupl
         e = e.astype(h.dtype)
         ct_h = f * jnp.einsum("cv,vn->cn", e, w, preferred_element_type=acc)
         fh = (f * h.astype(acc)).astype(h.dtype)
-        ct_w = ct_w + jnp.einsum("cv,cn->vn", e, fh, preferred_element_type=acc)
+        ct_w = ct_w + jnp.einsum("cn,cv->nv", *((fh, e) if turned else (e, fh)), preferred_element_type=acc)
         return ct_w, (top, jnp.log(z), ct_h)
 
-    zeros = (w * 0).astype(acc)
-    ct_w, (above, log_z, ct_h) = lax.scan(step, zeros, (chunks(rows), chunks(share), chunks(labels)))
+    zeros = zeros_like(w, acc)
+    ct_w, (above, log_z, ct_h) = lax.scan(step, zeros.T if turned else zeros, (chunks(rows), chunks(share), chunks(labels)))
     above, log_z, ct_h = above.reshape(-1)[:n], log_z.reshape(-1)[:n], ct_h.reshape(above.size, rows.shape[1])[:n]
+    ct_w = ct_w.T if turned else ct_w
     if not few:  # the part of the one-hot: onehot w selects rows of w, its transpose adds to them
         chosen = w.at[labels].get(mode="fill", fill_value=0, wrap_negative_indices=False).astype(acc)
         column = broadcast(share[:, None], rows.shape)

@@ -6,6 +6,7 @@ from typing import Any
 from jax import Array, lax
 
 from ...linear import pad
+from ..by_rows import zeros_like
 
 CHUNK_BYTES = 2**26  # of outputs that exist at a time: bench case `linear_cross_entropy, V = 32768`, compiled for an H100
 
@@ -33,6 +34,5 @@ def gradient_of_rows(
         losses, ct_h, more = plain(chunk[0], w, *chunk[1:])
         return ct_w + more, (losses, ct_h)
 
-    zeros = (w * 0).astype(share.dtype)
-    ct_w, (losses, ct_h) = lax.scan(step, zeros, (chunks(rows), chunks(labels), chunks(share)))
+    ct_w, (losses, ct_h) = lax.scan(step, zeros_like(w, share.dtype), (chunks(rows), chunks(labels), chunks(share)))
     return losses.reshape(losses.size)[:n], ct_h.reshape(losses.size, rows.shape[1])[:n], ct_w

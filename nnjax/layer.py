@@ -50,7 +50,8 @@ class Layer(NamedTuple, Generic[Y]):
     remade(*parts)                                    the same composition of other parts
     plain                                             the layer with only its plain pair, if it has a faster one: `plain`
     draws                                             whether it draws random numbers from its key, and so differs without one
-    cuts                                              whether its definition cuts the gradient on purpose, so that values differ
+    cuts                                              whether its definition cuts the gradient on purpose, so that values
+                                                      differ, or the names of the inputs it takes as fixed: ("x[1]",)
     counts                                            of a loss: counts(labels, dtype) is how much each example counts in its
                                                       mean, or None for 1, which is what a loss without it does
 
@@ -77,7 +78,7 @@ class Layer(NamedTuple, Generic[Y]):
     remade: Callable[..., "Layer"] | None = None
     plain: "Layer[Y] | None" = None
     draws: bool = False
-    cuts: bool = False
+    cuts: bool | tuple[str, ...] = False
     counts: Callable[[Any, Any], Any] | None = None
 
 
@@ -230,8 +231,13 @@ def with_part(layer: Layer[Y], i: int, part: Layer) -> Layer[Y]:
 
 
 def cuts_gradient(layer: Layer) -> bool:
-    """Whether the definition of the layer, or of a part of it, cuts the gradient on purpose."""
-    return layer.cuts or any(map(cuts_gradient, layer.parts))
+    """Whether the definition of the layer, or of a part of it, cuts the gradient on purpose, other than of whole inputs."""
+    return layer.cuts is True or any(part.cuts or cuts_gradient(part) for part in layer.parts)
+
+
+def fixed_inputs(layer: Layer) -> tuple[str, ...]:
+    """The names of the inputs that the definition takes as fixed."""
+    return layer.cuts if isinstance(layer.cuts, tuple) else ()
 
 
 def plain(layer: Layer[Y]) -> Layer[Y]:

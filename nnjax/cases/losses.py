@@ -197,4 +197,5 @@ def of_losses() -> list[Case]:
         ),
         Case("linear_dpo", losses.linear_dpo(beta=0.5, label_smoothing=0.1), _pairs(6, 3, 3, True)),
         Case("linear_dpo, given reference", losses.linear_dpo(beta=0.5), _pairs(6, 3, 2, False)),
+        Case("linear_dpo, long answers", losses.linear_dpo(beta=0.05, label_smoothing=0.1), _pairs(6, 3, 64, False)),
     ]

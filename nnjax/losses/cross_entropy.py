@@ -94,11 +94,16 @@ def times(m: Array | None, x: Array) -> Array:
 
 
 def _targets(labels, class_weights, below, how):
-    """(m q, m, where q = 0 on a score of -inf), each (..., n): q smoothed probabilities, m the weights of the classes."""
+    """(m q, m, where q = 0 on a score of -inf), each (..., n): q smoothed probabilities, m the weights of the classes.
+
+    There q is a constant, as the class is not.
+    """
     n, acc = below.shape[-1], below.dtype
     q = (1 - how.smoothing) * labels.astype(acc) + how.smoothing / n if how.smoothing else labels.astype(acc)
     m = None if class_weights is None else broadcast(_fixed(class_weights).astype(acc), below.shape)
-    return (q if m is None else m * q), m, jnp.isneginf(below) & (q == 0)
+    nothing = jnp.isneginf(below) & (q == 0)
+    q = jnp.where(nothing, jnp.zeros_like(q), q)
+    return (q if m is None else m * q), m, nothing
 
 
 def softmax_cross_entropy_apply(y: Array, labels: Array, class_weights: Any = None, *, how: Entropy = DEFAULT) -> Array:

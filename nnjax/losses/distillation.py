@@ -12,12 +12,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..errors import describe, expect_float, real_number
-from ..layer import Layer
+from ..layer import Layer, plain
 from ..linear import broadcast, fold
 from .example import Rows
 from .rows import Table, as_it_is, closed_loss, expect_table, for_the_platform, plainly, scores
 
 TEACHER = ("teacher_h", "teacher_w", "teacher_b")
+TEACHERS = ("x[1]",)  # the inputs that are the teacher's, which is fixed
 
 
 def _log_softmax(s: Array) -> Array:
@@ -110,7 +111,8 @@ def distillation(name: str, beta: float, temperature: Any, reduction: str) -> La
     )
     rows = Rows(apply, fwd, bwd, _expect(name), parts=_parts)
     on_cpu = rows._replace(fwd=partial(fwd, held=lax.optimization_barrier))
-    return closed_loss(name, rows, reduction, plainly(rows), for_the_platform(rows, on_cpu))
+    made = closed_loss(name, rows, reduction, plainly(rows), for_the_platform(rows, on_cpu))
+    return made._replace(cuts=TEACHERS, plain=plain(made)._replace(cuts=TEACHERS))
 
 
 def linear_kl_divergence(*, temperature: float = 1.0, reduction: str = "mean") -> Layer[Array]:

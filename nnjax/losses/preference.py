@@ -248,4 +248,5 @@ def linear_dpo(
         NAME, lambda key: (), apply, *pair(linear_dpo_fwd, linear_dpo_bwd, plain), output, fast=pair(fast_fwd, fast_bwd, fast)
     )
     counts = total_of(NAME, reduction) or (lambda labels, dtype: jnp.ones(labels[0].shape[:-2], dtype))
-    return made._replace(counts=counts, plain=plain_of(made)._replace(counts=counts))
+    own: dict[str, Any] = {"counts": counts, "cuts": ("x[1][1]",)}  # the reference is fixed
+    return made._replace(**own, plain=plain_of(made)._replace(**own))

@@ -69,6 +69,15 @@ def test_every_case_passes_its_check_for_many_seeds(case, lead):
         run(case, lead, [0], ["eager"], ["float32"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.in_turn
+def test_every_case_passes_under_all_transforms_and_witnesses(case):
+    """As `nnjax check` checks it."""
+    params, x, key = case.make(0)
+    nnjax.check_layer(case.layer, params, x, key=key).raise_if_failed()
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if not nnjax.layer.cuts_gradient(case.layer)], ids=lambda c: c.name)
 @pytest.mark.repeats
 @pytest.mark.in_turn

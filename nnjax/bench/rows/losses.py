@@ -82,7 +82,7 @@ def of_losses() -> list[Entry]:
                 ),
                 ("linear_kl_divergence", losses.linear_kl_divergence(), taught(n, vocab), 0.06),
                 ("linear_jensen_shannon", losses.linear_jensen_shannon(), taught(n, vocab), 0.06),
-                ("linear_dpo", losses.linear_dpo(), preferred(4, n // 8, vocab), 0.12),
+                ("linear_dpo", losses.linear_dpo(), preferred(4, n // 8, vocab), 0.18),
             )
         ),
     ]

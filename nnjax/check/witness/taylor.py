@@ -26,16 +26,16 @@ ORDER, FLOOR, POINTS = 1.9, 1000.0, 3
 
 def taylor_rows(
     subject: Subject, where: Where, reference: Flat, diff: Leaves, other: Leaves, cts: Leaves,
-    hand: Rule, n: int, found: list[Budget], seed: int,
+    hand: Rule, n: int, found: list[Budget], seed: int, leaves: list[str],
 ) -> list[Row]:  # fmt: skip
-    """A row for each leaf, in float64: error is the remainder at the smallest step, bound the largest allowed one."""
+    """A row for each of the leaves, in float64: error is the remainder at the smallest step, bound the largest one allowed."""
     best: dict[str, Row] = {}
     for point in range(POINTS):
         rng = np.random.default_rng((seed, 3, point))
         near = _generic(diff, rng, lambda x: in_x64(reference, x, other, cts)[:n])
         if near is None:
             break
-        rows = _at_point(subject, where, reference, *near, other, cts, hand(near[1])[n:], n, found, rng)
+        rows = _at_point(subject, where, reference, *near, other, cts, hand(near[1])[n:], n, found, rng, leaves)
         for row in rows:
             if row.leaf not in best or not best[row.leaf].ok:
                 best[row.leaf] = row
@@ -44,9 +44,9 @@ def taylor_rows(
     if not best:
         return [
             where.row(leaf, error=np.inf, bound=np.inf, status="vacuous", witness="taylor", layer=subject.owner(leaf))
-            for leaf in subject.spec.names
+            for leaf in leaves
         ]
-    return [best[leaf] for leaf in subject.spec.names]
+    return [best[leaf] for leaf in leaves]
 
 
 def _generic(diff: Leaves, rng, value: Rule) -> tuple[bool, list[np.ndarray], list[np.ndarray]] | None:
@@ -68,9 +68,11 @@ def _generic(diff: Leaves, rng, value: Rule) -> tuple[bool, list[np.ndarray], li
     return None
 
 
-def _at_point(subject, where, reference, additive, x, start, other, cts, h, n, found, rng) -> list[Row]:
+def _at_point(subject, where, reference, additive, x, start, other, cts, h, n, found, rng, leaves) -> list[Row]:
     rows = []
     for i, leaf in enumerate(subject.spec.names):
+        if leaf not in leaves:
+            continue
         scale = max(size_of(x[i]), 1e-30) if additive else np.where(np.isfinite(x[i]), x[i], 0.0)
         v = scale * rng.standard_normal(np.shape(x[i]))
         slope = float(np.vdot(h[i], v))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...layer import cuts_gradient
+from ...layer import cuts_gradient, fixed_inputs
 from ..omissions import refused, words
 from ..options import Options
 from ..report import Diagnosis, Row, Where
@@ -50,7 +50,11 @@ def witness_rows(
         return adjoint_rows(subject, where, diff, other, cts, hand(diff)[n:], cell.found[0], opts.seed, notes)
 
     def taylor():
-        return taylor_rows(subject, where, reference_of(subject), diff, other, cts, hand, n, cell.found[0], opts.seed)
+        fixed = () if subject.layer is None else fixed_inputs(subject.layer)
+        leaves = [name for name in subject.spec.names if not name.startswith(fixed)]
+        if len(leaves) < len(subject.spec.names):
+            notes.append(f"{subject.case}: no taylor remainder of {', '.join(fixed)}: its definition takes it as fixed")
+        return taylor_rows(subject, where, reference_of(subject), diff, other, cts, hand, n, cell.found[0], opts.seed, leaves)
 
     rows: list[Row] = []
     for name, witness in (("adjoint", adjoint), ("taylor", taylor)):

@@ -95,3 +95,22 @@ def test_a_layer_that_cuts_its_gradient_on_purpose_is_not_asked_for_a_remainder_
     assert inside.ok, inside
     silent = nnjax.check_layer(layer._replace(cuts=False), (), X, **JIT)
     assert {row.witness for row in silent.failures} == {"taylor"}
+
+
+def test_an_input_that_the_definition_takes_as_fixed_has_no_remainder():
+    def apply(params, x, *, key=None):
+        return x[0] * jax.lax.stop_gradient(x[1])
+
+    def fwd(params, x, *, key=None):
+        return apply(params, x), x[1]
+
+    def check(factor, cuts):
+        layer = nnjax.Layer("by", lambda key: (), apply, fwd, lambda b, ct_y: ((), (factor * ct_y * b, None)), cuts=cuts)
+        return nnjax.check_layer(layer, (), (X, X), **JIT)
+
+    right = check(1, ("x[1]",))
+    assert right.ok, right
+    assert {row.leaf for row in right.rows if row.witness == "taylor"} == {"x[0]"}
+    assert any("no taylor remainder of x[1]" in note for note in right.notes)
+    assert {row.leaf for row in check(1, False).failures} == {"x[1]"}
+    assert {row.witness for row in check(2, ("x[1]",)).failures if row.leaf == "x[0]"} >= {"reference", "taylor"}

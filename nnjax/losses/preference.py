@@ -121,7 +121,10 @@ def _of_model(h: Array, table: Table, labels: Array, seen: Array, of: Of) -> Arr
 
 def _of_reference(reference: Any, labels: Array, seen: Array, of: Of) -> Array:
     """That of the reference, which is fixed."""
-    return lax.stop_gradient(_of_model(*reference, labels, seen, of) if isinstance(reference, tuple) else reference)
+    if isinstance(reference, tuple):
+        h, table = reference
+        reference = _of_model(h, table, labels, seen, of)
+    return lax.stop_gradient(reference)
 
 
 def linear_dpo_fwd(params: Any, x: Any, *, key: Any = None, beta: float, how: Entropy, reduction: str = "mean", of: Of) -> Any:

@@ -10,6 +10,7 @@ from jax import Array, lax
 
 from ..errors import describe, expect_flag, expect_float, expect_shape, real_number
 from ..fast.by_rows import in_chunks
+from ..fast.choose import by_platform
 from ..layer import Layer
 from ..layer import plain as plain_of
 from ..leaf import leaf, outline
@@ -136,16 +137,21 @@ def linear_dpo_fwd(params: Any, x: Any, *, key: Any = None, beta: float, how: En
     return value, (h, table, labels, seen, slope, reduced, outline(value))
 
 
-def linear_dpo_bwd(residuals: Any, ct_value: Array, *, beta: float, reduction: str = "mean", of: Of) -> Any:
-    h, table, labels, seen, slope, reduced, like = residuals
-    ct_losses, ct_weights = reduced_bwd(reduced, ct_value, reduction)
-    ct_m = ct_losses * slope
+def _sent_back(h: Array, table: Table, labels: Array, seen: Array, ct_m: Array, beta: float, of: Of) -> Any:
+    """(ct_h, ct_table, scale), the first two to be multiplied by scale.  ct_m: (...), the cotangent of each pair's m."""
     # log pi is minus the sum of its tokens' losses, the sum's transpose copies; the rejected answer enters with a minus.
     ct_tokens = broadcast(jnp.stack([-beta * ct_m, beta * ct_m], -1)[..., None], labels.shape)
     ct_tokens = jnp.where(seen, ct_tokens, jnp.zeros_like(ct_tokens))
     share, scale = scaled(shares(ct_tokens, None, labels.size, ct_m.dtype), h)
     (_, ct_h, _), ct_table = of.gradient((fold(h), labels.reshape(labels.size), share), (table, None))
-    ct_y = tuple((ct * scale).astype(like.dtype) for ct in (ct_h.reshape(h.shape), *ct_table) if ct is not None)
+    return ct_h.reshape(h.shape), ct_table, scale
+
+
+def linear_dpo_bwd(residuals: Any, ct_value: Array, *, beta: float, reduction: str = "mean", of: Of) -> Any:
+    h, table, labels, seen, slope, reduced, like = residuals
+    ct_losses, ct_weights = reduced_bwd(reduced, ct_value, reduction)
+    ct_h, ct_table, scale = _sent_back(h, table, labels, seen, ct_losses * slope, beta, of)
+    ct_y = tuple((ct * scale).astype(like.dtype) for ct in (ct_h, *ct_table) if ct is not None)
     return (), (ct_y, None) if ct_weights is None else (ct_y, None, ct_weights)
 
 
@@ -158,10 +164,19 @@ class Known(NamedTuple):
 
 
 def _gradient_of_pairs(each: Any, whole: Any, *, beta: float, how: Entropy, of: Of) -> Any:
-    """((losses, ct_h), ct_table) of the sum of share times the losses of some pairs that weigh the same.
+    """((losses, ct_h), ct_table) of the sum of share times the losses.
 
     each: (h, labels, seen, reference, share) of the pairs; whole: (table, None).
     """
+    h, labels, seen, reference, share = each
+    losses, slope = _pairs(_of_model(h, whole[0], labels, seen, of), reference, beta, how.smoothing)
+    ct_h, ct_table, scale = _sent_back(h, whole[0], labels, seen, share * slope, beta, of)
+    return (losses, ct_h * scale), jax.tree.map(lambda ct: ct * scale, ct_table)
+
+
+def _gradient_of_pair(each: Any, whole: Any, *, beta: float, how: Entropy, of: Of) -> Any:
+    """The same of one pair, whose scores are formed once: how much it counts is known when its last token is, so until then
+    the gradient of its m is added up."""
     h, labels, seen, reference, share = each
     sign = jnp.asarray([-1, 1], share.dtype)  # of log pi's tokens, the chosen and the rejected
     signs = jnp.where(seen, broadcast(sign[None, :, None], seen.shape), jnp.zeros_like(share, shape=seen.shape))
@@ -172,10 +187,8 @@ def _gradient_of_pairs(each: Any, whole: Any, *, beta: float, how: Entropy, of: 
 
 
 def fast_fwd(params: Any, x: Any, *, key: Any = None, beta: float, how: Entropy, reduction: str = "mean", of: Of) -> Any:
-    """`linear_dpo_fwd`, which for a mean or a sum of long answers keeps the gradient: three products in place of four.
-
-    How much a pair counts is known when its last token is: then the gradient of the sum of its log-probabilities is
-    multiplied by it. So a matrix like w is added up for each pair.
+    """`linear_dpo_fwd`, which for a mean or a sum of long answers keeps the gradient: on a CPU and a GPU one pair after
+    another, three products in place of four.
     """
     h, table, labels, seen, reference, weights = _entered(x, how)
     pairs, rest, acc = math.prod(h.shape[:-3]), h.shape[-3:], wide(h)
@@ -189,8 +202,12 @@ def fast_fwd(params: Any, x: Any, *, key: Any = None, beta: float, how: Entropy,
         h.reshape(pairs, *rest), labels.reshape(pairs, *rest[:2]), seen.reshape(pairs, *rest[:2]), reference.reshape(pairs, 2),
         share,
     )  # fmt: skip
-    of_pairs = partial(_gradient_of_pairs, beta=beta, how=how, of=of)
-    (losses, ct_h), ct_table = in_chunks(of_pairs, each, (table, None), table, 1, acc)
+    one, several = (partial(f, beta=beta, how=how, of=of) for f in (_gradient_of_pair, _gradient_of_pairs))
+
+    def in_turn(each, whole):
+        return in_chunks(one, each, whole, whole[0], 1, acc)
+
+    (losses, ct_h), ct_table = by_platform(each, (table, None), plain=several, cpu=in_turn, cuda=in_turn)
     value, reduced = reduced_fwd(losses, flat, None, reduction)
     value = value.astype(h.dtype)
     return value, (Known(ct_h.reshape(h.shape), ct_table, scale), reduced, outline(value))

@@ -1,11 +1,17 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import nnjax
+from nnjax.fast.by_rows import in_chunks
 from nnjax.fast.cpu import linear_cross_entropy as cpu
+from nnjax.linear import wide
 from nnjax.losses import preference
+from nnjax.losses.cross_entropy import DEFAULT, entropy_rows
+from nnjax.losses.rows import Table, plainly
 
 RNG = np.random.default_rng(0)
 H, W, B = RNG.standard_normal((3, 2, 4, 5)), RNG.standard_normal((7, 5)), RNG.standard_normal(7)
@@ -68,6 +74,24 @@ def test_long_answers_need_three_products(tokens, reduction):
     value, residuals = loss.fwd((), x)
     backward = str(jax.make_jaxpr(loss.bwd)(residuals, value))
     assert ("dot_general" in backward) == (tokens < 64 or reduction == "none")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_pairs_at_once_give_what_they_give_in_turn(dtype, x64, close):
+    """A TPU takes them at once."""
+    of = plainly(entropy_rows("linear_dpo", DEFAULT))
+    h, table = jnp.asarray(H, dtype), Table(jnp.asarray(W, dtype), jnp.asarray(B, dtype))
+    seen, share = jnp.asarray(LABELS != -100), jnp.asarray([0.5, 0.0, 1.0], wide(h))
+    each = h, jnp.asarray(LABELS), seen, jnp.asarray(log_p(RH, RW), share.dtype), share
+    how = {"beta": 0.4, "how": DEFAULT._replace(smoothing=0.1), "of": of}
+    once = preference._gradient_of_pairs(each, (table, None), **how)
+    turns = in_chunks(partial(preference._gradient_of_pair, **how), each, (table, None), table, 1, share.dtype)
+    if dtype == "float64":
+        close(once, turns)
+    for a, b in zip(jax.tree.leaves(once), jax.tree.leaves(turns), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+        assert a.dtype == b.dtype
+        assert np.any(a)
 
 
 @pytest.mark.parametrize("many", [8, 9])

@@ -35,7 +35,7 @@ def in_chunks(layer: Layer[jax.Array], size: int, *, axes: int, on: str | None =
     """
     expect_layer("in_chunks", layer)
     size, axes = expect_positive("in_chunks", size=size, axes=axes)
-    if on is not None and on not in PLATFORMS:
+    if on is not None and (not isinstance(on, str) or on not in PLATFORMS):
         raise unknown_name("platform of in_chunks", str(on), PLATFORMS)
 
     def at_once(params, x, **_):

@@ -18,7 +18,7 @@ REDUCTIONS = ("mean", "sum", "none")
 
 def expect_reduction(name: str, reduction: Any) -> None:
     """Raise ValueError unless it is one of these three."""
-    if reduction not in REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}; 'mean' is usual.")
 
 

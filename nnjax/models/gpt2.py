@@ -69,7 +69,7 @@ def read_gpt2(path: str | Path, heads: int | None = None, dtype: Any = None) -> 
                              "model.")  # fmt: skip
     heads = _heads(path, config, heads, width)
     activation = config.get("activation_function", "gelu_new")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise unknown_name(f"activation_function in {folder / 'config.json'}", activation, ACTIVATIONS)
     scale = 1.0 if config.get("scale_attn_weights", True) else (width / heads) ** 0.5
     by_layer = config.get("scale_attn_by_inverse_layer_idx", False)

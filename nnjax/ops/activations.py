@@ -1,14 +1,13 @@
 """Activations inside anyone's `jax.grad`, which keep their input alone."""
 
-from functools import lru_cache
-
 from jax import Array
 
 from .. import layers
 from ..errors import expect_flag
 from ..layer import as_custom_vjp
+from .remembered import remembered
 
-_called = lru_cache(lambda make, *args: as_custom_vjp(make(*args)))
+_called = remembered(lambda make, *args: as_custom_vjp(make(*args)))
 
 
 def gelu(x: Array, *, approximate: bool = False) -> Array:

@@ -1,15 +1,14 @@
 """Gates inside anyone's `jax.grad`, which keep their two halves alone."""
 
-from functools import lru_cache
-
 from jax import Array
 
 from .. import layers
 from ..errors import expect_flag
 from ..layer import as_custom_vjp
 from ..layers.gating.gate import gate as gate_of
+from .remembered import remembered
 
-_called = lru_cache(lambda make, *args: as_custom_vjp(gate_of(make(*args))))
+_called = remembered(lambda make, *args: as_custom_vjp(gate_of(make(*args))))
 
 
 def swiglu(gate: Array, up: Array) -> Array:

@@ -1,7 +1,6 @@
 """Convolutions and pools inside anyone's `jax.grad`."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from jax import Array
@@ -13,8 +12,9 @@ from ..layers.convolving.conv_transpose import expect_output_padding
 from ..layers.convolving.padding import expect_padding
 from ..layers.pooling.windows import make_pool
 from ..trees.varying import together
+from .remembered import remembered
 
-_made = lru_cache(lambda make, *args, **how: as_custom_vjp(make(*args, **how)))
+_made = remembered(lambda make, *args, **how: as_custom_vjp(make(*args, **how)))
 
 
 def _options(who: str, w: Any, last: str, stride: Any, padding: Any, dilation: Any, groups: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Losses of given outputs inside anyone's `jax.grad`."""
 
-from functools import lru_cache
 from typing import Any
 
 from jax import Array
@@ -10,10 +9,11 @@ from ..losses.cross_entropy import entropy, entropy_rows
 from ..losses.example import constants, shared_loss
 from ..losses.reduction import expect_reduction
 from ..trees.varying import together
+from .remembered import remembered
 
 WHO = "ops.softmax_cross_entropy"
 
-_softmax_cross_entropy = lru_cache(lambda how, reduction: as_custom_vjp(shared_loss(WHO, entropy_rows(WHO, how), reduction)))
+_softmax_cross_entropy = remembered(lambda how, reduction: as_custom_vjp(shared_loss(WHO, entropy_rows(WHO, how), reduction)))
 
 
 def softmax_cross_entropy(

@@ -1,6 +1,5 @@
 """Normalisations inside anyone's `jax.grad`."""
 
-from functools import lru_cache
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,8 +10,9 @@ from ..errors import expect_float, expect_not_negative, expect_positive
 from ..layer import as_custom_vjp
 from ..layers.norm import NormParams
 from ..trees.varying import together
+from .remembered import remembered
 
-_called = lru_cache(lambda make, *args, eps: as_custom_vjp(make(*args, eps=eps)))
+_called = remembered(lambda make, *args, eps: as_custom_vjp(make(*args, eps=eps)))
 
 
 def _features(who: str, x: Array) -> int:

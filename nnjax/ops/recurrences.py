@@ -1,6 +1,5 @@
 """Recurrences inside anyone's `jax.grad`."""
 
-from functools import lru_cache
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,8 +10,9 @@ from ..errors import describe, expect_flag, expect_float, expect_shape, whole_nu
 from ..layer import as_custom_vjp
 from ..layers.recurring.one_way import expect_lengths
 from ..trees.varying import together
+from .remembered import remembered
 
-_called = lru_cache(lambda make, *args, **how: as_custom_vjp(make(*args, **how)))
+_called = remembered(lambda make, *args, **how: as_custom_vjp(make(*args, **how)))
 
 
 def linear_recurrence(a: Array, b: Array, h0: Array | None = None, *, axis: int = -2, reverse: bool = False) -> Array:

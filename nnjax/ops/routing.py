@@ -1,6 +1,5 @@
 """Products of rows with the matrix of their group, and mixtures of experts, inside anyone's `jax.grad`."""
 
-from functools import lru_cache
 from typing import Any, Literal
 
 import jax
@@ -13,6 +12,7 @@ from ..layer import as_custom_vjp
 from ..layers.routing.ragged import FAST
 from ..trees.modes import in_both_modes
 from ..trees.varying import together
+from .remembered import remembered
 
 
 @jax.custom_vjp
@@ -60,7 +60,7 @@ def ragged_dot(x: Array, w: Array, sizes: Array) -> Array:
     return _ragged(*together((x, w, jnp.asarray(sizes, jnp.int32))))
 
 
-_mixture = lru_cache(lambda *sizes, **how: as_custom_vjp(layers.mixture_of_experts(*sizes, **how)))
+_mixture = remembered(lambda *sizes, **how: as_custom_vjp(layers.mixture_of_experts(*sizes, **how)))
 
 
 def mixture_of_experts(

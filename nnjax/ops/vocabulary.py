@@ -1,7 +1,6 @@
 """Losses over a large vocabulary inside anyone's `jax.grad`; their value alone is computed in chunks too."""
 
 from collections.abc import Hashable
-from functools import lru_cache
 from typing import Any
 
 from jax import Array
@@ -16,6 +15,7 @@ from ..losses.fused import shared_linear_cross_entropy
 from ..losses.preference import linear_dpo as _dpo
 from ..losses.reduction import expect_reduction
 from ..trees.varying import together
+from .remembered import remembered
 
 WHO = "ops.linear_cross_entropy"
 
@@ -25,8 +25,8 @@ def _lean(loss: Layer[Array]) -> Any:
     return as_custom_vjp(loss._replace(apply=lambda params, x, *, key=None: loss.fwd(params, x)[0]))
 
 
-_linear_cross_entropy = lru_cache(lambda *how: _lean(shared_linear_cross_entropy(*how)))
-_made = lru_cache(lambda make, **how: _lean(make(**how)))
+_linear_cross_entropy = remembered(lambda *how: _lean(shared_linear_cross_entropy(*how)))
+_made = remembered(lambda make, **how: _lean(make(**how)))
 
 
 def _loss(make: Any, **how: Any) -> Any:

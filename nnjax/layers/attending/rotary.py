@@ -93,11 +93,11 @@ def _given(who: str, scaling: Any) -> tuple[str, dict[str, float]]:
             f'{who}: rope_scaling must be a dict such as {{"rope_type": "linear", "factor": 2.0}}, got {scaling!r}.'
         )
     given = {name: value for name, value in scaling.items() if value is not None}
-    kinds = {given.pop(name) for name in ("rope_type", "type") if name in given}  # `type` in older files
-    if len(kinds) != 1:
+    kinds = [given.pop(name) for name in ("rope_type", "type") if name in given]  # `type` in older files
+    if not kinds or kinds[-1] != kinds[0]:
         raise ValueError(f"{who}: rope_scaling must have one rope_type, got {dict(scaling)!r}; name one of {', '.join(NEEDS)}.")
-    (kind,) = kinds
-    if kind not in NEEDS:
+    kind = kinds[0]
+    if not isinstance(kind, str) or kind not in NEEDS:
         raise unknown_name(f"rope_type of {who}", kind, NEEDS)
     known = (*NEEDS[kind], *TAKES.get(kind, ()))
     for name in (*NEEDS[kind], *given):

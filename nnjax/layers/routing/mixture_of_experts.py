@@ -133,10 +133,10 @@ def expect_mixture(
     n, hidden, experts, top_k = expect_positive(WHO, n=n, hidden=hidden, experts=experts, top_k=top_k)
     if top_k > experts:
         raise ValueError(f"{WHO}: top_k must be at most the number of experts, {experts}, got {top_k}.")
-    if activation not in WIDTHS:
+    if not isinstance(activation, str) or activation not in WIDTHS:
         raise unknown_name(f"activation of {WHO}", activation, WIDTHS)
     over = ("chosen" if top_k > 1 else "all") if over is None else over
-    if over not in ("chosen", "all"):
+    if not isinstance(over, str) or over not in ("chosen", "all"):
         raise unknown_name(f"softmax of {WHO}, over,", over, ("chosen", "all"))
     if over == "chosen" and top_k == 1 < experts:
         raise ValueError(f'{WHO}: the softmax over a single chosen expert is always 1, and teaches the router nothing; pass '

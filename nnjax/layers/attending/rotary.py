@@ -94,7 +94,7 @@ def _given(who: str, scaling: Any) -> tuple[str, dict[str, float]]:
         )
     given = {name: value for name, value in scaling.items() if value is not None}
     kinds = [given.pop(name) for name in ("rope_type", "type") if name in given]  # `type` in older files
-    if not kinds or kinds[-1] != kinds[0]:
+    if not kinds or str(kinds[-1]) != str(kinds[0]):
         raise ValueError(f"{who}: rope_scaling must have one rope_type, got {dict(scaling)!r}; name one of {', '.join(NEEDS)}.")
     kind = kinds[0]
     if not isinstance(kind, str) or kind not in NEEDS:

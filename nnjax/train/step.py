@@ -133,6 +133,7 @@ def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformat
         expect_state("step", state)
         for what, tree in (("params", state.params), ("x", x), ("labels", labels), ("weights", weights)):
             expect_arrays("step", what, tree)
+        expect_arrays("step", "opt_state", state.opt_state, "make it with init_state(params, optimizer, key)")
         expect_key("step", state.key)
 
         def objective(params):

@@ -157,3 +157,12 @@ def test_anything_but_running_statistics_is_refused():
 def test_a_class_in_the_place_of_a_gradient_is_named():
     with pytest.raises(TypeError, match=r"value_and_grad must be a function, got the class float32"):
         make_step(jnp.float32, optax.sgd(0.1))
+
+
+def test_numbers_in_the_optimizers_state_that_are_no_arrays_are_named():
+    optimizer = optax.adam(0.1)
+    state = init_state(MODEL.init(jax.random.key(0)), optimizer, jax.random.key(1))
+    step = make_step(nnjax.value_and_grad(MODEL, LOSS), optimizer)
+    lists = jax.tree.map(lambda a: a.tolist(), state.opt_state)
+    with pytest.raises(TypeError, match=r"step: opt_state.*must be an array.*init_state"):
+        step(state._replace(opt_state=lists), X, LABELS)

@@ -20,7 +20,7 @@ from jax import Array
 from ..fast import attend_large as large
 from ..fast.attend_hidden import both_finite, clear, finite, hide, kept, numbers, told, visible
 from ..fast.attend_products import contract, exp_less
-from ..fast.choose import by_platform
+from ..fast.choose import as_it_is, by_platform
 from ..fast.cpu import attend as cpu
 from ..fast.kernels import attend as kernels
 from ..linear import broadcast
@@ -53,11 +53,6 @@ def _weights(q: Array, k: Array, v: Array, keep: Array | None, causal: bool, hel
     s = hide(s, seen)
     e = exp_less(s, held(jax.lax.stop_gradient(s.max(-1))))  # p does not depend on the maximum, but without it exp overflows
     return clear(e / broadcast(e.sum(-1, keepdims=True), e.shape), seen), s
-
-
-def as_it_is(x: Array) -> Array:
-    """x: a compiler may fuse it with what comes before and after."""
-    return x
 
 
 def attend_fwd(q: Array, k: Array, v: Array, keep: Array | None, *, causal: bool, held: Any = as_it_is) -> Any:

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..errors import describe, expect_float, real_number
+from ..fast.choose import as_it_is
 from ..layer import Layer, plain
 from ..linear import broadcast, fold
 from .example import Rows
-from .rows import Table, as_it_is, closed_loss, expect_table, for_the_platform, plainly, scores
+from .rows import Table, closed_loss, expect_table, for_the_platform, plainly, scores
 
 TEACHER = ("teacher_h", "teacher_w", "teacher_b")
 TEACHERS = ("x[1]",)  # the inputs that are the teacher's, which is fixed

@@ -128,15 +128,6 @@ def _of_reference(reference: Any, labels: Array, seen: Array, of: Of) -> Array:
     return lax.stop_gradient(reference)
 
 
-def linear_dpo_fwd(params: Any, x: Any, *, key: Any = None, beta: float, how: Entropy, reduction: str = "mean", of: Of) -> Any:
-    h, table, labels, seen, reference, weights = _entered(x, how)
-    reference = _of_reference(reference, labels, seen, of)
-    losses, slope = _pairs(_of_model(h, table, labels, seen, of), reference, beta, how.smoothing)
-    value, reduced = reduced_fwd(losses, weights, None, reduction)
-    value = value.astype(h.dtype)
-    return value, (h, table, labels, seen, slope, reduced, outline(value))
-
-
 def _sent_back(h: Array, table: Table, labels: Array, seen: Array, ct_m: Array, beta: float, of: Of) -> Any:
     """(ct_h, ct_table, scale), the first two to be multiplied by scale.  ct_m: (...), the cotangent of each pair's m."""
     # log pi is minus the sum of its tokens' losses, the sum's transpose copies; the rejected answer enters with a minus.
@@ -145,6 +136,15 @@ def _sent_back(h: Array, table: Table, labels: Array, seen: Array, ct_m: Array, 
     share, scale = scaled(shares(ct_tokens, None, labels.size, ct_m.dtype), h)
     (_, ct_h, _), ct_table = of.gradient((fold(h), labels.reshape(labels.size), share), (table, None))
     return ct_h.reshape(h.shape), ct_table, scale
+
+
+def linear_dpo_fwd(params: Any, x: Any, *, key: Any = None, beta: float, how: Entropy, reduction: str = "mean", of: Of) -> Any:
+    h, table, labels, seen, reference, weights = _entered(x, how)
+    reference = _of_reference(reference, labels, seen, of)
+    losses, slope = _pairs(_of_model(h, table, labels, seen, of), reference, beta, how.smoothing)
+    value, reduced = reduced_fwd(losses, weights, None, reduction)
+    value = value.astype(h.dtype)
+    return value, (h, table, labels, seen, slope, reduced, outline(value))
 
 
 def linear_dpo_bwd(residuals: Any, ct_value: Array, *, beta: float, reduction: str = "mean", of: Of) -> Any:

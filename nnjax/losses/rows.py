@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from ..errors import describe, expect_float, expect_same_dtype, expect_shape
 from ..fast.by_rows import in_chunks
-from ..fast.choose import by_platform
+from ..fast.choose import as_it_is, by_platform
 from ..fast.cpu import linear_cross_entropy as cpu
 from ..fast.gpu import linear_cross_entropy as gpu
 from ..layer import Layer
@@ -32,11 +32,6 @@ class Table(NamedTuple):
 
     w: Array
     b: Array | None = None
-
-
-def as_it_is(s: Array) -> Array:
-    """s: the product that forms it may be fused with what comes after."""
-    return s
 
 
 def scores(rows: Array, table: Table, held: Callable[[Array], Array] = as_it_is) -> Array:
